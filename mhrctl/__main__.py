@@ -1,0 +1,5 @@
+"""`python -m mhrctl`."""
+
+from mhrctl.cli.app import main
+
+main()

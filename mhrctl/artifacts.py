@@ -1,0 +1,227 @@
+"""Every file name of a project, and the one way to write and read a stage's output folder.
+
+An output folder is written aside and renamed into place with its `card.json` complete, so a folder with a card is whole.
+Cards hold nothing that differs between two equal runs: what a run took (wall time, device) goes to `data/log/`, which
+DVC does not look at, so that a stage run again with the same result reruns nothing after it.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import platform
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from mhrctl.errors import ArtifactError
+
+CARD = "card.json"
+TASKS = "tasks.json"
+TRAINING_EXAMPLES = "training_tasks.parquet"
+TEST_EXAMPLES = "test_tasks.parquet"
+BACKBONE_EXAMPLES = "backbone_tasks.parquet"
+TOKENIZER = "tokenizer"
+ADAPTERS = "adapters.safetensors"
+PREDICTIONS = "predictions.parquet"
+SCORES = "scores.csv"
+VALIDATION = "validation.csv"
+
+LIBRARIES = ("torch", "transformers", "tokenizers", "pyarrow")
+
+
+@dataclass(frozen=True)
+class Project:
+    """Where a project's files are, below the folder that holds params.yaml."""
+
+    root: Path
+
+    @property
+    def params(self) -> Path:
+        """The params file."""
+        return self.root / "params.yaml"
+
+    @property
+    def data(self) -> Path:
+        """The folder of everything that stages write."""
+        return self.root / "data"
+
+    def output(self, stage: str, cell: str | None = None) -> Path:
+        """The output folder of a stage, or of one cell of a stage."""
+        return self.data / stage / cell if cell else self.data / stage
+
+    def cell_file(self, cell: str) -> Path:
+        """The resolved parameters of a cell, which its DVC stages depend on."""
+        return self.data / "cells" / f"{cell}.json"
+
+    @property
+    def cell_index(self) -> Path:
+        """The lists of cells that dvc.yaml expands."""
+        return self.data / "cells" / "index.yaml"
+
+    @property
+    def scratch(self) -> Path:
+        """The folder for checkpoints of runs in progress."""
+        return self.data / "scratch"
+
+    @property
+    def metrics(self) -> Path:
+        """The folder of what git keeps of the results: scores and training logs."""
+        return self.data / "metrics"
+
+    def scores(self, cell: str) -> Path:
+        """The scores of one cell."""
+        return self.metrics / "evaluate" / f"{cell}.json"
+
+    def training_log(self, cell: str) -> Path:
+        """The pre-training log of one cell."""
+        return self.metrics / "pretrain" / f"{cell}.csv"
+
+    def run_log(self, stage: str, cell: str | None = None) -> Path:
+        """What the last run of a stage took: never an input of anything."""
+        return self.data / "log" / (f"{stage}-{cell}.json" if cell else f"{stage}.json")
+
+
+@dataclass(frozen=True)
+class Card:
+    """What an output folder says of itself.
+
+    Attributes:
+        stage: the stage that wrote it.
+        params: the resolved parameters that decided it.
+        parents: {name: sha256} of the artifacts that it was made from.
+        facts: what a reader needs to check a fit: tasks, backbone fingerprint, counts.
+        libraries: versions that the result may depend on.
+    """
+
+    stage: str
+    params: Mapping[str, Any]
+    parents: Mapping[str, str]
+    facts: Mapping[str, Any]
+    libraries: Mapping[str, str]
+
+    @classmethod
+    def of(cls, stage: str, params: Mapping[str, Any], parents: Mapping[str, Path], **facts: Any) -> Card:  # noqa: ANN401
+        """Make the card of an output, with the hashes of its parents."""
+        hashes = {name: digest(path) for name, path in parents.items()}
+        return cls(stage, params, hashes, facts, {name: version(name) for name in (*LIBRARIES, "mhrctl")})
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[Path]:
+    """Write an output folder: yields a folder aside, which replaces `folder` only when the block ends without an error."""
+    aside = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    yield aside
+    if not (aside / CARD).exists():
+        raise AssertionError(f"{folder} would be written without a card")
+    if folder.exists():
+        old = folder.with_name(f".{folder.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
+        aside.rename(folder)
+        shutil.rmtree(old)
+    else:
+        aside.rename(folder)
+
+
+def write_card(folder: Path, card: Card) -> None:
+    """Finish an output folder."""
+    write_json(folder / CARD, vars(card))
+
+
+def write_json(path: Path, value: Any) -> None:  # noqa: ANN401 - JSON is any tree
+    """Write JSON in one step, with one key a line, so that git shows what changed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.partial")
+    aside.write_text(json.dumps(value, indent=1, sort_keys=False, default=dict) + "\n")
+    aside.replace(path)
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a CSV file in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.partial")
+    with aside.open("w", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+    aside.replace(path)
+
+
+def read_json(path: Path) -> Any:  # noqa: ANN401
+    """Read JSON that a stage wrote."""
+    return json.loads(path.read_text())
+
+
+def read_card(folder: Path, *, stage: str, command: str) -> Card:
+    """Read the card of an input folder.
+
+    Args:
+        folder: an output folder.
+        stage: the stage that must have written it.
+        command: what to run if it is not there.
+
+    Raises:
+        ArtifactError: if the folder is missing, unfinished, or another stage's.
+    """
+    try:
+        card = Card(**json.loads((folder / CARD).read_text()))
+    except FileNotFoundError:
+        raise ArtifactError(f"{folder}: no finished {stage} output; run `{command}` or `dvc repro`") from None
+    except (json.JSONDecodeError, TypeError):
+        raise ArtifactError(f"{folder / CARD}: not a card; remove {folder} and run `{command}`") from None
+    if card.stage != stage:
+        raise ArtifactError(f"{folder}: written by stage {card.stage}, expected {stage}; run `{command}`")
+    return card
+
+
+def require_tasks(card: Card, folder: Path, tasks: list[str]) -> None:
+    """Check that an artifact was made for these tasks, in this order.
+
+    Raises:
+        ArtifactError: if it was not.
+    """
+    made_for = card.facts["tasks"]
+    if made_for != tasks:
+        other = sorted(set(made_for) ^ set(tasks)) or ["their order"]
+        raise ArtifactError(f"{folder}: made for other tasks (differs in {other[0]}); run its stage again or `dvc repro`")
+
+
+def digest(path: Path) -> str:
+    """The sha256 of a file, or of a folder's files and their names."""
+    total = hashlib.sha256()
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file() and file.name != ".gitignore":
+            total.update(file.relative_to(path).as_posix().encode())
+            with file.open("rb") as stream:
+                total.update(hashlib.file_digest(stream, "sha256").digest())
+    return total.hexdigest()
+
+
+@contextmanager
+def logging_run(path: Path, **facts: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401
+    """Record what a run took, beside and never inside its output.
+
+    Args:
+        path: the file to write.
+        facts: of the run, such as the device.
+
+    Yields:
+        The record, to which the block may add.
+    """
+    record: dict[str, Any] = {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "python": platform.python_version(),
+        **facts,
+    }
+    start = time.monotonic()
+    yield record
+    write_json(path, record | {"seconds": round(time.monotonic() - start, 2)})

@@ -1,0 +1,47 @@
+"""The `mhrctl` command. Nothing here imports torch: stages are imported by the command that runs them."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+import mhrctl
+from mhrctl.cli import check, grid, report, stages
+from mhrctl.cli.display import complain
+from mhrctl.errors import MhrctlError
+
+app = typer.Typer(
+    name="mhrctl",
+    help="Cross-task generalisation with routed adapters: pre-train skills and routing, adapt to new tasks, report.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (stages.prepare, stages.backbone, stages.pretrain, stages.average, stages.adapt, stages.evaluate):
+    app.command(rich_help_panel="Stages")(command)
+app.command(rich_help_panel="Stages")(report.report)
+app.command(rich_help_panel="Around them")(check.check)
+app.add_typer(grid.app, name="grid", rich_help_panel="Around them")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"mhrctl {mhrctl.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    """Cross-task generalisation with routed adapters."""
+
+
+def main() -> None:
+    """Run the command line: 0 for success, 2 and one line for what the user can mend, a traceback and 1 for the rest."""
+    try:
+        app()
+    except MhrctlError as error:
+        complain(str(error))
+        sys.exit(2)

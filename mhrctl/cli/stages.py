@@ -1,0 +1,220 @@
+"""One command a stage: options in, one call, one line of what was written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from mhrctl.artifacts import logging_run
+from mhrctl.cli import display
+from mhrctl.cli.options import (
+    CellOption,
+    DeviceOption,
+    HeadsOption,
+    MethodOption,
+    ProjectOption,
+    SeedOption,
+    SetOption,
+    chosen_cell,
+    open_accelerator,
+    open_project,
+)
+from mhrctl.grid import start_folder
+from mhrctl.methods import BACKBONE
+
+HERE = Path()
+
+
+def prepare(project: ProjectOption = HERE, set_: SetOption = []) -> None:  # noqa: B006 - Typer copies it
+    """Read the suite's tasks, split them, put them into prompts and tokenise them."""
+    where, params = open_project(project, set_)
+    from mhrctl.stages.prepare import prepare as stage
+
+    out = where.output("prepare")
+    with logging_run(where.run_log("prepare")):
+        table = stage(params.prepare, root=where.root, out=out, track=display.track)
+    display.err.print(_task_table(table))
+    for name, reason in table["dropped"].items():
+        display.done(f"not used: {name}: {reason}")
+    for what, count in table["notes"].items():
+        display.done(f"note: {count} {what}")
+    display.done(f"wrote {out}")
+
+
+def backbone(project: ProjectOption = HERE, set_: SetOption = [], device: DeviceOption = "auto") -> None:  # noqa: B006
+    """Fetch the frozen backbone, or train a small one on the suite."""
+    where, params = open_project(project, set_)
+    accelerator = open_accelerator(device)
+    from mhrctl.stages.backbone import backbone as stage
+
+    out = where.output("backbone")
+    with logging_run(where.run_log("backbone"), device=str(accelerator.device)):
+        card = stage(
+            params.backbone,
+            prepared=where.output("prepare"),
+            root=where.root,
+            out=out,
+            accelerator=accelerator,
+            track=display.track,
+        )
+    display.done(
+        f"wrote {out}: {card.facts['name']}, {card.facts['parameters']:,} parameters, {card.facts['fingerprint'][:12]}"
+    )
+
+
+def pretrain(
+    method: MethodOption = None,
+    heads: HeadsOption = None,
+    seed: SeedOption = None,
+    cell: CellOption = None,
+    project: ProjectOption = HERE,
+    set_: SetOption = [],  # noqa: B006
+    device: DeviceOption = "auto",
+) -> None:
+    """Learn skills and routing together on the training tasks."""
+    where, params = chosen_cell(project, set_, method, heads, seed, cell)
+    accelerator = open_accelerator(device)
+    from mhrctl.stages.pretrain import pretrain as stage
+
+    name = params.cell.pretrain_cell.name
+    out = where.output("pretrain", name)
+    with logging_run(where.run_log("pretrain", name), device=str(accelerator.device)):
+        card = stage(
+            params.cell.pretrain_cell,
+            params.pretrain,
+            prepared=where.output("prepare"),
+            backbone=where.output("backbone"),
+            out=out,
+            log=where.training_log(name),
+            scratch=where.scratch,
+            accelerator=accelerator,
+            track=display.track,
+        )
+    display.done(
+        f"wrote {out}: {card.facts['parameters']['multi_task']:,} adapter and {card.facts['parameters']['routing']:,} routing parameters"
+    )
+
+
+def average(
+    method: MethodOption = None,
+    heads: HeadsOption = None,
+    seed: SeedOption = None,
+    cell: CellOption = None,
+    project: ProjectOption = HERE,
+    set_: SetOption = [],  # noqa: B006
+) -> None:
+    """Average the skills of a pre-training cell into one ordinary LoRA."""
+    where, params = chosen_cell(project, set_, method, heads, seed, cell)
+    from mhrctl.stages.average import average as stage
+
+    own = params.cell.pretrain_cell
+    out = where.output("average", own.name)
+    with logging_run(where.run_log("average", own.name)):
+        stage(own, pretrained=where.output("pretrain", own.name), out=out)
+    display.done(f"wrote {out}")
+
+
+def adapt(
+    method: MethodOption = None,
+    heads: HeadsOption = None,
+    seed: SeedOption = None,
+    cell: CellOption = None,
+    project: ProjectOption = HERE,
+    set_: SetOption = [],  # noqa: B006
+    device: DeviceOption = "auto",
+    together: Annotated[
+        int,
+        typer.Option(min=1, help="Tasks adapted in one batch; lower it if memory is short.", envvar="MHRCTL_TOGETHER"),
+    ] = 32,
+) -> None:
+    """Adapt to each test task from a few examples."""
+    where, params = chosen_cell(project, set_, method, heads, seed, cell)
+    accelerator = open_accelerator(device)
+    from mhrctl.stages.adapt import adapt as stage
+
+    name = params.cell.name
+    out = where.output("adapt", name)
+    with logging_run(where.run_log("adapt", name), device=str(accelerator.device)):
+        card = stage(
+            params.cell,
+            params.adapt,
+            prepared=where.output("prepare"),
+            backbone=where.output("backbone"),
+            start=where.data / start_folder(params.cell),
+            out=out,
+            accelerator=accelerator,
+            together=together,
+            track=display.track,
+        )
+    display.done(f"wrote {out}: {len(card.facts['tasks'])} tasks, {card.facts['parameters']:,} trained parameters each")
+
+
+def evaluate(
+    method: MethodOption = None,
+    heads: HeadsOption = None,
+    seed: SeedOption = None,
+    cell: CellOption = None,
+    zero_shot: Annotated[bool, typer.Option("--zero-shot", help="Only before adaptation; no adapt output is needed.")] = False,
+    project: ProjectOption = HERE,
+    set_: SetOption = [],  # noqa: B006
+    device: DeviceOption = "auto",
+) -> None:
+    """Score the test splits, zero-shot and after adaptation; `--method backbone` scores the bare backbone."""
+    bare = BACKBONE in {method, cell}
+    from mhrctl.stages.evaluate import evaluate as stage
+
+    if bare:
+        where, all_params = open_project(project, set_)
+        evaluate_params, own, name, start, adapted = all_params.evaluate, None, BACKBONE, None, None
+    else:
+        where, params = chosen_cell(project, set_, method, heads, seed, cell)
+        evaluate_params, own, name = params.evaluate, params.cell, params.cell.name
+        start = where.data / start_folder(own)
+        adapted = None if zero_shot else where.output("adapt", name)
+    accelerator = open_accelerator(device)
+    out = where.output("evaluate", name)
+    with logging_run(where.run_log("evaluate", name), device=str(accelerator.device)):
+        metrics = stage(
+            own,
+            evaluate_params,
+            prepared=where.output("prepare"),
+            backbone=where.output("backbone"),
+            start=start,
+            adapted=adapted,
+            out=out,
+            scores=where.scores(name),
+            accelerator=accelerator,
+            track=display.track,
+        )
+    for phase, scores in (("zero-shot", metrics.zero_shot), ("adapted", metrics.adapted)):
+        if scores:
+            display.done(f"{name} {phase}: ROUGE-L {scores.rouge_l:.1f}, exact match {scores.exact_match:.1f}")
+    display.done(f"wrote {out} and {where.scores(name)}")
+
+
+def _task_table(table: dict[str, Any]) -> Table:
+    """Counts by role: tasks, examples by split, and what was cut or left over."""
+    shown = Table(title=f"suite {table['suite']}")
+    columns = ("tasks", "train", "validation", "test", "pool", "unused", "cut inputs", "cut targets")
+    shown.add_column("role")
+    for column in columns:
+        shown.add_column(column, justify="right")
+    for role in dict.fromkeys(row["role"] for row in table["tasks"]):
+        total: Counter[str] = Counter()
+        for row in table["tasks"]:
+            if row["role"] == role:
+                total.update(
+                    {
+                        "tasks": 1,
+                        "unused": row["unused"],
+                        "cut inputs": row["cut_inputs"],
+                        "cut targets": row["cut_targets"],
+                    }
+                )
+                total.update(row["splits"])
+        shown.add_row(role, *(f"{total[column]:,}" for column in columns))
+    return shown

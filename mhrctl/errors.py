@@ -1,0 +1,30 @@
+"""The errors that a user can mend. The command line prints them in one line and exits with 2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class MhrctlError(Exception):
+    """What is wrong, where, and what to do about it, in one line."""
+
+
+class ParamsError(MhrctlError):
+    """A key, a type or a range in the params file or on the command line."""
+
+
+class DataError(MhrctlError):
+    """A missing or malformed input of the user's: a folder, a file, a line, a task."""
+
+
+class ArtifactError(MhrctlError):
+    """A stage's output that is missing, unfinished, or made for another backbone or task list."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """Say that `name` is no `kind`, and which there are."""
+    names = list(known)
+    close = get_close_matches(name, names, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"unknown {kind} {name!r}{hint} (known: {', '.join(names)})"

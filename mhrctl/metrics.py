@@ -1,0 +1,78 @@
+"""The scores of a cell, as `data/metrics/evaluate/<cell>.json` holds them for git, DVC and the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from mhrctl.errors import ArtifactError, unknown
+from mhrctl.methods import BACKBONE, METHODS
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Scores(_Closed):
+    """Means over test tasks of each task's mean, in percent."""
+
+    rouge_l: float = Field(ge=0, le=100)
+    exact_match: float = Field(ge=0, le=100)
+
+
+class Parameters(_Closed):
+    """How many numbers were trained."""
+
+    multi_task: int = Field(description="in pre-training, on all tasks")
+    adaptation: int = Field(description="for each new task")
+
+
+class CellMetrics(_Closed):
+    """What the evaluate stage found for a cell; `heads` and `seed` are None for the bare backbone."""
+
+    method: str
+    heads: int | None
+    seed: int | None
+    suite: str
+    backbone: str
+    zero_shot: Scores
+    adapted: Scores | None
+    parameters: Parameters
+    tasks: int
+    examples: int
+
+    @field_validator("method")
+    @classmethod
+    def _method_is_known(cls, name: str) -> str:
+        if name != BACKBONE and name not in METHODS:
+            raise ValueError(unknown("method", name, [BACKBONE, *METHODS]))
+        return name
+
+
+def read_metrics(folder: Path) -> dict[str, CellMetrics]:
+    """Read the scores of all cells, by name.
+
+    Raises:
+        ArtifactError: if there are none, one is malformed, or two are of different suites or backbones.
+    """
+    files = sorted(folder.glob("*.json"))
+    if not files:
+        raise ArtifactError(f"{folder}: no scores yet; run `dvc repro` or `mhrctl evaluate`")
+    metrics: dict[str, CellMetrics] = {}
+    for file in files:
+        try:
+            metrics[file.stem] = CellMetrics.model_validate_json(file.read_text())
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"])
+            raise ArtifactError(f"{file}: {key}: {first['msg']}; run `mhrctl evaluate` for this cell again") from None
+    first_file, first_cell = files[0], metrics[files[0].stem]
+    for file in files[1:]:
+        cell = metrics[file.stem]
+        if (cell.suite, cell.backbone) != (first_cell.suite, first_cell.backbone):
+            raise ArtifactError(
+                f"{file} is of suite {cell.suite} on {cell.backbone}, {first_file.name} of {first_cell.suite} on"
+                f" {first_cell.backbone}: they share no table; remove or rerun one of them"
+            )
+    return metrics

@@ -1,0 +1,87 @@
+"""A neutral table and its renderings."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Table as RichTable
+
+LATEX_ESCAPES = str.maketrans({"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "±": r"$\pm$"})
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of strings.
+
+    Attributes:
+        title: of the table.
+        columns: headings; the first column is text, the others are numbers.
+        rows: cells.
+        notes: sentences that stand under the table.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str] = ()
+
+
+def rich_table(table: Table) -> Group:
+    """For a terminal."""
+    shown = RichTable(title=table.title, box=box.SIMPLE_HEAD)
+    for number, column in enumerate(table.columns):
+        shown.add_column(column, justify="right" if number else "left")
+    for row in table.rows:
+        shown.add_row(*map(escape, row))
+    return Group(shown, *map(escape, table.notes))
+
+
+def markdown(table: Table) -> str:
+    """For GitHub."""
+    lines = [f"**{table.title}**", "", _piped(table.columns), _piped(["---", *["---:"] * (len(table.columns) - 1)])]
+    lines += [_piped(row) for row in table.rows]
+    return "\n".join([*lines, *(f"\n{note}" for note in table.notes)]) + "\n"
+
+
+def comma_separated(table: Table) -> str:
+    """Title and notes left out."""
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows([table.columns, *table.rows])
+    return stream.getvalue()
+
+
+def latex(table: Table) -> str:
+    """A booktabs table."""
+    rows = [" & ".join(cell.translate(LATEX_ESCAPES) for cell in row) + r" \\" for row in [table.columns, *table.rows]]
+    body = [rows[0], r"\midrule", *rows[1:]]
+    notes = [f"% {note}" for note in table.notes]
+    head = [r"\begin{table}", rf"\caption{{{table.title.translate(LATEX_ESCAPES)}}}"]
+    columns = "l" + "r" * (len(table.columns) - 1)
+    return (
+        "\n".join(
+            [
+                *head,
+                rf"\begin{{tabular}}{{{columns}}}",
+                r"\toprule",
+                *body,
+                r"\bottomrule",
+                r"\end{tabular}",
+                *notes,
+                r"\end{table}",
+            ]
+        )
+        + "\n"
+    )
+
+
+RENDERERS: dict[str, Callable[[Table], str]] = {"markdown": markdown, "csv": comma_separated, "latex": latex}
+
+
+def _piped(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"

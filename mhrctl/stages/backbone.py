@@ -1,0 +1,175 @@
+"""backbone: the frozen encoder-decoder, from the hub, from a folder, or a small T5 trained here."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from transformers import PreTrainedTokenizerBase, T5Config, T5ForConditionalGeneration
+
+from mhrctl import artifacts
+from mhrctl.adapters.model import AdaptedModel
+from mhrctl.artifacts import Card
+from mhrctl.backbones import fingerprint, is_tied, load_pretrained
+from mhrctl.errors import DataError
+from mhrctl.params import BackboneParams, ScratchParams
+from mhrctl.progress import Track, silent
+from mhrctl.tokenization import SENTINELS, saved_tokenizer
+from mhrctl.training.data import Batch, Examples, Order, Sample, collate
+from mhrctl.training.loop import Objective, fit
+
+NOISE_DENSITY = 0.15
+MEAN_SPAN = 3
+WARMUP = 0.05
+CLIP_NORM = 1.0
+
+
+def backbone(
+    params: BackboneParams, *, prepared: Path, root: Path, out: Path, accelerator: Accelerator, track: Track = silent
+) -> Card:
+    """Write a backbone into `out`: its weights if it was trained here, a pinned reference to them otherwise.
+
+    Args:
+        params: the section of params.yaml.
+        prepared: output of the prepare stage.
+        root: what a relative `params.name` of a local backbone is relative to.
+        out: the output folder.
+        accelerator: where to train.
+        track: shows progress.
+
+    Raises:
+        DataError: if the backbone cannot be loaded or the tokenizer does not fit it.
+    """
+    tokenizer = saved_tokenizer(prepared / artifacts.TOKENIZER)
+    with artifacts.writing(out) as folder:
+        if params.source == "scratch":
+            model = train_scratch(params.scratch, prepared, tokenizer, seed=params.seed, accelerator=accelerator, track=track)
+            model.save_pretrained(str(folder))
+            name, revision = f"scratch-{model.num_parameters() / 1e6:.1f}M", None
+            parents = {"tokenizer": prepared / artifacts.TOKENIZER, "examples": prepared / artifacts.TRAINING_EXAMPLES}
+        else:
+            name, revision, parents = str(params.name), params.revision, {}
+            if params.source == "local":
+                name = str((root / name).resolve())
+            model = load_pretrained(name, revision=revision)
+            revision = getattr(model.config, "_commit_hash", None) or revision
+        if len(tokenizer) > model.config.vocab_size:
+            raise DataError(
+                f"{prepared}: a tokenizer of {len(tokenizer)} entries does not fit {name}, which has {model.config.vocab_size};"
+                " set prepare.tokenizer to the backbone's own"
+            )
+        facts: dict[str, Any] = {
+            "source": params.source,
+            "name": name,
+            "revision": revision,
+            "parameters": model.num_parameters(),
+            "tied_output": is_tied(model),
+            "fingerprint": fingerprint(model),
+        }
+        card = Card.of("backbone", params.model_dump(), parents, **facts)
+        artifacts.write_card(folder, card)
+    return card
+
+
+def train_scratch(
+    params: ScratchParams,
+    prepared: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    seed: int,
+    accelerator: Accelerator,
+    track: Track,
+) -> T5ForConditionalGeneration:
+    """Train a small T5 by span corruption of the training tasks' prompts, and on the suite's backbone tasks if it has any."""
+    torch.manual_seed(seed)
+    model = T5ForConditionalGeneration(scratch_config(params, len(tokenizer)))
+    wrapped = accelerator.prepare(AdaptedModel(model, None))
+    optimizer = accelerator.prepare(torch.optim.AdamW(model.parameters(), lr=params.lr, weight_decay=0.01))
+    batches = _Batches(prepared, tokenizer, batch_size=params.batch_size, denoising=params.denoising, seed=seed)
+    steps = fit(
+        wrapped,
+        optimizer,
+        batches=batches,
+        objective=Objective("token_mean", 0.0, start_token=model.config.decoder_start_token_id),
+        clip=lambda: accelerator.clip_grad_norm_(model.parameters(), CLIP_NORM),
+        accelerator=accelerator,
+        steps=params.steps,
+        warmup=WARMUP,
+        seed=seed,
+    )
+    with track("backbone", params.steps) as bar:
+        for step in steps:
+            note = f"loss {step.losses.mean().item():.3f}" if step.number % 50 == 0 else ""
+            bar.advance(note=note)
+    return model.eval().cpu()
+
+
+def scratch_config(params: ScratchParams, vocab_size: int) -> T5Config:
+    """A T5 with gated GELU, tied embeddings and no dropout."""
+    return T5Config(
+        vocab_size=vocab_size,
+        d_model=params.d_model,
+        d_ff=params.d_ff,
+        d_kv=params.d_kv,
+        num_heads=params.attention_heads,
+        num_layers=params.layers,
+        feed_forward_proj="gated-gelu",
+        tie_word_embeddings=True,
+        dropout_rate=0.0,
+        pad_token_id=0,
+        eos_token_id=1,
+        decoder_start_token_id=0,
+    )
+
+
+class _Batches:
+    """Micro-batches of span corruption and backbone tasks, in fixed proportion."""
+
+    def __init__(
+        self, prepared: Path, tokenizer: PreTrainedTokenizerBase, *, batch_size: int, denoising: float, seed: int
+    ) -> None:
+        self._texts = Examples.read(prepared / artifacts.TRAINING_EXAMPLES).of(split="train").scored()
+        self._tasks = Examples.read(prepared / artifacts.BACKBONE_EXAMPLES).of(split="train").scored()
+        self._noisy = batch_size if not self._tasks else round(batch_size * denoising)
+        self._clean = batch_size - self._noisy
+        self._orders = Order(len(self._texts), f"{seed}/texts"), Order(max(1, len(self._tasks)), f"{seed}/tasks")
+        self._sentinels = tokenizer.convert_tokens_to_ids([f"<extra_id_{index}>" for index in range(SENTINELS)])
+        self._seed = seed
+
+    def __call__(self, micro: int) -> Batch:
+        noisy = [
+            span_corruption(self._texts[row], self._sentinels, random.Random(f"{self._seed}/{micro}/{row}"))
+            for row in self._orders[0].slice(micro * self._noisy, self._noisy)
+        ]
+        clean = [self._tasks[row] for row in self._orders[1].slice(micro * self._clean, self._clean)]
+        return collate([*noisy, *clean], [[0]], pad=0)
+
+
+def span_corruption(sample: Sample, sentinels: list[int], rng: random.Random) -> Sample:
+    """T5's denoising: 15 % of the tokens in spans of 3 on average become sentinels, which the target spells out.
+
+    Args:
+        sample: its input is the text; its last token, the end, is never masked.
+        sentinels: ids of `<extra_id_0>` and so on.
+        rng: chooses the spans.
+    """
+    text, end = sample.input_ids[:-1], sample.input_ids[-1:]
+    noise = max(1, round(len(text) * NOISE_DENSITY))
+    spans = min(max(1, round(noise / MEAN_SPAN)), len(sentinels), max(1, len(text) - noise))
+    masked, kept = _parts(noise, spans, rng), _parts(max(len(text) - noise, spans), spans, rng)
+    inputs, targets, at = [], [], 0
+    for sentinel, keep, hide in zip(sentinels, kept, masked, strict=False):
+        inputs += [*text[at : at + keep], sentinel]
+        targets += [sentinel, *text[at + keep : at + keep + hide]]
+        at += keep + hide
+    return Sample(sample.task, np.array([*inputs, *text[at:], *end]), np.array([*targets, *end]))
+
+
+def _parts(total: int, parts: int, rng: random.Random) -> list[int]:
+    """`parts` positive numbers that sum to `total`."""
+    cuts = sorted(rng.sample(range(1, total), parts - 1))
+    return [after - before for before, after in zip([0, *cuts], [*cuts, total], strict=True)]

@@ -1,0 +1,198 @@
+"""evaluate: the test splits of all test tasks, zero-shot and after adaptation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from accelerate import Accelerator
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from mhrctl import artifacts
+from mhrctl.adapters.files import load_inventory
+from mhrctl.adapters.inventory import Inventory
+from mhrctl.adapters.layer import inject
+from mhrctl.adapters.model import AdaptedModel
+from mhrctl.artifacts import Card
+from mhrctl.methods import BACKBONE
+from mhrctl.metrics import CellMetrics, Parameters, Scores
+from mhrctl.params import Cell, EvaluateParams
+from mhrctl.prediction import predict
+from mhrctl.progress import Track, silent
+from mhrctl.scoring import exact_match, rouge_l
+from mhrctl.stages.adapt import open_backbone
+from mhrctl.training.data import Examples
+
+Phase = Literal["zero_shot", "adapted"]
+TOGETHER = 16
+"""Tasks evaluated in one batch: a matter of memory and speed, not of results."""
+
+
+@dataclass(frozen=True)
+class TaskPredictions:
+    """Answers to a task's test split in one phase, with their scores in percent."""
+
+    task: str
+    phase: Phase
+    ids: list[str]
+    predictions: list[str]
+    references: list[list[str]]
+    rouge_l: list[float]
+    exact_match: list[float]
+
+
+def evaluate(
+    cell: Cell | None,
+    params: EvaluateParams,
+    *,
+    prepared: Path,
+    backbone: Path,
+    start: Path | None,
+    adapted: Path | None,
+    out: Path,
+    scores: Path,
+    accelerator: Accelerator,
+    track: Track = silent,
+) -> CellMetrics:
+    """Write `predictions.parquet` and `scores.csv` (by task and phase) into `out`, and the cell's scores.
+
+    Zero-shot is the adapter that adaptation starts from, with the average of its skills where it has several: a new task has no
+    routing yet. It is scored by the best of all references, as the reference code does; adapted answers by the one drawn.
+
+    Args:
+        cell: method, heads and seed; None is the bare backbone.
+        params: the cell's resolved section.
+        prepared: output of the prepare stage.
+        backbone: output of the backbone stage.
+        start: output of the pretrain or average stage that adaptation started from; None for the bare backbone.
+        adapted: output of the adapt stage; None evaluates zero-shot only.
+        out: the output folder.
+        scores: the JSON of the cell's scores.
+        accelerator: where to run.
+        track: shows progress.
+
+    Raises:
+        ArtifactError: if an input folder is missing or was made for another backbone or other tasks.
+    """
+    cards: dict[Phase, Card] = {}
+    if cell and start:
+        cards["zero_shot"] = artifacts.read_card(start, stage=cell.row.start, command=f"mhrctl {cell.row.start} {cell.options}")
+    if cell and adapted:
+        cards["adapted"] = artifacts.read_card(adapted, stage="adapt", command=f"mhrctl adapt {cell.options}")
+    wearing = cards.get("adapted", cards.get("zero_shot"))
+    model, tokenizer = open_backbone(prepared, backbone, wearing, adapted or start, "fp32")
+    model.to(accelerator.device)
+    examples = Examples.read(prepared / artifacts.TEST_EXAMPLES).of(split="test")
+    inventories: dict[Phase, Inventory | None] = {"zero_shot": load_inventory(start / artifacts.ADAPTERS) if start else None}
+    if adapted:
+        artifacts.require_tasks(cards["adapted"], adapted, examples.tasks)
+        inventories["adapted"] = load_inventory(adapted / artifacts.ADAPTERS)
+    if start_inventory := inventories["zero_shot"]:
+        inject(model, sorted({name.rpartition(".")[2] for name in start_inventory.shapes}))
+        inventories["zero_shot"] = start_inventory.average()
+    results: list[TaskPredictions] = []
+    for phase, inventory in inventories.items():
+        results += _predict_phase(phase, model, tokenizer, inventory, examples, params, accelerator, track)
+    metrics = CellMetrics(
+        method=cell.method if cell else BACKBONE,
+        heads=cell.heads if cell else None,
+        seed=cell.seed if cell else None,
+        suite=artifacts.read_card(prepared, stage="prepare", command="mhrctl prepare").facts["suite"],
+        backbone=artifacts.read_card(backbone, stage="backbone", command="mhrctl backbone").facts["name"],
+        zero_shot=_mean_scores(results, "zero_shot"),
+        adapted=_mean_scores(results, "adapted") if adapted else None,
+        parameters=Parameters(
+            multi_task=sum(cards["zero_shot"].facts["parameters"].values()) if start else 0,
+            adaptation=cards["adapted"].facts["parameters"] if adapted else 0,
+        ),
+        examples=len(examples),
+        tasks=len(examples.tasks),
+    )
+    parents = {"examples": prepared / artifacts.TEST_EXAMPLES, "backbone": backbone / artifacts.CARD}
+    parents |= {"adapted": adapted / artifacts.ADAPTERS} if adapted else {}
+    with artifacts.writing(out) as folder:
+        _write_predictions(folder, results)
+        identity = cell.model_dump() if cell else {"method": BACKBONE}
+        card = Card.of("evaluate", {"cell": identity, "evaluate": params.model_dump()}, parents, tasks=examples.tasks)
+        artifacts.write_card(folder, card)
+    artifacts.write_json(scores, metrics.model_dump())
+    return metrics
+
+
+def _predict_phase(
+    phase: Phase,
+    backbone: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    inventory: Inventory | None,
+    examples: Examples,
+    params: EvaluateParams,
+    accelerator: Accelerator,
+    track: Track,
+) -> list[TaskPredictions]:
+    """Predict and score all tasks in one phase, some tasks to a batch."""
+    results = []
+    for first in range(0, len(examples.tasks), TOGETHER):
+        tasks = list(range(first, min(first + TOGETHER, len(examples.tasks))))
+        own = [examples.of(task=examples.tasks[task]) for task in tasks]
+        worn = inventory.select(tasks) if inventory is not None and phase == "adapted" else inventory
+        answers = predict(
+            AdaptedModel(backbone, worn).to(accelerator.device),
+            tokenizer,
+            [task.scored() for task in own],
+            beams=params.beams,
+            max_new_tokens=params.max_new_tokens,
+            device=accelerator.device,
+            track=track,
+        )
+        results += [_scored(phase, task, texts) for task, texts in zip(own, answers, strict=True)]
+    return results
+
+
+def _scored(phase: Phase, examples: Examples, answers: Sequence[str]) -> TaskPredictions:
+    references: list[list[str]] = examples.column("targets")
+    if phase == "adapted":
+        drawn = examples.column("reference")
+        references = [[targets[reference]] for targets, reference in zip(references, drawn, strict=True)]
+    pairs = list(zip(answers, references, strict=True))
+    return TaskPredictions(
+        task=examples.column("task")[0],
+        phase=phase,
+        ids=examples.column("id"),
+        predictions=list(answers),
+        references=references,
+        rouge_l=[rouge_l(answer, targets) for answer, targets in pairs],
+        exact_match=[exact_match(answer, targets) for answer, targets in pairs],
+    )
+
+
+def _mean_scores(results: Sequence[TaskPredictions], phase: Phase) -> Scores:
+    """The mean over tasks of each task's mean."""
+    own = [result for result in results if result.phase == phase]
+    return Scores(
+        rouge_l=round(fmean(fmean(result.rouge_l) for result in own), 4),
+        exact_match=round(fmean(fmean(result.exact_match) for result in own), 4),
+    )
+
+
+def _write_predictions(folder: Path, results: Sequence[TaskPredictions]) -> None:
+    columns: dict[str, list[Any]] = {
+        name: [] for name in ("task", "phase", "id", "prediction", "references", "rouge_l", "exact_match")
+    }
+    for result in results:
+        columns["task"] += [result.task] * len(result.ids)
+        columns["phase"] += [result.phase] * len(result.ids)
+        columns["id"] += result.ids
+        columns["prediction"] += result.predictions
+        columns["references"] += result.references
+        columns["rouge_l"] += result.rouge_l
+        columns["exact_match"] += result.exact_match
+    pq.write_table(pa.table(columns), folder / artifacts.PREDICTIONS, compression="zstd")
+    rows = [
+        (result.task, result.phase, round(fmean(result.rouge_l), 2), round(fmean(result.exact_match), 2)) for result in results
+    ]
+    artifacts.write_csv(folder / artifacts.SCORES, ("task", "phase", "rouge_l", "exact_match"), rows)

@@ -1,0 +1,131 @@
+"""The user's own tasks: JSON Lines, one file a task or a `task` field in each line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import ValidationError, model_validator
+
+from mhrctl.errors import DataError
+from mhrctl.suites.reading import Record, describe, parse, read_text
+from mhrctl.suites.task import Example, Role, Suite, Task
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+T = TypeVar("T")
+ROLES: tuple[Role, ...] = ("training", "test")
+
+
+class Line(Record):
+    """One example. The README describes the keys."""
+
+    input: str
+    target: str | None = None
+    targets: list[str] | None = None
+    choices: list[str] | None = None
+    definition: str | None = None
+    split: Literal["train", "validation", "test"] | None = None
+    role: Literal["training", "test"] | None = None
+    task: str | None = None
+    id: str | None = None
+
+    @model_validator(mode="after")
+    def _targets_fit(self) -> Line:
+        if (self.target is None) == (self.targets is None):
+            raise ValueError("give either `target` (a string) or `targets` (a list of strings)")
+        if not self.references or not all(text.strip() for text in self.references):
+            raise ValueError("a target is empty")
+        if self.choices is not None and not set(self.references) <= set(self.choices):
+            raise ValueError(f"target {self.references[0]!r} is not one of the choices {self.choices}")
+        return self
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The targets, however they are given."""
+        return (self.target,) if self.target is not None else tuple(self.targets or ())
+
+
+@dataclass
+class _Draft:
+    """A task while its lines are read."""
+
+    name: str
+    role: Role | None = None
+    definition: str | None = None
+    choices: bool | None = None
+    examples: dict[str, Example] = field(default_factory=dict)
+
+
+def read_jsonl(path: Path) -> Suite:
+    """Read the user's tasks.
+
+    Args:
+        path: a `.jsonl` file whose lines name their `task`, or a folder of such files or of one file a task (its name is
+            the task's). A task is a test task if its lines say `"role": "test"` or its file lies in a subfolder `test`.
+
+    Raises:
+        DataError: naming file and line of what is malformed, or what is missing.
+    """
+    files = [path] if path.is_file() else sorted(path.rglob("*.jsonl"))
+    if not files:
+        raise DataError(f"{path}: {'no .jsonl files in it' if path.is_dir() else 'no such file or folder'}; set prepare.path")
+    drafts: dict[str, _Draft] = {}
+    for file in files:
+        folder_role: Role | None = next((role for role in ROLES if role == file.parent.name and file.parent != path), None)
+        for where, line in _lines(file):
+            name = line.task or file.stem
+            if not NAME.fullmatch(name):
+                raise DataError(f"{where}: task name {name!r} may hold letters, digits, '.', '_' and '-' only")
+            _add(drafts.setdefault(name, _Draft(name)), line, line.role or folder_role, where)
+    tasks = [_finished(draft) for draft in sorted(drafts.values(), key=lambda draft: (draft.role == "test", draft.name))]
+    for role in ROLES:
+        if not any(task.role == role for task in tasks):
+            raise DataError(
+                f'{path}: no {role} task; mark lines with "role": "{role}" or put the task\'s file into a subfolder `{role}`'
+            )
+    return Suite("jsonl", tasks)
+
+
+def _lines(path: Path) -> Iterator[tuple[str, Line]]:
+    found = False
+    for number, text in enumerate(read_text(path).splitlines(), 1):
+        if not text.strip():
+            continue
+        found = True
+        content = parse(text, path, number)
+        try:
+            yield f"{path}:{number}", Line.model_validate(content)
+        except ValidationError as error:
+            raise DataError(f"{path}:{number}: {describe(error, Line)}") from None
+    if not found:
+        raise DataError(f"{path}: a task without examples; add some or remove the file")
+
+
+def _add(draft: _Draft, line: Line, role: Role | None, where: str) -> None:
+    """Add a line to its task, where role, definition and choices must agree with the lines before it."""
+    draft.role = _agreed(draft.role, role or draft.role or "training", "role", where)
+    draft.definition = _agreed(draft.definition, line.definition or draft.definition, "definition", where)
+    draft.choices = _agreed(draft.choices, line.choices is not None, "use of `choices`", where)
+    name = line.id or f"{draft.name}-{len(draft.examples)}"
+    if name in draft.examples:
+        raise DataError(f"{where}: id {name!r} occurs twice in task {draft.name}")
+    draft.examples[name] = Example(name, line.input, line.references, tuple(line.choices or ()), line.split)
+
+
+def _agreed(before: T | None, now: T, what: str, where: str) -> T:
+    if before is not None and before != now:
+        raise DataError(f"{where}: {what} {now!r} differs from {before!r} earlier in the same task")
+    return now
+
+
+def _finished(draft: _Draft) -> Task:
+    return Task(
+        name=draft.name,
+        role=draft.role or "training",
+        metric="accuracy" if draft.choices else "rouge_l",
+        definition=draft.definition or "",
+        examples=list(draft.examples.values()),
+    )

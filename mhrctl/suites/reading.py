@@ -1,0 +1,53 @@
+"""Reading JSON so that every complaint names file, line and what is allowed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from mhrctl.errors import DataError, unknown
+
+
+class Record(BaseModel):
+    """A closed, strictly typed JSON object."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+def parse(text: str, path: Path, line: int = 1) -> Any:  # noqa: ANN401 - JSON is any tree
+    """Parse JSON that begins at a line of a file.
+
+    Raises:
+        DataError: with the file and the line of the fault.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}:{line + error.lineno - 1}: not valid JSON: {error.msg} (column {error.colno})") from None
+
+
+def read_text(path: Path) -> str:
+    """Read a file of the user's as UTF-8.
+
+    Raises:
+        DataError: if it is no UTF-8 text.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text (byte {error.start}); convert it") from None
+
+
+def describe(error: ValidationError, model: type[BaseModel]) -> str:
+    """The first fault that pydantic found, in one line."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"]) or "line"
+    if first["type"] == "extra_forbidden":
+        return unknown("key", key, model.model_fields)
+    if first["type"] == "missing":
+        return f"{key} is missing"
+    text = first["msg"].removeprefix("Value error, ")
+    return text if first["type"] == "value_error" else f"{key}: {text}"

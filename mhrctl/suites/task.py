@@ -1,0 +1,78 @@
+"""What every source of tasks hands to the prepare stage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mhrctl.errors import DataError
+
+Metric = Literal["rouge_l", "exact_match", "accuracy"]
+Role = Literal["backbone", "training", "test"]
+Split = Literal["train", "validation", "test", "pool"]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One input of a task with its references.
+
+    Attributes:
+        id: unique within the task.
+        input: the task's input text, before any prompt is put around it.
+        targets: the references, at least one.
+        choices: the answer choices, empty for free text.
+        split: where the source puts the example; None leaves that to the prepare stage.
+    """
+
+    id: str
+    input: str
+    targets: tuple[str, ...]
+    choices: tuple[str, ...] = ()
+    split: Split | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """A named set of examples.
+
+    Attributes:
+        name: unique within the suite.
+        role: `training` (seen in pre-training), `test` (adapted to, and evaluated on), or `backbone` (only for a backbone
+            trained from scratch).
+        metric: what a prediction is scored by.
+        definition: what to do, in words; empty if the source has none.
+        examples: in the source's own order, which splits rely on.
+        positives: worked (input, output) pairs that a prompt may show.
+    """
+
+    name: str
+    role: Role
+    metric: Metric
+    definition: str
+    examples: Sequence[Example]
+    positives: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass
+class Suite:
+    """The tasks of a source, and what of the source was left out.
+
+    Attributes:
+        name: the source's name.
+        tasks: training tasks first, each part sorted by name.
+        dropped: {task name: reason} for tasks that the source has but the suite has not.
+        notes: {what: count} of anything smaller that was dropped or changed on the way.
+    """
+
+    name: str
+    tasks: list[Task]
+    dropped: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        seen: set[str] = set()
+        for task in self.tasks:
+            if task.name in seen:
+                raise DataError(f"suite {self.name}: task {task.name!r} occurs twice; rename one of them")
+            seen.add(task.name)

@@ -1,0 +1,1 @@
+"""Training: examples and batches, losses, optimizers, and the one loop that all stages use."""

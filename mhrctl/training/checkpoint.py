@@ -1,0 +1,75 @@
+"""Checkpoints of a training in progress, from which a killed run goes on to the same result. Safetensors, no pickles."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+FILE = "checkpoint.safetensors"
+
+
+def save_checkpoint(
+    path: Path, *, step: int, key: str, parameters: Mapping[str, nn.Parameter], optimizer: Optimizer, log: list[Any]
+) -> None:
+    """Write a checkpoint in one step.
+
+    Args:
+        path: the file.
+        step: steps taken.
+        key: identifies the training; another key never resumes from this file.
+        parameters: what is trained, by name.
+        optimizer: over these parameters.
+        log: what has been logged, as JSON.
+    """
+    tensors = {f"parameter/{name}": parameter.detach() for name, parameter in parameters.items()}
+    scalars: dict[str, float] = {}
+    for name, parameter in parameters.items():
+        for slot, value in optimizer.state[parameter].items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer/{slot}/{name}"] = value
+            else:
+                scalars[f"{slot}/{name}"] = value
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.partial")
+    facts = {"step": step, "key": key, "scalars": scalars, "log": log}
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, aside, {"facts": json.dumps(facts)})
+    aside.replace(path)
+
+
+def load_checkpoint(
+    path: Path, *, key: str, parameters: Mapping[str, nn.Parameter], optimizer: Optimizer
+) -> tuple[int, list[Any]]:
+    """Go back to a checkpoint, if there is one for this training.
+
+    Returns:
+        The steps taken and the log; (0, []) if there is none.
+    """
+    from safetensors import safe_open
+
+    if not path.exists():
+        return 0, []
+    with safe_open(path, "pt") as file:
+        facts = json.loads(file.metadata()["facts"])
+    if facts["key"] != key:
+        return 0, []
+    tensors = load_file(path)
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(tensors[f"parameter/{name}"])
+    for stored, value in tensors.items():
+        kind, _, rest = stored.partition("/")
+        if kind == "optimizer":
+            slot, _, name = rest.partition("/")
+            state = optimizer.state[parameters[name]]
+            state[slot] = value if value.dim() == 0 else value.to(parameters[name].device)
+    for stored, number in facts["scalars"].items():
+        slot, _, name = stored.partition("/")
+        optimizer.state[parameters[name]][slot] = number
+    return facts["step"], facts["log"]

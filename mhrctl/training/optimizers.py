@@ -1,0 +1,102 @@
+"""Optimizers over stacked parameters, whose first two axes are runs and layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+STACKED = 2
+"""Leading axes of a stacked parameter: every (run, layer) is a parameter of its own to the optimizer."""
+ROUTING_WEIGHT_DECAY = {"adamw": 0.01, "adafactor": 0.0}
+"""The reference code leaves the routing's weight decay at the optimizer's default."""
+
+
+class StackedAdafactor(Optimizer):
+    """Adafactor with a given learning rate, as `transformers.Adafactor(relative_step=False, warmup_init=False)` without momentum.
+
+    What Adafactor takes over a whole parameter (root mean squares for clipping and scaling) is taken for each (run, layer),
+    so stacking changes nothing.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[dict[str, Any]],
+        *,
+        scale_parameter: bool,
+        weight_decay: float = 0.0,
+        eps: tuple[float, float] = (1e-30, 1e-3),
+        clip_threshold: float = 1.0,
+        decay_rate: float = -0.8,
+    ) -> None:
+        """Make the optimizer; the arguments are those of transformers' Adafactor."""
+        self.eps, self.clip_threshold, self.decay_rate = eps, clip_threshold, decay_rate
+        self.scale_parameter = scale_parameter
+        super().__init__(params, {"lr": 1e-3, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Take a step."""
+        if closure is not None:
+            raise ValueError("closures are not supported")
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._update(parameter, group["lr"], group["weight_decay"])
+
+    def _update(self, parameter: Tensor, lr: float, weight_decay: float) -> None:
+        grad, state = parameter.grad, self.state[parameter]
+        assert grad is not None  # noqa: S101 - for the type checker; the caller looked
+        if not state:
+            state["step"] = 0
+            state["row"], state["column"] = torch.zeros_like(grad[..., 0]), torch.zeros_like(grad[..., 0, :])
+        state["step"] += 1
+        decay = 1 - state["step"] ** self.decay_rate
+        squared = grad.square() + self.eps[0]
+        state["row"].mul_(decay).add_(squared.mean(-1), alpha=1 - decay)
+        state["column"].mul_(decay).add_(squared.mean(-2), alpha=1 - decay)
+        row = (state["row"] / state["row"].mean(-1, keepdim=True)).rsqrt().unsqueeze(-1)
+        update = row * state["column"].rsqrt().unsqueeze(-2) * grad
+        update /= (_rms(update) / self.clip_threshold).clamp(min=1.0)
+        scale = _rms(parameter).clamp(min=self.eps[1]) if self.scale_parameter else 1.0
+        if weight_decay:
+            parameter.sub_(parameter * (weight_decay * lr * scale))
+        parameter.sub_(update * (lr * scale))
+
+
+def make_optimizer(
+    name: str,
+    *,
+    skills: Sequence[nn.Parameter],
+    routing: Sequence[nn.Parameter],
+    lr: float,
+    routing_lr: float,
+    weight_decay: float,
+    scale_parameter: bool,
+) -> Optimizer:
+    """Make the optimizer of adapters and routing, with a rate for each."""
+    groups: list[dict[str, Any]] = []
+    if skills:
+        groups.append({"params": list(skills), "lr": lr, "weight_decay": weight_decay})
+    if routing:
+        groups.append({"params": list(routing), "lr": routing_lr, "weight_decay": ROUTING_WEIGHT_DECAY[name]})
+    if name == "adafactor":
+        return StackedAdafactor(groups, scale_parameter=scale_parameter)
+    return AdamW(groups)
+
+
+def clip_runs(parameters: Sequence[nn.Parameter], max_norm: float) -> None:
+    """Scale the gradients of each run (the first axis) to a norm of at most `max_norm` over all parameters."""
+    grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norms = torch.stack([grad.flatten(1).norm(dim=1) for grad in grads]).norm(dim=0)  # [runs]
+    scale = (max_norm / (norms + 1e-6)).clamp(max=1.0)
+    for grad in grads:
+        grad.mul_(scale.view(-1, *[1] * (grad.dim() - 1)))
+
+
+def _rms(tensor: Tensor) -> Tensor:
+    """Root mean square of each (run, layer), broadcastable to the tensor."""
+    return tensor.flatten(STACKED).square().mean(-1).sqrt().view(*tensor.shape[:STACKED], *[1] * (tensor.dim() - STACKED))

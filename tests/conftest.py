@@ -1,0 +1,130 @@
+"""Toy projects: a tiny suite and a tiny backbone that tests make on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["DVC_NO_ANALYTICS"] = "1"
+os.environ["CI"] = "true"
+
+import torch
+from accelerate import Accelerator
+from transformers import T5ForConditionalGeneration
+from transformers.utils import logging as transformers_logging
+
+from mhrctl.cli.app import main
+from mhrctl.params import ScratchParams
+from mhrctl.stages.backbone import scratch_config
+
+transformers_logging.disable_progress_bar()
+
+TINY = ScratchParams(d_model=16, d_ff=32, d_kv=4, attention_heads=4, layers=1, steps=2, batch_size=4)
+
+PARAMS = """\
+prepare:
+  source: jsonl
+  path: tasks
+  tokenizer: word
+  examples: 4
+
+backbone:
+  source: scratch
+  scratch: {d_model: 16, d_ff: 32, d_kv: 4, attention_heads: 4, layers: 1, steps: 2, batch_size: 4}
+
+pretrain:
+  skills: 2
+  steps: 4
+  batch_size: 4
+  log_every: 2
+
+adapt:
+  shots: 3
+  validation: 3
+  steps: 4
+  batch_size: 2
+  evaluate_every: 2
+  max_new_tokens: 4
+
+evaluate:
+  max_new_tokens: 4
+
+grid:
+  seeds: [0]
+  methods:
+    lora:
+    poly:
+    mhr: {heads: [4]}
+    mhr_z: {heads: [4]}
+    mhr_mu: {heads: [4]}
+"""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="run the slow tests too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--slow"):
+        for item in items:
+            if "slow" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="slow; run with --slow"))
+
+
+@pytest.fixture(scope="session")
+def accelerator() -> Accelerator:
+    return Accelerator(cpu=True)
+
+
+@pytest.fixture
+def tiny_t5() -> T5ForConditionalGeneration:
+    """A T5 of one layer each, d_model 16, with random weights."""
+    torch.manual_seed(0)
+    return T5ForConditionalGeneration(scratch_config(TINY, 40)).eval()
+
+
+def write_tasks(folder: Path) -> None:
+    """Three training and two test tasks of eight to twelve examples."""
+    words = ["ant", "bee", "cat", "dog", "elk", "fox"]
+    for role, names in (("training", ["copy", "first", "last"]), ("test", ["swap", "twice"])):
+        for number, name in enumerate(names):
+            rows = [
+                {
+                    "input": f"{words[i % 6]} {words[(i + 1) % 6]} {i}",
+                    "target": words[(i + number) % 6],
+                    "definition": name,
+                }
+                for i in range(12)
+            ]
+            path = folder / role / f"{name}.jsonl"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder with params.yaml and the user's own tasks."""
+    (tmp_path / "params.yaml").write_text(PARAMS)
+    write_tasks(tmp_path / "tasks")
+    return tmp_path
+
+
+Run = Callable[..., int]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run `mhrctl` in this process: run("prepare", "-C", folder) -> exit code."""
+
+    def call(*arguments: object) -> int:
+        monkeypatch.setattr("sys.argv", ["mhrctl", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return int(stop.value.code or 0)
+
+    return call
