@@ -37,7 +37,8 @@ def load_pretrained(name: str, *, revision: str | None = None, dtype: torch.dtyp
         )
     except (OSError, ValueError) as error:
         raise DataError(f"backbone.name {name!r}: cannot be loaded: {str(error).splitlines()[0]}") from error
-    return model.eval()
+    model.eval()
+    return model
 
 
 def load_backbone(folder: Path, *, precision: str = "fp32") -> tuple[PreTrainedModel, str]:
@@ -59,7 +60,8 @@ def load_backbone(folder: Path, *, precision: str = "fp32") -> tuple[PreTrainedM
     recorded: str = card.facts["fingerprint"]
     if fingerprint(model) != recorded:
         raise ArtifactError(f"{folder}: the weights of {name} are not those that the card names; run `mhrctl backbone`")
-    return model.to(PRECISIONS[precision]), recorded
+    model.to(dtype=PRECISIONS[precision])  # type: ignore[call-arg]
+    return model, recorded
 
 
 def fingerprint(model: PreTrainedModel) -> str:

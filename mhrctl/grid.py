@@ -36,7 +36,7 @@ def expand(params: Params, project: Project) -> dict[Path, str]:
         "average": {cell.name: {} for cell in averaged},
         "adapt": {cell.name: {"start": start_folder(cell)} for cell in cells},
     }
-    files = {project.cell_index: HEADER + _yaml(index)}
+    files = {project.cell_index: HEADER + _yaml({"cells": index})}
     for cell in dict.fromkeys([*pretrained, *cells]):
         files[project.cell_file(cell.name)] = _json(resolve_cell(params, cell).model_dump())
     files[project.cell_file(BACKBONE)] = _json({"evaluate": params.evaluate.model_dump()})

@@ -62,11 +62,11 @@ def read_metrics(folder: Path) -> dict[str, CellMetrics]:
     metrics: dict[str, CellMetrics] = {}
     for file in files:
         try:
-            metrics[file.stem] = CellMetrics.model_validate_json(file.read_text())
+            metrics[file.stem] = CellMetrics.model_validate_json(file.read_bytes())
         except ValidationError as error:
             first = error.errors()[0]
-            key = ".".join(str(part) for part in first["loc"])
-            raise ArtifactError(f"{file}: {key}: {first['msg']}; run `mhrctl evaluate` for this cell again") from None
+            where = f"{file}: {'.'.join(map(str, first['loc']))}" if first["loc"] else str(file)
+            raise ArtifactError(f"{where}: {first['msg']}; run `mhrctl evaluate` for this cell again") from None
     first_file, first_cell = files[0], metrics[files[0].stem]
     for file in files[1:]:
         cell = metrics[file.stem]

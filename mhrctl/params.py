@@ -159,6 +159,9 @@ class GridParams(Closed):
     """Methods, heads and seeds."""
 
     seeds: list[int] = Field(min_length=1, description="one cell of every method for each")
+    pretrain_seed: int | None = Field(
+        None, description="pre-train once with this seed and adapt with each of `seeds`, as the paper did; empty pre-trains for each"
+    )
     methods: dict[str, Annotated[MethodAxes, BeforeValidator(lambda axes: axes or {})]] = Field(
         min_length=1, description="rows of the methods table"
     )
@@ -200,11 +203,13 @@ class Cell(Closed):
         method: a row of the methods table.
         heads: routing heads; 1 for what is not multi-head.
         seed: of everything random in the cell.
+        pretrain_seed: of the pre-training that it adapts from, if that is another.
     """
 
     method: str
     heads: Positive = 1
     seed: int = 0
+    pretrain_seed: int | None = None
 
     @model_validator(mode="after")
     def _heads_fit_the_method(self) -> Cell:
@@ -232,7 +237,8 @@ class Cell(Closed):
     @property
     def pretrain_cell(self) -> Cell:
         """The cell whose pre-training this one adapts from."""
-        return self.model_copy(update={"method": self.row.pretrain})
+        seed = self.seed if self.pretrain_seed is None else self.pretrain_seed
+        return Cell(method=self.row.pretrain, heads=self.heads, seed=seed)
 
 
 class CellParams(Closed):
@@ -291,7 +297,7 @@ def resolve_cell(params: Params, cell: Cell) -> CellParams:
 def grid_cells(params: Params) -> list[Cell]:
     """Every cell of the grid, in the order of params.yaml."""
     return [
-        Cell(method=name, heads=heads, seed=seed)
+        Cell(method=name, heads=heads, seed=seed, pretrain_seed=params.grid.pretrain_seed)
         for name, axes in params.grid.methods.items()
         for heads in axes.heads or [1]
         for seed in params.grid.seeds

@@ -97,9 +97,13 @@ def own_rows(runs: int) -> list[list[int]]:
 
 def _run_batches(samples: Sequence[Sequence[Sample]], rows: int) -> list[list[list[int]]]:
     """Rows of every run for every batch, long inputs first; runs that have no more rows repeat their last."""
-    orders = [sorted(range(len(run)), key=lambda row, run=run: -len(run[row].input_ids)) for run in samples]
+    orders = [_by_length(run) for run in samples]
     longest = max(len(order) for order in orders)
     return [[_padded(order, start, min(rows, longest - start)) for order in orders] for start in range(0, longest, rows)]
+
+
+def _by_length(run: Sequence[Sample]) -> list[int]:
+    return sorted(range(len(run)), key=lambda row: -len(run[row].input_ids))
 
 
 def _padded(order: list[int], start: int, rows: int) -> list[int]:

@@ -19,7 +19,7 @@ def _scorer() -> RougeScorer:
 
 def rouge_l(prediction: str, references: Sequence[str]) -> float:
     """ROUGE-L F-measure with the stemmer, the best over the references, in percent."""
-    return max(100 * _scorer().score(reference, prediction)["rougeL"].fmeasure for reference in references)
+    return max(100 * float(_scorer().score(reference, prediction)["rougeL"].fmeasure) for reference in references)
 
 
 def exact_match(prediction: str, references: Sequence[str]) -> float:

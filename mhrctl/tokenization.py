@@ -25,11 +25,13 @@ def train_tokenizer(kind: str, texts: Iterable[str], *, vocab_size: int) -> PreT
         vocab_size: entries at most, the special ones included.
     """
     if kind == "word":
-        tokenizer = Tokenizer(models.WordLevel(unk_token="<unk>"))  # noqa: S106 - no password
+        tokenizer = Tokenizer(models.WordLevel(unk_token="<unk>"))
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
-        trainer = trainers.WordLevelTrainer(vocab_size=vocab_size, special_tokens=SPECIAL, show_progress=False)
+        trainer: trainers.Trainer = trainers.WordLevelTrainer(
+            vocab_size=vocab_size, special_tokens=SPECIAL, show_progress=False
+        )
     else:
-        tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))  # noqa: S106
+        tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
         tokenizer.normalizer = normalizers.NFKC()
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
         tokenizer.decoder = decoders.Metaspace()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -85,7 +86,8 @@ def accelerator() -> Accelerator:
 def tiny_t5() -> T5ForConditionalGeneration:
     """A T5 of one layer each, d_model 16, with random weights."""
     torch.manual_seed(0)
-    return T5ForConditionalGeneration(scratch_config(TINY, 40)).eval()
+    model: T5ForConditionalGeneration = T5ForConditionalGeneration(scratch_config(TINY, 40)).eval()
+    return model
 
 
 def write_tasks(folder: Path) -> None:
@@ -114,17 +116,40 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
+CELLS = ["lora", "poly", "mhr", "mhr_z", "mhr_mu"]
+
+
+@pytest.fixture(scope="session")
+def walked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which every stage of every cell has run."""
+    folder = tmp_path_factory.mktemp("walked")
+    (folder / "params.yaml").write_text(PARAMS)
+    write_tasks(folder / "tasks")
+    steps = [["grid", "sync"], ["prepare"], ["backbone"], *(["pretrain", "-m", method] for method in CELLS[:3])]
+    steps += [["average", "-m", "mhr"], *([stage, "-m", method] for method in CELLS for stage in ("adapt", "evaluate"))]
+    for step in [*steps, ["evaluate", "-m", "backbone"], ["report"]]:
+        assert mhrctl(*step, "-C", folder) == 0, step
+    return folder
+
+
+@pytest.fixture
+def copy(walked: Path, tmp_path: Path) -> Path:
+    """A copy of the walked project, to be changed."""
+    return Path(shutil.copytree(walked, tmp_path / "project"))
+
+
+def mhrctl(*arguments: object) -> int:
+    """Run the command line in this process, and return its exit code."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stop:
+        patch.setattr("sys.argv", ["mhrctl", *map(str, arguments)])
+        main()
+    return int(stop.value.code or 0)
+
+
 Run = Callable[..., int]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run `mhrctl` in this process: run("prepare", "-C", folder) -> exit code."""
-
-    def call(*arguments: object) -> int:
-        monkeypatch.setattr("sys.argv", ["mhrctl", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        return int(stop.value.code or 0)
-
-    return call
+def run() -> Run:
+    """Runs `mhrctl` in this process and returns its exit code."""
+    return mhrctl

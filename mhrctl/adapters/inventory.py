@@ -212,7 +212,8 @@ def _mix(weights: Tensor | None, bank: Tensor) -> Tensor:
     if len(bank) == 1:
         weights = weights.flatten(0, 1)[None]
     mixed = torch.matmul(weights.permute(0, 2, 3, 1, 4), bank.flatten(-2))  # [runs, layers, heads, groups, d * r]
-    return mixed.unflatten(-1, bank.shape[-2:]).permute(1, 0, 3, 2, 4, 5).flatten(1, 2)
+    unstacked: Tensor = mixed.unflatten(-1, bank.shape[-2:])
+    return unstacked.permute(1, 0, 3, 2, 4, 5).flatten(1, 2)
 
 
 def _required(task_ids: Tensor | None) -> Tensor:

@@ -63,7 +63,8 @@ def chosen_cell(
             raise ParamsError(f"--method {method_name} needs --heads")
         heads = axes.heads[0] if row.multi_head and axes else 1
     seed = params.grid.seeds[0] if seed is None else seed
-    return project, resolve_cell(params, Cell(method=method_name, heads=heads, seed=seed))
+    named = Cell(method=method_name, heads=heads, seed=seed, pretrain_seed=params.grid.pretrain_seed)
+    return project, resolve_cell(params, named)
 
 
 def open_accelerator(device: str) -> Accelerator:

@@ -94,9 +94,8 @@ def pretrain(
             accelerator=accelerator,
             track=display.track,
         )
-    display.done(
-        f"wrote {out}: {card.facts['parameters']['multi_task']:,} adapter and {card.facts['parameters']['routing']:,} routing parameters"
-    )
+    counts = card.facts["parameters"]
+    display.done(f"wrote {out}: {counts['multi_task']:,} adapter and {counts['routing']:,} routing parameters")
 
 
 def average(
@@ -167,9 +166,10 @@ def evaluate(
     bare = BACKBONE in {method, cell}
     from mhrctl.stages.evaluate import evaluate as stage
 
+    own, name, start, adapted = None, BACKBONE, None, None
     if bare:
         where, all_params = open_project(project, set_)
-        evaluate_params, own, name, start, adapted = all_params.evaluate, None, BACKBONE, None, None
+        evaluate_params = all_params.evaluate
     else:
         where, params = chosen_cell(project, set_, method, heads, seed, cell)
         evaluate_params, own, name = params.evaluate, params.cell, params.cell.name

@@ -12,7 +12,10 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table as RichTable
 
-LATEX_ESCAPES = str.maketrans({"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "±": r"$\pm$"})
+LATEX_ESCAPES = str.maketrans(
+    {char: rf"\{char}" for char in "&%_#${}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
+)
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Table:
 
     Attributes:
         title: of the table.
-        columns: headings; the first column is text, the others are numbers.
+        columns: headings, which may have several lines; the first column is text, the others are numbers.
         rows: cells.
         notes: sentences that stand under the table.
     """
@@ -34,9 +37,9 @@ class Table:
 
 def rich_table(table: Table) -> Group:
     """For a terminal."""
-    shown = RichTable(title=table.title, box=box.SIMPLE_HEAD)
+    shown = RichTable(title=escape(table.title), box=box.SIMPLE_HEAD)
     for number, column in enumerate(table.columns):
-        shown.add_column(column, justify="right" if number else "left")
+        shown.add_column(escape(column), justify="right" if number else "left", no_wrap=not number)
     for row in table.rows:
         shown.add_row(*map(escape, row))
     return Group(shown, *map(escape, table.notes))
@@ -44,7 +47,7 @@ def rich_table(table: Table) -> Group:
 
 def markdown(table: Table) -> str:
     """For GitHub."""
-    lines = [f"**{table.title}**", "", _piped(table.columns), _piped(["---", *["---:"] * (len(table.columns) - 1)])]
+    lines = [f"**{table.title}**", "", _piped(_one_line(table.columns)), _piped(["---", *["---:"] * (len(table.columns) - 1)])]
     lines += [_piped(row) for row in table.rows]
     return "\n".join([*lines, *(f"\n{note}" for note in table.notes)]) + "\n"
 
@@ -52,13 +55,14 @@ def markdown(table: Table) -> str:
 def comma_separated(table: Table) -> str:
     """Title and notes left out."""
     stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows([table.columns, *table.rows])
+    csv.writer(stream, lineterminator="\n").writerows([_one_line(table.columns), *table.rows])
     return stream.getvalue()
 
 
 def latex(table: Table) -> str:
     """A booktabs table."""
-    rows = [" & ".join(cell.translate(LATEX_ESCAPES) for cell in row) + r" \\" for row in [table.columns, *table.rows]]
+    lines = [_one_line(table.columns), *table.rows]
+    rows = [" & ".join(cell.translate(LATEX_ESCAPES) for cell in line) + r" \\" for line in lines]
     body = [rows[0], r"\midrule", *rows[1:]]
     notes = [f"% {note}" for note in table.notes]
     head = [r"\begin{table}", rf"\caption{{{table.title.translate(LATEX_ESCAPES)}}}"]
@@ -81,6 +85,10 @@ def latex(table: Table) -> str:
 
 
 RENDERERS: dict[str, Callable[[Table], str]] = {"markdown": markdown, "csv": comma_separated, "latex": latex}
+
+
+def _one_line(columns: Sequence[str]) -> list[str]:
+    return [column.replace("\n", " ") for column in columns]
 
 
 def _piped(cells: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from transformers import PreTrainedTokenizerBase, T5Config, T5ForConditionalGeneration
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, T5Config, T5ForConditionalGeneration
 
 from mhrctl import artifacts
 from mhrctl.adapters.model import AdaptedModel
@@ -47,7 +47,9 @@ def backbone(
     tokenizer = saved_tokenizer(prepared / artifacts.TOKENIZER)
     with artifacts.writing(out) as folder:
         if params.source == "scratch":
-            model = train_scratch(params.scratch, prepared, tokenizer, seed=params.seed, accelerator=accelerator, track=track)
+            model: PreTrainedModel = train_scratch(
+                params.scratch, prepared, tokenizer, seed=params.seed, accelerator=accelerator, track=track
+            )
             model.save_pretrained(str(folder))
             name, revision = f"scratch-{model.num_parameters() / 1e6:.1f}M", None
             parents = {"tokenizer": prepared / artifacts.TOKENIZER, "examples": prepared / artifacts.TRAINING_EXAMPLES}
@@ -83,7 +85,7 @@ def train_scratch(
     seed: int,
     accelerator: Accelerator,
     track: Track,
-) -> T5ForConditionalGeneration:
+) -> PreTrainedModel:
     """Train a small T5 by span corruption of the training tasks' prompts, and on the suite's backbone tasks if it has any."""
     torch.manual_seed(seed)
     model = T5ForConditionalGeneration(scratch_config(params, len(tokenizer)))
@@ -105,7 +107,8 @@ def train_scratch(
         for step in steps:
             note = f"loss {step.losses.mean().item():.3f}" if step.number % 50 == 0 else ""
             bar.advance(note=note)
-    return model.eval().cpu()
+    model.eval()
+    return model.cpu()
 
 
 def scratch_config(params: ScratchParams, vocab_size: int) -> T5Config:
@@ -118,10 +121,10 @@ def scratch_config(params: ScratchParams, vocab_size: int) -> T5Config:
         num_heads=params.attention_heads,
         num_layers=params.layers,
         feed_forward_proj="gated-gelu",
-        tie_word_embeddings=True,
         dropout_rate=0.0,
         pad_token_id=0,
         eos_token_id=1,
+        tie_word_embeddings=True,  # type: ignore[call-arg]
         decoder_start_token_id=0,
     )
 
@@ -137,7 +140,8 @@ class _Batches:
         self._noisy = batch_size if not self._tasks else round(batch_size * denoising)
         self._clean = batch_size - self._noisy
         self._orders = Order(len(self._texts), f"{seed}/texts"), Order(max(1, len(self._tasks)), f"{seed}/tasks")
-        self._sentinels = tokenizer.convert_tokens_to_ids([f"<extra_id_{index}>" for index in range(SENTINELS)])
+        vocabulary = tokenizer.get_vocab()
+        self._sentinels = [vocabulary[f"<extra_id_{index}>"] for index in range(SENTINELS)]
         self._seed = seed
 
     def __call__(self, micro: int) -> Batch:

@@ -155,7 +155,8 @@ def _train(
     first, rows = load_checkpoint(checkpoint, key=key, parameters=parameters, optimizer=optimizer)
     batches = _Batches(examples, params.batch_size, cell.seed, objective.pad)
     per_step = params.accumulation * accelerator.num_processes
-    tokens = rows[-1][-1] if rows else 0
+    logged, tokens = (rows[-1][0], rows[-1][-1]) if rows else (0, 0)
+    tokens += sum(batches.tokens(micro) for micro in range(logged * per_step, first * per_step))
     steps = fit(
         wrapped,
         optimizer,

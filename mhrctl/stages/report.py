@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from mhrctl.artifacts import write_csv, write_json
-from mhrctl.errors import ParamsError, unknown
+from mhrctl.errors import ArtifactError, ParamsError, unknown
 from mhrctl.methods import BACKBONE, METHODS
 from mhrctl.metrics import CellMetrics, read_metrics
 from mhrctl.paper.formulas import FORMULAS, t5_shapes, total
@@ -17,6 +17,7 @@ from mhrctl.paper.printed import printed_table
 from mhrctl.paper.table import Table, markdown
 
 MISSING = "-"
+NOT_RUN = "not run"
 T5_XL = {"d_model": 2048, "d_ff": 5120, "layers": 24}
 PAPER_SIZES = {"rank": 1, "skills": 8, "tasks": 313}
 PAPER_HEADS = 64
@@ -106,8 +107,9 @@ def _table1(_metrics: Path, _expected: Sequence[str]) -> Table:
         ("method", "pre-training", "fine-tuning", "inference", "XL pre-training", "XL fine-tuning", "XL inference"),
         rows,
         (
-            "Formulas are for one adapted layer: d = d_in + d_out, w = d_in d_out, r rank, K skills, T training tasks, H heads.",
+            "Formulas are for one adapted layer: d = d_in + d_out, w = d_in d_out, r rank, K skills, T tasks, H heads.",
             "XL: T5-XL's 432 layers q k v o wi_0 wi_1 wo, r = 1, K = 8, T = 313, H = 64 for mhr.",
+            "full_ft counts these layers alone: the whole model has 2.8B. poly_mu is a row of ours.",
         ),
     )
 
@@ -117,9 +119,8 @@ def _table2(metrics: Path, expected: Sequence[str]) -> Table:
     paper = printed_table("table2")
     groups = fold_seeds(cells)
     rows = [_table2_row(group, paper.rows.get(group.method)) for group in groups]
-    for method in paper.rows:
-        if method not in {group.method for group in groups}:
-            rows.append([method, *["not run"] * 6, _spread(*paper.rows[method]), MISSING])
+    not_run = [method for method in paper.rows if method not in {group.method for group in groups}]
+    rows += [[method, "0", *[NOT_RUN] * 4, _spread(*paper.rows[method]), MISSING] for method in not_run]
     suite, backbone = next((cell.suite, cell.backbone) for cell in cells.values())
     notes = [
         f"Ours: suite {suite}, backbone {backbone}; mean and standard deviation over n seeds.",
@@ -132,13 +133,12 @@ def _table2(metrics: Path, expected: Sequence[str]) -> Table:
     columns = (
         "method",
         "n",
-        "zero-shot ROUGE-L",
-        "adapted ROUGE-L",
-        "zero-shot EM",
-        "adapted EM",
+        "zero-shot\nROUGE-L",
+        "adapted\nROUGE-L",
+        "adapted\nexact match",
         "trained",
         "paper",
-        "ours - paper",
+        "ours -\npaper",
     )
     return Table("Table 2: few-shot adaptation", columns, rows, notes)
 
@@ -151,11 +151,10 @@ def _table2_row(group: MethodScores, paper: tuple[float, float] | None) -> list[
         str(len(adapted or group.cells)),
         _over_seeds(group.values("zero_shot", "rouge_l")),
         _over_seeds(adapted),
-        _over_seeds(group.values("zero_shot", "exact_match")),
         _over_seeds(group.values("adapted", "exact_match")),
         f"{human(parameters.multi_task)} / {human(parameters.adaptation)}" if parameters.multi_task else MISSING,
         _spread(*paper) if paper else MISSING,
-        f"{fmean(adapted) - paper[0]:+.1f}" if paper and adapted else MISSING,
+        f"{fmean(adapted) - paper[0]:+z.1f}" if paper and adapted else MISSING,
     ]
 
 
@@ -165,7 +164,7 @@ TABLES: dict[int, Callable[[Path, Sequence[str]], Table]] = {1: _table1, 2: _tab
 def human(count: int) -> str:
     """A count as people read it: 2.2M, 17.7K, 912."""
     for size, letter in ((10**9, "B"), (10**6, "M"), (10**3, "K")):
-        if count >= size:
+        if round(count * 1000 / size, 1) >= 1000:  # so that 999,950 is 1.0M and not 1000.0K
             return f"{count / size:.1f}{letter}"
     return str(count)
 
@@ -194,5 +193,10 @@ def _curves(folder: Path) -> list[tuple[str, str, str]]:
     rows = []
     for file in sorted(folder.glob("*.csv")):
         with file.open(newline="") as stream:
-            rows += [(file.stem, row["step"], row["loss"]) for row in csv.DictReader(stream)]
+            log = csv.DictReader(stream)
+            own = [(file.stem, row.get("step") or "", row.get("loss") or "") for row in log]
+            columns = log.fieldnames or ()
+        if not {"step", "loss"} <= set(columns) or any("" in row for row in own):
+            raise ArtifactError(f"{file}: no step and loss in each row; run `mhrctl pretrain` for this cell again")
+        rows += own
     return rows

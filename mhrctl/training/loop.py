@@ -109,7 +109,7 @@ def shift_right(labels: Tensor, *, start: int, pad: int) -> Tensor:
 
 
 def _schedule(optimizer: Optimizer, *, steps: int, warmup: float, first: int) -> LRScheduler:
-    scheduler = get_linear_schedule_with_warmup(optimizer, round(warmup * steps), steps)
-    for _ in range(first):
-        scheduler.step()
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
+    scheduler: LRScheduler = get_linear_schedule_with_warmup(optimizer, round(warmup * steps), steps, last_epoch=first - 1)
     return scheduler

@@ -16,7 +16,7 @@ ROUTING_WEIGHT_DECAY = {"adamw": 0.01, "adafactor": 0.0}
 
 
 class StackedAdafactor(Optimizer):
-    """Adafactor with a given learning rate, as `transformers.Adafactor(relative_step=False, warmup_init=False)` without momentum.
+    """Adafactor with a given rate, as `transformers.Adafactor(relative_step=False, warmup_init=False)` without momentum.
 
     What Adafactor takes over a whole parameter (root mean squares for clipping and scaling) is taken for each (run, layer),
     so stacking changes nothing.

@@ -217,7 +217,7 @@ def test_counts_equal_the_papers_on_t5_xl() -> None:
 
 
 def test_heads_must_divide_the_dimensions() -> None:
-    with pytest.raises(ValueError, match="3 heads do not divide layer a.q of shape 8 x 16"):
+    with pytest.raises(ValueError, match=r"3 heads do not divide layer a\.q of shape 8 x 16"):
         Inventory({"a.q": (8, 16)}, heads=3)
 
 
@@ -228,7 +228,7 @@ def test_layers_are_found_by_their_last_name(tiny_t5: T5ForConditionalGeneration
     assert set(tiny_t5.state_dict()) == keys
     assert isinstance(tiny_t5.decoder.block[0].layer[1].EncDecAttention.q, AdaptedLinear)
     assert not any(parameter.requires_grad for parameter in tiny_t5.parameters())
-    with pytest.raises(Exception, match="no linear layer is named 'c_attn'"):
+    with pytest.raises(Exception, match=r"no linear layer is named 'c_attn'"):
         inject(tiny_t5, ["c_attn"])
 
 
@@ -247,7 +247,7 @@ def test_beams_share_the_adapters_of_their_row(tiny_t5: T5ForConditionalGenerati
 
 
 def test_bf16_backbone_with_fp32_adapters(tiny_t5: T5ForConditionalGeneration) -> None:
-    tiny_t5.to(torch.bfloat16)
+    tiny_t5.bfloat16()
     inventory = randomised(Inventory(inject(tiny_t5, TARGETS), skills=SKILLS, tasks=2))
     ids = torch.randint(3, 40, (2, 6))
     logits = AdaptedModel(tiny_t5, inventory)(torch.tensor([[0, 1]]), input_ids=ids, decoder_input_ids=ids[:, :3])

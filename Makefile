@@ -1,0 +1,33 @@
+.PHONY: demo test check format clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export DVC_NO_ANALYTICS := 1
+
+demo: $(VENV)/ready  ## the embedded study through `dvc repro`, then its report
+	mhrctl grid sync
+	dvc repro
+	mhrctl report --table 2
+
+test: $(VENV)/ready  ## all tests but the slow ones
+	pytest -n 2
+
+check: $(VENV)/ready  ## lint, format, types, and a grid in step with params.yaml
+	ruff check
+	ruff format --check
+	mypy
+	mhrctl grid sync --check
+
+format: $(VENV)/ready
+	ruff check --fix
+	ruff format
+
+$(VENV)/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,100 @@
+"""The command line as a user meets it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mhrctl.stages import prepare
+from tests.conftest import Run
+
+Capture = pytest.CaptureFixture[str]
+
+
+def complaint(capfd: Capture) -> str:
+    """The one line on stderr."""
+    error = capfd.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1, error
+    return error
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["pretrain", "-m", "mrh"], "unknown method 'mrh'; did you mean 'mhr'? (known: lora, poly, poly_z,"),
+        (["pretrain"], "name the cell with --method"),
+        (["pretrain", "-m", "lora", "--heads", 2], "--heads 2: lora has one head"),
+        (["adapt", "--cell", "mhr-h2-s9"], "no such cell; add it to `grid` in params.yaml and run `mhrctl grid sync`"),
+        (["adapt", "--cell", "lora-s0", "--seed", 1], "--cell stands for all settings of a cell"),
+        (["pretrain", "-m", "lora", "--device", "tpu"], "--device tpu: choose `auto` or `cpu`"),
+        (["report", "--table", 9], "unknown table '9' (known: 1, 2)"),
+        (["prepare", "--set", "prepare.path=nowhere"], "nowhere: no such file or folder; set prepare.path"),
+        (["prepare", "--set", "prepare.source=superni"], "no folder `tasks`; prepare.path must be a clone"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(walked: Path, run: Run, capfd: Capture, command: list[str], message: str) -> None:
+    capfd.readouterr()
+    assert run(*command, "-C", walked) == 2
+    assert message in complaint(capfd)
+
+
+def test_a_malformed_line_is_named_and_nothing_is_lost(copy: Path, run: Run, capfd: Capture) -> None:
+    before = (copy / "data/prepare/tasks.json").read_bytes()
+    path = copy / "tasks/training/first.jsonl"
+    path.write_text(path.read_text() + '{"input": "a" "target": "b"}\n')
+    assert run("prepare", "-C", copy) == 2
+    assert "first.jsonl:13: not valid JSON: Expecting ',' delimiter" in complaint(capfd)
+    assert (copy / "data/prepare/tasks.json").read_bytes() == before
+
+
+def test_an_empty_project_says_what_to_run(project: Path, run: Run, capfd: Capture) -> None:
+    for command, message in (
+        (("pretrain", "-m", "lora"), "no finished prepare output; run `mhrctl prepare` or `dvc repro`"),
+        (("backbone",), "no finished prepare output; run `mhrctl prepare`"),
+        (("report",), "no scores yet; run `dvc repro` or `mhrctl evaluate`"),
+    ):
+        assert run(*command, "-C", project) == 2
+        assert message in complaint(capfd)
+
+
+def test_an_unexpected_error_keeps_its_traceback(project: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(prepare, "prepare", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        run("prepare", "-C", project)
+
+
+def test_check_shows_the_cells_and_wants_a_synced_grid(copy: Path, run: Run, capfd: Capture) -> None:
+    assert run("check", "-C", copy) == 0
+    assert "mhr_mu-h4-s0" in capfd.readouterr().out
+    params = copy / "params.yaml"
+    params.write_text(params.read_text().replace("seeds: [0]", "seeds: [0, 1]"))
+    assert run("check", "-C", copy) == 2
+    assert "not in step; run `mhrctl grid sync`" in capfd.readouterr().err
+    assert run("grid", "sync", "--check", "-C", copy) == 2
+    assert run("grid", "sync", "-C", copy) == 0
+    assert run("grid", "sync", "--check", "-C", copy) == 0
+
+
+@pytest.mark.parametrize(("form", "begin"), [("markdown", "**Table 2"), ("csv", "method,n,"), ("latex", "\\begin{table}")])
+def test_a_table_is_printed_in_each_form(walked: Path, run: Run, capfd: Capture, form: str, begin: str) -> None:
+    assert run("report", "--table", 2, "--format", form, "-C", walked) == 0
+    assert capfd.readouterr().out.startswith(begin)
+
+
+def test_the_report_folder(walked: Path) -> None:
+    names = {path.name for path in (walked / "data/report").iterdir()}
+    assert names == {"table1.md", "table2.md", "scores.csv", "curves.csv", "summary.json"}
+    summary = json.loads((walked / "data/report/summary.json").read_text())
+    assert list(summary) == ["backbone", "lora", "poly", "mhr h4", "mhr_z h4", "mhr_mu h4"]
+
+
+def test_logs_of_runs_stand_beside_the_outputs(walked: Path) -> None:
+    log = json.loads((walked / "data/log/pretrain-lora-s0.json").read_text())
+    assert log["device"] == "cpu"
+    assert log["seconds"] > 0

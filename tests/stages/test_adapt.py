@@ -1,0 +1,94 @@
+"""adapt: what is trained, the best step, and tasks side by side."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+import torch
+
+from mhrctl.adapters.files import load_inventory
+from mhrctl.params import AdaptParams
+from mhrctl.stages.adapt import draw_shots
+from tests.conftest import CELLS, Run
+
+
+def cell_name(method: str) -> str:
+    return f"{method}-h4-s0" if method.startswith("mhr") else f"{method}-s0"
+
+
+@pytest.mark.parametrize("method", CELLS)
+def test_what_each_method_trains(walked: Path, method: str) -> None:
+    card = json.loads((walked / f"data/adapt/{cell_name(method)}/card.json").read_text())
+    lora, layers, heads, skills = 1344 // 2, 18, 4, 2
+    expected = {
+        "lora": lora,
+        "poly": skills * lora + layers * skills,
+        "mhr": skills * lora + layers * heads * skills,
+        "mhr_z": layers * heads * skills,
+        "mhr_mu": lora,
+    }
+    assert card["facts"]["parameters"] == expected[method]
+    assert card["facts"]["tasks"] == ["swap", "twice"]
+
+
+def test_routing_only_leaves_the_skills_as_they_were(walked: Path) -> None:
+    before = load_inventory(walked / "data/pretrain/mhr-h4-s0/adapters.safetensors")
+    after = load_inventory(walked / "data/adapt/mhr_z-h4-s0/adapters.safetensors")
+    for old, new in zip(before.skill_parameters(), after.skill_parameters(), strict=True):
+        assert torch.equal(old, new)
+    assert after.routing is not None
+    assert after.routing.shape == (2, 18, 1, 8)
+
+
+@pytest.mark.parametrize("method", ["mhr", "mhr_z", "lora"])
+def test_tasks_side_by_side_equal_tasks_one_by_one(copy: Path, run: Run, method: str) -> None:
+    path = copy / f"data/adapt/{cell_name(method)}/adapters.safetensors"
+    options = ("adapt", "-m", method, "-C", copy, "--set", "adapt.select=loss")
+    assert run(*options, "--together", 2) == 0
+    together = load_inventory(path).state_dict()
+    assert run(*options, "--together", 1) == 0
+    alone = load_inventory(path).state_dict()
+    for name, tensor in together.items():
+        torch.testing.assert_close(tensor, alone[name], rtol=1e-4, atol=1e-5)
+
+
+def test_the_best_validation_score_is_kept(copy: Path, run: Run) -> None:
+    assert run("adapt", "-m", "lora", "-C", copy, "--set", "adapt.select=loss", "--set", "adapt.lr=0.3") == 0
+    with (copy / "data/adapt/lora-s0/validation.csv").open() as stream:
+        scores: dict[str, dict[int, float]] = defaultdict(dict)
+        for row in csv.DictReader(stream):
+            scores[row["task"]][int(row["step"])] = float(row["score"])
+    assert [sorted(steps) for steps in scores.values()] == [[0, 2, 4]] * 2
+    kept = load_inventory(copy / "data/adapt/lora-s0/adapters.safetensors")
+    start = load_inventory(copy / "data/pretrain/lora-s0/adapters.safetensors")
+    for run_number, steps in enumerate(scores.values()):
+        unchanged = torch.equal(kept.lora_A[0][run_number], start.lora_A[0][0])
+        assert unchanged == (max(steps, key=lambda step, own=steps: own[step]) == 0)
+
+
+def test_shots_change_with_the_seed_and_never_touch_the_test_split(walked: Path) -> None:
+    params = AdaptParams(shots=3, validation=3, steps=1, batch_size=1, evaluate_every=1)
+    draws = {seed: draw_shots(walked / "data/prepare", params, seed=seed)[0] for seed in (0, 1)}
+    keys = {seed: {tuple(s.input_ids) for s in draw.train} for seed, draw in draws.items()}
+    assert keys[0] != keys[1]
+    for draw in draws.values():
+        assert (len(draw.train), len(draw.validation)) == (3, 3)
+        assert {tuple(s.input_ids) for s in draw.train}.isdisjoint({tuple(s.input_ids) for s in draw.validation})
+
+
+def test_adapters_of_another_backbone_are_refused(copy: Path, run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run("backbone", "-C", copy, "--set", "backbone.seed=1") == 0
+    capfd.readouterr()
+    assert run("adapt", "-m", "lora", "-C", copy) == 2
+    error = capfd.readouterr().err
+    assert "lora-s0: made for another backbone" in error
+    assert error.count("\n") == 1
+
+
+def test_a_missing_pretraining_says_what_to_run(copy: Path, run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run("adapt", "-m", "mhr_mu", "--heads", 2, "-C", copy) == 2
+    assert "run `mhrctl average --method mhr --heads 2 --seed 0` or `dvc repro`" in capfd.readouterr().err

@@ -1,0 +1,90 @@
+"""pretrain: what it writes, that a seed gives the same bits, that a killed run resumes."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from mhrctl.adapters.files import load_inventory
+from mhrctl.stages import pretrain
+from tests.conftest import Run
+
+
+def test_the_log_and_the_losses_by_task(walked: Path) -> None:
+    with (walked / "data/metrics/pretrain/mhr-h4-s0.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["step"] for row in rows] == ["2", "4"]
+    assert float(rows[-1]["lr"]) == 0.0
+    assert 0 < int(rows[0]["tokens"]) < int(rows[1]["tokens"])
+    losses = (walked / "data/pretrain/mhr-h4-s0/validation.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in losses] == ["task", "copy", "first", "last"]
+
+
+def test_sizes_of_the_inventory(walked: Path) -> None:
+    for cell, heads, skills in (("lora-s0", 1, 1), ("poly-s0", 1, 2), ("mhr-h4-s0", 4, 2)):
+        inventory = load_inventory(walked / "data/pretrain" / cell / "adapters.safetensors")
+        assert (inventory.heads, inventory.skills, len(inventory.shapes)) == (heads, skills, 18)
+        assert all(bank.abs().sum() > 0 for bank in inventory.lora_B)
+
+
+def test_one_seed_writes_the_same_bytes_and_another_does_not(copy: Path, run: Run) -> None:
+    path = copy / "data/pretrain/mhr-h4-s0/adapters.safetensors"
+    before = path.read_bytes()
+    assert run("pretrain", "-m", "mhr", "--heads", 4, "--seed", 0, "-C", copy) == 0
+    assert path.read_bytes() == before
+    assert run("pretrain", "-m", "mhr", "--heads", 4, "--seed", 1, "-C", copy) == 0
+    assert (copy / "data/pretrain/mhr-h4-s1/adapters.safetensors").read_bytes() != before
+
+
+def test_a_cell_by_name_is_the_cell_by_options(copy: Path, run: Run) -> None:
+    path = copy / "data/pretrain/mhr-h4-s0/adapters.safetensors"
+    before = path.read_bytes(), (path.parent / "card.json").read_bytes()
+    assert run("pretrain", "--cell", "mhr-h4-s0", "-C", copy) == 0
+    assert (path.read_bytes(), (path.parent / "card.json").read_bytes()) == before
+
+
+def test_a_killed_run_resumes_to_the_same_bytes(copy: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = copy / "data/pretrain/mhr-h4-s0/adapters.safetensors"
+    log = copy / "data/metrics/pretrain/mhr-h4-s0.csv"
+    before = path.read_bytes(), log.read_bytes()
+    monkeypatch.setattr(pretrain, "CHECKPOINT_EVERY", 3)
+    real = pretrain.save_checkpoint
+
+    def killed(*args: object, **options: object) -> None:
+        real(*args, **options)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrain, "save_checkpoint", killed)
+        patch.setattr("sys.argv", ["mhrctl", "pretrain", "-m", "mhr", "-C", str(copy)])
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            from mhrctl.cli.app import main
+
+            main()
+    (checkpoint,) = (copy / "data/scratch").iterdir()
+    path.unlink()
+    assert run("pretrain", "-m", "mhr", "-C", copy) == 0
+    assert (path.read_bytes(), log.read_bytes()) == before
+    assert not checkpoint.exists()
+
+
+def test_the_card_names_what_it_was_made_from(walked: Path) -> None:
+    card = json.loads((walked / "data/pretrain/mhr-h4-s0/card.json").read_text())
+    backbone = json.loads((walked / "data/backbone/card.json").read_text())
+    assert card["facts"]["backbone"] == backbone["facts"]["fingerprint"]
+    assert card["facts"]["tasks"] == ["copy", "first", "last"]
+    assert card["params"]["cell"] == {"method": "mhr", "heads": 4, "seed": 0, "pretrain_seed": None}
+
+
+def test_heads_that_do_not_divide_are_one_line(copy: Path, run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run("pretrain", "-m", "mhr", "--heads", 3, "-C", copy) == 2
+    assert "error: --heads 3: 3 heads do not divide layer encoder.block.0.layer.0.SelfAttention.q" in capfd.readouterr().err
+    assert not (copy / "data/pretrain/mhr-h3-s0").exists()
+
+
+def test_a_target_that_is_no_layer_is_one_line(copy: Path, run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run("pretrain", "-m", "lora", "--set", "pretrain.targets=[q, up_proj]", "-C", copy) == 2
+    assert "no linear layer is named 'up_proj' (there are: k, lm_head, o, q" in capfd.readouterr().err

@@ -1,0 +1,139 @@
+"""The loop: equal to a plain one, the same every time, and resumable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from transformers import T5ForConditionalGeneration
+
+from mhrctl.adapters.inventory import Inventory
+from mhrctl.adapters.layer import inject
+from mhrctl.adapters.model import AdaptedModel
+from mhrctl.params import TARGETS
+from mhrctl.training.checkpoint import load_checkpoint, save_checkpoint
+from mhrctl.training.data import IGNORED, Batch
+from mhrctl.training.loop import Objective, fit, shift_right
+from mhrctl.training.optimizers import clip_runs, make_optimizer
+
+STEPS = 6
+
+
+def batch(micro: int) -> Batch:
+    generator = torch.Generator().manual_seed(micro)
+    ids = torch.randint(3, 40, (4, 6), generator=generator)
+    labels = torch.randint(3, 40, (4, 3), generator=generator)
+    return Batch(torch.tensor([[0, 1, 2, 1]]), ids, torch.ones_like(ids), labels)
+
+
+def new_model(backbone: T5ForConditionalGeneration) -> AdaptedModel:
+    torch.manual_seed(1)
+    shapes = inject(backbone, TARGETS)
+    if not shapes:  # injected before
+        raise AssertionError
+    return AdaptedModel(backbone, Inventory(shapes, heads=4, skills=2, tasks=3, temperature=1.0))
+
+
+def train(model: AdaptedModel, accelerator: Accelerator, **options: Any) -> list[float]:
+    inventory = model.inventory
+    assert inventory is not None
+    optimizer = options.pop("optimizer", None) or adamw(inventory)
+    losses = []
+    for step in fit(
+        model,
+        optimizer,
+        batches=batch,
+        objective=Objective("token_mean", 0.0, 0),
+        clip=lambda: clip_runs(list(inventory.parameters()), 1.0),
+        accelerator=accelerator,
+        steps=STEPS,
+        warmup=0.5,
+        seed=3,
+        **options,
+    ):
+        losses.append(step.losses.item())
+        if step.number == options.get("first", 0) + 3 and "stop" in options:
+            break
+    return losses
+
+
+def adamw(inventory: Inventory) -> torch.optim.Optimizer:
+    return make_optimizer(
+        "adamw",
+        skills=inventory.skill_parameters(),
+        routing=inventory.routing_parameters(),
+        lr=0.01,
+        routing_lr=0.1,
+        weight_decay=0.01,
+        scale_parameter=False,
+    )
+
+
+def test_shift_right_is_t5s_own(tiny_t5: T5ForConditionalGeneration) -> None:
+    labels = torch.tensor([[5, 6, 1], [7, 1, IGNORED]])
+    assert torch.equal(shift_right(labels, start=0, pad=0), tiny_t5.prepare_decoder_input_ids_from_labels(labels))
+
+
+def test_the_loss_is_transformers_own(tiny_t5: T5ForConditionalGeneration, accelerator: Accelerator) -> None:
+    with torch.no_grad():
+        theirs = tiny_t5(input_ids=batch(0).input_ids, attention_mask=batch(0).attention_mask, labels=batch(0).labels).loss
+    assert abs(train(new_model(tiny_t5), accelerator)[0] - theirs.item()) < 1e-6
+
+
+def test_one_seed_gives_the_same_bits(tiny_t5: T5ForConditionalGeneration, accelerator: Accelerator) -> None:
+    first = AdaptedModel(tiny_t5, None)
+    shapes = inject(first.backbone, TARGETS)
+
+    def once() -> tuple[list[float], dict[str, Tensor]]:
+        torch.manual_seed(1)
+        model = AdaptedModel(tiny_t5, Inventory(shapes, heads=4, skills=2, tasks=3, temperature=1.0))
+        losses = train(model, accelerator)
+        assert model.inventory is not None
+        return losses, model.inventory.state_dict()
+
+    (losses, weights), (again, same_weights) = once(), once()
+    assert losses == again
+    assert all(torch.equal(weights[name], same_weights[name]) for name in weights)
+    assert losses[-1] != losses[0]
+
+
+def test_a_killed_run_resumes_to_the_same_result(
+    tiny_t5: T5ForConditionalGeneration, accelerator: Accelerator, tmp_path: Path
+) -> None:
+    shapes = inject(tiny_t5, TARGETS)
+    path = tmp_path / "checkpoint.safetensors"
+
+    def fresh() -> tuple[AdaptedModel, dict[str, torch.nn.Parameter], torch.optim.Optimizer]:
+        torch.manual_seed(1)
+        inventory = Inventory(shapes, heads=4, skills=2, tasks=3, temperature=1.0)
+        return AdaptedModel(tiny_t5, inventory), dict(inventory.named_parameters()), adamw(inventory)
+
+    model, whole, optimizer = fresh()
+    train(model, accelerator, optimizer=optimizer)
+
+    model, parameters, optimizer = fresh()
+    steps = fit(
+        model,
+        optimizer,
+        batches=batch,
+        objective=Objective("token_mean", 0.0, 0),
+        clip=lambda: clip_runs(list(parameters.values()), 1.0),
+        accelerator=accelerator,
+        steps=STEPS,
+        warmup=0.5,
+        seed=3,
+    )
+    for step in steps:
+        if step.number == 3:
+            save_checkpoint(path, step=3, key="k", parameters=parameters, optimizer=optimizer, log=[[3, 0.5]])
+            break
+
+    model, resumed, optimizer = fresh()
+    assert load_checkpoint(path, key="other", parameters=resumed, optimizer=optimizer) == (0, [])
+    first, log = load_checkpoint(path, key="k", parameters=resumed, optimizer=optimizer)
+    assert (first, log) == (3, [[3, 0.5]])
+    train(model, accelerator, optimizer=optimizer, first=first)
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)

@@ -1,0 +1,53 @@
+"""Stacked optimizers against the ones for single parameters."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from transformers import Adafactor
+
+from mhrctl.training.optimizers import StackedAdafactor, clip_runs, make_optimizer
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+@pytest.mark.parametrize("scale_parameter", [True, False])
+def test_stacked_adafactor_equals_transformers_on_every_run_and_layer(scale_parameter: bool, weight_decay: float) -> None:  # noqa: FBT001
+    torch.manual_seed(0)
+    stacked = nn.Parameter(torch.randn(2, 3, 4, 5, 6))
+    singles = [[nn.Parameter(layer.detach().clone()) for layer in run] for run in stacked]
+    ours = StackedAdafactor([{"params": [stacked], "lr": 0.05}], scale_parameter=scale_parameter, weight_decay=weight_decay)
+    theirs = Adafactor(
+        [layer for run in singles for layer in run],
+        lr=0.05,
+        scale_parameter=scale_parameter,
+        relative_step=False,
+        warmup_init=False,
+        weight_decay=weight_decay,
+    )
+    for _ in range(4):
+        grad = torch.randn_like(stacked)
+        stacked.grad = grad
+        for run, layers in enumerate(singles):
+            for layer, single in enumerate(layers):
+                single.grad = grad[run, layer].clone()
+        ours.step()
+        theirs.step()
+    torch.testing.assert_close(stacked, torch.stack([torch.stack(list(run)) for run in singles]))
+
+
+def test_runs_are_clipped_one_by_one() -> None:
+    first, second = nn.Parameter(torch.zeros(2, 3)), nn.Parameter(torch.zeros(2, 2, 2))
+    first.grad, second.grad = torch.tensor([[3.0, 0, 0], [0.3, 0, 0]]), torch.zeros(2, 2, 2)
+    second.grad[0, 0, 0] = 4.0
+    clip_runs([first, second], 1.0)
+    torch.testing.assert_close(first.grad, torch.tensor([[0.6, 0, 0], [0.3, 0, 0]]))
+    assert second.grad[0, 0, 0] == pytest.approx(0.8)
+
+
+def test_adapters_and_routing_have_rates_of_their_own() -> None:
+    skills, routing = nn.Parameter(torch.zeros(1, 1, 2, 2)), nn.Parameter(torch.zeros(1, 1, 2, 2))
+    optimizer = make_optimizer(
+        "adamw", skills=[skills], routing=[routing], lr=0.1, routing_lr=0.5, weight_decay=0.3, scale_parameter=False
+    )
+    assert [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups] == [(0.1, 0.3), (0.5, 0.01)]
