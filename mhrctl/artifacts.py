@@ -32,6 +32,7 @@ ADAPTERS = "adapters.safetensors"
 PREDICTIONS = "predictions.parquet"
 SCORES = "scores.csv"
 VALIDATION = "validation.csv"
+LOG = "log.jsonl"
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "pyarrow")
 

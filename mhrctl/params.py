@@ -139,6 +139,7 @@ class EvaluateParams(Closed):
 
     beams: Positive = Field(1, description="beams of the generation")
     max_new_tokens: Positive = Field(128, description="longest prediction")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="of the backbone")
 
 
 class ReportParams(Closed):
@@ -160,7 +161,8 @@ class GridParams(Closed):
 
     seeds: list[int] = Field(min_length=1, description="one cell of every method for each")
     pretrain_seed: int | None = Field(
-        None, description="pre-train once with this seed and adapt with each of `seeds`, as the paper did; empty pre-trains for each"
+        None,
+        description="pre-train once with this seed and adapt with each of `seeds`, as the paper did; empty pre-trains for each",
     )
     methods: dict[str, Annotated[MethodAxes, BeforeValidator(lambda axes: axes or {})]] = Field(
         min_length=1, description="rows of the methods table"

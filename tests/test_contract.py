@@ -62,14 +62,14 @@ def test_methods_are_the_papers() -> None:
 
 
 def readme_commands() -> list[str]:
-    blocks = re.findall(r"```(?:console|sh|bash)\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    blocks = re.findall(r"```(?:console|sh|bash)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     lines = [line.removeprefix("$ ").strip() for block in blocks for line in block.splitlines()]
     return [line for line in lines if line.startswith("mhrctl ")]
 
 
 @pytest.mark.parametrize("line", sorted(set(readme_commands())))
 def test_readme_commands_exist_with_their_options(line: str) -> None:
-    words = line.split("#")[0].split()[1:]
+    words = line.split("#", maxsplit=1)[0].split()[1:]
     command = get_command(app)
     while words and words[0] in getattr(command, "commands", {}):
         command = command.commands[words.pop(0)]  # type: ignore[attr-defined]

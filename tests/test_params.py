@@ -28,7 +28,11 @@ def edited(project: Path, old: str, new: str) -> Path:
         ("  skills: 2", "  skils: 2", r"params.yaml:12: pretrain.skils: unknown key 'skils'; did you mean 'skills'\? \(known:"),
         ("  skills: 2", "  skills: two", r"params.yaml:12: pretrain.skills: Input should be a valid integer \(got 'two'\)"),
         ("  skills: 2", "  skills: 0", r"params.yaml:12: pretrain.skills: Input should be greater than 0 \(got 0\)"),
-        ("source: jsonl", "source: web", r"params.yaml:2: prepare.source: Input should be 'compositional', 'superni' or 'jsonl'"),
+        (
+            "source: jsonl",
+            "source: web",
+            r"params.yaml:2: prepare.source: Input should be 'compositional', 'superni' or 'jsonl'",
+        ),
         ("  path: tasks", "", r"params.yaml:1: prepare: source jsonl needs `path`"),
         ("  shots: 3", "", r"params.yaml:1\d: adapt.shots: is missing"),
         ("    lora:", "    lara:", r"params.yaml:\d+: grid: unknown method 'lara'; did you mean 'lora'\?"),
@@ -70,7 +74,9 @@ def test_numbers_are_read_as_dvc_reads_them(project: Path) -> None:
 def test_methods_settings_and_overrides_reach_their_cells_only(project: Path) -> None:
     path = edited(project, "mhr_z: {heads: [4]}", "mhr_z: {heads: [4], adapt: {routing_lr: 0.5}}")
     edited(project, "    mhr: {heads: [4]}", "    mhr: {heads: [4], pretrain: {lr: 0.5}}")
-    path.write_text(path.read_text() + "  overrides:\n    mhr_mu-h4-s0: {adapt: {lr: 0.25}}\n    poly-s0: {pretrain: {steps: 9}}\n")
+    path.write_text(
+        path.read_text() + "  overrides:\n    mhr_mu-h4-s0: {adapt: {lr: 0.25}}\n    poly-s0: {pretrain: {steps: 9}}\n"
+    )
     params = load_params(path)
     cells = {cell.name: resolve_cell(params, cell) for cell in grid_cells(params)}
     assert [cell.pretrain.lr for cell in cells.values()] == [0.001, 0.001, 0.5, 0.5, 0.5]

@@ -67,8 +67,13 @@ def chosen_cell(
     return project, resolve_cell(params, named)
 
 
-def open_accelerator(device: str) -> Accelerator:
-    """Ask accelerate for the device, and quieten the libraries that report loading and generation."""
+def open_accelerator(device: str, *, many_processes: bool = False) -> Accelerator:
+    """Ask accelerate for the device, and quieten the libraries that report loading and generation.
+
+    Args:
+        device: `auto` or `cpu`.
+        many_processes: whether the command can share its work between the processes of `accelerate launch`.
+    """
     if device not in {"auto", "cpu"}:
         raise ParamsError(f"--device {device}: choose `auto` or `cpu` (CUDA_VISIBLE_DEVICES picks a GPU)")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -78,4 +83,7 @@ def open_accelerator(device: str) -> Accelerator:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     logging.getLogger("accelerate").setLevel(logging.ERROR)
-    return Accelerator(cpu=device == "cpu")
+    accelerator = Accelerator(cpu=device == "cpu")
+    if accelerator.num_processes > 1 and not many_processes:
+        raise ParamsError(f"{accelerator.num_processes} processes: only `mhrctl pretrain` runs in more than one")
+    return accelerator

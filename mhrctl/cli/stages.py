@@ -77,7 +77,7 @@ def pretrain(
 ) -> None:
     """Learn skills and routing together on the training tasks."""
     where, params = chosen_cell(project, set_, method, heads, seed, cell)
-    accelerator = open_accelerator(device)
+    accelerator = open_accelerator(device, many_processes=True)
     from mhrctl.stages.pretrain import pretrain as stage
 
     name = params.cell.pretrain_cell.name

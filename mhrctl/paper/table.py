@@ -37,7 +37,7 @@ class Table:
 
 def rich_table(table: Table) -> Group:
     """For a terminal."""
-    shown = RichTable(title=escape(table.title), box=box.SIMPLE_HEAD)
+    shown = RichTable(padding=(0, 1, 0, 0), pad_edge=False, title=escape(table.title), box=box.SIMPLE_HEAD)
     for number, column in enumerate(table.columns):
         shown.add_column(escape(column), justify="right" if number else "left", no_wrap=not number)
     for row in table.rows:

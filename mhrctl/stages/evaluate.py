@@ -79,25 +79,25 @@ def evaluate(
     Raises:
         ArtifactError: if an input folder is missing or was made for another backbone or other tasks.
     """
-    cards: dict[Phase, Card] = {}
-    if cell and start:
-        cards["zero_shot"] = artifacts.read_card(start, stage=cell.row.start, command=f"mhrctl {cell.row.start} {cell.options}")
-    if cell and adapted:
-        cards["adapted"] = artifacts.read_card(adapted, stage="adapt", command=f"mhrctl adapt {cell.options}")
+    inventories, cards = _load_phases(cell, start, adapted)
     wearing = cards.get("adapted", cards.get("zero_shot"))
-    model, tokenizer = open_backbone(prepared, backbone, wearing, adapted or start, "fp32")
+    model, tokenizer = open_backbone(prepared, backbone, wearing, adapted or start, params.precision)
     model.to(accelerator.device)
     examples = Examples.read(prepared / artifacts.TEST_EXAMPLES).of(split="test")
-    inventories: dict[Phase, Inventory | None] = {"zero_shot": load_inventory(start / artifacts.ADAPTERS) if start else None}
     if adapted:
         artifacts.require_tasks(cards["adapted"], adapted, examples.tasks)
-        inventories["adapted"] = load_inventory(adapted / artifacts.ADAPTERS)
-    if start_inventory := inventories["zero_shot"]:
-        inject(model, sorted({name.rpartition(".")[2] for name in start_inventory.shapes}))
-        inventories["zero_shot"] = start_inventory.average()
+    if (worn := inventories["zero_shot"]) is not None:
+        inject(model, sorted({name.rpartition(".")[2] for name in worn.shapes}))
     results: list[TaskPredictions] = []
     for phase, inventory in inventories.items():
         results += _predict_phase(phase, model, tokenizer, inventory, examples, params, accelerator, track)
+    parents = {"examples": prepared / artifacts.TEST_EXAMPLES, "backbone": backbone / artifacts.CARD}
+    parents |= {"adapted": adapted / artifacts.ADAPTERS} if adapted else {}
+    with artifacts.writing(out) as folder:
+        _write_predictions(folder, results)
+        identity = cell.model_dump() if cell else {"method": BACKBONE}
+        card = Card.of("evaluate", {"cell": identity, "evaluate": params.model_dump()}, parents, tasks=examples.tasks)
+        artifacts.write_card(folder, card)
     metrics = CellMetrics(
         method=cell.method if cell else BACKBONE,
         heads=cell.heads if cell else None,
@@ -107,21 +107,29 @@ def evaluate(
         zero_shot=_mean_scores(results, "zero_shot"),
         adapted=_mean_scores(results, "adapted") if adapted else None,
         parameters=Parameters(
-            multi_task=sum(cards["zero_shot"].facts["parameters"].values()) if start else 0,
+            multi_task=sum(cards["zero_shot"].facts["parameters"].values()) if cell else 0,
             adaptation=cards["adapted"].facts["parameters"] if adapted else 0,
         ),
         examples=len(examples),
         tasks=len(examples.tasks),
     )
-    parents = {"examples": prepared / artifacts.TEST_EXAMPLES, "backbone": backbone / artifacts.CARD}
-    parents |= {"adapted": adapted / artifacts.ADAPTERS} if adapted else {}
-    with artifacts.writing(out) as folder:
-        _write_predictions(folder, results)
-        identity = cell.model_dump() if cell else {"method": BACKBONE}
-        card = Card.of("evaluate", {"cell": identity, "evaluate": params.model_dump()}, parents, tasks=examples.tasks)
-        artifacts.write_card(folder, card)
     artifacts.write_json(scores, metrics.model_dump())
     return metrics
+
+
+def _load_phases(
+    cell: Cell | None, start: Path | None, adapted: Path | None
+) -> tuple[dict[Phase, Inventory | None], dict[Phase, Card]]:
+    """The adapters of each phase, and their cards; the bare backbone has none."""
+    if cell is None or start is None:
+        return {"zero_shot": None}, {}
+    stage = cell.row.start
+    cards: dict[Phase, Card] = {"zero_shot": artifacts.read_card(start, stage=stage, command=f"mhrctl {stage} {cell.options}")}
+    inventories: dict[Phase, Inventory | None] = {"zero_shot": load_inventory(start / artifacts.ADAPTERS).average()}
+    if adapted:
+        cards["adapted"] = artifacts.read_card(adapted, stage="adapt", command=f"mhrctl adapt {cell.options}")
+        inventories["adapted"] = load_inventory(adapted / artifacts.ADAPTERS)
+    return inventories, cards
 
 
 def _predict_phase(

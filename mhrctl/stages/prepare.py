@@ -19,7 +19,7 @@ from mhrctl.params import PrepareParams
 from mhrctl.progress import Track, silent
 from mhrctl.suites.compositional import read_compositional
 from mhrctl.suites.jsonl import read_jsonl
-from mhrctl.suites.splits import test_split_size, training_split
+from mhrctl.suites.splits import held_out_size, training_split
 from mhrctl.suites.superni import read_superni, superni_prompt
 from mhrctl.suites.task import Example, Role, Split, Suite, Task
 from mhrctl.tokenization import is_trained_here, load_tokenizer, train_tokenizer
@@ -135,7 +135,7 @@ def _splits(task: Task, params: PrepareParams, dropped: dict[str, str]) -> dict[
             dropped[task.name] = "has no example to train on"
         return {split: rows[:size] for split, rows in splits.items() if split != "test"}
     if not splits["test"]:
-        held_out = test_split_size(len(task.examples), size=size)
+        held_out = held_out_size(len(task.examples), size=size)
         splits["test"], free = free[:held_out], free[held_out:]
     splits["pool"] = free
     if not splits["test"] or not (splits["train"] or len(free) > 1):

@@ -48,7 +48,7 @@ def pretrain(
     accelerator: Accelerator,
     track: Track = silent,
 ) -> Card:
-    """Write `adapters.safetensors` and `validation.csv` (loss by training task) into `out`, and the training log.
+    """Write `adapters.safetensors`, `validation.csv` (loss by training task) and `log.jsonl` into `out`, and the log as CSV.
 
     Args:
         cell: method, heads and seed.
@@ -56,7 +56,7 @@ def pretrain(
         prepared: output of the prepare stage.
         backbone: output of the backbone stage.
         out: the output folder.
-        log: the CSV of step, loss, rates and tokens.
+        log: the same log as a CSV for git and DVC's plots: step, loss, rates, tokens seen.
         scratch: folder for the checkpoints of a run in progress.
         accelerator: where to train.
         track: shows progress.
@@ -99,6 +99,9 @@ def pretrain(
         with artifacts.writing(out) as folder:
             save_inventory(inventory, folder / artifacts.ADAPTERS)
             artifacts.write_csv(folder / artifacts.VALIDATION, ("task", "loss"), losses)
+            (folder / artifacts.LOG).write_text(
+                "".join(json.dumps(dict(zip(LOG_COLUMNS, row, strict=True))) + "\n" for row in rows)
+            )
             artifacts.write_card(folder, card)
         checkpoint.unlink(missing_ok=True)
     return card

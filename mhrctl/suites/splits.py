@@ -38,7 +38,7 @@ def training_split(examples: Sequence[T], *, size: int, seed: int) -> tuple[list
     return train, validation
 
 
-def test_split_size(total: int, *, size: int) -> int:
+def held_out_size(total: int, *, size: int) -> int:
     """How many examples each of a test task's three splits gets: `size`, or a third of a task that has fewer than 3 * size."""
     return min(size, total // 3)
 

@@ -35,7 +35,9 @@ def complaint(capfd: Capture) -> str:
         (["prepare", "--set", "prepare.source=superni"], "no folder `tasks`; prepare.path must be a clone"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(walked: Path, run: Run, capfd: Capture, command: list[str], message: str) -> None:
+def test_bad_input_is_one_line_and_exit_code_2(
+    walked: Path, run: Run, capfd: Capture, command: list[str], message: str
+) -> None:
     capfd.readouterr()
     assert run(*command, "-C", walked) == 2
     assert message in complaint(capfd)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import defaultdict
+from operator import itemgetter
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,7 @@ def test_the_best_validation_score_is_kept(copy: Path, run: Run) -> None:
     start = load_inventory(copy / "data/pretrain/lora-s0/adapters.safetensors")
     for run_number, steps in enumerate(scores.values()):
         unchanged = torch.equal(kept.lora_A[0][run_number], start.lora_A[0][0])
-        assert unchanged == (max(steps, key=lambda step, own=steps: own[step]) == 0)
+        assert unchanged == (max(steps.items(), key=itemgetter(1))[0] == 0)
 
 
 def test_shots_change_with_the_seed_and_never_touch_the_test_split(walked: Path) -> None:

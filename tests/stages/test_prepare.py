@@ -16,7 +16,8 @@ from mhrctl.tokenization import saved_tokenizer
 
 
 def params(**options: Any) -> PrepareParams:
-    return PrepareParams(**{"source": "jsonl", "path": "tasks", "tokenizer": "word", "examples": 4} | options)
+    settings: dict[str, Any] = {"source": "jsonl", "path": "tasks", "tokenizer": "word", "examples": 4}
+    return PrepareParams(**settings | options)
 
 
 def rows(out: Path, file: str) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ import pytest
 
 from mhrctl.adapters.files import load_inventory
 from mhrctl.stages import pretrain
+from mhrctl.training import checkpoint
 from tests.conftest import Run
 
 
@@ -19,6 +20,8 @@ def test_the_log_and_the_losses_by_task(walked: Path) -> None:
     assert [row["step"] for row in rows] == ["2", "4"]
     assert float(rows[-1]["lr"]) == 0.0
     assert 0 < int(rows[0]["tokens"]) < int(rows[1]["tokens"])
+    log = (walked / "data/pretrain/mhr-h4-s0/log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["loss"] for line in log] == [float(row["loss"]) for row in rows]
     losses = (walked / "data/pretrain/mhr-h4-s0/validation.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in losses] == ["task", "copy", "first", "last"]
 
@@ -51,7 +54,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(copy: Path, run: Run, monkeypatc
     log = copy / "data/metrics/pretrain/mhr-h4-s0.csv"
     before = path.read_bytes(), log.read_bytes()
     monkeypatch.setattr(pretrain, "CHECKPOINT_EVERY", 3)
-    real = pretrain.save_checkpoint
+    real = checkpoint.save_checkpoint
 
     def killed(*args: object, **options: object) -> None:
         real(*args, **options)  # type: ignore[arg-type]
@@ -64,11 +67,11 @@ def test_a_killed_run_resumes_to_the_same_bytes(copy: Path, run: Run, monkeypatc
             from mhrctl.cli.app import main
 
             main()
-    (checkpoint,) = (copy / "data/scratch").iterdir()
+    (left,) = (copy / "data/scratch").iterdir()
     path.unlink()
     assert run("pretrain", "-m", "mhr", "-C", copy) == 0
     assert (path.read_bytes(), log.read_bytes()) == before
-    assert not checkpoint.exists()
+    assert not left.exists()
 
 
 def test_the_card_names_what_it_was_made_from(walked: Path) -> None:

@@ -12,7 +12,7 @@ from mhrctl.training.optimizers import StackedAdafactor, clip_runs, make_optimiz
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 @pytest.mark.parametrize("scale_parameter", [True, False])
-def test_stacked_adafactor_equals_transformers_on_every_run_and_layer(scale_parameter: bool, weight_decay: float) -> None:  # noqa: FBT001
+def test_stacked_adafactor_equals_transformers_on_every_run_and_layer(scale_parameter: bool, weight_decay: float) -> None:
     torch.manual_seed(0)
     stacked = nn.Parameter(torch.randn(2, 3, 4, 5, 6))
     singles = [[nn.Parameter(layer.detach().clone()) for layer in run] for run in stacked]

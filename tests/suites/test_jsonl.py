@@ -1,0 +1,79 @@
+"""The user's own tasks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mhrctl.errors import DataError
+from mhrctl.suites.jsonl import read_jsonl
+
+GOOD: dict[str, Any] = {"input": "a", "target": "b"}
+
+
+def write(path: Path, *lines: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines) + "\n")
+    return path
+
+
+def test_one_file_a_task_with_roles_from_folders(tmp_path: Path) -> None:
+    write(tmp_path / "training/one.jsonl", GOOD | {"definition": "do it"}, "", {"input": "c", "targets": ["d", "e"]})
+    write(tmp_path / "test/two.jsonl", GOOD | {"choices": ["b", "c"], "split": "test", "id": "x"})
+    first, second = read_jsonl(tmp_path).tasks
+    assert (first.name, first.role, first.metric, first.definition) == ("one", "training", "rouge_l", "do it")
+    assert [example.targets for example in first.examples] == [("b",), ("d", "e")]
+    assert (second.name, second.role, second.metric) == ("two", "test", "accuracy")
+    assert (second.examples[0].id, second.examples[0].split, second.examples[0].choices) == ("x", "test", ("b", "c"))
+
+
+def test_one_file_with_a_task_field(tmp_path: Path) -> None:
+    path = write(tmp_path / "all.jsonl", GOOD | {"task": "t"}, GOOD | {"task": "u", "role": "test"}, GOOD | {"task": "t"})
+    assert [(task.name, task.role, len(task.examples)) for task in read_jsonl(path).tasks] == [
+        ("t", "training", 2),
+        ("u", "test", 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"input": "a", }', r"one.jsonl:2: not valid JSON: .*\(column \d+\)"),
+        ({"input": "a"}, r"one.jsonl:2: give either `target` \(a string\) or `targets`"),
+        (GOOD | {"targets": ["b"]}, r"one.jsonl:2: give either `target`"),
+        ({"target": "b"}, r"one.jsonl:2: input is missing"),
+        (GOOD | {"output": "b"}, r"one.jsonl:2: unknown key 'output'"),
+        (GOOD | {"input": 3}, r"one.jsonl:2: input: Input should be a valid string"),
+        ({"input": "a", "target": " "}, r"one.jsonl:2: a target is empty"),
+        (GOOD | {"choices": ["c"]}, r"one.jsonl:2: target 'b' is not one of the choices \['c'\]"),
+        (GOOD | {"split": "dev"}, r"one.jsonl:2: split: Input should be 'train', 'validation' or 'test'"),
+        (GOOD | {"role": "test"}, r"one.jsonl:2: role 'test' differs from 'training' earlier in the same task"),
+        (GOOD | {"task": "../up"}, r"one.jsonl:2: task name '../up' may hold letters, digits"),
+        (GOOD | {"id": "one-0"}, r"one.jsonl:2: id 'one-0' occurs twice in task one"),
+        ("3", r"one.jsonl:2: line: Input should be"),
+    ],
+)
+def test_malformed_lines_are_named(tmp_path: Path, line: Any, message: str) -> None:
+    write(tmp_path / "one.jsonl", GOOD, line)
+    write(tmp_path / "test/two.jsonl", GOOD)
+    with pytest.raises(DataError, match=message):
+        read_jsonl(tmp_path)
+
+
+def test_missing_roles_files_and_examples(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no .jsonl files in it; set prepare.path"):
+        read_jsonl(tmp_path)
+    with pytest.raises(DataError, match=r"no such file or folder"):
+        read_jsonl(tmp_path / "nowhere")
+    write(tmp_path / "one.jsonl", GOOD)
+    with pytest.raises(DataError, match=r'no test task; mark lines with "role": "test" or put'):
+        read_jsonl(tmp_path)
+    write(tmp_path / "test/two.jsonl", "")
+    with pytest.raises(DataError, match=r"two.jsonl: a task without examples"):
+        read_jsonl(tmp_path)
+    (tmp_path / "test/two.jsonl").write_bytes(b'{"input": "\xff"}')
+    with pytest.raises(DataError, match=r"two.jsonl: not UTF-8 text"):
+        read_jsonl(tmp_path)
