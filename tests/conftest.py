@@ -55,6 +55,9 @@ adapt:
 evaluate:
   max_new_tokens: 4
 
+report:
+  tables: [1, 2]
+
 grid:
   seeds: [0]
   methods:
@@ -86,7 +89,7 @@ def accelerator() -> Accelerator:
 def tiny_t5() -> T5ForConditionalGeneration:
     """A T5 of one layer each, d_model 16, with random weights."""
     torch.manual_seed(0)
-    model: T5ForConditionalGeneration = T5ForConditionalGeneration(scratch_config(TINY, 40)).eval()
+    model: T5ForConditionalGeneration = T5ForConditionalGeneration(scratch_config(TINY, 64)).eval()
     return model
 
 
@@ -97,7 +100,7 @@ def write_tasks(folder: Path) -> None:
         for number, name in enumerate(names):
             rows = [
                 {
-                    "input": f"{words[i % 6]} {words[(i + 1) % 6]} {i}",
+                    "input": f"{words[i % 6]} {words[i // 6]}",
                     "target": words[(i + number) % 6],
                     "definition": name,
                 }

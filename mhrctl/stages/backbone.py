@@ -44,6 +44,7 @@ def backbone(
     Raises:
         DataError: if the backbone cannot be loaded or the tokenizer does not fit it.
     """
+    artifacts.read_card(prepared, stage="prepare", command="mhrctl prepare")
     tokenizer = saved_tokenizer(prepared / artifacts.TOKENIZER)
     with artifacts.writing(out) as folder:
         if params.source == "scratch":

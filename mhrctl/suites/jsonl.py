@@ -63,35 +63,40 @@ def read_jsonl(path: Path) -> Suite:
     """Read the user's tasks.
 
     Args:
-        path: a `.jsonl` file whose lines name their `task`, or a folder of such files or of one file a task (its name is
-            the task's). A task is a test task if its lines say `"role": "test"` or its file lies in a subfolder `test`.
+        path: a `.jsonl` file whose lines name their `task`, or a folder of such files or of one file a task (its name
+            is the task's). A task is a test task if its lines say `"role": "test"` or its file lies under a subfolder
+            `test`.
 
     Raises:
         DataError: naming file and line of what is malformed, or what is missing.
     """
     files = [path] if path.is_file() else sorted(path.rglob("*.jsonl"))
     if not files:
-        raise DataError(f"{path}: {'no .jsonl files in it' if path.is_dir() else 'no such file or folder'}; set prepare.path")
+        missing = "no .jsonl files in it" if path.is_dir() else "no such file or folder"
+        raise DataError(f"{path}: {missing}; set prepare.path")
     drafts: dict[str, _Draft] = {}
     for file in files:
-        folder_role: Role | None = next((role for role in ROLES if role == file.parent.name and file.parent != path), None)
+        folders = file.relative_to(path).parts[:-1]
+        folder_role: Role | None = next((role for role in ROLES if role in folders), None)
         for where, line in _lines(file):
-            name = line.task or file.stem
+            name = file.stem if line.task is None else line.task
             if not NAME.fullmatch(name):
-                raise DataError(f"{where}: task name {name!r} may hold letters, digits, '.', '_' and '-' only")
+                allowed = "letters, digits, '.', '_' and '-' only, and must begin with a letter or a digit"
+                raise DataError(f"{where}: task name {name!r} may hold {allowed}")
+            if folder_role and line.role not in (None, folder_role):
+                raise DataError(f"{where}: role {line.role!r} in a folder `{folder_role}`; change one of them")
             _add(drafts.setdefault(name, _Draft(name)), line, line.role or folder_role, where)
-    tasks = [_finished(draft) for draft in sorted(drafts.values(), key=lambda draft: (draft.role == "test", draft.name))]
+    tasks = [_finished(drafts[name]) for name in sorted(drafts, key=lambda name: (drafts[name].role == "test", name))]
     for role in ROLES:
         if not any(task.role == role for task in tasks):
-            raise DataError(
-                f'{path}: no {role} task; mark lines with "role": "{role}" or put the task\'s file into a subfolder `{role}`'
-            )
+            how = f'mark lines with "role": "{role}" or put the task\'s file into a subfolder `{role}`'
+            raise DataError(f"{path}: no {role} task; {how}")
     return Suite("jsonl", tasks)
 
 
 def _lines(path: Path) -> Iterator[tuple[str, Line]]:
     found = False
-    for number, text in enumerate(read_text(path).splitlines(), 1):
+    for number, text in enumerate(read_text(path).split("\n"), 1):  # splitlines would cut at U+2028, which JSON allows
         if not text.strip():
             continue
         found = True

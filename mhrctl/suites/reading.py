@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ def parse(text: str, path: Path, line: int = 1) -> Any:  # noqa: ANN401 - JSON i
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{line + error.lineno - 1}: not valid JSON: {error.msg} (column {error.colno})") from None
+        where = f"{path}:{line + error.lineno - 1}"
+        raise DataError(f"{where}: not valid JSON: {error.msg} (column {error.colno})") from None
 
 
 def read_text(path: Path) -> str:
@@ -44,10 +46,13 @@ def read_text(path: Path) -> str:
 def describe(error: ValidationError, model: type[BaseModel]) -> str:
     """The first fault that pydantic found, in one line."""
     first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"]) or "line"
+    key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return unknown("key", key, model.model_fields)
     if first["type"] == "missing":
         return f"{key} is missing"
-    text = first["msg"].removeprefix("Value error, ")
-    return text if first["type"] == "value_error" else f"{key}: {text}"
+    if first["type"] == "value_error":
+        return first["msg"].removeprefix("Value error, ")
+    text = "should be a JSON object" if first["type"] == "model_type" else first["msg"]
+    value = f", not {reprlib.repr(first['input'])}" if first["type"].endswith(("_type", "literal_error")) else ""
+    return (f"{key}: " if key else "") + text + value

@@ -64,8 +64,9 @@ def read_superni(path: Path) -> Suite:
         raise DataError(f"{path}: no folder `tasks`; prepare.path must be {FORM}")
     notes: Counter[str] = Counter()
     tasks: list[Task] = []
+    places: dict[str, str] = {}
     for role, file in SPLITS.items():
-        names = _split_names(path, file)
+        names = _split_names(path, file, places)
         tasks += [_read_task(path / "tasks" / f"{name}.json", role, notes) for name in sorted(names)]
     used = {task.name for task in tasks}
     others = sorted(file.stem for file in (path / "tasks").glob("*.json") if file.stem not in used)
@@ -96,15 +97,20 @@ def _ended(text: str) -> str:
     return text if text.endswith(tuple(string.punctuation)) else f"{text}."
 
 
-def _split_names(path: Path, file: str) -> list[str]:
+def _split_names(path: Path, file: str, places: dict[str, str]) -> list[str]:
+    """The names in a split file; `places` remembers where each stood, over all split files."""
     split = path / "splits" / "default" / file
     if not split.is_file():
         raise DataError(f"{split}: no such file; prepare.path must be {FORM}")
     names = []
     for line, text in enumerate(read_text(split).splitlines(), 1):
         if name := text.strip():
-            if not (path / "tasks" / f"{name}.json").is_file():
-                raise DataError(f"{split}:{line}: there is no {path / 'tasks' / name}.json; remove the line or add the task")
+            task = path / "tasks" / f"{name}.json"
+            if not task.is_file():
+                raise DataError(f"{split}:{line}: there is no {task}; remove the line or add the task")
+            if name in places:
+                raise DataError(f"{split}:{line}: {name!r} was named before, in {places[name]}; remove one of them")
+            places[name] = f"{split}:{line}"
             names.append(name)
     return names
 
@@ -120,13 +126,15 @@ def _read_task(path: Path, role: Role, notes: Counter[str]) -> Task:
     examples: dict[str, Example] = {}
     for number, instance in enumerate(file.instances):
         references = tuple(text.strip() for text in instance.output if text.strip())
-        notes["blank references"] += len(instance.output) - len(references) if references else 0
         if not references or not instance.input.strip():
-            notes["instances dropped for want of an input or a reference"] += 1
+            notes["instances without a reference" if not references else "instances without an input"] += 1
             continue
+        if blank := len(instance.output) - len(references):
+            notes["blank references"] += blank
         name = instance.id or f"{path.stem}-{number}"
         if name in examples:
             notes["instance ids that occurred twice"] += 1
+        while name in examples:
             name = f"{name}-{number}"
         examples[name] = Example(name, instance.input, references)
     if not examples:

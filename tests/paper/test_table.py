@@ -81,8 +81,8 @@ def shown(table: Table) -> list[str]:
 def test_a_terminal_shows_text_left_and_numbers_right() -> None:
     table = Table("", ("method", "score"), [["lora", "7"], ["poly_z", "123.4"]], ("A note.",))
     lines = [line for line in shown(table) if line]
-    assert lines[0] == "  method   score"
-    assert lines[-3:] == ["  lora         7", "  poly_z   123.4", "A note."]
+    assert lines[0] == " method  score"
+    assert lines[-3:] == [" lora        7", " poly_z  123.4", "A note."]
 
 
 def test_brackets_are_no_markup_on_a_terminal() -> None:

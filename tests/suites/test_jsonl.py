@@ -31,11 +31,27 @@ def test_one_file_a_task_with_roles_from_folders(tmp_path: Path) -> None:
 
 
 def test_one_file_with_a_task_field(tmp_path: Path) -> None:
-    path = write(tmp_path / "all.jsonl", GOOD | {"task": "t"}, GOOD | {"task": "u", "role": "test"}, GOOD | {"task": "t"})
+    lines = [GOOD | {"task": "t"}, GOOD | {"task": "u", "role": "test"}, GOOD | {"task": "t"}]
+    path = write(tmp_path / "all.jsonl", *lines)
     assert [(task.name, task.role, len(task.examples)) for task in read_jsonl(path).tasks] == [
         ("t", "training", 2),
         ("u", "test", 1),
     ]
+
+
+def test_roles_come_from_folders_at_any_depth(tmp_path: Path) -> None:
+    write(tmp_path / "test/group/two.jsonl", GOOD)
+    write(tmp_path / "training/one.jsonl", GOOD)
+    assert [(task.name, task.role) for task in read_jsonl(tmp_path).tasks] == [("one", "training"), ("two", "test")]
+    write(tmp_path / "test/three.jsonl", GOOD | {"role": "training"})
+    with pytest.raises(DataError, match=r"three.jsonl:1: role 'training' in a folder `test`; change one of them"):
+        read_jsonl(tmp_path)
+
+
+def test_line_separators_inside_a_text_end_no_line(tmp_path: Path) -> None:
+    write(tmp_path / "training/one.jsonl", '{"input": "a\u2028b\x85c", "target": "d"}')
+    write(tmp_path / "test/two.jsonl", GOOD)
+    assert read_jsonl(tmp_path).tasks[0].examples[0].input == "a\u2028b\x85c"
 
 
 @pytest.mark.parametrize(
@@ -46,14 +62,15 @@ def test_one_file_with_a_task_field(tmp_path: Path) -> None:
         (GOOD | {"targets": ["b"]}, r"one.jsonl:2: give either `target`"),
         ({"target": "b"}, r"one.jsonl:2: input is missing"),
         (GOOD | {"output": "b"}, r"one.jsonl:2: unknown key 'output'"),
-        (GOOD | {"input": 3}, r"one.jsonl:2: input: Input should be a valid string"),
+        (GOOD | {"input": 3}, r"one.jsonl:2: input: Input should be a valid string, not 3"),
         ({"input": "a", "target": " "}, r"one.jsonl:2: a target is empty"),
         (GOOD | {"choices": ["c"]}, r"one.jsonl:2: target 'b' is not one of the choices \['c'\]"),
         (GOOD | {"split": "dev"}, r"one.jsonl:2: split: Input should be 'train', 'validation' or 'test'"),
         (GOOD | {"role": "test"}, r"one.jsonl:2: role 'test' differs from 'training' earlier in the same task"),
         (GOOD | {"task": "../up"}, r"one.jsonl:2: task name '../up' may hold letters, digits"),
+        (GOOD | {"task": ""}, r"one.jsonl:2: task name '' may hold .* must begin with a letter or a digit"),
         (GOOD | {"id": "one-0"}, r"one.jsonl:2: id 'one-0' occurs twice in task one"),
-        ("3", r"one.jsonl:2: line: Input should be"),
+        ("3", r"one.jsonl:2: should be a JSON object, not 3"),
     ],
 )
 def test_malformed_lines_are_named(tmp_path: Path, line: Any, message: str) -> None:

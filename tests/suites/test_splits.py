@@ -9,7 +9,16 @@ from mhrctl.suites.splits import few_shot_split, held_out_size, training_split
 
 @pytest.mark.parametrize(
     ("total", "train", "validation"),
-    [(300, 100, 100), (210, 100, 100), (150, 100, 50), (126, 100, 26), (125, 100, 25), (104, 84, 20), (10, 8, 2), (1, 1, 0)],
+    [
+        (300, 100, 100),
+        (210, 100, 100),
+        (150, 100, 50),
+        (126, 100, 26),
+        (125, 100, 25),
+        (104, 84, 20),
+        (10, 8, 2),
+        (1, 1, 0),
+    ],
 )
 def test_training_split(total: int, train: int, validation: int) -> None:
     first, second = training_split(range(total), size=100, seed=42)
@@ -31,3 +40,5 @@ def test_few_shot_split(pool: int, train: int, validation: int) -> None:
     assert (len(first), len(second)) == (train, validation)
     assert set(first).isdisjoint(second)
     assert few_shot_split(range(pool), shots=100, validation=100, seed=13) == (first, second)
+    if pool > 10:
+        assert few_shot_split(range(pool), shots=100, validation=100, seed=42) != (first, second)

@@ -63,9 +63,22 @@ def test_older_forms_are_read_and_what_is_dropped_is_counted(tmp_path: Path) -> 
     assert [example.id for example in task.examples] == ["task2_b-0", "k", "k-4"]
     assert suite.notes == {
         "blank references": 1,
-        "instances dropped for want of an input or a reference": 2,
+        "instances without an input": 1,
+        "instances without a reference": 1,
         "instance ids that occurred twice": 1,
     }
+
+
+def test_no_instance_is_lost_to_a_repeated_id(tmp_path: Path) -> None:
+    instances = [{"id": name, "input": text, "output": "x"} for name, text in (("k-2", "a"), ("k", "b"), ("k", "c"))]
+    suite = read_superni(clone(tmp_path, Instances=instances))
+    inputs = {example.id: example.input for example in suite.tasks[1].examples}
+    assert inputs == {"k-2": "a", "k": "b", "k-2-2": "c"}
+    assert suite.notes == {"instance ids that occurred twice": 1}
+
+
+def test_a_good_task_leaves_no_notes(tmp_path: Path) -> None:
+    assert read_superni(clone(tmp_path)).notes == {}
 
 
 def test_tasks_in_no_split_are_named(tmp_path: Path) -> None:
@@ -78,7 +91,8 @@ def test_tasks_in_no_split_are_named(tmp_path: Path) -> None:
     [
         ({"Instances": []}, r"task2_b.json: a task without instances"),
         ({"Instances": [{"input": "a"}]}, r"task2_b.json: Instances.0.output is missing"),
-        ({"Instances": [{"input": "a", "output": [3]}]}, r"task2_b.json: Instances.0.output.0: Input should be a valid string"),
+        ({"Instances": [{"input": "a", "output": [3]}]}, r"Instances.0.output.0: .* a valid string, not 3"),
+        ({"Instances": ["a"]}, r"task2_b.json: Instances.0: should be a JSON object, not 'a'"),
         ({"Definition": []}, r"task2_b.json: Definition: List should have at least 1 item"),
         ({"Instances": [{"input": "", "output": ["x"]}]}, r"no instance has both an input and a reference"),
     ],
@@ -95,12 +109,21 @@ def test_missing_files_are_one_line(tmp_path: Path) -> None:
     (folder / "tasks/task2_b.json").write_text('{"Definition": ["x"],\n oops}')
     with pytest.raises(DataError, match=r"task2_b.json:2: not valid JSON"):
         read_superni(folder)
+    (folder / "tasks/task2_b.json").write_text("[]")
+    with pytest.raises(DataError, match=r"task2_b.json: should be a JSON object, not \[\]$"):
+        read_superni(folder)
     (folder / "tasks/task2_b.json").unlink()
-    with pytest.raises(DataError, match=r"test_tasks.txt:1: there is no .*task2_b.json; remove the line or add the task"):
+    with pytest.raises(DataError, match=r"test_tasks.txt:1: there is no .*task2_b.json; remove the line or add"):
         read_superni(folder)
     (folder / "splits/default/test_tasks.txt").unlink()
     with pytest.raises(DataError, match=r"test_tasks.txt: no such file"):
         read_superni(folder)
+
+
+def test_a_task_in_both_splits_is_refused(tmp_path: Path) -> None:
+    (clone(tmp_path) / "splits/default/test_tasks.txt").write_text("task2_b\ntask1_a\n")
+    with pytest.raises(DataError, match=r"test_tasks.txt:2: 'task1_a' was named before, in .*train_tasks.txt:1; remove"):
+        read_superni(tmp_path)
 
 
 def test_every_real_task_is_used() -> None:
