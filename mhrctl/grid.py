@@ -14,10 +14,10 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from mhrctl.artifacts import Project
+from mhrctl.artifacts import Project, read_json
 from mhrctl.errors import ArtifactError
 from mhrctl.methods import BACKBONE
-from mhrctl.params import Cell, CellParams, Params, grid_cells, resolve_cell
+from mhrctl.params import Cell, CellParams, EvaluateParams, Params, grid_cells, resolve_cell
 
 HEADER = "# Generated from params.yaml by `mhrctl grid sync`; not edited by hand.\n"
 
@@ -89,6 +89,18 @@ def read_cell(project: Project, name: str) -> CellParams:
         raise ArtifactError(f"{path}: no such cell; add it to `grid` in params.yaml and run `mhrctl grid sync`") from None
     except ValueError:
         raise ArtifactError(f"{path}: not as this version writes it; run `mhrctl grid sync`") from None
+
+
+def read_bare(project: Project) -> EvaluateParams:
+    """Read how the bare backbone is evaluated, as DVC sees it.
+
+    Raises:
+        ArtifactError: if the grid was never synced.
+    """
+    path = project.cell_file(BACKBONE)
+    if not path.exists():
+        raise ArtifactError(f"{path}: no such file; run `mhrctl grid sync`")
+    return EvaluateParams.model_validate(read_json(path)["evaluate"])
 
 
 def _stale(wanted: Mapping[Path, str], project: Project) -> list[Path]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from mhrctl.artifacts import logging_run
+from mhrctl.artifacts import Project, logging_run
 from mhrctl.cli import display
 from mhrctl.cli.options import (
     CellOption,
@@ -23,7 +23,7 @@ from mhrctl.cli.options import (
     open_accelerator,
     open_project,
 )
-from mhrctl.grid import start_folder
+from mhrctl.grid import read_bare, start_folder
 from mhrctl.methods import BACKBONE
 
 HERE = Path()
@@ -163,11 +163,13 @@ def evaluate(
     device: DeviceOption = "auto",
 ) -> None:
     """Score the test splits, zero-shot and after adaptation; `--method backbone` scores the bare backbone."""
-    bare = BACKBONE in {method, cell}
     from mhrctl.stages.evaluate import evaluate as stage
 
     own, name, start, adapted = None, BACKBONE, None, None
-    if bare:
+    if cell == BACKBONE:
+        where = Project(project)
+        evaluate_params = read_bare(where)
+    elif method == BACKBONE:
         where, all_params = open_project(project, set_)
         evaluate_params = all_params.evaluate
     else:

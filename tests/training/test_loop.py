@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -37,14 +37,20 @@ def new_model(backbone: T5ForConditionalGeneration) -> AdaptedModel:
     return AdaptedModel(backbone, Inventory(shapes, heads=4, skills=2, tasks=3, temperature=1.0))
 
 
-def train(model: AdaptedModel, accelerator: Accelerator, **options: Any) -> list[float]:
+def train(
+    model: AdaptedModel,
+    accelerator: Accelerator,
+    *,
+    optimizer: torch.optim.Optimizer | None = None,
+    first: int = 0,
+    until: int = STEPS,
+) -> list[float]:
+    """Train from step `first`, and be killed after step `until`; returns the losses."""
     inventory = model.inventory
     assert inventory is not None
-    optimizer = options.pop("optimizer", None) or adamw(inventory)
-    losses = []
-    for step in fit(
+    steps = fit(
         model,
-        optimizer,
+        optimizer or adamw(inventory),
         batches=batch,
         objective=Objective("token_mean", 0.0, 0),
         clip=lambda: clip_runs(list(inventory.parameters()), 1.0),
@@ -52,12 +58,9 @@ def train(model: AdaptedModel, accelerator: Accelerator, **options: Any) -> list
         steps=STEPS,
         warmup=0.5,
         seed=3,
-        **options,
-    ):
-        losses.append(step.losses.item())
-        if step.number == options.get("first", 0) + 3 and "stop" in options:
-            break
-    return losses
+        first=first,
+    )
+    return [step.losses.item() for step in itertools.islice(steps, until - first)]
 
 
 def adamw(inventory: Inventory) -> torch.optim.Optimizer:
@@ -115,21 +118,8 @@ def test_a_killed_run_resumes_to_the_same_result(
     train(model, accelerator, optimizer=optimizer)
 
     model, parameters, optimizer = fresh()
-    steps = fit(
-        model,
-        optimizer,
-        batches=batch,
-        objective=Objective("token_mean", 0.0, 0),
-        clip=lambda: clip_runs(list(parameters.values()), 1.0),
-        accelerator=accelerator,
-        steps=STEPS,
-        warmup=0.5,
-        seed=3,
-    )
-    for step in steps:
-        if step.number == 3:
-            save_checkpoint(path, step=3, key="k", parameters=parameters, optimizer=optimizer, log=[[3, 0.5]])
-            break
+    train(model, accelerator, optimizer=optimizer, until=3)
+    save_checkpoint(path, step=3, key="k", parameters=parameters, optimizer=optimizer, log=[[3, 0.5]])
 
     model, resumed, optimizer = fresh()
     assert load_checkpoint(path, key="other", parameters=resumed, optimizer=optimizer) == (0, [])
