@@ -14,7 +14,7 @@ from mhrctl.grid import differences, expand, start_folder
 from mhrctl.params import grid_cells, resolve_cell
 
 
-def check(project: ProjectOption = Path(), set_: SetOption = []) -> None:  # noqa: B006 - Typer copies it
+def check(project: ProjectOption = Path(), set_: SetOption = []) -> None:
     """Check params.yaml and the grid, and show what would run."""
     where, params = open_project(project, set_)
     shown = Table(title=f"{len(grid_cells(params))} cells", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)

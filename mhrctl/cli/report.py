@@ -26,7 +26,7 @@ def report(
     table: Annotated[int | None, typer.Option("--table", help="Print one table of the paper: 1 or 2.")] = None,
     form: Annotated[Format, typer.Option("--format", help="Of the printed table.")] = Format.TERMINAL,
     project: ProjectOption = Path(),
-    set_: SetOption = [],  # noqa: B006
+    set_: SetOption = [],
 ) -> None:
     """Write the report into data/report, or print one table."""
     where, params = open_project(project, set_)

@@ -29,7 +29,7 @@ from mhrctl.methods import BACKBONE
 HERE = Path()
 
 
-def prepare(project: ProjectOption = HERE, set_: SetOption = []) -> None:  # noqa: B006 - Typer copies it
+def prepare(project: ProjectOption = HERE, set_: SetOption = []) -> None:
     """Read the suite's tasks, split them, put them into prompts and tokenise them."""
     where, params = open_project(project, set_)
     from mhrctl.stages.prepare import prepare as stage
@@ -45,7 +45,7 @@ def prepare(project: ProjectOption = HERE, set_: SetOption = []) -> None:  # noq
     display.done(f"wrote {out}")
 
 
-def backbone(project: ProjectOption = HERE, set_: SetOption = [], device: DeviceOption = "auto") -> None:  # noqa: B006
+def backbone(project: ProjectOption = HERE, set_: SetOption = [], device: DeviceOption = "auto") -> None:
     """Fetch the frozen backbone, or train a small one on the suite."""
     where, params = open_project(project, set_)
     accelerator = open_accelerator(device)
@@ -72,7 +72,7 @@ def pretrain(
     seed: SeedOption = None,
     cell: CellOption = None,
     project: ProjectOption = HERE,
-    set_: SetOption = [],  # noqa: B006
+    set_: SetOption = [],
     device: DeviceOption = "auto",
 ) -> None:
     """Learn skills and routing together on the training tasks."""
@@ -104,7 +104,7 @@ def average(
     seed: SeedOption = None,
     cell: CellOption = None,
     project: ProjectOption = HERE,
-    set_: SetOption = [],  # noqa: B006
+    set_: SetOption = [],
 ) -> None:
     """Average the skills of a pre-training cell into one ordinary LoRA."""
     where, params = chosen_cell(project, set_, method, heads, seed, cell)
@@ -123,7 +123,7 @@ def adapt(
     seed: SeedOption = None,
     cell: CellOption = None,
     project: ProjectOption = HERE,
-    set_: SetOption = [],  # noqa: B006
+    set_: SetOption = [],
     device: DeviceOption = "auto",
     together: Annotated[
         int,
@@ -159,7 +159,7 @@ def evaluate(
     cell: CellOption = None,
     zero_shot: Annotated[bool, typer.Option("--zero-shot", help="Only before adaptation; no adapt output is needed.")] = False,
     project: ProjectOption = HERE,
-    set_: SetOption = [],  # noqa: B006
+    set_: SetOption = [],
     device: DeviceOption = "auto",
 ) -> None:
     """Score the test splits, zero-shot and after adaptation; `--method backbone` scores the bare backbone."""

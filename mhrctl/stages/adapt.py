@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mhrctl import artifacts
 from mhrctl.adapters.files import load_inventory, save_inventory
-from mhrctl.adapters.inventory import trainable
+from mhrctl.adapters.inventory import Inventory, trainable
 from mhrctl.adapters.layer import inject
 from mhrctl.adapters.model import AdaptedModel
 from mhrctl.artifacts import Card
@@ -98,7 +98,7 @@ def adapt(
         for first in range(0, len(shots), together):
             part = shots[first : first + together]
             inventory = base.for_new_tasks([task.seed for task in part], train_skills=cell.row.trains == "adapter")
-            adaptation = _Adaptation(AdaptedModel(frozen, inventory), tokenizer, part, params, cell.seed, accelerator)
+            adaptation = _Adaptation(frozen, inventory, tokenizer, part, params, cell.seed, accelerator)
             for step in adaptation.run():
                 bar.advance(note=f"validation {adaptation.best.mean():.1f}" if step % params.evaluate_every == 0 else "")
             trained.append(adaptation.kept)
@@ -182,7 +182,8 @@ class _Adaptation:
 
     def __init__(
         self,
-        model: AdaptedModel,
+        backbone: PreTrainedModel,
+        inventory: Inventory,
         tokenizer: PreTrainedTokenizerBase,
         shots: Sequence[TaskShots],
         params: AdaptParams,
@@ -190,18 +191,17 @@ class _Adaptation:
         accelerator: Accelerator,
     ) -> None:
         self._tokenizer, self._shots, self._params, self._seed = tokenizer, shots, params, seed
-        self._model, self._accelerator = model.to(accelerator.device), accelerator
-        assert model.inventory is not None  # noqa: S101
-        self._parameters = {name: p for name, p in model.inventory.named_parameters() if p.requires_grad}
-        self._optimizer = optimizer_of(model.inventory, params)
+        self._model, self._accelerator = AdaptedModel(backbone, inventory).to(accelerator.device), accelerator
+        self._parameters = {name: p for name, p in inventory.named_parameters() if p.requires_grad}
+        self._optimizer = optimizer_of(inventory, params)
         self._orders = [Order(len(task.train), f"{seed}/{task.name}") for task in shots]
-        config = model.backbone.config
+        config = backbone.config
         self._objective = Objective(params.loss, params.label_smoothing, config.decoder_start_token_id, config.pad_token_id)
         self.best = torch.full((len(shots),), -torch.inf)
         self.kept: dict[str, Tensor] = {}
         self.curves: list[tuple[str, int, float]] = []
 
-    def run(self) -> Any:  # noqa: ANN401
+    def run(self) -> Iterator[int]:
         """Train, validating at step 0 and every `evaluate_every` steps; yields the steps taken."""
         self._validate(0)
         steps = fit(

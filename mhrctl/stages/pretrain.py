@@ -68,9 +68,8 @@ def pretrain(
     prepared_card = artifacts.read_card(prepared, stage="prepare", command="mhrctl prepare")
     frozen, fingerprint = load_backbone(backbone, precision=params.precision)
     examples = Examples.read(prepared / artifacts.TRAINING_EXAMPLES)
-    model = AdaptedModel(frozen, new_inventory(frozen, cell, params, tasks=len(examples.tasks)))
-    inventory = model.inventory
-    assert inventory is not None  # noqa: S101 - just made
+    inventory = new_inventory(frozen, cell, params, tasks=len(examples.tasks))
+    model = AdaptedModel(frozen, inventory)
     parents = {"prepare": prepared / artifacts.TRAINING_EXAMPLES, "backbone": backbone / artifacts.CARD}
     counts = {
         "multi_task": trainable(inventory.skill_parameters()),
@@ -90,9 +89,8 @@ def pretrain(
         pad=frozen.config.pad_token_id,
     )
     checkpoint = scratch / f"pretrain-{cell.name}.safetensors"
-    rows = _train(
-        model, examples, cell, params, objective, checkpoint, json.dumps(vars(card), default=dict), accelerator, track
-    )
+    key = json.dumps(vars(card), default=dict)
+    rows = _train(model, inventory, examples, cell, params, objective, checkpoint, key, accelerator, track)
     losses = _validation_losses(model, examples, params.validate_examples, objective, accelerator.device)
     if accelerator.is_main_process:
         artifacts.write_csv(log, LOG_COLUMNS, rows)
@@ -141,6 +139,7 @@ def optimizer_of(inventory: Inventory, params: OptimisationParams) -> Optimizer:
 
 def _train(
     model: AdaptedModel,
+    inventory: Inventory,
     examples: Examples,
     cell: Cell,
     params: PretrainParams,
@@ -151,8 +150,6 @@ def _train(
     track: Track,
 ) -> list[list[Any]]:
     """Train the model's inventory, and return the rows of the log."""
-    inventory = model.inventory
-    assert inventory is not None  # noqa: S101
     wrapped, optimizer = accelerator.prepare(model, optimizer_of(inventory, params))
     parameters = _trained(inventory)
     first, rows = load_checkpoint(checkpoint, key=key, parameters=parameters, optimizer=optimizer)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -51,8 +52,6 @@ def load_checkpoint(
     Returns:
         The steps taken and the log; (0, []) if there is none.
     """
-    from safetensors import safe_open
-
     if not path.exists():
         return 0, []
     with safe_open(path, "pt") as file:

@@ -103,6 +103,38 @@ def test_one_seed_gives_the_same_bits(tiny_t5: T5ForConditionalGeneration, accel
     assert losses[-1] != losses[0]
 
 
+def test_accumulated_micro_batches_equal_one_large_batch(tiny_t5: T5ForConditionalGeneration, accelerator: Accelerator) -> None:
+    shapes = inject(tiny_t5, TARGETS)
+
+    def joined(micro: int) -> Batch:
+        first, second = batch(2 * micro), batch(2 * micro + 1)
+        labels, mask = torch.cat([first.labels, second.labels]), torch.cat([first.attention_mask, second.attention_mask])
+        ids = torch.cat([first.input_ids, second.input_ids])
+        return Batch(torch.cat([first.task_ids, second.task_ids], 1), ids, mask, labels)
+
+    results = []
+    for accumulation, batches in ((2, batch), (1, joined)):
+        torch.manual_seed(1)
+        inventory = Inventory(shapes, heads=4, skills=2, tasks=3)
+        optimizer = torch.optim.SGD(inventory.parameters(), lr=0.1)
+        steps = fit(
+            AdaptedModel(tiny_t5, inventory),
+            optimizer,
+            batches=batches,
+            objective=Objective("example_sum", 0.1, 0),
+            clip=lambda own=inventory: clip_runs(list(own.parameters()), 1.0),  # type: ignore[misc]
+            accelerator=accelerator,
+            steps=3,
+            warmup=0.0,
+            seed=3,
+            accumulation=accumulation,
+        )
+        assert [step.number for step in steps] == [1, 2, 3]
+        results.append(inventory.state_dict())
+    for name, tensor in results[0].items():
+        torch.testing.assert_close(tensor, results[1][name])
+
+
 def test_a_killed_run_resumes_to_the_same_result(
     tiny_t5: T5ForConditionalGeneration, accelerator: Accelerator, tmp_path: Path
 ) -> None:
