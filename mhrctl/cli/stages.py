@@ -95,7 +95,8 @@ def pretrain(
             track=display.track,
         )
     counts = card.facts["parameters"]
-    display.done(f"wrote {out}: {counts['multi_task']:,} adapter and {counts['routing']:,} routing parameters")
+    if accelerator.is_main_process:
+        display.done(f"wrote {out}: {counts['multi_task']:,} adapter and {counts['routing']:,} routing parameters")
 
 
 def average(
