@@ -125,7 +125,8 @@ class Inventory(nn.Module):
         """
         if self.routing is None:
             raise ValueError("an inventory of one skill has no routing")
-        rows = self.routing.transpose(1, 2)[torch.arange(len(self.routing), device=task_ids.device)[:, None], task_ids]
+        # not indexing, whose gradient adds up in no fixed order on several threads
+        rows = torch.take_along_dim(self.routing, task_ids[:, None, :, None], dim=2).transpose(1, 2)
         logits = rows.unflatten(-1, (self.heads, self.skills))
         if self.training and self.temperature is not None:
             noise = torch.rand_like(logits).logit(eps=1e-7)  # logistic

@@ -167,6 +167,15 @@ def test_relaxed_bernoulli_has_torchs_distribution() -> None:
     assert torch.equal(inventory.routing_weights(ids[:, :2])[0, 0], inventory.routing_weights(ids[:, :2])[0, 1])
 
 
+def test_routing_gradients_are_the_same_bits_every_time() -> None:
+    inventory = Inventory({f"{n}.q": (64, 64) for n in range(54)}, heads=8, skills=8, tasks=80)
+    routing = inventory.routing_parameters()[0]
+    ids = torch.randint(0, 80, (1, 64))
+    weights = torch.randn(1, 64, 54, 8, 8)
+    grads = [torch.autograd.grad((inventory.routing_weights(ids) * weights).sum(), routing)[0] for _ in range(20)]
+    assert all(torch.equal(grad, grads[0]) for grad in grads)
+
+
 def test_file_round_trip(tmp_path: Path) -> None:
     base = randomised(Inventory({"a.q": (8, 16), "b.q": (8, 16), "b.o": (16, 8)}, heads=4, skills=SKILLS, rank=2, tasks=7))
     for inventory in (
