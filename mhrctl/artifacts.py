@@ -11,6 +11,7 @@ import csv
 import hashlib
 import json
 import platform
+import re
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -33,6 +34,8 @@ PREDICTIONS = "predictions.parquet"
 SCORES = "scores.csv"
 VALIDATION = "validation.csv"
 LOG = "log.jsonl"
+SOUP = "soup.safetensors"
+SOUP_TASKS = "soup.csv"
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "pyarrow")
 
@@ -157,6 +160,11 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]])
     aside.replace(path)
 
 
+def folder_name(task: str) -> str:
+    """A folder's name for a task: its own, with nothing in it that could lead elsewhere."""
+    return re.sub(r"[^\w.-]+", "_", task).lstrip(".") or "_"
+
+
 def read_json(path: Path) -> Any:  # noqa: ANN401
     """Read JSON that a stage wrote."""
     return json.loads(path.read_text())
@@ -182,6 +190,19 @@ def read_card(folder: Path, *, stage: str, command: str) -> Card:
     if card.stage != stage:
         raise ArtifactError(f"{folder}: written by stage {card.stage}, expected {stage}; run `{command}`")
     return card
+
+
+def require_backbone(card: Card, folder: Path, fingerprint: str, backbone: Path) -> None:
+    """Check that an artifact was made for this backbone.
+
+    Raises:
+        ArtifactError: if it was not.
+    """
+    if card.facts["backbone"] != fingerprint:
+        raise ArtifactError(
+            f"{folder}: made for another backbone ({card.facts['backbone'][:12]}, not {fingerprint[:12]} in {backbone});"
+            " run its stage again or `dvc repro`"
+        )
 
 
 def require_tasks(card: Card, folder: Path, tasks: list[str]) -> None:

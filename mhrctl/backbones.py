@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForSeq2SeqLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedModel, T5Config
 
 from mhrctl import artifacts
 from mhrctl.errors import ArtifactError, DataError
+
+T5_SIZES: dict[str, dict[str, Any]] = {
+    "t5-small": {"d_model": 512, "d_kv": 64, "d_ff": 1024, "num_layers": 8, "num_heads": 6},
+    "t5-base": {"d_model": 768, "d_kv": 64, "d_ff": 2048, "num_layers": 12, "num_heads": 12},
+    "t5-large": {"d_model": 1024, "d_kv": 64, "d_ff": 2816, "num_layers": 24, "num_heads": 16},
+    "t5-xl": {"d_model": 2048, "d_kv": 64, "d_ff": 5120, "num_layers": 24, "num_heads": 32},
+    "t5-xxl": {"d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_layers": 24, "num_heads": 64},
+}
+"""T5 v1.1 and its LM-adapted checkpoints."""
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -41,15 +51,11 @@ def load_pretrained(name: str, *, revision: str | None = None, dtype: torch.dtyp
     return model
 
 
-def load_backbone(folder: Path, *, precision: str = "fp32") -> tuple[PreTrainedModel, str]:
-    """Load what the backbone stage left, and check that it is still the same.
-
-    Args:
-        folder: the output of the backbone stage.
-        precision: `fp32` or `bf16`.
+def load_backbone(folder: Path) -> tuple[PreTrainedModel, str]:
+    """Load what the backbone stage left, in fp32, and check that it is still the same.
 
     Returns:
-        The model, and the fingerprint of its fp32 weights.
+        The model, and the fingerprint of its weights.
 
     Raises:
         ArtifactError: if there is no backbone, or its weights have changed since.
@@ -60,8 +66,40 @@ def load_backbone(folder: Path, *, precision: str = "fp32") -> tuple[PreTrainedM
     recorded: str = card.facts["fingerprint"]
     if fingerprint(model) != recorded:
         raise ArtifactError(f"{folder}: the weights of {name} are not those that the card names; run `mhrctl backbone`")
-    model.to(dtype=PRECISIONS[precision])  # type: ignore[call-arg]
     return model, recorded
+
+
+def shape_model(name: str) -> PreTrainedModel:
+    """Build a backbone without storage, to count and to check names.
+
+    Args:
+        name: a size of `T5_SIZES`, a hub id, or a folder; of the latter only the config is read.
+
+    Raises:
+        DataError: if there is no such config.
+    """
+    if name in T5_SIZES:
+        config: PretrainedConfig = T5Config(
+            vocab_size=32128,
+            feed_forward_proj="gated-gelu",
+            tie_word_embeddings=False,
+            **T5_SIZES[name],  # type: ignore[call-arg]
+        )
+    else:
+        try:
+            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        except (OSError, ValueError) as error:
+            known = ", ".join(T5_SIZES)
+            raise DataError(
+                f"--backbone {name}: neither a known size ({known}) nor a config: {str(error).splitlines()[0]}"
+            ) from error
+    if not config.is_encoder_decoder:
+        raise DataError(f"--backbone {name}: a {config.model_type} model; an encoder-decoder (T5 and kin) is needed")
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForSeq2SeqLM.from_config(config)
+        if name in T5_SIZES:  # these have an output layer of their own, which transformers 5 ties in a model made from a config
+            model.set_output_embeddings(torch.nn.Linear(config.d_model, config.vocab_size, bias=False))
+    return model
 
 
 def fingerprint(model: PreTrainedModel) -> str:

@@ -15,46 +15,60 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from mhrctl.artifacts import Project, read_json
+from mhrctl.cells import Cell, CellParams, grid_cells
 from mhrctl.errors import ArtifactError
 from mhrctl.methods import BACKBONE
-from mhrctl.params import Cell, CellParams, EvaluateParams, Params, grid_cells, resolve_cell
+from mhrctl.params import EvaluateParams
+from mhrctl.resolve import Settings, resolve_cell
 
 HEADER = "# Generated from params.yaml by `mhrctl grid sync`; not edited by hand.\n"
 
 
-def expand(params: Params, project: Project) -> dict[Path, str]:
+def expand(settings: Settings, project: Project) -> dict[Path, str]:
     """Say what every generated file must hold.
 
     Returns:
         {file: text}: one JSON a cell and the index.
     """
-    cells = grid_cells(params)
-    pretrained = list(dict.fromkeys(cell.pretrain_cell for cell in cells))
-    averaged = [cell for cell in pretrained if any(c.pretrain_cell == cell and c.row.start == "average" for c in cells)]
-    index: dict[str, dict[str, dict[str, Any]]] = {
-        "pretrain": {cell.name: {} for cell in pretrained},
-        "average": {cell.name: {} for cell in averaged},
-        "adapt": {cell.name: {"start": start_folder(cell)} for cell in cells},
-    }
-    files = {project.cell_index: HEADER + _yaml({"cells": index})}
-    for cell in dict.fromkeys([*pretrained, *cells]):
-        files[project.cell_file(cell.name)] = _json(resolve_cell(params, cell).model_dump())
-    files[project.cell_file(BACKBONE)] = _json({"evaluate": params.evaluate.model_dump()})
+    cells = grid_cells(settings.params)
+    files = {project.cell_index: HEADER + _yaml({"cells": stage_cells(cells)})}
+    for cell in dict.fromkeys([*(cell.pretrain_cell for cell in cells), *cells]):
+        files[project.cell_file(cell.name)] = _json(resolve_cell(settings, cell).model_dump())
+    files[project.cell_file(BACKBONE)] = _json({"evaluate": settings.params.evaluate.model_dump()})
     return files
 
 
-def start_folder(cell: Cell) -> str:
-    """Where a cell's adaptation starts, below `data/`."""
-    return f"{cell.row.start}/{cell.pretrain_cell.name}"
+def stage_cells(cells: list[Cell]) -> dict[str, dict[str, dict[str, Any]]]:
+    """{stage of dvc.yaml: {cell: what the stage needs to know of it}} of a grid's cells."""
+    adapted = [cell for cell in cells if not cell.extra_steps]
+    extra = [cell for cell in cells if cell.extra_steps]
+    averaged = [cell.origin[1] for cell in cells if cell.origin[0] == "average"]
+    soups = [cell for cell in adapted if cell.row.start == "soup"]
+    return {
+        "pretrain": {cell.pretrain_cell.name: {} for cell in cells},
+        "average": {cell.name: {} for cell in averaged},
+        "pretrain_extra": {cell.name: {"start": _folder(cell.origin)} for cell in extra},
+        "index": {"tasks": {}} if soups else {},
+        "adapt": {cell.name: {"start": _folder(cell.start)} for cell in adapted if cell not in soups},
+        "adapt_soup": {cell.name: {"start": _folder(cell.start)} for cell in soups},
+        "evaluate": {cell.name: {"start": _folder(cell.start)} for cell in adapted},
+        "evaluate_zero_shot": {cell.name: {"start": _folder(cell.start)} for cell in extra},
+    }
 
 
-def sync(params: Params, project: Project) -> list[str]:
+def _folder(output: tuple[str, Cell]) -> str:
+    """Where an output is, below `data/`."""
+    stage, cell = output
+    return f"{stage}/{cell.name}"
+
+
+def sync(settings: Settings, project: Project) -> list[str]:
     """Write the generated files and remove those of cells that left the grid.
 
     Returns:
         What changed, one line a file.
     """
-    wanted = expand(params, project)
+    wanted = expand(settings, project)
     changes = differences(wanted, project)
     for path in _stale(wanted, project):
         path.unlink()

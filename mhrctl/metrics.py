@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from mhrctl.errors import ArtifactError, unknown
 from mhrctl.methods import BACKBONE, METHODS
+from mhrctl.params import PLAIN
 
 
 class _Closed(BaseModel):
@@ -33,6 +34,8 @@ class CellMetrics(_Closed):
 
     method: str
     heads: int | None
+    variant: str = Field(PLAIN, description="of the grid")
+    extra_steps: int = Field(0, description="of further multi-task training before the zero-shot evaluation")
     seed: int | None
     suite: str
     backbone: str

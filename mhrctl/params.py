@@ -6,25 +6,22 @@ command line and never stands here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+import re
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from mhrctl.errors import ParamsError, unknown
-from mhrctl.methods import METHODS, Method, method
+from mhrctl.errors import unknown
+from mhrctl.methods import METHODS
 
-PARAMS_FILE = "params.yaml"
-TARGETS = ["q", "k", "v", "o", "wi_0", "wi_1", "wo"]
+PLAIN = "plain"
+"""The variant that sets nothing."""
+VARIANT_NAME = re.compile(r"(?![hsx]\d+$)[a-z][a-z0-9_]*")
 
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
-S = TypeVar("S", bound="Closed")
+Weight = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -100,12 +97,15 @@ class OptimisationParams(Closed):
     scale_parameter: bool = Field(False, description="Adafactor's scale_parameter")
     lr: Rate = Field(1e-3, description="peak learning rate of the adapters")
     routing_lr: Rate = Field(0.1, description="peak learning rate of the routing")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(0.01, description="of the adapters")
+    weight_decay: Weight = Field(0.01, description="of the adapters")
     warmup: Fraction = Field(0.06, description="part of the steps in which the rates rise; then they fall linearly to 0")
     clip_norm: Rate = Field(1.0, description="largest gradient norm")
     loss: Literal["token_mean", "example_sum"] = Field(
         "token_mean", description="mean over target tokens, or sum over tokens divided by the number of examples"
     )
+    mc_weight: Weight = Field(0.0, description="of T-Few's multiple-choice loss, on tasks with answer choices")
+    unlikelihood_weight: Weight = Field(0.0, description="of T-Few's unlikelihood loss of wrong answer choices")
+    length_norm: Fraction = Field(1.0, description="exponent of the length that choice scores are divided by, in these losses")
     label_smoothing: Fraction = Field(0.0, description="of the cross-entropy")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="of the frozen backbone; adapters are fp32 always")
 
@@ -116,11 +116,40 @@ class PretrainParams(OptimisationParams):
     skills: Positive = Field(8, description="LoRAs in the inventory of a routed method")
     rank: Positive = Field(1, description="rank of a LoRA")
     alpha: Rate = Field(1.0, description="LoRA's alpha; the scaling is alpha / rank")
-    targets: list[str] = Field(TARGETS, min_length=1, description="names of the linear layers to adapt")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="of a LoRA's input while training")
+    targets: str | Annotated[list[str], Field(min_length=1)] = Field(
+        "full",
+        description="the linear layers to adapt: `full` (q k v o wi_0 wi_1 wo), `light` (k v wi_1), a list of names,"
+        " or a regular expression of whole names",
+    )
+    granularity: Literal["layer", "sublayer", "block", "coder", "model"] = Field(
+        "layer", description="what shares a routing: each adapted layer, sub-layer, block, encoder/decoder, or the model"
+    )
+    routing_blocks: Positive = Field(1, description="successive blocks that share a routing, with granularity block")
     relaxed_bernoulli: bool = Field(False, description="sample the routing while training, as Polytropon and SuperNI do")
     temperature: Rate = Field(1.0, description="of the relaxed Bernoulli")
+    straight_through: bool = Field(False, description="round the sampled gates to 0 or 1, keeping their gradient")
+    uniform_steps: NonNegative = Field(0, description="last steps in which the learned routing fades into the uniform one")
     log_every: Positive = Field(50, description="steps between lines of the log")
     validate_examples: NonNegative = Field(10, description="validation examples a training task for the final loss by task")
+
+    @model_validator(mode="after")
+    def _routing_options_fit(self) -> PretrainParams:
+        if self.routing_blocks > 1 and self.granularity != "block":
+            raise ValueError(f"routing_blocks {self.routing_blocks} needs granularity block, not {self.granularity}")
+        if self.straight_through and not self.relaxed_bernoulli:
+            raise ValueError("straight_through rounds sampled gates: it needs relaxed_bernoulli")
+        if self.uniform_steps > self.steps:
+            raise ValueError(f"uniform_steps {self.uniform_steps} is more than steps {self.steps}")
+        return self
+
+
+class IndexParams(Closed):
+    """The index of training tasks by their inputs, for AdapterSoup."""
+
+    encoder: str = Field("tfidf", description="`tfidf` (needs no model), or a sentence-transformers model: hub id or folder")
+    revision: str = Field("main", description="revision of an encoder from the hub")
+    examples: Positive = Field(100, description="training inputs of a task at most")
 
 
 class AdaptParams(OptimisationParams):
@@ -132,6 +161,8 @@ class AdaptParams(OptimisationParams):
     select: Literal["task_metric", "loss"] = Field("task_metric", description="validation score that chooses the best step")
     beams: Positive = Field(1, description="beams when validating by the task's metric")
     max_new_tokens: Positive = Field(128, description="longest prediction when validating by the task's metric")
+    soup_size: Positive = Field(5, description="adapter_soup: training tasks whose adapters are averaged, at most")
+    soup_min_cosine: float = Field(0.15, description="adapter_soup: their least similarity (the best one always counts)")
 
 
 class EvaluateParams(Closed):
@@ -148,10 +179,21 @@ class ReportParams(Closed):
     tables: list[int] = Field([1, 2], description="the paper's tables to write")
 
 
+class Variant(Closed):
+    """Another pre-training of the same method: a layout, a granularity, more skills, and what adaptation needs with it."""
+
+    pretrain: dict[str, Any] = Field(min_length=1, description="settings over the `pretrain` section")
+    adapt: dict[str, Any] = Field({}, description="settings over the `adapt` section")
+
+
 class MethodAxes(Closed):
     """A method of the grid: its own axes, and its own settings over the stages' sections."""
 
     heads: list[Positive] = Field([], description="head counts, for mhr and its variants")
+    variants: list[str] = Field([PLAIN], min_length=1, description="of grid.variants; `plain` is the method as it is")
+    extra_steps: list[Positive] = Field(
+        [], description="further multi-task training of a single adapter (lora, the averages), evaluated zero-shot"
+    )
     pretrain: dict[str, Any] = Field({}, description="settings over the `pretrain` section")
     adapt: dict[str, Any] = Field({}, description="settings over the `adapt` section")
 
@@ -167,9 +209,18 @@ class GridParams(Closed):
     methods: dict[str, Annotated[MethodAxes, BeforeValidator(lambda axes: axes or {})]] = Field(
         min_length=1, description="rows of the methods table"
     )
+    variants: dict[str, Variant] = Field({}, description="{name: settings} of other pre-trainings, as a further axis")
     overrides: dict[str, dict[Literal["pretrain", "adapt", "evaluate"], dict[str, Any]]] = Field(
         {}, description="{cell: {section: {key: value}}} for single cells"
     )
+
+    @field_validator("variants")
+    @classmethod
+    def _variants_make_names(cls, variants: dict[str, Variant]) -> dict[str, Variant]:
+        for name in variants:
+            if name == PLAIN or not VARIANT_NAME.fullmatch(name):
+                raise ValueError(f"variant {name!r}: a name is lower-case letters, digits and _, not `plain`, h8, s0 or x100")
+        return variants
 
     @model_validator(mode="after")
     def _methods_and_heads_fit(self) -> GridParams:
@@ -183,190 +234,26 @@ class GridParams(Closed):
                 raise ValueError(f"{name} {'needs' if row.multi_head else 'has no'} `heads`")
             if row.pretrain != name and axes.pretrain:
                 raise ValueError(f"{name} shares the pre-training of {row.pretrain}: set `pretrain` there")
+            if missing := [variant for variant in axes.variants if variant not in (PLAIN, *self.variants)]:
+                raise ValueError(f"methods.{name}.variants: {unknown('variant', missing[0], [PLAIN, *self.variants])}")
+            if axes.extra_steps and not row.is_single:
+                raise ValueError(
+                    f"{name} has no `extra_steps`: they train a single adapter on, such as lora, poly_mu or mhr_mu"
+                )
         return self
 
 
 class Params(Closed):
     """The whole of params.yaml."""
 
+    recipe: Literal["t0", "superni", "superni_attention"] | None = Field(
+        None, description="settings of the paper's experiments, for what this file leaves out (see `mhrctl/recipes.py`)"
+    )
     prepare: PrepareParams
     backbone: BackboneParams
     pretrain: PretrainParams
+    index: IndexParams = IndexParams()
     adapt: AdaptParams
     evaluate: EvaluateParams
     report: ReportParams = ReportParams()
     grid: GridParams
-
-
-class Cell(Closed):
-    """A point of the grid.
-
-    Attributes:
-        method: a row of the methods table.
-        heads: routing heads; 1 for what is not multi-head.
-        seed: of everything random in the cell.
-        pretrain_seed: of the pre-training that it adapts from, if that is another.
-    """
-
-    method: str
-    heads: Positive = 1
-    seed: int = 0
-    pretrain_seed: int | None = None
-
-    @model_validator(mode="after")
-    def _heads_fit_the_method(self) -> Cell:
-        if not method(self.method).multi_head and self.heads != 1:
-            raise ParamsError(f"--heads {self.heads}: {self.method} has one head; use mhr or its variants for more")
-        return self
-
-    @property
-    def row(self) -> Method:
-        """The cell's row of the methods table."""
-        return METHODS[self.method]
-
-    @property
-    def name(self) -> str:
-        """The name of the cell's files and DVC stages, such as `mhr_z-h8-s0`."""
-        heads = f"-h{self.heads}" if self.row.multi_head else ""
-        return f"{self.method}{heads}-s{self.seed}"
-
-    @property
-    def options(self) -> str:
-        """The cell as options of the command line."""
-        heads = f" --heads {self.heads}" if self.row.multi_head else ""
-        return f"--method {self.method}{heads} --seed {self.seed}"
-
-    @property
-    def pretrain_cell(self) -> Cell:
-        """The cell whose pre-training this one adapts from."""
-        seed = self.seed if self.pretrain_seed is None else self.pretrain_seed
-        return Cell(method=self.row.pretrain, heads=self.heads, seed=seed)
-
-
-class CellParams(Closed):
-    """All that decides a cell's results, as `data/cells/<cell>.json` holds it for DVC."""
-
-    cell: Cell
-    pretrain: PretrainParams
-    adapt: AdaptParams
-    evaluate: EvaluateParams
-
-
-def load_params(path: Path, sets: Sequence[str] = ()) -> Params:
-    """Read params.yaml, with `section.key=value` overrides on top.
-
-    Args:
-        path: the file.
-        sets: overrides in the form of `--set`; values are read as YAML.
-
-    Raises:
-        ParamsError: in one line with file, line, key and what is allowed.
-    """
-    tree = _read_yaml(path)
-    overridden = [_apply_set(tree, text) for text in sets]
-    try:
-        return Params.model_validate(tree)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = _key(first)
-        where = "--set" if key in overridden else f"{path}:{_line(path, first['loc'])}"
-        raise ParamsError(f"{where}: {key}: {_message(first)}") from None
-
-
-def resolve_cell(params: Params, cell: Cell) -> CellParams:
-    """Fold a method's own settings and a cell's overrides into the sections that the cell's stages read.
-
-    Raises:
-        ParamsError: if a setting has no such key or a wrong value; names the cell.
-    """
-    grid = params.grid
-    own = grid.methods.get(cell.method, MethodAxes())
-    shared = grid.methods.get(cell.pretrain_cell.method, MethodAxes())
-    at_pretrain = grid.overrides.get(cell.pretrain_cell.name, {})
-    at_cell = grid.overrides.get(cell.name, {})
-    try:
-        return CellParams(
-            cell=cell,
-            pretrain=_over(params.pretrain, shared.pretrain, at_pretrain.get("pretrain", {})),
-            adapt=_over(params.adapt, own.adapt, at_cell.get("adapt", {})),
-            evaluate=_over(params.evaluate, at_cell.get("evaluate", {})),
-        )
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ParamsError(f"{PARAMS_FILE}: grid, cell {cell.name}: {_key(first)}: {_message(first)}") from None
-
-
-def grid_cells(params: Params) -> list[Cell]:
-    """Every cell of the grid, in the order of params.yaml."""
-    return [
-        Cell(method=name, heads=heads, seed=seed, pretrain_seed=params.grid.pretrain_seed)
-        for name, axes in params.grid.methods.items()
-        for heads in axes.heads or [1]
-        for seed in params.grid.seeds
-    ]
-
-
-def _over(section: S, *layers: Mapping[str, Any]) -> S:
-    merged = section.model_dump()
-    for layer in layers:
-        merged |= layer
-    return type(section).model_validate(merged)
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        tree = YAML(typ="safe", pure=True).load(path)
-    except FileNotFoundError:
-        raise ParamsError(f"{path}: no such file; run mhrctl in a project folder, or name one with --project") from None
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 1
-        raise ParamsError(f"{path}:{line}: not valid YAML: {error.problem}") from None
-    if not isinstance(tree, dict):
-        raise ParamsError(f"{path}:1: expected the sections {', '.join(Params.model_fields)}")
-    return tree
-
-
-def _apply_set(tree: dict[str, Any], text: str) -> str:
-    key, sign, value = text.partition("=")
-    *sections, last = key.strip().split(".")
-    if not sign or not sections:
-        raise ParamsError(f"--set {text}: expected section.key=value")
-    node: Any = tree
-    for section in sections:
-        node = node.setdefault(section, {})
-        if not isinstance(node, dict):
-            raise ParamsError(f"--set {text}: {section} is not a section")
-    node[last] = YAML(typ="safe", pure=True).load(value)
-    return key.strip()
-
-
-def _key(error: ErrorDetails) -> str:
-    return ".".join(str(part) for part in error["loc"])
-
-
-def _line(path: Path, loc: Sequence[int | str]) -> int:
-    """The line of the deepest key of `loc` that the file has, counted from 1."""
-    node: Any = YAML(typ="rt").load(path)
-    line = 1
-    for part in loc:
-        try:
-            position = node.lc.item(part) if isinstance(part, int) else node.lc.key(part)
-            node, line = node[part], position[0] + 1
-        except (AttributeError, KeyError, IndexError, TypeError):
-            break
-    return line
-
-
-def _message(error: ErrorDetails) -> str:
-    """What pydantic found, with what is allowed."""
-    if error["type"] == "extra_forbidden":
-        parent: Any = Params
-        for part in error["loc"][:-1]:
-            parent = parent.model_fields[part].annotation if part in getattr(parent, "model_fields", {}) else None
-        known = list(getattr(parent, "model_fields", {}))
-        return unknown("key", str(error["loc"][-1]), known) if known else "unknown key"
-    if error["type"] == "missing":
-        return "is missing"
-    text = error["msg"].removeprefix("Value error, ")
-    return text if error["type"] == "value_error" else f"{text} (got {error['input']!r})"

@@ -1,4 +1,4 @@
-"""Generation for many tasks side by side: every batch holds equally many rows of every run."""
+"""Answers of many tasks side by side, generated or chosen: every batch holds equally many rows of every run."""
 
 from __future__ import annotations
 
@@ -11,9 +11,100 @@ from mhrctl.adapters.model import AdaptedModel
 from mhrctl.progress import Track, silent
 from mhrctl.training.data import Sample, collate
 from mhrctl.training.loop import Objective
+from mhrctl.training.losses import choice_scores, token_losses
 
 BATCH_ROWS = 256
-"""Rows of a generation batch, times beams: a matter of memory, not of results."""
+"""Rows of a batch, times beams or choices: a matter of memory, not of results."""
+
+
+def answer(
+    model: AdaptedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    samples: Sequence[Sequence[Sample]],
+    choices: Sequence[Sequence[Sequence[str]]],
+    *,
+    beams: int,
+    max_new_tokens: int,
+    device: torch.device,
+    track: Track = silent,
+) -> list[list[str]]:
+    """Answer each sample of each run: by its best-scored choice where the run has choices, by generation where it has none.
+
+    Args:
+        model: with the adapters of all runs, or of one run for all.
+        tokenizer: of the backbone.
+        samples: for each run, its samples.
+        choices: for each run, the texts of each sample's choices; nothing for a run whose answers are generated.
+        beams: of the generation.
+        max_new_tokens: longest generated answer.
+        device: of the model.
+        track: shows progress.
+
+    Returns:
+        For each run, the answers in the order of its samples.
+    """
+    answers: list[list[str]] = [[] for _ in samples]
+    scored = [run for run, texts in enumerate(choices) if texts]
+    generated = [run for run, texts in enumerate(choices) if not texts]
+    if scored:
+        part = _of_runs(model, scored, len(samples))
+        objective = Objective("token_mean", 0.0, model.backbone.config.decoder_start_token_id, tokenizer.pad_token_id)
+        best = choose(part, [samples[run] for run in scored], objective=objective, device=device, track=track)
+        for run, numbers in zip(scored, best, strict=True):
+            answers[run] = [texts[number] for texts, number in zip(choices[run], numbers, strict=True)]
+    if generated:
+        texts = predict(
+            _of_runs(model, generated, len(samples)),
+            tokenizer,
+            [samples[run] for run in generated],
+            beams=beams,
+            max_new_tokens=max_new_tokens,
+            device=device,
+            track=track,
+        )
+        for run, own in zip(generated, texts, strict=True):
+            answers[run] = own
+    return answers
+
+
+@torch.no_grad()
+def choose(
+    model: AdaptedModel,
+    samples: Sequence[Sequence[Sample]],
+    *,
+    objective: Objective,
+    device: torch.device,
+    track: Track = silent,
+) -> list[list[int]]:
+    """Choose an answer for each sample of each run by rank classification: the choice with the smallest mean token loss.
+
+    Args:
+        model: with the adapters of all runs, or of one run for all.
+        samples: for each run, its samples, all with choices.
+        objective: gives the logits and the length normalisation.
+        device: of the model.
+        track: shows progress.
+
+    Returns:
+        For each run, the index of the choice of each of its samples.
+    """
+    model.eval()
+    chosen = [[0] * len(run) for run in samples]
+    most = max(len(sample.choices) for run in samples for sample in run)
+    groups = _run_batches(samples, max(1, BATCH_ROWS // (most * len(samples))))
+    with track("choose", len(groups)) as bar:
+        for rows in groups:
+            own = [samples[run][row] for run, run_rows in enumerate(rows) for row in run_rows]
+            batch = collate(own, own_rows(len(samples)), pad=objective.pad, with_choices=True).to(device)
+            labels = batch.labels.view(len(own), -1, batch.labels.shape[-1])
+            losses = token_losses(objective.logits(model, batch), batch.labels).view_as(labels)
+            scores = choice_scores(losses, labels, batch.choices, length_norm=objective.length_norm)
+            numbers = iter(scores.argmin(1).tolist())
+            for run, run_rows in enumerate(rows):
+                for row in run_rows:
+                    chosen[run][row] = next(numbers)
+            bar.advance()
+    return chosen
 
 
 def predict(
@@ -84,10 +175,19 @@ def sample_losses(
     model.eval()
     totals = torch.zeros(len(samples))
     for row in range(max(len(group) for group in samples)):
-        batch = collate([group[row % len(group)] for group in samples], task_ids, pad=objective.pad).to(device)
+        own = [group[row % len(group)] for group in samples]
+        batch = collate(own, task_ids, pad=objective.pad, with_choices=objective.reads_choices).to(device)
         present = torch.tensor([row < len(group) for group in samples])
         totals += objective(model, batch, runs=len(samples)).cpu() * present
     return [total / len(group) for total, group in zip(totals.tolist(), samples, strict=True)]
+
+
+def _of_runs(model: AdaptedModel, runs: Sequence[int], total: int) -> AdaptedModel:
+    """The model with the adapters of some of its runs."""
+    adapter = model.adapter
+    if adapter is None or adapter.runs == 1 or len(runs) == total:
+        return model
+    return AdaptedModel(model.backbone, adapter.select(runs))
 
 
 def own_rows(runs: int) -> list[list[int]]:

@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 from mhrctl.artifacts import Project
 from mhrctl.errors import ArtifactError
 from mhrctl.grid import differences, expand, read_cell, sync
-from mhrctl.params import load_params
+from mhrctl.resolve import load_params
 
 
 def test_sync_writes_what_changed_and_removes_what_left(project: Path) -> None:

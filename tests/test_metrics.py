@@ -15,6 +15,8 @@ from mhrctl.metrics import CellMetrics, read_metrics
 CELL: dict[str, Any] = {
     "method": "mhr",
     "heads": 8,
+    "variant": "plain",
+    "extra_steps": 0,
     "seed": 0,
     "suite": "compositional",
     "backbone": "scratch-1.2M",

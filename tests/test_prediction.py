@@ -12,10 +12,10 @@ from mhrctl import prediction
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.layer import inject
 from mhrctl.adapters.model import AdaptedModel
-from mhrctl.params import TARGETS
-from mhrctl.prediction import own_rows, predict, sample_losses
+from mhrctl.prediction import answer, choose, own_rows, predict, sample_losses
 from mhrctl.training.data import Sample
 from mhrctl.training.loop import Objective
+from tests.adapters.test_inventory import randomised
 
 CPU = torch.device("cpu")
 
@@ -40,7 +40,7 @@ def samples() -> list[list[Sample]]:
 
 @pytest.fixture
 def inventory(tiny_t5: T5ForConditionalGeneration) -> Inventory:
-    base = Inventory(inject(tiny_t5, TARGETS), heads=4, skills=2, tasks=3)
+    base = Inventory(inject(tiny_t5, "full"), heads=4, skills=2, tasks=3)
     with torch.no_grad():
         for bank in base.lora_B:
             bank.normal_(std=0.3)
@@ -79,3 +79,47 @@ def test_losses_side_by_side_equal_losses_alone(
         model = AdaptedModel(tiny_t5, inventory.select([run]))
         (alone,) = sample_losses(model, [own], own_rows(1), objective=objective, device=CPU)
         assert together[run] == pytest.approx(alone, rel=1e-5)
+
+
+def with_choices(run: list[Sample], count: int) -> list[Sample]:
+    """The samples with answer choices of different lengths."""
+    rng = np.random.default_rng(count)
+    return [
+        Sample(row.task, row.input_ids, row.target_ids, tuple(rng.integers(2, 64, 1 + number) for number in range(count)), 0)
+        for row in run
+    ]
+
+
+def test_choices_are_scored_like_one_at_a_time(tiny_t5: T5ForConditionalGeneration, samples: list[list[Sample]]) -> None:
+    """Runs of two and of four choices side by side, against the loss of every choice alone under the run's own adapters."""
+    inventory = randomised(Inventory(inject(tiny_t5, "full"), heads=4, skills=3)).for_new_tasks([1, 2], train_skills=True)
+    runs = [with_choices(samples[0], 2), with_choices(samples[1], 4)]
+    objective = Objective("token_mean", 0.0, start_token=0)
+    together = choose(AdaptedModel(tiny_t5, inventory), runs, objective=objective, device=CPU)
+    for number, run in enumerate(runs):
+        alone = AdaptedModel(tiny_t5, inventory.select([number]))
+        for row, sample in enumerate(run):
+            one = [[Sample(0, sample.input_ids, choice)] for choice in sample.choices]
+            losses = [sample_losses(alone, [each], own_rows(1), objective=objective, device=CPU)[0] for each in one]
+            assert together[number][row] == losses.index(min(losses))
+
+
+def test_the_encoder_runs_once_an_input_however_many_choices(tiny_t5: T5ForConditionalGeneration) -> None:
+    rows: list[int] = []
+    tiny_t5.get_encoder().register_forward_hook(lambda _m, _a, output: rows.append(len(output[0])))
+    ids = torch.randint(2, 64, (2, 5))
+    logits = AdaptedModel(tiny_t5, None)(None, input_ids=ids, decoder_input_ids=torch.randint(2, 64, (6, 3)))
+    assert (len(logits), rows) == (6, [2])
+
+
+def test_runs_with_choices_choose_and_runs_without_generate(
+    tiny_t5: T5ForConditionalGeneration, samples: list[list[Sample]], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    inventory = randomised(Inventory(inject(tiny_t5, "full"), heads=4, skills=3)).for_new_tasks([1, 2], train_skills=True)
+    model = AdaptedModel(tiny_t5, inventory)
+    runs = [with_choices(samples[0], 2), samples[1]]
+    texts = [["yes", "no"]] * len(runs[0])
+    answers = answer(model, tokenizer, runs, [texts, []], beams=1, max_new_tokens=3, device=CPU)
+    assert set(answers[0]) <= {"yes", "no"}
+    generated = predict(model, tokenizer, samples, beams=1, max_new_tokens=3, device=CPU)
+    assert answers[1] == generated[1]

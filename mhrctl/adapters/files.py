@@ -1,11 +1,13 @@
 """Adapters on disk: one safetensors file, one set of tensors a layer, whatever is stacked in memory.
 
-    <layer>.lora_A    [runs, heads, skills, d_in / heads, rank]
-    <layer>.lora_B    [runs, heads, skills, rank, d_out / heads]
-    <layer>.routing   [runs, tasks, heads, skills]; absent for one skill
+    <layer>.lora_A     [runs, heads, skills, d_in / heads, rank]
+    <layer>.lora_B     [runs, heads, skills, rank, d_out / heads]
+    <part>.routing     [runs, tasks, heads, skills], unless there is one skill; <part>, at the finest a layer, shares it
+    <layer>.scale      [runs, d_out], of (IA)3
+    <weight>           [runs, ...], of full fine-tuning
 
-Pre-training and average write one run; adaptation one run for each test task, in the order of its card. Of one run, A and B
-have the layout of peft's Poly layer.
+Pre-training and average write one run (or one for each training task, where each has its own adapter); adaptation one run for
+each test task, in the order of its card. Of one run, A and B have the layout of peft's Poly layer.
 """
 
 from __future__ import annotations
@@ -13,53 +15,27 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from mhrctl.adapters.adapter import Adapter
 from mhrctl.adapters.inventory import Inventory
+from mhrctl.adapters.scales import Scales
+from mhrctl.adapters.weights import Weights
+
+KINDS: dict[str, type[Inventory | Scales | Weights]] = {kind.kind: kind for kind in (Inventory, Scales, Weights)}
 
 
-def save_inventory(inventory: Inventory, path: Path) -> None:
-    """Write an inventory, with its settings as the file's metadata."""
-    tensors = {}
-    for names, bank_a, bank_b in zip(inventory.groups.values(), inventory.lora_A, inventory.lora_B, strict=True):
-        for place, name in enumerate(names):
-            tensors[f"{name}.lora_A"], tensors[f"{name}.lora_B"] = bank_a[:, place], bank_b[:, place]
-    if inventory.routing is not None:
-        for place, name in enumerate(inventory.layers):
-            tensors[f"{name}.routing"] = inventory.routing[:, place].unflatten(-1, (inventory.heads, inventory.skills))
-    settings = {
-        "shapes": inventory.shapes,
-        "heads": inventory.heads,
-        "skills": inventory.skills,
-        "rank": inventory.rank,
-        "alpha": inventory.alpha,
-        "temperature": inventory.temperature,
-        "runs": len(inventory.lora_A[0]),
-        "tasks": 1 if inventory.routing is None else inventory.routing.shape[2],
-        "routing_runs": 1 if inventory.routing is None else len(inventory.routing),
-    }
-    save_file(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-        path,
-        {"inventory": json.dumps(settings)},
-    )
+def save_adapter(adapter: Adapter, path: Path) -> None:
+    """Write an adapter, with its kind and settings as the file's metadata."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in adapter.tensors().items()}
+    save_file(tensors, path, {adapter.kind: json.dumps(adapter.settings())})
 
 
-@torch.no_grad()
-def load_inventory(path: Path) -> Inventory:
-    """Read what `save_inventory` wrote."""
+def load_adapter(path: Path) -> Adapter:
+    """Read what `save_adapter` wrote."""
     with safe_open(path, "pt") as file:
-        settings = json.loads(file.metadata()["inventory"])
-    routing_runs = settings.pop("routing_runs")
-    inventory = Inventory(**settings)
-    tensors = load_file(path)
-    for names, bank_a, bank_b in zip(inventory.groups.values(), inventory.lora_A, inventory.lora_B, strict=True):
-        bank_a.copy_(torch.stack([tensors[f"{name}.lora_A"] for name in names], 1))
-        bank_b.copy_(torch.stack([tensors[f"{name}.lora_B"] for name in names], 1))
-    if inventory.routing is not None:
-        logits = torch.stack([tensors[f"{name}.routing"] for name in inventory.layers], 1).flatten(-2)
-        assert len(logits) == routing_runs  # noqa: S101
-        inventory.routing = torch.nn.Parameter(logits)
-    return inventory
+        ((kind, settings),) = file.metadata().items()
+    adapter = KINDS[kind](**json.loads(settings))
+    adapter.fill(load_file(path))
+    return adapter

@@ -7,30 +7,36 @@ every layer with a handful of operations. Artifacts on disk have one tensor a la
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
+
+from mhrctl.adapters.adapter import Adapter, Shapes
+from mhrctl.adapters.granularity import routing_groups
 
 EPS = 1e-12
 ROUTING_INIT = 1e-3
 """New routing logits are uniform on (-1e-3, 1e-3): nearly the average of the skills."""
 
-Shapes = Mapping[str, tuple[int, int]]
 
-
-class Inventory(nn.Module):
+class Inventory(Adapter):
     """Skills (LoRAs) of every adapted layer, and the routing of tasks over them.
 
-    The first axis of every tensor is the run: independent inventories trained side by side in one batch (one for each test
-    task in adaptation, a single one in pre-training). Skills that are shared by all runs, as in the `_z` variants, have
-    one run while the routing has many.
+    Skills that are shared by all runs, as in the `_z` variants, have one run while the routing has many.
 
     Attributes:
         lora_A: for each shape of layer, [runs, layers, heads, skills, d_in / heads, rank].
         lora_B: likewise, [runs, layers, heads, skills, rank, d_out / heads].
-        routing: logits Z, [runs, all layers, tasks, heads * skills]; None for one skill, which needs no routing.
+        routing: logits Z, [runs, parts, tasks, heads * skills], a part being the layers that share a routing; None for one
+            skill, which needs no routing, and for random routing.
+        part_of: {layer: the part of the model that shares its routing}; empty without learned routing.
+        parts: these parts, in the order of the routing's axis.
+        interpolation: of the learned routing with the uniform one: 1 is learned, 0 is 1 / skills everywhere.
     """
+
+    kind = "lora"
 
     def __init__(
         self,
@@ -42,7 +48,12 @@ class Inventory(nn.Module):
         alpha: float = 1.0,
         tasks: int = 1,
         runs: int = 1,
+        routing: Literal["learned", "random"] = "learned",
+        granularity: str = "layer",
+        routing_blocks: int = 1,
         temperature: float | None = None,
+        straight_through: bool = False,
+        dropout: float = 0.0,
     ) -> None:
         """Make a new inventory.
 
@@ -54,7 +65,13 @@ class Inventory(nn.Module):
             alpha: the scaling of the update is alpha / rank.
             tasks: rows of the routing.
             runs: independent inventories.
+            routing: `learned`, or `random`: while training each group of a batch draws a binary allocation of its own, and
+                otherwise all skills count alike.
+            granularity: which layers share a routing (see `routing_groups`).
+            routing_blocks: with granularity `block`, how many blocks share.
             temperature: of the relaxed Bernoulli that routing is sampled from while training; None uses the plain sigmoid.
+            straight_through: the sampled gates are rounded to 0 or 1 in the forward pass, and keep their gradient.
+            dropout: of the updates' inputs while training.
 
         Raises:
             ValueError: if the heads do not divide a dimension.
@@ -64,8 +81,9 @@ class Inventory(nn.Module):
         for name, shape in self.shapes.items():
             if any(d % heads for d in shape):
                 raise ValueError(f"{heads} heads do not divide layer {name} of shape {shape[0]} x {shape[1]}")
-        self.heads, self.skills, self.rank = heads, skills, rank
-        self.alpha, self.temperature = alpha, temperature
+        self.heads, self.skills, self.rank, self.alpha, self.dropout = heads, skills, rank, alpha, dropout
+        self.kind_of_routing, self.granularity, self.routing_blocks = routing, granularity, routing_blocks
+        self.temperature, self.straight_through, self.interpolation = temperature, straight_through, 1.0
         self.groups: dict[tuple[int, int], list[str]] = {}
         for name, shape in self.shapes.items():
             self.groups.setdefault(shape, []).append(name)
@@ -76,16 +94,25 @@ class Inventory(nn.Module):
             bound = 1 / math.sqrt(3 * d_in)
             self.lora_A.append(nn.Parameter(torch.empty(*size, d_in // heads, rank).uniform_(-bound, bound)))
             self.lora_B.append(nn.Parameter(torch.zeros(*size, rank, d_out // heads)))
-        self.routing = nn.Parameter(new_routing(runs, len(shapes), tasks, heads * skills)) if skills > 1 else None
+        self.part_of: dict[str, str] = {}
+        self.parts: list[str] = []
+        self.routing: nn.Parameter | None = None
+        if skills > 1 and routing == "learned":
+            self.part_of = routing_groups(self.layers, granularity, routing_blocks)
+            self.parts = list(dict.fromkeys(self.part_of.values()))
+            places = {part: place for place, part in enumerate(self.parts)}
+            self._part_of_layer = torch.tensor([places[self.part_of[layer]] for layer in self.layers], device="cpu")
+            self.routing = nn.Parameter(new_routing(runs, len(self.parts), tasks, heads * skills))
 
     @property
     def layers(self) -> list[str]:
-        """Layer names in the order of the routing's layer axis."""
+        """Layer names in the order in which they are stacked."""
         return [name for names in self.groups.values() for name in names]
 
-    def skill_parameters(self) -> list[nn.Parameter]:
-        """A and B of all shapes."""
-        return [*self.lora_A, *self.lora_B]
+    @property
+    def runs(self) -> int:
+        """Independent runs."""
+        return max(len(self.lora_A[0]), 0 if self.routing is None else len(self.routing))
 
     def routing_parameters(self) -> list[nn.Parameter]:
         """Z, if there is any."""
@@ -95,14 +122,14 @@ class Inventory(nn.Module):
         """Compose the adapters of each group of a batch.
 
         Args:
-            task_ids: [runs, groups a run], the row of the routing that each group of batch rows uses; ignored without
-                routing, where a run is one group.
+            task_ids: [runs, groups a run], the row of the routing that each group of batch rows uses; ignored for one skill,
+                where a run is one group.
 
         Returns:
-            {slot: tensor} for `torch.func.functional_call`: `<layer>.lora_a` [n, r, d_in] and `<layer>.lora_b` [n, r, d_out]
-            with the scaling folded in; the n groups are ordered by run.
+            `<layer>.lora_a` [n, r, d_in] and `<layer>.lora_b` [n, r, d_out] with the scaling folded in; the n groups are
+            ordered by run.
         """
-        weights = None if self.routing is None else self.routing_weights(_required(task_ids))
+        weights = None if self.skills == 1 else self.routing_weights(_required(task_ids))
         slots: dict[str, Tensor] = {}
         start = 0
         for names, bank_a, bank_b in zip(self.groups.values(), self.lora_A, self.lora_B, strict=True):
@@ -123,23 +150,45 @@ class Inventory(nn.Module):
         Returns:
             [runs, groups a run, layers, heads, skills], each row summing to one.
         """
-        if self.routing is None:
+        if self.skills == 1:
             raise ValueError("an inventory of one skill has no routing")
+        if self.routing is None:
+            return self._random_weights(task_ids)
         # not indexing, whose gradient adds up in no fixed order on several threads
         rows = torch.take_along_dim(self.routing, task_ids[:, None, :, None], dim=2).transpose(1, 2)
         logits = rows.unflatten(-1, (self.heads, self.skills))
         if self.training and self.temperature is not None:
-            noise = torch.rand_like(logits).logit(eps=1e-7)  # logistic
-            gates = torch.sigmoid((logits + noise) / self.temperature)
+            weights = self._sampled(logits, self.temperature)
         else:
-            gates = torch.sigmoid(logits)
-        return gates / (gates.sum(-1, keepdim=True) + EPS)
+            weights = _normalised(logits.sigmoid())
+        if self.interpolation < 1:
+            weights = self.interpolation * weights + (1 - self.interpolation) / self.skills
+        if len(self.parts) < len(self.shapes):
+            weights = weights.index_select(2, self._part_of_layer.to(weights.device))
+        return weights
+
+    def _sampled(self, logits: Tensor, temperature: float) -> Tensor:
+        """Weights of gates from a relaxed Bernoulli, or of their rounding."""
+        noise = torch.rand_like(logits).logit(eps=1e-7)  # logistic
+        gates = torch.sigmoid((logits + noise) / temperature)
+        weights = _normalised(gates)
+        return weights + (_normalised(gates.round()) - weights).detach() if self.straight_through else weights
+
+    def _random_weights(self, task_ids: Tensor) -> Tensor:
+        """While training a fair coin a skill, for each group and layer (no skill at all counts as all); else the mean."""
+        size = (*task_ids.shape, len(self.shapes), self.heads, self.skills)
+        gates = torch.ones(size, device=task_ids.device)
+        if self.training:
+            drawn = torch.rand_like(gates).round()
+            gates = torch.where(drawn.any(-1, keepdim=True), drawn, gates)
+        return _normalised(gates)
 
     @torch.no_grad()
     def average(self) -> Inventory:
         """The mean of the skills as one ordinary LoRA: A_bar = mean_k A_k, B_bar = mean_k B_k (the `_mu` variants)."""
-        runs = len(self.lora_A[0])
-        merged = Inventory(self.shapes, rank=self.rank, alpha=self.alpha, runs=runs)
+        if self.skills == 1 and self.heads == 1:
+            return self
+        merged = Inventory(self.shapes, rank=self.rank, alpha=self.alpha, runs=len(self.lora_A[0]), dropout=self.dropout)
         for target, bank in zip(merged.lora_A, self.lora_A, strict=True):
             target.copy_(bank.mean(3).flatten(2, 3)[:, :, None, None])
         for target, bank in zip(merged.lora_B, self.lora_B, strict=True):
@@ -147,25 +196,34 @@ class Inventory(nn.Module):
         return merged
 
     @torch.no_grad()
-    def for_new_tasks(self, seeds: Sequence[int], *, train_skills: bool) -> Inventory:
-        """Start the adaptation of one run to each of several new tasks, side by side.
+    def composed(self) -> Inventory:
+        """The adapters of the first task of each run as ordinary LoRAs, one a run: what one carries away after adaptation."""
+        was_training = self.training
+        slots = self.eval()(torch.zeros(self.runs, 1, dtype=torch.long, device=self.lora_A[0].device))
+        self.train(was_training)
+        merged = Inventory(self.shapes, rank=self.rank, alpha=self.alpha, runs=self.runs, dropout=self.dropout)
+        for names, bank_a, bank_b in zip(merged.groups.values(), merged.lora_A, merged.lora_B, strict=True):
+            a = torch.stack([slots[f"{name}.lora_a"] for name in names], 1)  # [runs, layers, r, d_in]
+            b = torch.stack([slots[f"{name}.lora_b"] for name in names], 1) * (self.rank / self.alpha)
+            bank_a.copy_(a.transpose(2, 3)[:, :, None, None])
+            bank_b.copy_(b[:, :, None, None])
+        return merged
 
-        Args:
-            seeds: for each run, of its new routing row, so that a run does not depend on the runs beside it.
-            train_skills: give every run its own copy of the skills to train; otherwise all share these, frozen.
-        """
+    @torch.no_grad()
+    def for_new_tasks(self, seeds: Sequence[int], *, train_skills: bool) -> Inventory:
+        """Start the adaptation of one run to each of several new tasks, with a new routing row each."""
         new = self._like(runs=len(seeds) if train_skills else 1)
         for target, bank in zip(new.skill_parameters(), self.skill_parameters(), strict=True):
             target.copy_(bank.expand_as(target))
             target.requires_grad_(train_skills)
         if new.routing is not None:
-            size = (len(self.shapes), 1, self.heads * self.skills)
+            size = (len(self.parts), 1, self.heads * self.skills)
             rows = [new_routing(*size, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
             new.routing = nn.Parameter(torch.stack(rows))
         return new
 
     @torch.no_grad()
-    def select(self, runs: Sequence[int]) -> Inventory:
+    def select(self, runs: Sequence[int]) -> Self:
         """The inventory of some runs."""
         shared = len(self.lora_A[0]) == 1
         chosen = self._like(runs=1 if shared else len(runs))
@@ -175,17 +233,60 @@ class Inventory(nn.Module):
             chosen.routing = nn.Parameter(self.routing[list(runs)])
         return chosen
 
-    def _like(self, *, runs: int) -> Inventory:
+    @torch.no_grad()
+    def mean_of_runs(self, groups: Sequence[Sequence[int]]) -> Self:
+        """For each group of runs, the mean of their adapters: one run a group (AdapterSoup)."""
+        chosen = self._like(runs=len(groups))
+        for target, bank in zip(chosen.skill_parameters(), self.skill_parameters(), strict=True):
+            target.copy_(torch.stack([bank[list(group)].mean(0) for group in groups]))
+        return chosen
+
+    def settings(self) -> dict[str, Any]:
+        """The arguments of the inventory."""
+        return {
+            **self._settings(),
+            "runs": len(self.lora_A[0]),
+            "tasks": 1 if self.routing is None else self.routing.shape[2],
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """`<layer>.lora_A`, `<layer>.lora_B` and `<part>.routing`."""
+        tensors: dict[str, Tensor] = {}
+        for names, bank_a, bank_b in zip(self.groups.values(), self.lora_A, self.lora_B, strict=True):
+            for place, name in enumerate(names):
+                tensors[f"{name}.lora_A"], tensors[f"{name}.lora_B"] = bank_a[:, place], bank_b[:, place]
+        if self.routing is not None:
+            for place, part in enumerate(self.parts):
+                tensors[f"{part}.routing"] = self.routing[:, place].unflatten(-1, (self.heads, self.skills))
+        return tensors
+
+    @torch.no_grad()
+    def fill(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take the values of a file's tensors; the routing takes their number of runs and tasks."""
+        for names, bank_a, bank_b in zip(self.groups.values(), self.lora_A, self.lora_B, strict=True):
+            bank_a.copy_(torch.stack([tensors[f"{name}.lora_A"] for name in names], 1))
+            bank_b.copy_(torch.stack([tensors[f"{name}.lora_B"] for name in names], 1))
+        if self.routing is not None:
+            self.routing = nn.Parameter(torch.stack([tensors[f"{part}.routing"] for part in self.parts], 1).flatten(-2))
+
+    def _like(self, *, runs: int) -> Self:
         """A new inventory of the same settings for one task."""
-        return Inventory(
-            self.shapes,
-            heads=self.heads,
-            skills=self.skills,
-            rank=self.rank,
-            alpha=self.alpha,
-            runs=runs,
-            temperature=self.temperature,
-        )
+        return type(self)(**self._settings(), runs=runs)
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "shapes": self.shapes,
+            "heads": self.heads,
+            "skills": self.skills,
+            "rank": self.rank,
+            "alpha": self.alpha,
+            "routing": self.kind_of_routing,
+            "granularity": self.granularity,
+            "routing_blocks": self.routing_blocks,
+            "temperature": self.temperature,
+            "straight_through": self.straight_through,
+            "dropout": self.dropout,
+        }
 
 
 def new_routing(*size: int, generator: torch.Generator | None = None) -> Tensor:
@@ -193,9 +294,8 @@ def new_routing(*size: int, generator: torch.Generator | None = None) -> Tensor:
     return torch.empty(*size).uniform_(-ROUTING_INIT, ROUTING_INIT, generator=generator)
 
 
-def trainable(parameters: Iterable[nn.Parameter]) -> int:
-    """How many numbers the parameters hold."""
-    return sum(parameter.numel() for parameter in parameters)
+def _normalised(gates: Tensor) -> Tensor:
+    return gates / (gates.sum(-1, keepdim=True) + EPS)
 
 
 def _mix(weights: Tensor | None, bank: Tensor) -> Tensor:

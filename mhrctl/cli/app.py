@@ -7,7 +7,7 @@ import sys
 import typer
 
 import mhrctl
-from mhrctl.cli import check, grid, report, stages
+from mhrctl.cli import check, count, grid, index, interchange, report, stages
 from mhrctl.cli.display import complain
 from mhrctl.errors import MhrctlError
 
@@ -18,10 +18,16 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (stages.prepare, stages.backbone, stages.pretrain, stages.average, stages.adapt, stages.evaluate):
+for command in (stages.prepare, stages.backbone, stages.pretrain, stages.average):
     app.command(rich_help_panel="Stages")(command)
+app.add_typer(index.app, name="index", rich_help_panel="Stages")
+app.command(rich_help_panel="Stages")(stages.adapt)
+app.command(rich_help_panel="Stages")(stages.evaluate)
 app.command(rich_help_panel="Stages")(report.report)
 app.command(rich_help_panel="Around them")(check.check)
+app.command(rich_help_panel="Around them")(count.count)
+app.command(rich_help_panel="Around them")(interchange.export)
+app.command("import", rich_help_panel="Around them")(interchange.import_)
 app.add_typer(grid.app, name="grid", rich_help_panel="Around them")
 
 

@@ -28,8 +28,8 @@ def sync(
     from mhrctl.grid import differences, expand
     from mhrctl.grid import sync as write
 
-    where, params = open_project(project, [])
-    changes = differences(expand(params, where), where) if check else write(params, where)
+    where, settings = open_project(project, [])
+    changes = differences(expand(settings, where), where) if check else write(settings, where)
     for line in changes:
         display.done(line)
     if check and changes:

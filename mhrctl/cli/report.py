@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
+from mhrctl.cells import grid_cells
 from mhrctl.cli import display
 from mhrctl.cli.options import ProjectOption, SetOption, open_project
-from mhrctl.params import grid_cells
 
 
 class Format(StrEnum):
@@ -29,16 +29,16 @@ def report(
     set_: SetOption = [],
 ) -> None:
     """Write the report into data/report, or print one table."""
-    where, params = open_project(project, set_)
+    where, settings = open_project(project, set_)
     from mhrctl.paper.table import RENDERERS, rich_table
     from mhrctl.stages.report import build_table
     from mhrctl.stages.report import report as stage
 
-    expected = [cell.name for cell in grid_cells(params)]
+    expected = [cell.name for cell in grid_cells(settings.params)]
     if table is None:
         out = where.output("report")
         out.mkdir(parents=True, exist_ok=True)
-        stage(where.metrics, out, tables=params.report.tables, expected_cells=expected)
+        stage(where.metrics, out, tables=settings.params.report.tables, expected_cells=expected)
         display.done(f"wrote {out}")
         return
     built = build_table(table, where.metrics, expected)

@@ -10,33 +10,38 @@ import typer
 from rich.table import Table
 
 from mhrctl.artifacts import Project, logging_run
+from mhrctl.cells import Cell
 from mhrctl.cli import display
 from mhrctl.cli.options import (
     CellOption,
     DeviceOption,
+    ExtraStepsOption,
     HeadsOption,
     MethodOption,
     ProjectOption,
+    RecipeOption,
     SeedOption,
     SetOption,
+    TogetherOption,
+    VariantOption,
     chosen_cell,
     open_accelerator,
     open_project,
 )
-from mhrctl.grid import read_bare, start_folder
+from mhrctl.grid import read_bare
 from mhrctl.methods import BACKBONE
 
 HERE = Path()
 
 
-def prepare(project: ProjectOption = HERE, set_: SetOption = []) -> None:
+def prepare(project: ProjectOption = HERE, set_: SetOption = [], recipe: RecipeOption = None) -> None:
     """Read the suite's tasks, split them, put them into prompts and tokenise them."""
-    where, params = open_project(project, set_)
+    where, settings = open_project(project, set_, recipe)
     from mhrctl.stages.prepare import prepare as stage
 
     out = where.output("prepare")
     with logging_run(where.run_log("prepare")):
-        table = stage(params.prepare, root=where.root, out=out, track=display.track)
+        table = stage(settings.params.prepare, root=where.root, out=out, track=display.track)
     display.err.print(_task_table(table))
     for name, reason in table["dropped"].items():
         display.done(f"not used: {name}: {reason}")
@@ -47,14 +52,14 @@ def prepare(project: ProjectOption = HERE, set_: SetOption = []) -> None:
 
 def backbone(project: ProjectOption = HERE, set_: SetOption = [], device: DeviceOption = "auto") -> None:
     """Fetch the frozen backbone, or train a small one on the suite."""
-    where, params = open_project(project, set_)
+    where, settings = open_project(project, set_)
     accelerator = open_accelerator(device)
     from mhrctl.stages.backbone import backbone as stage
 
     out = where.output("backbone")
     with logging_run(where.run_log("backbone"), device=str(accelerator.device)):
         card = stage(
-            params.backbone,
+            settings.params.backbone,
             prepared=where.output("prepare"),
             root=where.root,
             out=out,
@@ -69,29 +74,35 @@ def backbone(project: ProjectOption = HERE, set_: SetOption = [], device: Device
 def pretrain(
     method: MethodOption = None,
     heads: HeadsOption = None,
+    variant: VariantOption = None,
     seed: SeedOption = None,
+    extra_steps: ExtraStepsOption = None,
     cell: CellOption = None,
     project: ProjectOption = HERE,
     set_: SetOption = [],
+    recipe: RecipeOption = None,
     device: DeviceOption = "auto",
+    together: TogetherOption = 32,
 ) -> None:
-    """Learn skills and routing together on the training tasks."""
-    where, params = chosen_cell(project, set_, method, heads, seed, cell)
+    """Learn skills and routing together on the training tasks; with `--extra-steps`, train a single adapter on."""
+    where, params = chosen_cell(project, set_, recipe, cell, method, heads, variant, seed, extra_steps)
     accelerator = open_accelerator(device, many_processes=True)
     from mhrctl.stages.pretrain import pretrain as stage
 
-    name = params.cell.pretrain_cell.name
-    out = where.output("pretrain", name)
-    with logging_run(where.run_log("pretrain", name), device=str(accelerator.device)):
+    own = params.cell if params.cell.extra_steps else params.cell.pretrain_cell
+    out = where.output("pretrain", own.name)
+    with logging_run(where.run_log("pretrain", own.name), device=str(accelerator.device)):
         card = stage(
-            params.cell.pretrain_cell,
+            own,
             params.pretrain,
             prepared=where.output("prepare"),
             backbone=where.output("backbone"),
+            start=_output(where, own.origin) if own.extra_steps else None,
             out=out,
-            log=where.training_log(name),
+            log=where.training_log(own.name),
             scratch=where.scratch,
             accelerator=accelerator,
+            together=together,
             track=display.track,
         )
     counts = card.facts["parameters"]
@@ -102,13 +113,14 @@ def pretrain(
 def average(
     method: MethodOption = None,
     heads: HeadsOption = None,
+    variant: VariantOption = None,
     seed: SeedOption = None,
     cell: CellOption = None,
     project: ProjectOption = HERE,
     set_: SetOption = [],
 ) -> None:
     """Average the skills of a pre-training cell into one ordinary LoRA."""
-    where, params = chosen_cell(project, set_, method, heads, seed, cell)
+    where, params = chosen_cell(project, set_, None, cell, method, heads, variant, seed)
     from mhrctl.stages.average import average as stage
 
     own = params.cell.pretrain_cell
@@ -121,18 +133,17 @@ def average(
 def adapt(
     method: MethodOption = None,
     heads: HeadsOption = None,
+    variant: VariantOption = None,
     seed: SeedOption = None,
     cell: CellOption = None,
     project: ProjectOption = HERE,
     set_: SetOption = [],
+    recipe: RecipeOption = None,
     device: DeviceOption = "auto",
-    together: Annotated[
-        int,
-        typer.Option(min=1, help="Tasks adapted in one batch; lower it if memory is short.", envvar="MHRCTL_TOGETHER"),
-    ] = 32,
+    together: TogetherOption = 32,
 ) -> None:
     """Adapt to each test task from a few examples."""
-    where, params = chosen_cell(project, set_, method, heads, seed, cell)
+    where, params = chosen_cell(project, set_, recipe, cell, method, heads, variant, seed)
     accelerator = open_accelerator(device)
     from mhrctl.stages.adapt import adapt as stage
 
@@ -144,8 +155,10 @@ def adapt(
             params.adapt,
             prepared=where.output("prepare"),
             backbone=where.output("backbone"),
-            start=where.data / start_folder(params.cell),
+            start=_output(where, params.cell.start),
             out=out,
+            index=where.output("index"),
+            root=where.root,
             accelerator=accelerator,
             together=together,
             track=display.track,
@@ -156,11 +169,14 @@ def adapt(
 def evaluate(
     method: MethodOption = None,
     heads: HeadsOption = None,
+    variant: VariantOption = None,
     seed: SeedOption = None,
+    extra_steps: ExtraStepsOption = None,
     cell: CellOption = None,
     zero_shot: Annotated[bool, typer.Option("--zero-shot", help="Only before adaptation; no adapt output is needed.")] = False,
     project: ProjectOption = HERE,
     set_: SetOption = [],
+    recipe: RecipeOption = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Score the test splits, zero-shot and after adaptation; `--method backbone` scores the bare backbone."""
@@ -171,13 +187,13 @@ def evaluate(
         where = Project(project)
         evaluate_params = read_bare(where)
     elif method == BACKBONE:
-        where, all_params = open_project(project, set_)
-        evaluate_params = all_params.evaluate
+        where, settings = open_project(project, set_, recipe)
+        evaluate_params = settings.params.evaluate
     else:
-        where, params = chosen_cell(project, set_, method, heads, seed, cell)
+        where, params = chosen_cell(project, set_, recipe, cell, method, heads, variant, seed, extra_steps)
         evaluate_params, own, name = params.evaluate, params.cell, params.cell.name
-        start = where.data / start_folder(own)
-        adapted = None if zero_shot else where.output("adapt", name)
+        start = _output(where, own.start)
+        adapted = None if zero_shot or own.extra_steps else where.output("adapt", name)
     accelerator = open_accelerator(device)
     out = where.output("evaluate", name)
     with logging_run(where.run_log("evaluate", name), device=str(accelerator.device)):
@@ -197,6 +213,11 @@ def evaluate(
         if scores:
             display.done(f"{name} {phase}: ROUGE-L {scores.rouge_l:.1f}, exact match {scores.exact_match:.1f}")
     display.done(f"wrote {out} and {where.scores(name)}")
+
+
+def _output(where: Project, output: tuple[str, Cell]) -> Path:
+    stage, cell = output
+    return where.output(stage, cell.name)
 
 
 def _task_table(table: dict[str, Any]) -> Table:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,22 +13,24 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mhrctl import artifacts
-from mhrctl.adapters.files import load_inventory, save_inventory
-from mhrctl.adapters.inventory import Inventory, trainable
-from mhrctl.adapters.layer import inject
+from mhrctl.adapters.adapter import Adapter, stack_runs, trainable
+from mhrctl.adapters.files import load_adapter, save_adapter
+from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.model import AdaptedModel
+from mhrctl.adapters.weights import Weights
 from mhrctl.artifacts import Card
-from mhrctl.backbones import load_backbone
-from mhrctl.errors import ArtifactError
-from mhrctl.params import AdaptParams, Cell
-from mhrctl.prediction import own_rows, predict, sample_losses
+from mhrctl.backbones import PRECISIONS, load_backbone
+from mhrctl.cells import Cell
+from mhrctl.errors import ParamsError
+from mhrctl.params import AdaptParams, PretrainParams
+from mhrctl.prediction import answer, own_rows, sample_losses
 from mhrctl.progress import Track, silent
 from mhrctl.scoring import SCORES
-from mhrctl.stages.pretrain import optimizer_of
-from mhrctl.suites.splits import few_shot_split
+from mhrctl.shots import TaskShots, draw_shots
+from mhrctl.stages.pretrain import dress, new_adapter, objective_of, optimizer_of, trained_parameters
 from mhrctl.tokenization import saved_tokenizer
-from mhrctl.training.data import Batch, Examples, Order, Sample, collate
-from mhrctl.training.loop import Objective, fit
+from mhrctl.training.data import Order, RunBatches
+from mhrctl.training.loop import fit
 from mhrctl.training.optimizers import clip_runs
 
 TOGETHER = 32
@@ -37,24 +38,26 @@ TOGETHER = 32
 
 
 @dataclass(frozen=True)
-class TaskShots:
-    """What one test task is adapted with.
+class Start:
+    """What the adaptation of all test tasks starts from.
 
     Attributes:
-        name: of the task.
-        metric: that validation maximises.
-        train: samples to train on, one a reference.
-        validation: samples to choose the best step by.
-        references: for each validation sample, the reference that scores count.
-        seed: of the task's new routing row.
+        base: the adapter; with a run for each test task if `by_task`, otherwise one that each task copies.
+        by_task: whether every test task has a start of its own.
+        trains_skills: whether adaptation trains the skills, or only the new routing.
+        notes: (test task, training task, cosine) of the adapters that were averaged.
     """
 
-    name: str
-    metric: str
-    train: list[Sample]
-    validation: list[Sample]
-    references: list[str]
-    seed: int
+    base: Adapter
+    by_task: bool
+    trains_skills: bool
+    notes: list[tuple[str, str, float]]
+
+    def of(self, shots: Sequence[TaskShots], first: int, count: int) -> Adapter:
+        """The start of `count` tasks from `first` on, side by side."""
+        if self.by_task:
+            return self.base.select(range(first, first + count))
+        return self.base.for_new_tasks([task.seed for task in shots[first : first + count]], train_skills=self.trains_skills)
 
 
 def adapt(
@@ -66,10 +69,14 @@ def adapt(
     start: Path,
     out: Path,
     accelerator: Accelerator,
+    index: Path | None = None,
+    root: Path = Path(),
     together: int = TOGETHER,
     track: Track = silent,
 ) -> Card:
     """Write `adapters.safetensors`, one run a test task, and `validation.csv` (score by task and step) into `out`.
+
+    AdapterSoup also writes what it starts from, `soup.safetensors`, and whose adapters that averages, `soup.csv`.
 
     Args:
         cell: method, heads and seed.
@@ -79,42 +86,51 @@ def adapt(
         start: output of the pretrain or average stage, whichever the method starts from.
         out: the output folder.
         accelerator: where to train.
+        index: output of the index stage; adapter_soup needs it.
+        root: what a relative folder of the index's encoder is relative to.
         together: tasks adapted in one batch.
         track: shows progress.
 
     Raises:
+        ParamsError: if the cell is one of extra steps, which is not adapted.
         ArtifactError: if an input folder is missing or was made for another backbone.
     """
-    start_card = artifacts.read_card(
-        start, stage=cell.row.start, command=f"mhrctl {cell.row.start} {cell.pretrain_cell.options}"
-    )
-    frozen, tokenizer = open_backbone(prepared, backbone, start_card, start, params.precision)
-    base = load_inventory(start / artifacts.ADAPTERS)
-    inject(frozen, sorted({name.rpartition(".")[2] for name in base.shapes}))
-    shots = draw_shots(prepared, params, seed=cell.seed)
+    if cell.extra_steps:
+        raise ParamsError(f"cell {cell.name}: extra steps are for zero-shot evaluation; run `mhrctl evaluate {cell.options}`")
+    stage, origin = cell.start
+    start_card = artifacts.read_card(start, stage=stage, command=f"mhrctl {stage} {origin.options}")
+    frozen, tokenizer = open_backbone(prepared, backbone, start_card, start)
+    shots = draw_shots(prepared, shots=params.shots, validation=params.validation, seed=cell.seed)
+    begin = _start(cell, params, frozen, start, start_card, shots, index, root, str(accelerator.device))
+    frozen.to(dtype=PRECISIONS[params.precision])  # type: ignore[call-arg]
+    together = 1 if isinstance(begin.base, Weights) else together
     trained: list[dict[str, Tensor]] = []
     curves: list[tuple[str, int, float]] = []
     with track(f"adapt {cell.name}", params.steps * -(-len(shots) // together)) as bar:
         for first in range(0, len(shots), together):
             part = shots[first : first + together]
-            inventory = base.for_new_tasks([task.seed for task in part], train_skills=cell.row.trains == "adapter")
-            adaptation = _Adaptation(frozen, inventory, tokenizer, part, params, cell.seed, accelerator)
+            adapter = begin.of(shots, first, len(part))
+            adaptation = _Adaptation(frozen, adapter, tokenizer, part, params, cell.seed, accelerator)
             for step in adaptation.run():
                 bar.advance(note=f"validation {adaptation.best.mean():.1f}" if step % params.evaluate_every == 0 else "")
             trained.append(adaptation.kept)
             curves += adaptation.curves
-    result = base.for_new_tasks([task.seed for task in shots], train_skills=cell.row.trains == "adapter")
-    result.load_state_dict({name: torch.cat([part[name] for part in trained]) for name in trained[0]}, strict=False)
+    result = begin.of(shots, 0, len(shots))
+    result.load_state_dict(stack_runs(trained), strict=False)
     parents = {"examples": prepared / artifacts.TEST_EXAMPLES, "start": start / artifacts.ADAPTERS}
+    parents |= {"index": index / artifacts.CARD} if index and begin.notes else {}
     facts: Mapping[str, Any] = {
         "suite": start_card.facts["suite"],
         "tasks": [task.name for task in shots],
         "shots": {task.name: [len(task.train), len(task.validation)] for task in shots},
         "backbone": start_card.facts["backbone"],
-        "parameters": trainable(parameter for parameter in result.parameters() if parameter.requires_grad) // len(shots),
+        "parameters": trainable(trained_parameters(result).values()) // len(shots),
     }
     with artifacts.writing(out) as folder:
-        save_inventory(result, folder / artifacts.ADAPTERS)
+        save_adapter(result, folder / artifacts.ADAPTERS)
+        if begin.notes:
+            save_adapter(begin.base, folder / artifacts.SOUP)
+            artifacts.write_csv(folder / artifacts.SOUP_TASKS, ("task", "training_task", "cosine"), begin.notes)
         artifacts.write_csv(folder / artifacts.VALIDATION, ("task", "step", "score"), curves)
         card = Card.of("adapt", {"cell": cell.model_dump(), "adapt": params.model_dump()}, parents, **facts)
         artifacts.write_card(folder, card)
@@ -122,53 +138,81 @@ def adapt(
 
 
 def open_backbone(
-    prepared: Path, backbone: Path, wearing: Card | None, folder: Path | None, precision: str
+    prepared: Path, backbone: Path, wearing: Card | None, folder: Path | None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load backbone and tokenizer, and check that the adapters were made for them.
+    """Load backbone and tokenizer in fp32, and check that they are those that an adapter was made for.
+
+    Args:
+        prepared: output of the prepare stage.
+        backbone: output of the backbone stage.
+        wearing: card of the adapter; None for the bare backbone.
+        folder: of the adapter, for the error.
 
     Raises:
-        ArtifactError: if the adapters in `folder`, with card `wearing`, belong to another backbone.
+        ArtifactError: if an input folder is missing, or `wearing` belongs to another backbone.
     """
     artifacts.read_card(prepared, stage="prepare", command="mhrctl prepare")
-    model, fingerprint = load_backbone(backbone, precision=precision)
-    if wearing is not None and wearing.facts["backbone"] != fingerprint:
-        raise ArtifactError(
-            f"{folder}: made for another backbone ({wearing.facts['backbone'][:12]}, not {fingerprint[:12]}"
-            f" in {backbone}); run its stage again or `dvc repro`"
-        )
+    model, fingerprint = load_backbone(backbone)
+    if wearing is not None and folder is not None:
+        artifacts.require_backbone(wearing, folder, fingerprint, backbone)
     return model, saved_tokenizer(prepared / artifacts.TOKENIZER)
 
 
-def draw_shots(prepared: Path, params: AdaptParams, *, seed: int) -> list[TaskShots]:
-    """Draw each test task's training and validation examples for a seed."""
-    examples = Examples.read(prepared / artifacts.TEST_EXAMPLES)
-    metrics = {row["name"]: row["metric"] for row in artifacts.read_json(prepared / artifacts.TASKS)["tasks"]}
-    shots = []
-    for name in examples.tasks:
-        own = examples.of(task=name)
-        rows = {
-            split: [row for row, at in enumerate(own.column("split")) if at == split]
-            for split in ("train", "validation", "pool")
-        }
-        train, validation = few_shot_split(rows["pool"], shots=params.shots, validation=params.validation, seed=seed)
-        random.Random(seed).shuffle(rows["train"])
-        train = (rows["train"] + train)[: params.shots]
-        validation = (rows["validation"] + validation)[: params.validation] or train
-        scored = own.take(validation)
-        shots.append(
-            TaskShots(
-                name=name,
-                metric=metrics[name],
-                train=own.take(train).all_references(),
-                validation=scored.scored(),
-                references=[
-                    targets[reference]
-                    for targets, reference in zip(scored.column("targets"), scored.column("reference"), strict=True)
-                ],
-                seed=random.Random(f"{seed}/{name}").getrandbits(62),
-            )
-        )
-    return shots
+def _start(
+    cell: Cell,
+    params: AdaptParams,
+    backbone: PreTrainedModel,
+    start: Path,
+    start_card: Card,
+    shots: Sequence[TaskShots],
+    index: Path | None,
+    root: Path,
+    device: str,
+) -> Start:
+    """What adaptation starts from, worn by the backbone."""
+    base = load_adapter(start / artifacts.ADAPTERS)
+    notes: list[tuple[str, str, float]] = []
+    if cell.row.start == "new_lora":
+        if not isinstance(base, Weights):
+            raise TypeError(f"{start} holds {base.kind}, not whole weights")
+        base.put_into(backbone)
+        lora = PretrainParams.model_validate(start_card.params["pretrain"])
+        base = new_adapter(backbone, Cell(method="lora", seed=cell.seed), lora, tasks=1)
+        return Start(base, by_task=False, trains_skills=True, notes=notes)
+    if cell.row.start == "soup":
+        if not isinstance(base, Inventory):
+            raise TypeError(f"{start} holds {base.kind}, not LoRAs")
+        groups, notes = _soups(params, start_card.facts["tasks"], shots, _required(index), root, device)
+        base = base.mean_of_runs(groups)
+    dress(backbone, base)
+    return Start(base, by_task=bool(notes), trains_skills=cell.row.trains == "adapter", notes=notes)
+
+
+def _soups(
+    params: AdaptParams, training_tasks: Sequence[str], shots: Sequence[TaskShots], index: Path, root: Path, device: str
+) -> tuple[list[list[int]], list[tuple[str, str, float]]]:
+    """For each test task, the training tasks whose adapters are averaged; and the same by name, with the cosines."""
+    from mhrctl.similarity import select
+    from mhrctl.stages.index import load_index
+
+    known = load_index(index, root=root, device=device)
+    artifacts.require_tasks(artifacts.read_card(index, stage="index", command="mhrctl index"), index, list(training_tasks))
+    groups, notes = [], []
+    for task in shots:
+        nearest = known.nearest(task.prompts)
+        chosen = [
+            nearest[place]
+            for place in select([cosine for _, cosine in nearest], top=params.soup_size, min_cosine=params.soup_min_cosine)
+        ]
+        groups.append([training_tasks.index(name) for name, _ in chosen])
+        notes += [(task.name, name, round(cosine, 4)) for name, cosine in chosen]
+    return groups, notes
+
+
+def _required(index: Path | None) -> Path:
+    if index is None:
+        raise ParamsError("adapter_soup needs the index of training tasks; run `mhrctl index`")
+    return index
 
 
 class _Adaptation:
@@ -183,7 +227,7 @@ class _Adaptation:
     def __init__(
         self,
         backbone: PreTrainedModel,
-        inventory: Inventory,
+        adapter: Adapter,
         tokenizer: PreTrainedTokenizerBase,
         shots: Sequence[TaskShots],
         params: AdaptParams,
@@ -191,12 +235,17 @@ class _Adaptation:
         accelerator: Accelerator,
     ) -> None:
         self._tokenizer, self._shots, self._params, self._seed = tokenizer, shots, params, seed
-        self._model, self._accelerator = AdaptedModel(backbone, inventory).to(accelerator.device), accelerator
-        self._parameters = {name: p for name, p in inventory.named_parameters() if p.requires_grad}
-        self._optimizer = optimizer_of(inventory, params)
-        self._orders = [Order(len(task.train), f"{seed}/{task.name}") for task in shots]
-        config = backbone.config
-        self._objective = Objective(params.loss, params.label_smoothing, config.decoder_start_token_id, config.pad_token_id)
+        self._model, self._accelerator = AdaptedModel(backbone, adapter).to(accelerator.device), accelerator
+        self._parameters = trained_parameters(adapter)
+        self._optimizer = optimizer_of(adapter, params)
+        self._objective = objective_of(backbone, params)
+        self._batches = RunBatches(
+            [task.train for task in shots],
+            [Order(len(task.train), f"{seed}/{task.name}") for task in shots],
+            params.batch_size,
+            pad=self._objective.pad,
+            with_choices=self._objective.reads_choices,
+        )
         self.best = torch.full((len(shots),), -torch.inf)
         self.kept: dict[str, Tensor] = {}
         self.curves: list[tuple[str, int, float]] = []
@@ -207,7 +256,7 @@ class _Adaptation:
         steps = fit(
             self._model,
             self._optimizer,
-            batches=self._batch,
+            batches=self._batches,
             objective=self._objective,
             clip=lambda: clip_runs(list(self._parameters.values()), self._params.clip_norm),
             accelerator=self._accelerator,
@@ -222,15 +271,6 @@ class _Adaptation:
                 self._validate(step.number)
                 self._model.train()
             yield step.number
-
-    def _batch(self, micro: int) -> Batch:
-        size = self._params.batch_size
-        samples = [
-            task.train[row]
-            for task, order in zip(self._shots, self._orders, strict=True)
-            for row in order.slice(micro * size, size)
-        ]
-        return collate(samples, own_rows(len(self._shots)), pad=self._objective.pad)
 
     def _validate(self, step: int) -> None:
         scores = self._scores()
@@ -248,10 +288,11 @@ class _Adaptation:
         if self._params.select == "loss":
             losses = sample_losses(self._model, samples, own_rows(len(samples)), objective=self._objective, device=device)
             return -torch.tensor(losses)
-        answers = predict(
+        answers = answer(
             self._model,
             self._tokenizer,
             samples,
+            [task.choices for task in self._shots],
             beams=self._params.beams,
             max_new_tokens=self._params.max_new_tokens,
             device=device,

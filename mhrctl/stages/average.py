@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from mhrctl import artifacts
-from mhrctl.adapters.files import load_inventory, save_inventory
+from mhrctl.adapters.files import load_adapter, save_adapter
 from mhrctl.artifacts import Card
-from mhrctl.params import Cell
+from mhrctl.cells import Cell
+from mhrctl.errors import ParamsError
 
 
 def average(cell: Cell, *, pretrained: Path, out: Path) -> Card:
@@ -17,10 +18,15 @@ def average(cell: Cell, *, pretrained: Path, out: Path) -> Card:
         cell: the pre-training cell.
         pretrained: output of the pretrain stage.
         out: the output folder.
+
+    Raises:
+        ParamsError: if the method has one skill only, or one for each task.
     """
+    if cell.row.routing not in ("learned", "random"):
+        raise ParamsError(f"--method {cell.method}: pre-training has no skills to average; use poly, mhr or random_mu")
     parent = artifacts.read_card(pretrained, stage="pretrain", command=f"mhrctl pretrain {cell.options}")
     with artifacts.writing(out) as folder:
-        save_inventory(load_inventory(pretrained / artifacts.ADAPTERS).average(), folder / artifacts.ADAPTERS)
+        save_adapter(load_adapter(pretrained / artifacts.ADAPTERS).average(), folder / artifacts.ADAPTERS)
         card = Card.of("average", parent.params, {"pretrain": pretrained / artifacts.ADAPTERS}, **parent.facts)
         artifacts.write_card(folder, card)
     return card

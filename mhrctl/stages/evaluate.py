@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -14,18 +14,23 @@ from accelerate import Accelerator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mhrctl import artifacts
-from mhrctl.adapters.files import load_inventory
-from mhrctl.adapters.inventory import Inventory
-from mhrctl.adapters.layer import inject
+from mhrctl.adapters.adapter import Adapter
+from mhrctl.adapters.files import load_adapter
 from mhrctl.adapters.model import AdaptedModel
+from mhrctl.adapters.weights import Weights
 from mhrctl.artifacts import Card
+from mhrctl.backbones import PRECISIONS
+from mhrctl.cells import Cell
+from mhrctl.errors import ArtifactError
 from mhrctl.methods import BACKBONE
 from mhrctl.metrics import CellMetrics, Parameters, Scores
-from mhrctl.params import Cell, EvaluateParams
-from mhrctl.prediction import predict
+from mhrctl.params import PLAIN, EvaluateParams
+from mhrctl.prediction import answer
 from mhrctl.progress import Track, silent
 from mhrctl.scoring import exact_match, rouge_l
+from mhrctl.shots import scored_choices, task_metrics
 from mhrctl.stages.adapt import open_backbone
+from mhrctl.stages.pretrain import dress
 from mhrctl.training.data import Examples
 
 Phase = Literal["zero_shot", "adapted"]
@@ -79,18 +84,18 @@ def evaluate(
     Raises:
         ArtifactError: if an input folder is missing or was made for another backbone or other tasks.
     """
-    inventories, cards = _load_phases(cell, start, adapted)
+    cards = _read_cards(cell, start, adapted)
     wearing = cards.get("adapted", cards.get("zero_shot"))
-    model, tokenizer = open_backbone(prepared, backbone, wearing, adapted or start, params.precision)
-    model.to(accelerator.device)
+    model, tokenizer = open_backbone(prepared, backbone, wearing, adapted or start)
     examples = Examples.read(prepared / artifacts.TEST_EXAMPLES).of(split="test")
     if adapted:
         artifacts.require_tasks(cards["adapted"], adapted, examples.tasks)
-    if (worn := inventories["zero_shot"]) is not None:
-        inject(model, sorted({name.rpartition(".")[2] for name in worn.shapes}))
+    adapters = _load_phases(cell, start, adapted, model)
+    model.to(device=accelerator.device, dtype=PRECISIONS[params.precision])  # type: ignore[call-arg]
+    metrics_of = task_metrics(prepared)
     results: list[TaskPredictions] = []
-    for phase, inventory in inventories.items():
-        results += _predict_phase(phase, model, tokenizer, inventory, examples, params, accelerator, track)
+    for phase, adapter in adapters.items():
+        results += _predict_phase(phase, model, tokenizer, adapter, examples, metrics_of, params, accelerator, track)
     parents = {"examples": prepared / artifacts.TEST_EXAMPLES, "backbone": backbone / artifacts.CARD}
     parents |= {"adapted": adapted / artifacts.ADAPTERS} if adapted else {}
     with artifacts.writing(out) as folder:
@@ -101,6 +106,8 @@ def evaluate(
     metrics = CellMetrics(
         method=cell.method if cell else BACKBONE,
         heads=cell.heads if cell else None,
+        variant=cell.variant if cell else PLAIN,
+        extra_steps=cell.extra_steps if cell else 0,
         seed=cell.seed if cell else None,
         suite=artifacts.read_card(prepared, stage="prepare", command="mhrctl prepare").facts["suite"],
         backbone=artifacts.read_card(backbone, stage="backbone", command="mhrctl backbone").facts["name"],
@@ -117,41 +124,68 @@ def evaluate(
     return metrics
 
 
-def _load_phases(
-    cell: Cell | None, start: Path | None, adapted: Path | None
-) -> tuple[dict[Phase, Inventory | None], dict[Phase, Card]]:
-    """The adapters of each phase, and their cards; the bare backbone has none."""
+def _read_cards(cell: Cell | None, start: Path | None, adapted: Path | None) -> dict[Phase, Card]:
+    """The cards of what each phase wears; the bare backbone wears nothing.
+
+    Raises:
+        ArtifactError: if there is no such output.
+    """
     if cell is None or start is None:
-        return {"zero_shot": None}, {}
-    stage = cell.row.start
-    cards: dict[Phase, Card] = {"zero_shot": artifacts.read_card(start, stage=stage, command=f"mhrctl {stage} {cell.options}")}
-    inventories: dict[Phase, Inventory | None] = {"zero_shot": load_inventory(start / artifacts.ADAPTERS).average()}
+        return {}
+    if cell.row.start == "soup" and adapted is None:
+        raise ArtifactError(f"cell {cell.name}: zero-shot adapters come from the shots; run `mhrctl adapt {cell.options}`")
+    stage, origin = cell.start
+    cards: dict[Phase, Card] = {
+        "zero_shot": artifacts.read_card(start, stage=stage, command=f"mhrctl {stage} {origin.options}")
+    }
     if adapted:
         cards["adapted"] = artifacts.read_card(adapted, stage="adapt", command=f"mhrctl adapt {cell.options}")
-        inventories["adapted"] = load_inventory(adapted / artifacts.ADAPTERS)
-    return inventories, cards
+    return cards
+
+
+def _load_phases(
+    cell: Cell | None, start: Path | None, adapted: Path | None, backbone: PreTrainedModel
+) -> dict[Phase, Adapter | None]:
+    """The adapter of each phase, whose slots the backbone then has; None is the backbone as it is."""
+    if cell is None or start is None:
+        return {"zero_shot": None}
+    before: Adapter | None
+    if cell.row.start == "soup" and adapted:
+        before = load_adapter(adapted / artifacts.SOUP)
+    else:
+        before = load_adapter(start / artifacts.ADAPTERS).average()
+    after = load_adapter(adapted / artifacts.ADAPTERS) if adapted else None
+    if cell.row.start == "new_lora" and isinstance(before, Weights):
+        before.put_into(backbone)
+        before = None
+    dress(backbone, next(adapter for adapter in (before, after) if adapter))
+    return {"zero_shot": before, "adapted": after} if after else {"zero_shot": before}
 
 
 def _predict_phase(
     phase: Phase,
     backbone: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    inventory: Inventory | None,
+    adapter: Adapter | None,
     examples: Examples,
+    metrics: Mapping[str, str],
     params: EvaluateParams,
     accelerator: Accelerator,
     track: Track,
 ) -> list[TaskPredictions]:
     """Predict and score all tasks in one phase, some tasks to a batch."""
     results = []
-    for first in range(0, len(examples.tasks), TOGETHER):
-        tasks = list(range(first, min(first + TOGETHER, len(examples.tasks))))
+    by_task = adapter is not None and adapter.runs == len(examples.tasks)
+    together = 1 if isinstance(adapter, Weights) else TOGETHER
+    for first in range(0, len(examples.tasks), together):
+        tasks = list(range(first, min(first + together, len(examples.tasks))))
         own = [examples.of(task=examples.tasks[task]) for task in tasks]
-        worn = inventory.select(tasks) if inventory is not None and phase == "adapted" else inventory
-        answers = predict(
+        worn = adapter.select(tasks) if adapter is not None and by_task else adapter
+        answers = answer(
             AdaptedModel(backbone, worn).to(accelerator.device),
             tokenizer,
             [task.scored() for task in own],
+            [scored_choices(part, metrics[examples.tasks[task]]) for task, part in zip(tasks, own, strict=True)],
             beams=params.beams,
             max_new_tokens=params.max_new_tokens,
             device=accelerator.device,

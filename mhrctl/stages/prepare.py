@@ -47,6 +47,8 @@ SCHEMA = pa.schema(
         ("reference", pa.int32()),  # the target that validation and test score against
         ("input_ids", pa.list_(pa.int32())),
         ("target_ids", pa.list_(pa.list_(pa.int32()))),
+        ("choice_ids", pa.list_(pa.list_(pa.int32()))),
+        ("gold", pa.list_(pa.int32())),  # for each target, which choice it is
         ("input_tokens", pa.int32()),
         ("target_tokens", pa.int32()),  # of the longest target
     ]
@@ -218,16 +220,19 @@ def _row(
     text = prompt(task, example, params)
     input_ids = _encode(tokenizer, text, params.max_input_tokens, cut, "input")
     target_ids = [_encode(tokenizer, target, params.max_target_tokens, cut, "target") for target in example.targets]
+    choices = list(example.choices)
     return {
         "task": task.name,
         "split": split,
         "id": example.id,
         "prompt": text,
         "targets": list(example.targets),
-        "choices": list(example.choices),
+        "choices": choices,
         "reference": reference,
         "input_ids": input_ids,
         "target_ids": target_ids,
+        "choice_ids": [_encode(tokenizer, choice, params.max_target_tokens, cut, "choice") for choice in choices],
+        "gold": [choices.index(target) for target in example.targets] if choices else [],
         "input_tokens": len(input_ids),
         "target_tokens": max(len(ids) for ids in target_ids),
     }

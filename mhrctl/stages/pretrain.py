@@ -1,31 +1,37 @@
-"""pretrain: skills and routing learned together on the training tasks, over a frozen backbone."""
+"""pretrain: adapters learned on all training tasks together, over a frozen backbone."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
 from mhrctl import artifacts
-from mhrctl.adapters.files import save_inventory
-from mhrctl.adapters.inventory import Inventory, trainable
+from mhrctl.adapters.adapter import Adapter, stack_runs, trainable
+from mhrctl.adapters.files import load_adapter, save_adapter
+from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.layer import inject
 from mhrctl.adapters.model import AdaptedModel
+from mhrctl.adapters.scales import Scales
+from mhrctl.adapters.weights import Weights
 from mhrctl.artifacts import Card
-from mhrctl.backbones import load_backbone
+from mhrctl.backbones import PRECISIONS, load_backbone
+from mhrctl.cells import Cell
 from mhrctl.errors import ParamsError
-from mhrctl.params import Cell, OptimisationParams, PretrainParams
-from mhrctl.prediction import sample_losses
+from mhrctl.params import OptimisationParams, PretrainParams
+from mhrctl.prediction import own_rows, sample_losses
 from mhrctl.progress import Track, silent
 from mhrctl.training.checkpoint import load_checkpoint, save_checkpoint
-from mhrctl.training.data import Batch, Examples, Order, Sample, collate
+from mhrctl.training.data import Batch, Examples, MixedBatches, Order, RunBatches, Sample
 from mhrctl.training.loop import Objective, fit
 from mhrctl.training.optimizers import clip_runs, make_optimizer
 
@@ -33,6 +39,8 @@ CHECKPOINT_EVERY = 1000
 """Steps between checkpoints: a matter of what a killed run has to do again, not of results."""
 VALIDATED_TASKS = 16
 """Tasks in a validation batch: a matter of memory, not of results."""
+TOGETHER = 32
+"""Tasks with an adapter of their own that are trained in one batch: a matter of memory and speed, not of results."""
 LOG_COLUMNS = ("step", "loss", "lr", "routing_lr", "tokens")
 
 
@@ -42,10 +50,12 @@ def pretrain(
     *,
     prepared: Path,
     backbone: Path,
+    start: Path | None = None,
     out: Path,
     log: Path,
     scratch: Path,
     accelerator: Accelerator,
+    together: int = TOGETHER,
     track: Track = silent,
 ) -> Card:
     """Write `adapters.safetensors`, `validation.csv` (loss by training task) and `log.jsonl` into `out`, and the log as CSV.
@@ -55,10 +65,12 @@ def pretrain(
         params: the cell's resolved section.
         prepared: output of the prepare stage.
         backbone: output of the backbone stage.
+        start: the single adapter that a cell with extra steps trains on; None starts from nothing.
         out: the output folder.
         log: the same log as a CSV for git and DVC's plots: step, loss, rates, tokens seen.
         scratch: folder for the checkpoints of a run in progress.
         accelerator: where to train.
+        together: tasks with an adapter of their own that are trained in one batch.
         track: shows progress.
 
     Raises:
@@ -66,70 +78,88 @@ def pretrain(
         ArtifactError: if an input folder is missing or does not fit.
     """
     prepared_card = artifacts.read_card(prepared, stage="prepare", command="mhrctl prepare")
-    frozen, fingerprint = load_backbone(backbone, precision=params.precision)
+    frozen, fingerprint = load_backbone(backbone)
     examples = Examples.read(prepared / artifacts.TRAINING_EXAMPLES)
-    inventory = new_inventory(frozen, cell, params, tasks=len(examples.tasks))
-    model = AdaptedModel(frozen, inventory)
     parents = {"prepare": prepared / artifacts.TRAINING_EXAMPLES, "backbone": backbone / artifacts.CARD}
+    if start is None:
+        adapter = new_adapter(frozen, cell, params, tasks=len(examples.tasks))
+    else:
+        stage, origin = cell.origin
+        origin_card = artifacts.read_card(start, stage=stage, command=f"mhrctl {stage} {origin.options}")
+        artifacts.require_backbone(origin_card, start, fingerprint, backbone)
+        adapter = load_adapter(start / artifacts.ADAPTERS)
+        dress(frozen, adapter)
+        parents["start"] = start / artifacts.ADAPTERS
+    frozen.to(dtype=PRECISIONS[params.precision])  # type: ignore[call-arg]
     counts = {
-        "multi_task": trainable(inventory.skill_parameters()),
-        "routing": trainable(inventory.routing_parameters()),
+        "multi_task": trainable(adapter.skill_parameters()),
+        "routing": trainable(adapter.routing_parameters()),
     }
-    facts = {
-        "suite": prepared_card.facts["suite"],
-        "tasks": examples.tasks,
-        "backbone": fingerprint,
-        "parameters": counts,
-    }
+    facts = {"suite": prepared_card.facts["suite"], "tasks": examples.tasks, "backbone": fingerprint, "parameters": counts}
     card = Card.of("pretrain", {"cell": cell.model_dump(), "pretrain": params.model_dump()}, parents, **facts)
-    objective = Objective(
-        params.loss,
-        params.label_smoothing,
-        start_token=frozen.config.decoder_start_token_id,
-        pad=frozen.config.pad_token_id,
-    )
-    checkpoint = scratch / f"pretrain-{cell.name}.safetensors"
-    key = json.dumps(vars(card), default=dict)
-    rows = _train(model, inventory, examples, cell, params, objective, checkpoint, key, accelerator, track)
-    losses = _validation_losses(model, examples, params.validate_examples, objective, accelerator.device)
+    training = _Training(frozen, examples, cell, params, scratch, json.dumps(vars(card), default=dict), accelerator)
+    rows = training.private(adapter, together, track) if cell.row.routing == "private" else training.shared(adapter, track)
+    losses = training.validation_losses(adapter)
     if accelerator.is_main_process:
         artifacts.write_csv(log, LOG_COLUMNS, rows)
         with artifacts.writing(out) as folder:
-            save_inventory(inventory, folder / artifacts.ADAPTERS)
+            save_adapter(adapter, folder / artifacts.ADAPTERS)
             artifacts.write_csv(folder / artifacts.VALIDATION, ("task", "loss"), losses)
             (folder / artifacts.LOG).write_text(
                 "".join(json.dumps(dict(zip(LOG_COLUMNS, row, strict=True))) + "\n" for row in rows)
             )
             artifacts.write_card(folder, card)
-        checkpoint.unlink(missing_ok=True)
+        training.remove_checkpoints()
     return card
 
 
-def new_inventory(backbone: PreTrainedModel, cell: Cell, params: PretrainParams, *, tasks: int) -> Inventory:
-    """Inject adapted layers into a backbone and make the inventory of a cell for them; its init depends on the seed only."""
-    shapes = inject(backbone, params.targets)
+def new_adapter(backbone: PreTrainedModel, cell: Cell, params: PretrainParams, *, tasks: int) -> Adapter:
+    """Make the adapter that a cell pre-trains, and let the backbone wear it; its init depends on the seed only.
+
+    Raises:
+        ParamsError: if the heads do not divide a layer, or a target is no layer.
+    """
+    row = cell.row
+    if row.adapter == "weights":
+        backbone.requires_grad_(requires_grad=False)
+        return Weights.of(backbone)
+    shapes = inject(backbone, params.targets, dropout=params.dropout)
     torch.manual_seed(cell.seed)
-    routed = cell.row.routed
+    if row.adapter == "ia3":
+        return Scales(shapes)
     try:
         return Inventory(
             shapes,
             heads=cell.heads,
-            skills=params.skills if routed else 1,
+            skills=params.skills if row.routing in ("learned", "random") else 1,
             rank=params.rank,
             alpha=params.alpha,
             tasks=tasks,
-            temperature=params.temperature if routed and params.relaxed_bernoulli else None,
+            runs=tasks if row.routing == "private" else 1,
+            routing="random" if row.routing == "random" else "learned",
+            granularity=params.granularity,
+            routing_blocks=params.routing_blocks,
+            temperature=params.temperature if params.relaxed_bernoulli else None,
+            straight_through=params.straight_through,
+            dropout=params.dropout,
         )
     except ValueError as error:
         raise ParamsError(f"--heads {cell.heads}: {error}") from None
 
 
-def optimizer_of(inventory: Inventory, params: OptimisationParams) -> Optimizer:
-    """Make the optimizer of what an inventory trains."""
+def dress(backbone: PreTrainedModel, adapter: Adapter) -> None:
+    """Give the backbone the slots of an adapter's layers."""
+    backbone.requires_grad_(requires_grad=False)
+    if adapter.shapes:
+        inject(backbone, list(adapter.shapes), dropout=adapter.dropout)
+
+
+def optimizer_of(adapter: Adapter, params: OptimisationParams) -> Optimizer:
+    """Make the optimizer of what an adapter trains."""
     return make_optimizer(
         params.optimizer,
-        skills=[parameter for parameter in inventory.skill_parameters() if parameter.requires_grad],
-        routing=inventory.routing_parameters(),
+        skills=[parameter for parameter in adapter.skill_parameters() if parameter.requires_grad],
+        routing=adapter.routing_parameters(),
         lr=params.lr,
         routing_lr=params.routing_lr,
         weight_decay=params.weight_decay,
@@ -137,93 +167,180 @@ def optimizer_of(inventory: Inventory, params: OptimisationParams) -> Optimizer:
     )
 
 
-def _train(
-    model: AdaptedModel,
-    inventory: Inventory,
-    examples: Examples,
-    cell: Cell,
-    params: PretrainParams,
-    objective: Objective,
-    checkpoint: Path,
-    key: str,
-    accelerator: Accelerator,
-    track: Track,
-) -> list[list[Any]]:
-    """Train the model's inventory, and return the rows of the log."""
-    wrapped, optimizer = accelerator.prepare(model, optimizer_of(inventory, params))
-    parameters = _trained(inventory)
-    first, rows = load_checkpoint(checkpoint, key=key, parameters=parameters, optimizer=optimizer)
-    batches = _Batches(examples, params.batch_size, cell.seed, objective.pad)
-    per_step = params.accumulation * accelerator.num_processes
-    logged, tokens = (rows[-1][0], rows[-1][-1]) if rows else (0, 0)
-    tokens += sum(batches.tokens(micro) for micro in range(logged * per_step, first * per_step))
-    steps = fit(
-        wrapped,
-        optimizer,
-        batches=batches,
-        objective=objective,
-        clip=lambda: clip_runs(list(parameters.values()), params.clip_norm),
-        accelerator=accelerator,
-        steps=params.steps,
-        warmup=params.warmup,
-        seed=cell.seed,
-        accumulation=params.accumulation,
-        first=first,
+def objective_of(backbone: PreTrainedModel, params: OptimisationParams) -> Objective:
+    """Make the losses of a stage."""
+    return Objective(
+        params.loss,
+        params.label_smoothing,
+        start_token=backbone.config.decoder_start_token_id,
+        pad=backbone.config.pad_token_id,
+        mc_weight=params.mc_weight,
+        unlikelihood_weight=params.unlikelihood_weight,
+        length_norm=params.length_norm,
     )
-    with track(f"pretrain {cell.name}", params.steps) as bar:
-        bar.advance(first)
-        for step in steps:
+
+
+def trained_parameters(adapter: Adapter) -> dict[str, nn.Parameter]:
+    """What an adapter trains, by name."""
+    return {name: parameter for name, parameter in adapter.named_parameters() if parameter.requires_grad}
+
+
+def uniform_interpolation(step: int, *, steps: int, last: int) -> float:
+    """How much of the routing is still the learned one: 1 until the `last` steps, then cos(pi/2 n/last) in their n-th.
+
+    Args:
+        step: steps taken so far.
+        steps: in all.
+        last: in which the learned routing fades into the uniform one; 0 never fades.
+    """
+    into = step + 1 - (steps - last)
+    return math.cos(math.pi / 2 * into / last) if last and into > 0 else 1.0
+
+
+@dataclass(frozen=True)
+class _Training:
+    """The pre-training of one cell."""
+
+    backbone: PreTrainedModel
+    examples: Examples
+    cell: Cell
+    params: PretrainParams
+    scratch: Path
+    key: str
+    accelerator: Accelerator
+
+    @property
+    def objective(self) -> Objective:
+        return objective_of(self.backbone, self.params)
+
+    def shared(self, adapter: Adapter, track: Track) -> list[list[Any]]:
+        """Train one adapter, routed or not, on all tasks in proportion to their examples; returns the rows of the log."""
+        samples = self.examples.of(split="train").all_references()
+        seed = f"{self.cell.seed}/extra" if self.cell.extra_steps else self.cell.seed
+        batches = MixedBatches(
+            samples,
+            Order(len(samples), seed),
+            self.params.batch_size,
+            pad=self.objective.pad,
+            with_choices=self.objective.reads_choices,
+        )
+        with track(f"pretrain {self.cell.name}", self.params.steps) as bar:
+            return self._train(adapter, batches, self.params.steps, f"pretrain-{self.cell.name}", bar.advance)
+
+    def private(self, adapter: Adapter, together: int, track: Track) -> list[list[Any]]:
+        """Train an adapter for each task, some tasks to a batch, the steps divided among them; returns the rows of the log."""
+        tasks = range(len(self.examples.tasks))
+        samples = {task: self.examples.of(task=self.examples.tasks[task], split="train").all_references() for task in tasks}
+        steps = max(1, math.ceil(self.params.steps / len(tasks)))
+        trained: list[dict[str, Tensor]] = []
+        rows: list[list[Any]] = []
+        with track(f"pretrain {self.cell.name}", steps * math.ceil(len(tasks) / together)) as bar:
+            for first in range(0, len(tasks), together):
+                runs = list(tasks[first : first + together])
+                part = adapter.select(runs)
+                batches = RunBatches(
+                    [samples[run] for run in runs],
+                    [Order(len(samples[run]), f"{self.cell.seed}/{self.examples.tasks[run]}") for run in runs],
+                    self.params.batch_size,
+                    pad=self.objective.pad,
+                    with_choices=self.objective.reads_choices,
+                )
+                own = self._train(part, batches, steps, f"pretrain-{self.cell.name}-part{first}", bar.advance)
+                before = rows[-1] if rows else [0] * len(LOG_COLUMNS)
+                rows += [[row[0] + before[0], *row[1:-1], row[-1] + before[-1]] for row in own]
+                trained.append(part.state_dict())
+        adapter.load_state_dict(stack_runs(trained))
+        return rows
+
+    def _train(
+        self,
+        adapter: Adapter,
+        batches: MixedBatches | RunBatches,
+        steps: int,
+        name: str,
+        advance: Callable[..., None],
+    ) -> list[list[Any]]:
+        """Train an adapter from its checkpoint, if there is one, and return the rows of the log."""
+        params, accelerator = self.params, self.accelerator
+        model = AdaptedModel(self.backbone, adapter)
+        wrapped, optimizer = accelerator.prepare(model, optimizer_of(adapter, params))
+        parameters = trained_parameters(adapter)
+        checkpoint = self.scratch / f"{name}.safetensors"
+        first, rows = load_checkpoint(checkpoint, key=self.key, parameters=parameters, optimizer=optimizer)
+        advance(first)
+        per_step = params.accumulation * accelerator.num_processes
+        logged, tokens = (rows[-1][0], rows[-1][-1]) if rows else (0, 0)
+        tokens += sum(batches.tokens(micro) for micro in range(logged * per_step, first * per_step))
+        for step in self._fit(wrapped, optimizer, adapter, batches, steps, first):
             note = ""
             tokens += sum(batches.tokens((step.number - 1) * per_step + micro) for micro in range(per_step))
-            if step.number % params.log_every == 0 or step.number == params.steps:
+            if step.number % params.log_every == 0 or step.number == steps:
                 rates = [group["lr"] for group in optimizer.param_groups]
-                loss = accelerator.reduce(step.losses, "mean").item()
-                routing_lr = rates[1] if len(rates) > 1 else 0.0
-                rows.append([step.number, round(loss, 5), rates[0], routing_lr, tokens])
+                loss = accelerator.reduce(step.losses, "mean").mean().item()
+                rows.append([step.number, round(loss, 5), rates[0], rates[1] if len(rates) > 1 else 0.0, tokens])
                 note = f"loss {loss:.3f}"
-            if step.number % CHECKPOINT_EVERY == 0 and accelerator.is_main_process and step.number < params.steps:
-                save_checkpoint(checkpoint, step=step.number, key=key, parameters=parameters, optimizer=optimizer, log=rows)
-            bar.advance(note=note)
-    return rows
+            due = step.number % CHECKPOINT_EVERY == 0 if step.number < steps else self.cell.row.routing == "private"
+            if due and accelerator.is_main_process:
+                save_checkpoint(
+                    checkpoint, step=step.number, key=self.key, parameters=parameters, optimizer=optimizer, log=rows
+                )
+            advance(note=note)
+        return rows
 
+    def _fit(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        adapter: Adapter,
+        batches: Callable[[int], Batch],
+        steps: int,
+        first: int,
+    ) -> Iterator[Any]:
+        def fade(step: int) -> None:
+            if isinstance(adapter, Inventory):
+                adapter.interpolation = uniform_interpolation(step, steps=steps, last=self.params.uniform_steps)
 
-def _trained(inventory: Inventory) -> Mapping[str, nn.Parameter]:
-    return {name: parameter for name, parameter in inventory.named_parameters() if parameter.requires_grad}
+        return fit(
+            model,
+            optimizer,
+            batches=batches,
+            objective=self.objective,
+            clip=lambda: clip_runs(list(trained_parameters(adapter).values()), self.params.clip_norm),
+            accelerator=self.accelerator,
+            steps=steps,
+            warmup=self.params.warmup,
+            seed=self.cell.seed,
+            runs=adapter.runs,
+            accumulation=self.params.accumulation,
+            first=first,
+            before_step=fade,
+        )
 
+    def remove_checkpoints(self) -> None:
+        """Forget the checkpoints of a training whose output stands."""
+        name = f"pretrain-{self.cell.name}"
+        for path in (*self.scratch.glob(f"{name}.safetensors"), *self.scratch.glob(f"{name}-part*.safetensors")):
+            path.unlink()
 
-class _Batches:
-    """Micro-batches from all training tasks in proportion to their examples, every row a group with its task's routing."""
-
-    def __init__(self, examples: Examples, batch_size: int, seed: int, pad: int) -> None:
-        self._samples = examples.of(split="train").all_references()
-        self._order = Order(len(self._samples), seed)
-        self._batch_size, self._pad = batch_size, pad
-
-    def __call__(self, micro: int) -> Batch:
-        samples = self._of(micro)
-        return collate(samples, [[sample.task for sample in samples]], pad=self._pad)
-
-    def tokens(self, micro: int) -> int:
-        """Input and target tokens of a micro-batch, without padding."""
-        return sum(len(sample.input_ids) + len(sample.target_ids) for sample in self._of(micro))
-
-    def _of(self, micro: int) -> list[Sample]:
-        return [self._samples[row] for row in self._order.slice(micro * self._batch_size, self._batch_size)]
-
-
-def _validation_losses(
-    model: AdaptedModel, examples: Examples, count: int, objective: Objective, device: torch.device
-) -> list[tuple[str, float]]:
-    """The loss of every training task on its first validation examples."""
-    by_task: dict[int, list[Sample]] = {}
-    for sample in examples.of(split="validation").scored():
-        rows = by_task.setdefault(sample.task, [])
-        if len(rows) < count:
-            rows.append(sample)
-    tasks = sorted(by_task)
-    losses = []
-    for start in range(0, len(tasks) if count else 0, VALIDATED_TASKS):
-        part = tasks[start : start + VALIDATED_TASKS]
-        values = sample_losses(model, [by_task[task] for task in part], [part], objective=objective, device=device)
-        losses += [(examples.tasks[task], round(value, 5)) for task, value in zip(part, values, strict=True)]
-    return losses
+    def validation_losses(self, adapter: Adapter) -> list[tuple[str, float]]:
+        """The loss of every training task on its first validation examples."""
+        by_task: dict[int, list[Sample]] = {}
+        for sample in self.examples.of(split="validation").scored():
+            rows = by_task.setdefault(sample.task, [])
+            if len(rows) < self.params.validate_examples:
+                rows.append(sample)
+        tasks = sorted(by_task) if self.params.validate_examples else []
+        losses = []
+        for first in range(0, len(tasks), VALIDATED_TASKS):
+            part = tasks[first : first + VALIDATED_TASKS]
+            private = self.cell.row.routing == "private"
+            model = AdaptedModel(self.backbone, adapter.select(part) if private else adapter).to(self.accelerator.device)
+            values = sample_losses(
+                model,
+                [by_task[task] for task in part],
+                own_rows(len(part)) if private else [part],
+                objective=self.objective,
+                device=self.accelerator.device,
+            )
+            losses += [(self.examples.tasks[task], round(value, 5)) for task, value in zip(part, values, strict=True)]
+        return losses

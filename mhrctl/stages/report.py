@@ -7,29 +7,33 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Any
 
 from mhrctl.artifacts import write_csv, write_json
 from mhrctl.errors import ArtifactError, ParamsError, unknown
 from mhrctl.methods import BACKBONE, METHODS
 from mhrctl.metrics import CellMetrics, read_metrics
 from mhrctl.paper.formulas import FORMULAS, t5_shapes, total
-from mhrctl.paper.printed import printed_table
+from mhrctl.paper.printed import printed, printed_table
 from mhrctl.paper.table import Table, markdown
+from mhrctl.params import PLAIN
 
 MISSING = "-"
 NOT_RUN = "not run"
 T5_XL = {"d_model": 2048, "d_ff": 5120, "layers": 24}
 PAPER_SIZES = {"rank": 1, "skills": 8, "tasks": 313}
 PAPER_HEADS = 64
+TABLE5_BACKBONE = "T5-XL-LM"
+TABLE5_COLUMNS = 4
 PAPER_SETTING = ("superni", "google/t5-xl-lm-adapt")
 
 
 @dataclass(frozen=True)
 class MethodScores:
-    """The cells of one method and head count, folded over seeds.
+    """The cells of one method, head count, variant and number of extra steps, folded over seeds.
 
     Attributes:
-        label: such as `mhr h8`.
+        label: such as `mhr h8 light`.
         method: row of the methods table, or the bare backbone.
         cells: the scores of each seed.
     """
@@ -71,6 +75,8 @@ def report(metrics: Path, out: Path, *, tables: Sequence[int], expected_cells: S
             name,
             cell.method,
             cell.heads or "",
+            cell.variant,
+            cell.extra_steps,
             "" if cell.seed is None else cell.seed,
             phase,
             scores.rouge_l,
@@ -80,20 +86,32 @@ def report(metrics: Path, out: Path, *, tables: Sequence[int], expected_cells: S
         for phase, scores in (("zero_shot", cell.zero_shot), ("adapted", cell.adapted))
         if scores is not None
     ]
-    write_csv(out / "scores.csv", ("cell", "method", "heads", "seed", "phase", "rouge_l", "exact_match"), rows)
+    write_csv(
+        out / "scores.csv",
+        ("cell", "method", "heads", "variant", "extra_steps", "seed", "phase", "rouge_l", "exact_match"),
+        rows,
+    )
     write_csv(out / "curves.csv", ("cell", "step", "loss"), _curves(metrics / "pretrain"))
     write_json(out / "summary.json", {group.label: _summary(group) for group in fold_seeds(cells)})
 
 
 def fold_seeds(cells: dict[str, CellMetrics]) -> list[MethodScores]:
-    """Group cells by method and heads, in the order of the methods table."""
-    groups: dict[tuple[int, int, str], MethodScores] = {}
+    """Group the cells that are adapted by method, heads and variant, in the order of the methods table."""
+    return [groups[0] for groups in _by_extra_steps(cells) if 0 in groups]
+
+
+def _by_extra_steps(cells: dict[str, CellMetrics]) -> list[dict[int, MethodScores]]:
+    """For every method, head count and variant, {extra steps: its cells}."""
+    found: dict[tuple[int, int, str], dict[int, MethodScores]] = {}
     order = [BACKBONE, *METHODS]
     for cell in cells.values():
-        label = f"{cell.method} h{cell.heads}" if cell.method in METHODS and METHODS[cell.method].multi_head else cell.method
-        key = (order.index(cell.method), cell.heads or 0, cell.method)
-        groups.setdefault(key, MethodScores(label, cell.method, [])).cells.append(cell)
-    return [groups[key] for key in sorted(groups)]
+        heads = f" h{cell.heads}" if cell.method in METHODS and METHODS[cell.method].multi_head else ""
+        label = f"{cell.method}{heads}{'' if cell.variant == PLAIN else f' {cell.variant}'}"
+        groups = found.setdefault(
+            (order.index(cell.method), cell.heads or 0, "" if cell.variant == PLAIN else cell.variant), {}
+        )
+        groups.setdefault(cell.extra_steps, MethodScores(label, cell.method, [])).cells.append(cell)
+    return [found[key] for key in sorted(found)]
 
 
 def _table1(_metrics: Path, _expected: Sequence[str]) -> Table:
@@ -168,7 +186,70 @@ def _table2_row(group: MethodScores, paper: tuple[float, float] | None) -> list[
     ]
 
 
-TABLES: dict[int, Callable[[Path, Sequence[str]], Table]] = {1: _table1, 2: _table2}
+def _table5(metrics: Path, _expected: Sequence[str]) -> Table:
+    cells = read_metrics(metrics / "evaluate")
+    steps = sorted({cell.extra_steps for cell in cells.values()} | {0})
+    paper = {row["method"]: row["values"] for row in printed()["table5"]["rows"] if row["backbone"] == TABLE5_BACKBONE}
+    found = [groups for groups in _by_extra_steps(cells) if len(groups) > 1 or next(iter(groups.values())).method in paper]
+    rows = []
+    for groups in found:
+        group = next(iter(groups.values()))
+        ours = [_over_seeds(groups[step].values("zero_shot", "rouge_l")) if step in groups else MISSING for step in steps]
+        theirs = [f"{value:.1f}" for value in paper.get(group.method, [])]
+        rows.append([group.label, *ours, *theirs, *[MISSING] * (TABLE5_COLUMNS - len(theirs))])
+    shown = {next(iter(groups.values())).method for groups in found}
+    for method in (method for method in paper if method not in shown):
+        theirs = [f"{value:.1f}" for value in paper[method]]
+        rows.append([method, *[NOT_RUN] * len(steps), *theirs, *[MISSING] * (TABLE5_COLUMNS - len(theirs))])
+    return Table(
+        "Table 5: zero-shot, after extra multi-task steps of a single adapter",
+        ("method", *(f"{step:,}\nsteps" for step in steps), *(f"paper\n{number}" for number in range(TABLE5_COLUMNS))),
+        rows,
+        (
+            "Ours: zero-shot ROUGE-L; mean and standard deviation over seeds.",
+            f"Paper: T0, {TABLE5_BACKBONE}, accuracy (Table 5). Its steps are not known: the columns are numbered, 0 is none.",
+        ),
+    )
+
+
+def _table6(metrics: Path, _expected: Sequence[str]) -> Table:
+    blocks = {block["layout"]: block["rows"] for block in reversed(printed()["table6"]["blocks"]) if block["suite"] == "T0"}
+    rows = []
+    for group in fold_seeds(read_metrics(metrics / "evaluate")):
+        parameters = group.cells[0].parameters
+        layout = group.cells[0].variant if group.cells[0].variant in blocks else "full"
+        paper: dict[str, Any] = next((row for row in blocks[layout] if row["method"] == group.method), {})
+        rows.append(
+            [
+                group.label,
+                f"{parameters.multi_task:,}",
+                f"{parameters.adaptation:,}",
+                _over_seeds(group.values("adapted", "rouge_l") or group.values("zero_shot", "rouge_l")),
+                paper.get("multi_task_params", MISSING),
+                paper.get("adaptation_params", MISSING),
+                f"{paper['mean']:.1f}" if paper else MISSING,
+            ]
+        )
+    return Table(
+        "Table 6: parameters and scores",
+        (
+            "method",
+            "trained\non all",
+            "trained\non new",
+            "adapted\nROUGE-L",
+            "paper\non all",
+            "paper\non new",
+            "paper\nscore",
+        ),
+        rows,
+        (
+            "Ours: exact numbers of trained parameters, routing included; the backbone's score is zero-shot.",
+            "Paper: T0, accuracy (Table 6; of its blocks the first with our layout). It counts the mixed LoRA of poly and mhr.",
+        ),
+    )
+
+
+TABLES: dict[int, Callable[[Path, Sequence[str]], Table]] = {1: _table1, 2: _table2, 5: _table5, 6: _table6}
 
 
 def human(count: int) -> str:

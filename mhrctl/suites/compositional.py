@@ -23,6 +23,8 @@ BACKBONE_EXAMPLES = 2000
 """Examples of a single operation, for the backbone."""
 REPEATED = 0.3
 """How often a list repeats an item."""
+CHOICES = 4
+"""Answer choices of a test example, for losses over choices; answers are generated all the same."""
 PROBES = 60
 """Lists on which two operations count as different."""
 SUITE_SEED = 7
@@ -81,9 +83,23 @@ def _task(names: tuple[str, ...], role: Role, examples: int) -> Task:
         metric="rouge_l",
         definition=", then ".join(OPERATIONS[operation][0] for operation in names) or "copy the list",
         examples=[
-            Example(f"{name}-{index}", text, (" ".join(apply(names, text.split())),)) for index, text in enumerate(inputs)
+            Example(
+                f"{name}-{index}",
+                text,
+                (" ".join(apply(names, text.split())),),
+                choices=_choices(names, text.split(), index) if role == "test" else (),
+            )
+            for index, text in enumerate(inputs)
         ],
     )
+
+
+def _choices(names: tuple[str, ...], items: list[str], index: int) -> tuple[str, ...]:
+    """The answer among others that are nearly right: half of the task, its operations the other way round, other operations."""
+    others = [names[:1], names[1:], names[::-1], *((*names[:1], other) for other in OPERATIONS)]
+    answers = [apply(names, items), *(apply(other, items) for other in others)]
+    distinct = list(dict.fromkeys(" ".join(answer) for answer in answers if answer))[:CHOICES]
+    return tuple(random.Random(f"{SUITE_SEED}/{names}/{index}").sample(distinct, len(distinct)))
 
 
 def _list(rng: random.Random) -> list[str]:

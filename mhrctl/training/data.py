@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 IGNORED = -100
 """Label of padding, which no loss counts."""
+_NOTHING = np.array([], np.int64)
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,15 @@ class Sample:
         task: index of its task.
         input_ids: [length].
         target_ids: [target length], the end token included.
+        choices: the answer choices like `target_ids`, if the task has any.
+        gold: which of the choices is the target.
     """
 
     task: int
     input_ids: np.ndarray[Any, Any]
     target_ids: np.ndarray[Any, Any]
+    choices: tuple[np.ndarray[Any, Any], ...] = ()
+    gold: int = 0
 
 
 class Examples:
@@ -48,8 +53,8 @@ class Examples:
         index = {name: number for number, name in enumerate(self.tasks)}
         self._task = [index[name] for name in self.table["task"].to_pylist()]
         self._inputs = _Ragged(self.table["input_ids"])
-        self._targets = _Ragged(self.table["target_ids"].combine_chunks().values)
-        self._first_target = _offsets(self.table["target_ids"])
+        self._targets, self._choices = _Nested(self.table["target_ids"]), _Nested(self.table["choice_ids"])
+        self._gold = self.table["gold"].to_pylist()
 
     @classmethod
     def read(cls, path: Path, *, tasks: Sequence[str] | None = None) -> Examples:
@@ -79,8 +84,12 @@ class Examples:
 
     def all_references(self) -> list[Sample]:
         """A sample for each reference of each row, which is what training sees."""
-        counts = np.diff(self._first_target)
-        return [self._sample(row, reference) for row in range(len(self)) for reference in range(counts[row])]
+        return [self._sample(row, number) for row in range(len(self)) for number in range(len(self._targets[row]))]
+
+    @property
+    def have_choices(self) -> bool:
+        """Whether every row has answer choices."""
+        return all(self.column("choices"))
 
     def column(self, name: str) -> list[Any]:
         """A column as Python values."""
@@ -88,11 +97,9 @@ class Examples:
         return values
 
     def _sample(self, row: int, reference: int) -> Sample:
-        return Sample(
-            self._task[row],
-            self._inputs[row],
-            self._targets[self._first_target[row] - self._first_target[0] + reference],
-        )
+        target = self._targets[row][reference]
+        gold = self._gold[row][reference] if self._gold[row] else 0
+        return Sample(self._task[row], self._inputs[row], target, self._choices[row], gold)
 
 
 class _Ragged:
@@ -108,9 +115,16 @@ class _Ragged:
         return view
 
 
-def _offsets(column: pa.ChunkedArray) -> np.ndarray[Any, Any]:
-    offsets: np.ndarray[Any, Any] = column.combine_chunks().offsets.to_numpy(zero_copy_only=False)
-    return offsets
+class _Nested:
+    """Rows of a column of lists of lists, each a tuple of views."""
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+        self._lists = _Ragged(array.values)
+        self._offsets = array.offsets.to_numpy(zero_copy_only=False)
+
+    def __getitem__(self, row: int) -> tuple[np.ndarray[Any, Any], ...]:
+        return tuple(self._lists[number] for number in range(self._offsets[row], self._offsets[row + 1]))
 
 
 class Order:
@@ -146,34 +160,111 @@ class Batch:
         task_ids: [runs, groups], the routing row of each group.
         input_ids: [rows, length].
         attention_mask: [rows, length].
-        labels: [rows, target length], padded with -100.
+        labels: [rows * choices, target length], padded with -100: the target of each row, or all its answer choices.
+        choices: [rows], how many of its label rows are choices; 1 is the target alone.
+        gold: [rows], which of them is the target.
     """
 
     task_ids: Tensor
     input_ids: Tensor
     attention_mask: Tensor
     labels: Tensor
+    choices: Tensor
+    gold: Tensor
 
     def to(self, device: torch.device) -> Batch:
         """The batch on a device."""
         return Batch(*(tensor.to(device, non_blocking=True) for tensor in vars(self).values()))
 
 
-def collate(samples: Iterable[Sample], task_ids: Sequence[Sequence[int]], *, pad: int) -> Batch:
-    """Pad samples to the longest.
+def collate(samples: Iterable[Sample], task_ids: Sequence[Sequence[int]], *, pad: int, with_choices: bool = False) -> Batch:
+    """Pad samples to the longest, and to the most answer choices.
 
     Args:
         samples: in the order of the groups.
         task_ids: [runs, groups].
         pad: the padding token.
+        with_choices: whether labels are all answer choices of the samples that have any.
     """
     rows = list(samples)
     input_ids = pad_sequence([_tensor(row.input_ids) for row in rows], batch_first=True, padding_value=pad)
     lengths = torch.tensor([len(row.input_ids) for row in rows])
     mask = (torch.arange(input_ids.shape[1]) < lengths[:, None]).long()
-    labels = pad_sequence([_tensor(row.target_ids) for row in rows], batch_first=True, padding_value=IGNORED)
-    return Batch(torch.tensor(task_ids), input_ids, mask, labels)
+    answers = [row.choices if with_choices and row.choices else (row.target_ids,) for row in rows]
+    most = max(map(len, answers))
+    padded = [_tensor(ids) for row in answers for ids in (*row, *[_NOTHING] * (most - len(row)))]
+    labels = pad_sequence(padded, batch_first=True, padding_value=IGNORED)
+    gold = [row.gold if len(own) > 1 else 0 for row, own in zip(rows, answers, strict=True)]
+    return Batch(
+        torch.tensor(task_ids), input_ids, mask, labels, torch.tensor([len(row) for row in answers]), torch.tensor(gold)
+    )
 
 
 def _tensor(ids: np.ndarray[Any, Any]) -> Tensor:
     return torch.from_numpy(ids.astype(np.int64))
+
+
+class MixedBatches:
+    """Micro-batches from all samples alike, every row a group with the routing of its task."""
+
+    def __init__(
+        self, samples: Sequence[Sample], order: Order, batch_size: int, *, pad: int, with_choices: bool = False
+    ) -> None:
+        self._samples, self._order, self._batch_size = samples, order, batch_size
+        self._pad, self._with_choices = pad, with_choices
+
+    def __call__(self, micro: int) -> Batch:
+        """The micro-batch of a number."""
+        samples = self._of(micro)
+        ids = [[sample.task for sample in samples]]
+        return collate(samples, ids, pad=self._pad, with_choices=self._with_choices)
+
+    def tokens(self, micro: int) -> int:
+        """Input and target tokens of a micro-batch, without padding."""
+        return _tokens(self._of(micro))
+
+    def _of(self, micro: int) -> list[Sample]:
+        return [self._samples[row] for row in self._order.slice(micro * self._batch_size, self._batch_size)]
+
+
+class RunBatches:
+    """Micro-batches with equally many samples of each of several runs, each run a group."""
+
+    def __init__(
+        self,
+        samples: Sequence[Sequence[Sample]],
+        orders: Sequence[Order],
+        batch_size: int,
+        *,
+        pad: int,
+        with_choices: bool = False,
+    ) -> None:
+        """Make the batches.
+
+        Args:
+            samples: of each run.
+            orders: of each run, over its samples.
+            batch_size: samples of each run in a micro-batch.
+            pad: the padding token.
+            with_choices: whether labels are all answer choices.
+        """
+        self._samples, self._orders, self._batch_size = samples, orders, batch_size
+        self._pad, self._with_choices = pad, with_choices
+
+    def __call__(self, micro: int) -> Batch:
+        """The micro-batch of a number."""
+        return collate(self._of(micro), [[0]] * len(self._samples), pad=self._pad, with_choices=self._with_choices)
+
+    def tokens(self, micro: int) -> int:
+        """Input and target tokens of a micro-batch, without padding."""
+        return _tokens(self._of(micro))
+
+    def _of(self, micro: int) -> list[Sample]:
+        size = self._batch_size
+        return [
+            run[row] for run, order in zip(self._samples, self._orders, strict=True) for row in order.slice(micro * size, size)
+        ]
+
+
+def _tokens(samples: Iterable[Sample]) -> int:
+    return sum(len(sample.input_ids) + len(sample.target_ids) for sample in samples)

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_linear_schedule_with_warmup
 
 from mhrctl.training.data import IGNORED, Batch
-from mhrctl.training.losses import run_losses
+from mhrctl.training.losses import choice_scores, multiple_choice_losses, run_losses, token_losses, unlikelihood_losses
 
 
 @dataclass(frozen=True)
@@ -32,22 +32,58 @@ class Step:
 
 @dataclass(frozen=True)
 class Objective:
-    """How a batch becomes losses; the arguments are those of `run_losses`."""
+    """How a batch becomes losses.
+
+    Attributes:
+        kind: see `run_losses`.
+        label_smoothing: of the cross-entropy of the targets.
+        start_token: the first of the decoder's inputs.
+        pad: the padding token.
+        mc_weight: of T-Few's multiple-choice loss over answer choices.
+        unlikelihood_weight: of T-Few's unlikelihood loss of wrong choices.
+        length_norm: of the choices' scores.
+    """
 
     kind: str
     label_smoothing: float
     start_token: int
     pad: int = 0
+    mc_weight: float = 0.0
+    unlikelihood_weight: float = 0.0
+    length_norm: float = 1.0
+
+    @property
+    def reads_choices(self) -> bool:
+        """Whether batches must hold the answer choices."""
+        return self.mc_weight > 0 or self.unlikelihood_weight > 0
 
     def __call__(self, model: nn.Module, batch: Batch, *, runs: int) -> Tensor:
         """Losses of a batch, [runs]."""
-        logits = model(
+        logits = self.logits(model, batch)
+        rows = len(batch.input_ids)
+        if len(batch.labels) == rows:
+            return run_losses(logits, batch.labels, runs=runs, kind=self.kind, label_smoothing=self.label_smoothing)
+        labels = batch.labels.view(rows, -1, batch.labels.shape[-1])
+        gold = torch.arange(rows, device=labels.device) * labels.shape[1] + batch.gold
+        losses = run_losses(logits[gold], batch.labels[gold], runs=runs, kind=self.kind, label_smoothing=self.label_smoothing)
+        by_token = token_losses(logits, batch.labels).view_as(labels)
+        if self.mc_weight:
+            scores = choice_scores(by_token, labels, batch.choices, length_norm=self.length_norm)
+            losses = losses + self.mc_weight * multiple_choice_losses(scores, batch.gold, runs=runs)
+        if self.unlikelihood_weight:
+            unlikelihood = unlikelihood_losses(by_token, labels, batch.choices, batch.gold, runs=runs)
+            losses = losses + self.unlikelihood_weight * unlikelihood
+        return losses
+
+    def logits(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Teacher-forced logits of a batch's labels, [label rows, target length, vocabulary]."""
+        logits: Tensor = model(
             batch.task_ids,
             input_ids=batch.input_ids,
             attention_mask=batch.attention_mask,
             decoder_input_ids=shift_right(batch.labels, start=self.start_token, pad=self.pad),
         )
-        return run_losses(logits, batch.labels, runs=runs, kind=self.kind, label_smoothing=self.label_smoothing)
+        return logits
 
 
 def fit(
@@ -64,6 +100,7 @@ def fit(
     runs: int = 1,
     accumulation: int = 1,
     first: int = 0,
+    before_step: Callable[[int], None] = lambda _step: None,
 ) -> Iterator[Step]:
     """Train, yielding after every optimizer step.
 
@@ -83,12 +120,14 @@ def fit(
         runs: independent runs in a batch; their losses are summed, since they share no parameter.
         accumulation: micro-batches a step and process.
         first: steps taken before.
+        before_step: is told the steps taken so far, before each.
     """
     scheduler = _schedule(optimizer, steps=steps, warmup=warmup, first=first)
     shards, shard = accelerator.num_processes, accelerator.process_index
     model.train()
     for step in range(first, steps):
         torch.manual_seed((seed * 1_000_003 + step) * shards + shard)
+        before_step(step)
         for micro in range(accumulation):
             batch = batches((step * accumulation + micro) * shards + shard).to(accelerator.device)
             with accelerator.no_sync(model) if micro < accumulation - 1 else nullcontext():

@@ -50,16 +50,14 @@ class StackedAdafactor(Optimizer):
     def _update(self, parameter: Tensor, lr: float, weight_decay: float) -> None:
         grad, state = parameter.grad, self.state[parameter]
         assert grad is not None  # noqa: S101 - for the type checker; the caller looked
-        if not state:
-            state["step"] = 0
-            state["row"], state["column"] = torch.zeros_like(grad[..., 0]), torch.zeros_like(grad[..., 0, :])
-        state["step"] += 1
+        state["step"] = state.get("step", 0) + 1
         decay = 1 - state["step"] ** self.decay_rate
         squared = grad.square() + self.eps[0]
-        state["row"].mul_(decay).add_(squared.mean(-1), alpha=1 - decay)
-        state["column"].mul_(decay).add_(squared.mean(-2), alpha=1 - decay)
-        row = (state["row"] / state["row"].mean(-1, keepdim=True)).rsqrt().unsqueeze(-1)
-        update = row * state["column"].rsqrt().unsqueeze(-2) * grad
+        if grad.dim() >= STACKED + 2:
+            row, column = _average(state, "row", squared.mean(-1), decay), _average(state, "column", squared.mean(-2), decay)
+            update = (row / row.mean(-1, keepdim=True)).rsqrt().unsqueeze(-1) * column.rsqrt().unsqueeze(-2) * grad
+        else:  # a vector has no rows and columns
+            update = _average(state, "square", squared, decay).rsqrt() * grad
         update /= (_rms(update) / self.clip_threshold).clamp(min=1.0)
         scale = _rms(parameter).clamp(min=self.eps[1]) if self.scale_parameter else 1.0
         if weight_decay:
@@ -95,6 +93,12 @@ def clip_runs(parameters: Sequence[nn.Parameter], max_norm: float) -> None:
     scale = (max_norm / (norms + 1e-6)).clamp(max=1.0)
     for grad in grads:
         grad.mul_(scale.view(-1, *[1] * (grad.dim() - 1)))
+
+
+def _average(state: dict[str, Any], name: str, new: Tensor, decay: float) -> Tensor:
+    """Move a running average of the state towards a new value."""
+    average: Tensor = state.setdefault(name, torch.zeros_like(new))
+    return average.mul_(decay).add_(new, alpha=1 - decay)
 
 
 def _rms(tensor: Tensor) -> Tensor:

@@ -24,13 +24,13 @@ def complaint(capfd: Capture) -> str:
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (["pretrain", "-m", "mrh"], "unknown method 'mrh'; did you mean 'mhr'? (known: lora, poly, poly_z,"),
+        (["pretrain", "-m", "mrh"], "unknown method 'mrh'; did you mean 'mhr'? (known: lora, lora_big, ia3,"),
         (["pretrain"], "name the cell with --method"),
         (["pretrain", "-m", "lora", "--heads", 2], "--heads 2: lora has one head"),
         (["adapt", "--cell", "mhr-h2-s9"], "no such cell; add it to `grid` in params.yaml and run `mhrctl grid sync`"),
         (["adapt", "--cell", "lora-s0", "--seed", 1], "--cell stands for all settings of a cell"),
         (["pretrain", "-m", "lora", "--device", "tpu"], "--device tpu: choose `auto` or `cpu`"),
-        (["report", "--table", 9], "unknown table '9' (known: 1, 2)"),
+        (["report", "--table", 9], "unknown table '9' (known: 1, 2, 5, 6)"),
         (["prepare", "--set", "prepare.path=nowhere"], "nowhere: no such file or folder; set prepare.path"),
         (["prepare", "--set", "prepare.source=superni"], "no folder `tasks`; prepare.path must be a clone"),
     ],

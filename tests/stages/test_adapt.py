@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mhrctl.adapters.files import load_inventory
-from mhrctl.params import AdaptParams
-from mhrctl.stages.adapt import draw_shots
+from mhrctl.adapters.files import load_adapter
+from mhrctl.shots import draw_shots
 from tests.conftest import CELLS, Run
 
 
@@ -37,8 +36,8 @@ def test_what_each_method_trains(walked: Path, method: str) -> None:
 
 
 def test_routing_only_leaves_the_skills_as_they_were(walked: Path) -> None:
-    before = load_inventory(walked / "data/pretrain/mhr-h4-s0/adapters.safetensors")
-    after = load_inventory(walked / "data/adapt/mhr_z-h4-s0/adapters.safetensors")
+    before = load_adapter(walked / "data/pretrain/mhr-h4-s0/adapters.safetensors")
+    after = load_adapter(walked / "data/adapt/mhr_z-h4-s0/adapters.safetensors")
     for old, new in zip(before.skill_parameters(), after.skill_parameters(), strict=True):
         assert torch.equal(old, new)
     assert after.routing is not None
@@ -50,9 +49,9 @@ def test_tasks_side_by_side_equal_tasks_one_by_one(copy: Path, run: Run, method:
     path = copy / f"data/adapt/{cell_name(method)}/adapters.safetensors"
     options = ("adapt", "-m", method, "-C", copy, "--set", "adapt.select=loss")
     assert run(*options, "--together", 2) == 0
-    together = load_inventory(path).state_dict()
+    together = load_adapter(path).state_dict()
     assert run(*options, "--together", 1) == 0
-    alone = load_inventory(path).state_dict()
+    alone = load_adapter(path).state_dict()
     for name, tensor in together.items():
         torch.testing.assert_close(tensor, alone[name], rtol=1e-4, atol=1e-5)
 
@@ -64,16 +63,15 @@ def test_the_best_validation_score_is_kept(copy: Path, run: Run) -> None:
         for row in csv.DictReader(stream):
             scores[row["task"]][int(row["step"])] = float(row["score"])
     assert [sorted(steps) for steps in scores.values()] == [[0, 2, 4]] * 2
-    kept = load_inventory(copy / "data/adapt/lora-s0/adapters.safetensors")
-    start = load_inventory(copy / "data/pretrain/lora-s0/adapters.safetensors")
+    kept = load_adapter(copy / "data/adapt/lora-s0/adapters.safetensors")
+    start = load_adapter(copy / "data/pretrain/lora-s0/adapters.safetensors")
     for run_number, steps in enumerate(scores.values()):
         unchanged = torch.equal(kept.lora_A[0][run_number], start.lora_A[0][0])
         assert unchanged == (max(steps.items(), key=itemgetter(1))[0] == 0)
 
 
 def test_shots_change_with_the_seed_and_never_touch_the_test_split(walked: Path) -> None:
-    params = AdaptParams(shots=3, validation=3, steps=1, batch_size=1, evaluate_every=1)
-    draws = {seed: draw_shots(walked / "data/prepare", params, seed=seed)[0] for seed in (0, 1)}
+    draws = {seed: draw_shots(walked / "data/prepare", shots=3, validation=3, seed=seed)[0] for seed in (0, 1)}
     keys = {seed: {tuple(s.input_ids) for s in draw.train} for seed, draw in draws.items()}
     assert keys[0] != keys[1]
     for draw in draws.values():

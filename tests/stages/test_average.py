@@ -6,12 +6,15 @@ from pathlib import Path
 
 import torch
 
-from mhrctl.adapters.files import load_inventory
+from mhrctl.adapters.files import load_adapter
+from mhrctl.adapters.inventory import Inventory
 
 
 def test_the_average_is_the_mean_over_skills_of_every_layer(walked: Path) -> None:
-    inventory = load_inventory(walked / "data/pretrain/mhr-h4-s0/adapters.safetensors")
-    average = load_inventory(walked / "data/average/mhr-h4-s0/adapters.safetensors")
+    inventory = load_adapter(walked / "data/pretrain/mhr-h4-s0/adapters.safetensors")
+    average = load_adapter(walked / "data/average/mhr-h4-s0/adapters.safetensors")
+    assert isinstance(inventory, Inventory)
+    assert isinstance(average, Inventory)
     assert (average.heads, average.skills, average.routing) == (1, 1, None)
     for bank, mean in zip(inventory.lora_A, average.lora_A, strict=True):
         expected = torch.cat([bank[0, :, head].mean(1) for head in range(4)], dim=1)  # blocks of rows, one under the other

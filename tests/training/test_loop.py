@@ -13,7 +13,6 @@ from transformers import T5ForConditionalGeneration
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.layer import inject
 from mhrctl.adapters.model import AdaptedModel
-from mhrctl.params import TARGETS
 from mhrctl.training.checkpoint import load_checkpoint, save_checkpoint
 from mhrctl.training.data import IGNORED, Batch
 from mhrctl.training.loop import Objective, fit, shift_right
@@ -26,12 +25,13 @@ def batch(micro: int) -> Batch:
     generator = torch.Generator().manual_seed(micro)
     ids = torch.randint(3, 40, (4, 6), generator=generator)
     labels = torch.randint(3, 40, (4, 3), generator=generator)
-    return Batch(torch.tensor([[0, 1, 2, 1]]), ids, torch.ones_like(ids), labels)
+    ones, zeros = torch.ones(4, dtype=torch.long), torch.zeros(4, dtype=torch.long)
+    return Batch(torch.tensor([[0, 1, 2, 1]]), ids, torch.ones_like(ids), labels, ones, zeros)
 
 
 def new_model(backbone: T5ForConditionalGeneration) -> AdaptedModel:
     torch.manual_seed(1)
-    shapes = inject(backbone, TARGETS)
+    shapes = inject(backbone, "full")
     if not shapes:  # injected before
         raise AssertionError
     return AdaptedModel(backbone, Inventory(shapes, heads=4, skills=2, tasks=3, temperature=1.0))
@@ -46,8 +46,8 @@ def train(
     until: int = STEPS,
 ) -> list[float]:
     """Train from step `first`, and be killed after step `until`; returns the losses."""
-    inventory = model.inventory
-    assert inventory is not None
+    inventory = model.adapter
+    assert isinstance(inventory, Inventory)
     steps = fit(
         model,
         optimizer or adamw(inventory),
@@ -88,14 +88,14 @@ def test_the_loss_is_transformers_own(tiny_t5: T5ForConditionalGeneration, accel
 
 def test_one_seed_gives_the_same_bits(tiny_t5: T5ForConditionalGeneration, accelerator: Accelerator) -> None:
     first = AdaptedModel(tiny_t5, None)
-    shapes = inject(first.backbone, TARGETS)
+    shapes = inject(first.backbone, "full")
 
     def once() -> tuple[list[float], dict[str, Tensor]]:
         torch.manual_seed(1)
         model = AdaptedModel(tiny_t5, Inventory(shapes, heads=4, skills=2, tasks=3, temperature=1.0))
         losses = train(model, accelerator)
-        assert model.inventory is not None
-        return losses, model.inventory.state_dict()
+        assert model.adapter is not None
+        return losses, model.adapter.state_dict()
 
     (losses, weights), (again, same_weights) = once(), once()
     assert losses == again
@@ -104,13 +104,14 @@ def test_one_seed_gives_the_same_bits(tiny_t5: T5ForConditionalGeneration, accel
 
 
 def test_accumulated_micro_batches_equal_one_large_batch(tiny_t5: T5ForConditionalGeneration, accelerator: Accelerator) -> None:
-    shapes = inject(tiny_t5, TARGETS)
+    shapes = inject(tiny_t5, "full")
 
     def joined(micro: int) -> Batch:
         first, second = batch(2 * micro), batch(2 * micro + 1)
         labels, mask = torch.cat([first.labels, second.labels]), torch.cat([first.attention_mask, second.attention_mask])
         ids = torch.cat([first.input_ids, second.input_ids])
-        return Batch(torch.cat([first.task_ids, second.task_ids], 1), ids, mask, labels)
+        ones, zeros = torch.ones(len(ids), dtype=torch.long), torch.zeros(len(ids), dtype=torch.long)
+        return Batch(torch.cat([first.task_ids, second.task_ids], 1), ids, mask, labels, ones, zeros)
 
     results = []
     for accumulation, batches in ((2, batch), (1, joined)):
@@ -138,7 +139,7 @@ def test_accumulated_micro_batches_equal_one_large_batch(tiny_t5: T5ForCondition
 def test_a_killed_run_resumes_to_the_same_result(
     tiny_t5: T5ForConditionalGeneration, accelerator: Accelerator, tmp_path: Path
 ) -> None:
-    shapes = inject(tiny_t5, TARGETS)
+    shapes = inject(tiny_t5, "full")
     path = tmp_path / "checkpoint.safetensors"
 
     def fresh() -> tuple[AdaptedModel, dict[str, torch.nn.Parameter], torch.optim.Optimizer]:

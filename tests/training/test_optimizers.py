@@ -12,9 +12,12 @@ from mhrctl.training.optimizers import StackedAdafactor, clip_runs, make_optimiz
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 @pytest.mark.parametrize("scale_parameter", [True, False])
-def test_stacked_adafactor_equals_transformers_on_every_run_and_layer(scale_parameter: bool, weight_decay: float) -> None:
+@pytest.mark.parametrize("size", [(4, 5, 6), (5, 6), (7,)], ids=str)
+def test_stacked_adafactor_equals_transformers_on_every_run_and_layer(
+    scale_parameter: bool, weight_decay: float, size: tuple[int, ...]
+) -> None:
     torch.manual_seed(0)
-    stacked = nn.Parameter(torch.randn(2, 3, 4, 5, 6))
+    stacked = nn.Parameter(torch.randn(2, 3, *size))
     singles = [[nn.Parameter(layer.detach().clone()) for layer in run] for run in stacked]
     ours = StackedAdafactor([{"params": [stacked], "lr": 0.05}], scale_parameter=scale_parameter, weight_decay=weight_decay)
     theirs = Adafactor(

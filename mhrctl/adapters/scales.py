@@ -1,0 +1,77 @@
+"""(IA)3: a learned vector that multiplies the output of each adapted layer (section 3.5 of the reference recipe)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from mhrctl.adapters.adapter import Adapter, Shapes
+
+
+class Scales(Adapter):
+    """y = l * (W x), l = 1 at first: peft's IA3 with no `feedforward_modules`, T-Few's on k, v and wi_1.
+
+    Attributes:
+        vectors: for each width of layer, l of all layers of that width, [runs, layers, d_out].
+    """
+
+    kind = "ia3"
+
+    def __init__(self, shapes: Shapes, *, runs: int = 1) -> None:
+        super().__init__()
+        self.shapes = {name: (d_in, d_out) for name, (d_in, d_out) in shapes.items()}
+        self.groups: dict[int, list[str]] = {}
+        for name, (_, d_out) in self.shapes.items():
+            self.groups.setdefault(d_out, []).append(name)
+        self.vectors = nn.ParameterList(torch.ones(runs, len(names), d_out) for d_out, names in self.groups.items())
+
+    @property
+    def runs(self) -> int:
+        """Independent runs."""
+        return len(self.vectors[0])
+
+    def forward(self, task_ids: Tensor | None = None) -> dict[str, Tensor]:  # noqa: ARG002 - nothing is routed
+        """`<layer>.scale`, [runs, d_out]."""
+        return {
+            f"{name}.scale": vector
+            for names, bank in zip(self.groups.values(), self.vectors, strict=True)
+            for name, vector in zip(names, bank.unbind(1), strict=True)
+        }
+
+    def average(self) -> Scales:
+        """Itself: there are no skills to average."""
+        return self
+
+    @torch.no_grad()
+    def for_new_tasks(self, seeds: Sequence[int], *, train_skills: bool) -> Scales:
+        """One copy a new task."""
+        new = Scales(self.shapes, runs=len(seeds))
+        for target, bank in zip(new.vectors, self.vectors, strict=True):
+            target.copy_(bank.expand_as(target))
+            target.requires_grad_(train_skills)
+        return new
+
+    @torch.no_grad()
+    def select(self, runs: Sequence[int]) -> Self:
+        """The vectors of some runs."""
+        chosen = type(self)(self.shapes, runs=len(runs))
+        for target, bank in zip(chosen.vectors, self.vectors, strict=True):
+            target.copy_(bank[list(runs)])
+        return chosen
+
+    def settings(self) -> dict[str, Any]:
+        """Shapes and runs."""
+        return {"shapes": self.shapes, "runs": self.runs}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """`<layer>.scale`, [runs, d_out]."""
+        return self.forward()
+
+    @torch.no_grad()
+    def fill(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take the values of a file's tensors."""
+        for names, bank in zip(self.groups.values(), self.vectors, strict=True):
+            bank.copy_(torch.stack([tensors[f"{name}.scale"] for name in names], 1))

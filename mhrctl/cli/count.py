@@ -1,0 +1,46 @@
+"""`mhrctl count`: how many parameters each method trains on a backbone, without its weights."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mhrctl.cli import display
+from mhrctl.cli.report import Format
+from mhrctl.errors import ParamsError
+
+
+def count(
+    backbone: Annotated[
+        str, typer.Option("--backbone", help="t5-small, -base, -large, -xl or -xxl (v1.1), a hub id, or a folder.")
+    ] = "t5-xl",
+    layout: Annotated[list[str], typer.Option("--layout", help="`full`, `light`, or a regular expression; repeatable.")] = [
+        "full",
+        "light",
+    ],
+    heads: Annotated[list[int], typer.Option("--heads", min=1, help="Of mhr and its variants; repeatable.")] = [8, 64],
+    skills: Annotated[int, typer.Option(min=2, help="Skills of the inventory.")] = 8,
+    rank: Annotated[int, typer.Option(min=1, help="Of a LoRA.")] = 1,
+    tasks: Annotated[int, typer.Option(min=1, help="Training tasks.")] = 313,
+    datasets: Annotated[int, typer.Option(min=1, help="Adapters that adapter_soup trains.")] = 38,
+    form: Annotated[Format, typer.Option("--format", help="Of the table.")] = Format.TERMINAL,
+) -> None:
+    """Print how many parameters each method trains, exactly, beside the paper's Table 6."""
+    from mhrctl.adapters.layer import linear_shapes
+    from mhrctl.backbones import shape_model
+    from mhrctl.paper.counts import Sizes, count_methods, counts_table
+    from mhrctl.paper.table import RENDERERS, rich_table
+
+    model = shape_model(backbone)
+    sizes = Sizes(skills=skills, rank=rank, tasks=tasks, datasets=datasets, heads=heads)
+    try:
+        counted = {name: count_methods(linear_shapes(model), model.num_parameters(), name, sizes) for name in layout}
+    except ValueError as error:
+        raise ParamsError(f"--heads: {error}") from None
+    for name, counts in counted.items():
+        table = counts_table(backbone, name, counts, sizes)
+        if form is Format.TERMINAL:
+            display.out.print(rich_table(table))
+        else:
+            typer.echo(RENDERERS[form](table), nl=False)

@@ -1,0 +1,84 @@
+"""`mhrctl index`: the index of training tasks by their inputs, and questions to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.table import Table
+
+from mhrctl.artifacts import logging_run, read_card
+from mhrctl.cli import display
+from mhrctl.cli.options import DeviceOption, ProjectOption, RecipeOption, SeedOption, SetOption, open_accelerator, open_project
+from mhrctl.errors import DataError, unknown
+
+app = typer.Typer(help="Embed each training task's inputs, for AdapterSoup.", invoke_without_command=True)
+HERE = Path()
+
+
+@app.callback()
+def index(
+    context: typer.Context,
+    project: ProjectOption = HERE,
+    set_: SetOption = [],
+    recipe: RecipeOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Embed each training task's inputs, for AdapterSoup; `mhrctl index query` asks which tasks are similar."""
+    if context.invoked_subcommand:
+        return
+    where, settings = open_project(project, set_, recipe)
+    accelerator = open_accelerator(device)
+    from mhrctl.stages.index import index as stage
+
+    out = where.output("index")
+    params = settings.params.index
+    with logging_run(where.run_log("index"), device=str(accelerator.device)):
+        card = stage(
+            encoder=params.encoder,
+            revision=params.revision,
+            examples=params.examples,
+            prepared=where.output("prepare"),
+            root=where.root,
+            out=out,
+            device=str(accelerator.device),
+            track=display.track,
+        )
+    display.done(f"wrote {out}: {len(card.facts['tasks'])} tasks by {card.facts['encoder']}")
+
+
+@app.command()
+def query(
+    task: Annotated[str, typer.Option("--task", help="A training or a test task.")],
+    top: Annotated[int, typer.Option("--top", min=1, help="How many to show.")] = 5,
+    seed: SeedOption = None,
+    project: ProjectOption = HERE,
+    set_: SetOption = [],
+    device: DeviceOption = "auto",
+) -> None:
+    """Show the training tasks whose inputs are most similar to those of a task: of a test task, to its shots of a seed."""
+    where, settings = open_project(project, set_)
+    accelerator = open_accelerator(device)
+    from mhrctl.shots import draw_shots
+    from mhrctl.stages.index import load_index
+
+    known = load_index(where.output("index"), root=where.root, device=str(accelerator.device))
+    read_card(where.output("prepare"), stage="prepare", command="mhrctl prepare")
+    if task in known.tasks:
+        nearest = known.nearest_to(task)
+    else:
+        adapt = settings.params.adapt
+        chosen = settings.params.grid.seeds[0] if seed is None else seed
+        shots = draw_shots(where.output("prepare"), shots=adapt.shots, validation=adapt.validation, seed=chosen)
+        prompts = {each.name: each.prompts for each in shots}
+        if task not in prompts:
+            raise DataError(f"--task: {unknown('task', task, [*known.tasks, *prompts])}")
+        nearest = known.nearest(prompts[task])
+    shown = Table(title=f"most similar to {task}", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    shown.add_column("training task", no_wrap=True)
+    shown.add_column("cosine", justify="right")
+    for name, cosine in nearest[:top]:
+        shown.add_row(name, f"{cosine:.3f}")
+    display.out.print(shown)

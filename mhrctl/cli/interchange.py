@@ -1,0 +1,98 @@
+"""`mhrctl export` and `mhrctl import`: adapters to and from other libraries."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mhrctl.cli import display
+from mhrctl.cli.options import (
+    ExtraStepsOption,
+    HeadsOption,
+    MethodOption,
+    ProjectOption,
+    SeedOption,
+    VariantOption,
+    named_cell,
+    open_project,
+    quieten,
+)
+from mhrctl.errors import ParamsError
+from mhrctl.params import PLAIN
+
+
+class Target(StrEnum):
+    """Libraries that adapters can be exported to."""
+
+    PEFT = "peft"
+
+
+class ExportStage(StrEnum):
+    """Stages whose adapters can be exported."""
+
+    PRETRAIN = "pretrain"
+    AVERAGE = "average"
+    ADAPT = "adapt"
+
+
+def export(
+    method: MethodOption = None,
+    heads: HeadsOption = None,
+    variant: VariantOption = None,
+    seed: SeedOption = None,
+    extra_steps: ExtraStepsOption = None,
+    stage: Annotated[ExportStage, typer.Option("--stage", help="Whose adapters.")] = ExportStage.ADAPT,
+    task: Annotated[list[str], typer.Option("--task", help="Of this task only; repeatable. [default: all]")] = [],
+    to: Annotated[Target, typer.Option("--to", help="The library to export to.")] = Target.PEFT,
+    merge: Annotated[bool, typer.Option("--merge", help="Fold the adapter into the weights: whole models.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder to write. [default: data/export/STAGE/CELL]")] = None,
+    project: ProjectOption = Path(),
+) -> None:
+    """Write adapters as PEFT folders, or merged into the backbone's weights."""
+    where, settings = open_project(project, [])
+    cell = named_cell(settings, method, heads, variant, seed, extra_steps)
+    if stage is ExportStage.ADAPT and extra_steps:
+        raise ParamsError("--extra-steps: such a cell is not adapted; export --stage pretrain")
+    own = cell if stage is ExportStage.ADAPT or extra_steps else cell.pretrain_cell
+    from mhrctl.interchange.exporting import export as write
+
+    quieten()
+    start, origin = own.start
+    folders = write(
+        own,
+        stage=stage.value,
+        tasks=task,
+        merge=merge,
+        source=where.output(stage.value, own.name),
+        start=where.output(start, origin.name) if stage is ExportStage.ADAPT else None,
+        backbone=where.output("backbone"),
+        prepared=where.output("prepare"),
+        out=out or where.output("export", stage.value) / own.name,
+    )
+    for folder in folders:
+        display.done(f"wrote {folder}: {'a merged model' if merge else f'for {to.value}'}")
+
+
+def import_(
+    path: Annotated[Path, typer.Argument(help="A PEFT folder, a checkpoint of the paper's authors, or T-Few's (IA)3 file.")],
+    method: MethodOption = None,
+    variant: VariantOption = None,
+    seed: SeedOption = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace a pre-training that is there already.")] = False,
+    project: ProjectOption = Path(),
+) -> None:
+    """Take an adapter of another library as the pre-training of a cell."""
+    where, settings = open_project(project, [])
+    from mhrctl.interchange.importing import import_adapter
+
+    quieten()
+    chosen = settings.params.grid.seeds[0] if seed is None else seed
+    cell, card = import_adapter(path, method=method, variant=variant or PLAIN, seed=chosen, project=where, replace=replace)
+    counts = card.facts["parameters"]
+    display.done(
+        f"wrote {where.output('pretrain', cell.name)}: {counts['multi_task']:,} adapter and {counts['routing']:,} routing"
+        f" parameters; go on with `mhrctl adapt {cell.options}`"
+    )
