@@ -34,6 +34,7 @@ PREDICTIONS = "predictions.parquet"
 SCORES = "scores.csv"
 VALIDATION = "validation.csv"
 LOG = "log.jsonl"
+INDEX = "index.safetensors"
 SOUP = "soup.safetensors"
 SOUP_TASKS = "soup.csv"
 

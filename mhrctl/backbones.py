@@ -61,12 +61,24 @@ def load_backbone(folder: Path) -> tuple[PreTrainedModel, str]:
         ArtifactError: if there is no backbone, or its weights have changed since.
     """
     card = artifacts.read_card(folder, stage="backbone", command="mhrctl backbone")
-    name = card.facts["name"] if card.facts["source"] != "scratch" else str(folder)
+    name = location(folder, card)
     model = load_pretrained(name, revision=card.facts["revision"], dtype=torch.float32)
     recorded: str = card.facts["fingerprint"]
     if fingerprint(model) != recorded:
         raise ArtifactError(f"{folder}: the weights of {name} are not those that the card names; run `mhrctl backbone`")
     return model, recorded
+
+
+def location(folder: Path, card: artifacts.Card) -> str:
+    """Where the weights of a backbone are: a hub id or a folder.
+
+    Args:
+        folder: the output of the backbone stage.
+        card: of that output.
+    """
+    if card.facts["source"] == "hub":
+        return str(card.facts["name"])
+    return str(folder / card.facts["path"]) if card.facts["source"] == "local" else str(folder)
 
 
 def shape_model(name: str) -> PreTrainedModel:

@@ -20,6 +20,7 @@ from transformers import T5ForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
 from mhrctl.cli.app import main
+from mhrctl.methods import METHODS
 from mhrctl.params import ScratchParams
 from mhrctl.stages.backbone import scratch_config
 
@@ -131,6 +132,29 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     steps = [["grid", "sync"], ["prepare"], ["backbone"], *(["pretrain", "-m", method] for method in CELLS[:3])]
     steps += [["average", "-m", "mhr"], *([stage, "-m", method] for method in CELLS for stage in ("adapt", "evaluate"))]
     for step in [*steps, ["evaluate", "-m", "backbone"], ["report"]]:
+        assert mhrctl(*step, "-C", folder) == 0, step
+    return folder
+
+
+OTHERS = [name for name in METHODS if name not in CELLS]
+PRETRAINED = [name for name in OTHERS if METHODS[name].pretrain == name]
+AVERAGED = ["poly", "random_mu"]
+
+
+@pytest.fixture(scope="session")
+def walked_all(walked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which every stage of every method has run, with a light variant and extra steps besides."""
+    folder = tmp_path_factory.mktemp("all") / "project"
+    shutil.copytree(walked, folder)
+    params = folder / "params.yaml"
+    rows = "".join(f"    {name}:{' {heads: [4]}' if METHODS[name].multi_head else ''}\n" for name in OTHERS)
+    params.write_text(params.read_text() + rows + "  variants:\n    light: {pretrain: {targets: light}}\n")
+    steps = [["index"], *(["pretrain", "-m", name] for name in PRETRAINED), *(["average", "-m", name] for name in AVERAGED)]
+    steps += [[stage, "-m", name] for name in OTHERS for stage in ("adapt", "evaluate")]
+    steps += [[stage, "-m", "mhr", "--variant", "light"] for stage in ("pretrain", "adapt", "evaluate")]
+    for name in ("lora", "mhr_mu"):
+        steps += [[stage, "-m", name, "--extra-steps", "3"] for stage in ("pretrain", "evaluate")]
+    for step in steps:
         assert mhrctl(*step, "-C", folder) == 0, step
     return folder
 

@@ -45,7 +45,7 @@ def check(
     shown = Table(title=f"{len(cells)} cells", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     shown.add_column("cell", no_wrap=True)
     for column in ("starts from", "trains", "pretrain\nsteps x batch", "adapt\nsteps x batch", "scores"):
-        shown.add_column(column)
+        shown.add_column(column, overflow="fold")
     for cell in cells:
         resolved = resolve_cell(settings, cell)
         stage, start = cell.origin

@@ -111,7 +111,7 @@ def _contents(path: Path) -> tuple[Mapping[Any, Any], Mapping[str, Any]]:
 
 
 def _by_layer(path: Path, state: Mapping[Any, Any], shapes: Shapes) -> _Parts:
-    """Group the adapter's tensors by layer and suffix, as fp32, and leave the backbone's out."""
+    """Group the adapter's tensors by layer, in the backbone's order, and suffix, as fp32, and leave the backbone's own out."""
     layers: _Parts = {}
     foreign: list[str] = []
     twice: list[str] = []
@@ -130,7 +130,7 @@ def _by_layer(path: Path, state: Mapping[Any, Any], shapes: Shapes) -> _Parts:
         raise refused(path, twice, "another tensor stands for the same weight under another prefix")
     if not layers:
         raise DataError(f"{path}: holds no adapter (no <layer>.{_A} or <layer>.{_OUT})")
-    return layers
+    return {name: layers[name] for name in shapes if name in layers}
 
 
 def _place(key: str, shapes: Shapes) -> tuple[str | None, str | None]:

@@ -1,4 +1,4 @@
-"""Between our adapters, stacked by shape, and the neutral weights that other libraries' formats are read into and written from."""
+"""Between our adapters, stacked by shape, and the neutral weights of other libraries' formats."""
 
 from __future__ import annotations
 

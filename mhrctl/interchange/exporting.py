@@ -17,7 +17,7 @@ from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.scales import Scales
 from mhrctl.adapters.weights import Weights
 from mhrctl.artifacts import Card
-from mhrctl.backbones import load_backbone
+from mhrctl.backbones import load_backbone, location
 from mhrctl.cells import Cell
 from mhrctl.errors import DataError, ParamsError, unknown
 from mhrctl.interchange.convert import to_weights
@@ -169,6 +169,11 @@ def _write_merged(adapter: Adapter, cell: Cell, start: Path | None, backbone: Pa
 
 def _base(backbone: Path) -> dict[str, str | None]:
     """Where the backbone of an export is found: on the hub, or in a folder."""
-    facts = artifacts.read_card(backbone, stage="backbone", command="mhrctl backbone").facts
-    name = str(backbone.resolve()) if facts["source"] == "scratch" else facts["name"]
-    return {"source": facts["source"], "name": name, "revision": facts["revision"]}
+    card = artifacts.read_card(backbone, stage="backbone", command="mhrctl backbone")
+    place = location(backbone, card)
+    hub = card.facts["source"] == "hub"
+    return {
+        "source": card.facts["source"],
+        "name": place if hub else str(Path(place).resolve()),
+        "revision": card.facts["revision"],
+    }

@@ -11,7 +11,7 @@ from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.layer import linear_shapes
 from mhrctl.adapters.scales import Scales
 from mhrctl.artifacts import Card, Project
-from mhrctl.backbones import shape_model
+from mhrctl.backbones import location, shape_model
 from mhrctl.cells import Cell
 from mhrctl.errors import ArtifactError, ParamsError
 from mhrctl.interchange.checkpoints import read_any
@@ -42,8 +42,7 @@ def import_adapter(
     """
     prepared = artifacts.read_card(project.output("prepare"), stage="prepare", command="mhrctl prepare")
     backbone = artifacts.read_card(project.output("backbone"), stage="backbone", command="mhrctl backbone")
-    name = str(project.output("backbone")) if backbone.facts["source"] == "scratch" else backbone.facts["name"]
-    shapes = linear_shapes(shape_model(name))
+    shapes = linear_shapes(shape_model(location(project.output("backbone"), backbone)))
     adapter = to_adapter(read_any(path, shapes), shapes)
     cell = Cell(method=_method(adapter, method), heads=getattr(adapter, "heads", 1), variant=variant, seed=seed)
     out = project.output("pretrain", cell.name)

@@ -201,7 +201,7 @@ def _refuse_settings(file: Path, settings: Mapping[str, Any]) -> None:
 
 
 def _by_layer(file: Path, tensors: Mapping[str, Tensor], suffixes: tuple[str, ...], shapes: Shapes) -> _Parts:
-    """Group tensors by layer and suffix, as fp32; each layer must have all suffixes."""
+    """Group tensors by layer, in the backbone's order, and suffix, as fp32; each layer must have all suffixes."""
     parts: _Parts = {}
     foreign: list[str] = []
     for key, tensor in tensors.items():
@@ -219,7 +219,7 @@ def _by_layer(file: Path, tensors: Mapping[str, Tensor], suffixes: tuple[str, ..
         raise no_such_layer(file, strangers, shapes)
     if broken := [f"{layer}.{suffix}" for layer, own in parts.items() for suffix in suffixes if suffix not in own]:
         raise refused(file, broken, "missing")
-    return parts
+    return {layer: parts[layer] for layer in shapes if layer in parts}
 
 
 def _lora(file: Path, parts: _Parts, settings: Mapping[str, Any], shapes: Shapes) -> SkillWeights:

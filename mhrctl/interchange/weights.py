@@ -114,7 +114,7 @@ def _sizes(layer: LayerSkills) -> tuple[int, int, int, int | None]:
 
 def refused(file: Path, names: Iterable[str], reason: str) -> DataError:
     """The error that names a file, the first few of the tensors or layers at fault, and the reason."""
-    shown = list(names)
+    shown = [name if name.isprintable() else ascii(name) for name in names]
     more = f" and {len(shown) - 3} more" if len(shown) > 3 else ""
     return DataError(f"{file}: {', '.join(shown[:3])}{more}: {reason}")
 
@@ -151,12 +151,12 @@ def load_tensors(file: Path) -> object:
     except _MALFORMED as error:
         if found := _GLOBAL.search(str(error)):
             raise DataError(
-                f"{file}: its pickle builds the Python object {found[1]}, and only tensors and plain containers are read;"
-                " if you trust the file, save its state dict alone:"
+                f"{file}: its pickle builds the Python object {ascii(found[1])[1:-1]}, and only tensors and plain containers"
+                " are read; if you trust the file, save its state dict alone:"
                 " torch.save(torch.load(file, weights_only=False)['state_dict'], 'adapter.pt')"
             ) from None
         raise DataError(f"{file}: not a file that torch.save wrote, or a damaged one ({type(error).__name__})") from None
 
 
 def _line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
+    return ascii(str(error).partition("\n")[0])[1:-1]

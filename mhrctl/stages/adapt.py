@@ -27,6 +27,8 @@ from mhrctl.prediction import answer, own_rows, sample_losses
 from mhrctl.progress import Track, silent
 from mhrctl.scoring import SCORES
 from mhrctl.shots import TaskShots, draw_shots
+from mhrctl.similarity import select
+from mhrctl.stages.index import load_index
 from mhrctl.stages.pretrain import dress, new_adapter, objective_of, optimizer_of, trained_parameters
 from mhrctl.tokenization import saved_tokenizer
 from mhrctl.training.data import Order, RunBatches
@@ -192,9 +194,6 @@ def _soups(
     params: AdaptParams, training_tasks: Sequence[str], shots: Sequence[TaskShots], index: Path, root: Path, device: str
 ) -> tuple[list[list[int]], list[tuple[str, str, float]]]:
     """For each test task, the training tasks whose adapters are averaged; and the same by name, with the cosines."""
-    from mhrctl.similarity import select
-    from mhrctl.stages.index import load_index
-
     known = load_index(index, root=root, device=device)
     artifacts.require_tasks(artifacts.read_card(index, stage="index", command="mhrctl index"), index, list(training_tasks))
     groups, notes = [], []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -56,9 +57,7 @@ def backbone(
             parents = {"tokenizer": prepared / artifacts.TOKENIZER, "examples": prepared / artifacts.TRAINING_EXAMPLES}
         else:
             name, revision, parents = str(params.name), params.revision, {}
-            if params.source == "local":
-                name = str((root / name).resolve())
-            model = load_pretrained(name, revision=revision)
+            model = load_pretrained(str(root / name) if params.source == "local" else name, revision=revision)
             revision = getattr(model.config, "_commit_hash", None) or revision
         if len(tokenizer) > model.config.vocab_size:
             raise DataError(
@@ -68,6 +67,7 @@ def backbone(
         facts: dict[str, Any] = {
             "source": params.source,
             "name": name,
+            "path": os.path.relpath(root / name, out) if params.source == "local" else None,
             "revision": revision,
             "parameters": model.num_parameters(),
             "tied_output": is_tied(model),

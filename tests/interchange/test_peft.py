@@ -25,6 +25,8 @@ Q, V = "encoder.block.0.layer.0.SelfAttention.q", "decoder.block.0.layer.1.EncDe
 WI_1, WO = "encoder.block.0.layer.1.DenseReluDense.wi_1", "encoder.block.0.layer.1.DenseReluDense.wo"
 TASKS, SKILLS = 3, 4
 
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks transformers
+
 
 def random_skills(shapes: Shapes, *, alpha: float, rank: int, heads: int = 1, skills: int = 1, tasks: int = 0) -> SkillWeights:
     """Skills away from zero for some layers."""
@@ -45,14 +47,14 @@ def applied(model: nn.Module, weights: SkillWeights | ScaleWeights, task: int = 
     with torch.no_grad():
         if isinstance(weights, ScaleWeights):
             for name, scale in weights.scales.items():
-                model.get_submodule(name).weight.mul_(scale[:, None])
+                model.get_parameter(f"{name}.weight").mul_(scale[:, None])
             return model
         for name, layer in weights.layers.items():
             z = torch.zeros(weights.heads, weights.skills) if layer.routing is None else layer.routing[task]
             mixing = z.sigmoid() / z.sigmoid().sum(-1, keepdim=True)
             a = torch.cat([torch.einsum("k,kdr->dr", own, bank) for own, bank in zip(mixing, layer.lora_A, strict=True)])
             b = torch.cat([torch.einsum("k,kro->ro", own, bank) for own, bank in zip(mixing, layer.lora_B, strict=True)], -1)
-            model.get_submodule(name).weight.add_((weights.alpha / weights.rank) * (a @ b).T)
+            model.get_parameter(f"{name}.weight").add_((weights.alpha / weights.rank) * (a @ b).T)
     return model
 
 
@@ -76,13 +78,13 @@ def assert_same(ours: SkillWeights | ScaleWeights, theirs: SkillWeights | ScaleW
 
 
 def saved(model: nn.Module, config: peft.PeftConfig, folder: Path) -> nn.Module:
-    """peft's model with random adapters, which it has saved."""
-    wrapped: nn.Module = peft.get_peft_model(copy.deepcopy(model), config)
+    """A model of peft with random adapters, which it has saved."""
+    wrapped = peft.get_peft_model(copy.deepcopy(model), config)
     with torch.no_grad():
         for parameter in wrapped.parameters():
             if parameter.requires_grad:
                 parameter.normal_()
-    wrapped.save_pretrained(folder)
+    wrapped.save_pretrained(str(folder))
     return wrapped
 
 
@@ -98,7 +100,7 @@ def test_lora_of_peft_is_the_same_function(tiny_t5: T5ForConditionalGeneration, 
     assert isinstance(weights, SkillWeights)
     assert (weights.rank, weights.heads, weights.skills, len(weights.layers)) == (4, 1, 1, 5)
     assert weights.alpha == pytest.approx(12 if rslora else 6)
-    theirs = wrapped.get_submodule(f"base_model.model.{Q}").lora_A["default"].weight
+    theirs = wrapped.get_parameter(f"base_model.model.{Q}.lora_A.default.weight")
     assert torch.equal(weights.layers[Q].lora_A[0, 0], theirs.T)
     torch.testing.assert_close(logits(applied(tiny_t5, weights)), logits(wrapped), rtol=1e-4, atol=1e-5)
     assert (logits(wrapped) - logits(tiny_t5)).abs().max() > 0.1
@@ -118,31 +120,28 @@ def test_poly_of_peft_is_the_same_function(tiny_t5: T5ForConditionalGeneration, 
         torch.testing.assert_close(logits(applied(tiny_t5, weights, task)), theirs, rtol=1e-4, atol=1e-5)
 
 
-def test_default_ia3_of_peft_is_the_same_function(tiny_t5: T5ForConditionalGeneration, tmp_path: Path) -> None:
-    wrapped = saved(tiny_t5, peft.IA3Config(task_type="SEQ_2_SEQ_LM"), tmp_path)
+@pytest.mark.parametrize("targets", [None, ["wi_1", "wo"]])
+def test_ia3_of_peft_is_the_same_function(
+    tiny_t5: T5ForConditionalGeneration, tmp_path: Path, targets: list[str] | None
+) -> None:
+    feedforward = None if targets is None else ["wo"]
+    wrapped = saved(
+        tiny_t5, peft.IA3Config(target_modules=targets, feedforward_modules=feedforward, task_type="SEQ_2_SEQ_LM"), tmp_path
+    )
     settings = json.loads((tmp_path / "adapter_config.json").read_text())
-    assert (sorted(settings["target_modules"]), settings["feedforward_modules"]) == (["k", "v", "wo"], ["wo"])
+    assert (sorted(settings["target_modules"]), settings["feedforward_modules"]) == (targets or ["k", "v", "wo"], ["wo"])
     weights = read_peft(tmp_path, linear_shapes(tiny_t5))
     assert isinstance(weights, ScaleWeights)
-    assert {name.rpartition(".")[2] for name in weights.scales} == {"k", "v", "wi_1"}
+    assert {name.rpartition(".")[2] for name in weights.scales} == ({"wi_1"} if targets else {"k", "v", "wi_1"})
     torch.testing.assert_close(logits(applied(tiny_t5, weights)), logits(wrapped), rtol=1e-4, atol=1e-5)
     assert (logits(wrapped) - logits(tiny_t5)).abs().max() > 0.1
-
-
-def test_scales_of_wi_1_and_of_the_input_of_wo_multiply(tiny_t5: T5ForConditionalGeneration, tmp_path: Path) -> None:
-    config = peft.IA3Config(target_modules=["wi_1", "wo"], feedforward_modules=["wo"], task_type="SEQ_2_SEQ_LM")
-    wrapped = saved(tiny_t5, config, tmp_path)
-    weights = read_peft(tmp_path, linear_shapes(tiny_t5))
-    assert isinstance(weights, ScaleWeights)
-    assert len(weights.scales) == 2
-    torch.testing.assert_close(logits(applied(tiny_t5, weights)), logits(wrapped), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("alpha", [2.0, 0.5])
 def test_written_lora_loads_in_peft(tiny_t5: T5ForConditionalGeneration, tmp_path: Path, alpha: float) -> None:
     weights = random_skills(some(tiny_t5), alpha=alpha, rank=3)
     write_peft(tmp_path / "new/adapter", weights, base="google/t5-small-lm-adapt", revision="main", dropout=0.25)
-    config = peft.PeftConfig.from_pretrained(tmp_path / "new/adapter")
+    config = peft.PeftConfig.from_pretrained(str(tmp_path / "new/adapter"))
     assert isinstance(config, peft.LoraConfig)
     assert (config.base_model_name_or_path, config.revision, config.lora_dropout) == ("google/t5-small-lm-adapt", "main", 0.25)
     assert config.inference_mode
@@ -150,7 +149,12 @@ def test_written_lora_loads_in_peft(tiny_t5: T5ForConditionalGeneration, tmp_pat
     assert isinstance(wrapped, peft.PeftModelForSeq2SeqLM)
     assert {name for name, layer in wrapped.base_model.model.named_modules() if hasattr(layer, "lora_A")} == set(weights.layers)
     torch.testing.assert_close(logits(wrapped), logits(applied(tiny_t5, weights)), rtol=1e-4, atol=1e-5)
-    assert_same(read_peft(tmp_path / "new/adapter", linear_shapes(tiny_t5)), weights)
+    file = tmp_path / "new/adapter/adapter_config.json"  # with patterns that change nothing
+    file.write_text(json.dumps({**json.loads(file.read_text()), "rank_pattern": {"q": 3}, "alpha_pattern": {"q": alpha}}))
+    again = read_peft(tmp_path / "new/adapter", linear_shapes(tiny_t5))
+    assert_same(again, weights)
+    assert isinstance(again, SkillWeights)
+    assert list(again.layers) == list(weights.layers)
 
 
 def test_written_scales_load_in_peft(tiny_t5: T5ForConditionalGeneration, tmp_path: Path) -> None:
@@ -202,9 +206,7 @@ def test_old_bin_is_read_without_trusting_it(tiny_t5: T5ForConditionalGeneration
     torch.save(tensors, tmp_path / "adapter_model.bin")
     assert_same(read_peft(tmp_path, shapes), weights)
     torch.save({**tensors, "x": Path("x")}, tmp_path / "adapter_model.bin")
-    refused(
-        tmp_path, shapes, r"adapter_model\.bin: its pickle builds the Python object pathlib\.\w+, .*save its state dict alone"
-    )
+    refused(tmp_path, shapes, r"adapter_model\.bin: its pickle builds the Python object pathlib\.")
     torch.save({"x": [1]}, tmp_path / "adapter_model.bin")
     refused(tmp_path, shapes, r"adapter_model\.bin: not a flat dictionary of tensors")
 
@@ -229,7 +231,7 @@ def refused(folder: Path, shapes: Shapes, reason: str) -> None:
         ({"alpha_pattern": {"q": 8}}, r"q: alpha_pattern differs from lora_alpha;"),
         ({"lora_alpha": "2"}, r"lora_alpha: '2' is no number"),
         ({"r": 0}, r"r: 0 is no positive whole number"),
-        ({"r": 3}, r"SelfAttention\.q\.lora_A\.weight: has shape \[2, 16\] and not \[3, 16\]"),
+        ({"r": 3}, r"q\.lora_A\.weight: has shape \[2, 16\] and not \[3, 16\]"),
     ],
 )
 def test_settings_that_are_refused(
@@ -239,13 +241,6 @@ def test_settings_that_are_refused(
     file = tmp_path / "adapter_config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
     refused(tmp_path, linear_shapes(tiny_t5), reason)
-
-
-def test_patterns_that_change_nothing_are_read(tiny_t5: T5ForConditionalGeneration, tmp_path: Path) -> None:
-    write_peft(tmp_path, random_skills(some(tiny_t5), alpha=2.0, rank=2), base="base", revision=None)
-    file = tmp_path / "adapter_config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "rank_pattern": {"q": 2}, "alpha_pattern": {"q": 2}}))
-    assert isinstance(read_peft(tmp_path, linear_shapes(tiny_t5)), SkillWeights)
 
 
 Change = Callable[[dict[str, Tensor]], object]
@@ -295,14 +290,10 @@ def test_scales_that_do_not_fit_are_refused(tiny_t5: T5ForConditionalGeneration,
     refused(tmp_path / "q", shapes, r"q\.ia3_l: scales the layer's input")
 
 
-def test_folders_that_are_no_adapter(tiny_t5: T5ForConditionalGeneration, tmp_path: Path) -> None:
-    shapes = linear_shapes(tiny_t5)
-    refused(tmp_path, shapes, r"adapter_config\.json: no such file")
-    (tmp_path / "adapter_config.json").write_text("{")
-    refused(tmp_path, shapes, r"adapter_config\.json: not JSON")
-    (tmp_path / "adapter_config.json").write_text("[]")
-    refused(tmp_path, shapes, r"adapter_config\.json: not a JSON object")
-    (tmp_path / "adapter_config.json").write_text('{"peft_type": "IA3"}')
-    refused(tmp_path, shapes, r"adapter_model\.safetensors: no such file")
+def test_folders_that_are_no_adapter(tmp_path: Path) -> None:
+    refused(tmp_path, {}, r"adapter_config\.json: no such file")
+    for content, reason in (("{", "not JSON"), ("[]", "not a JSON object"), ('{"peft_type": "IA3"}', "no such file")):
+        (tmp_path / "adapter_config.json").write_text(content)
+        refused(tmp_path, {}, reason)
     (tmp_path / "adapter_model.safetensors").write_bytes(b"nonsense")
-    refused(tmp_path, shapes, r"adapter_model\.safetensors: no safetensors file")
+    refused(tmp_path, {}, r"adapter_model\.safetensors: no safetensors file")

@@ -1,0 +1,128 @@
+"""index: the training tasks by the mean embedding of their inputs, for AdapterSoup."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from mhrctl import artifacts
+from mhrctl.artifacts import Card
+from mhrctl.errors import ArtifactError
+from mhrctl.progress import Track, silent
+from mhrctl.similarity import TFIDF, Array, Encoder, SentenceEncoder, TfIdfEncoder, cosines
+from mhrctl.training.data import Examples
+
+
+@dataclass(frozen=True)
+class Index:
+    """Training tasks and their vectors.
+
+    Attributes:
+        tasks: names.
+        vectors: the mean embedding of each task's inputs, [tasks, d].
+        encoder: what embeds.
+    """
+
+    tasks: list[str]
+    vectors: Array
+    encoder: Encoder
+
+    def nearest(self, texts: Sequence[str]) -> list[tuple[str, float]]:
+        """All tasks with their similarity to the mean of some texts, the most similar first."""
+        return self._ranked(self.encoder.encode(texts).mean(0))
+
+    def nearest_to(self, task: str) -> list[tuple[str, float]]:
+        """All other tasks with their similarity to one of the tasks, the most similar first."""
+        return [(name, cosine) for name, cosine in self._ranked(self.vectors[self.tasks.index(task)]) if name != task]
+
+    def _ranked(self, vector: Array) -> list[tuple[str, float]]:
+        similar = cosines(vector, self.vectors).tolist()
+        return sorted(zip(self.tasks, similar, strict=True), key=lambda pair: -pair[1])
+
+
+def index(
+    *,
+    encoder: str,
+    revision: str,
+    examples: int,
+    prepared: Path,
+    root: Path,
+    out: Path,
+    device: str = "cpu",
+    track: Track = silent,
+) -> Card:
+    """Write `index.safetensors` into `out`: the mean vector of every training task, and the names of the tasks.
+
+    Args:
+        encoder: `tfidf`, or a sentence-transformers model: hub id, or a folder.
+        revision: of an encoder on the hub.
+        examples: training inputs of a task at most.
+        prepared: output of the prepare stage.
+        root: what a relative folder of the encoder is relative to.
+        out: the output folder.
+        device: where to run the encoder.
+        track: shows progress.
+
+    Raises:
+        DataError: if the encoder cannot be loaded.
+    """
+    parent = artifacts.read_card(prepared, stage="prepare", command="mhrctl prepare")
+    rows = Examples.read(prepared / artifacts.TRAINING_EXAMPLES)
+    prompts = {task: rows.of(task=task, split="train").column("prompt")[:examples] for task in rows.tasks}
+    tensors: dict[str, Array] = {}
+    if encoder == TFIDF:
+        fitted = TfIdfEncoder.fit([text for texts in prompts.values() for text in texts])
+        tensors["idf"] = fitted.idf
+        known: Encoder = fitted
+    else:
+        known = SentenceEncoder(_place(encoder, root), revision=revision, device=device)
+    with track("index", len(prompts)) as bar:
+        vectors = []
+        for task, texts in prompts.items():
+            vectors.append(known.encode(texts).mean(0))
+            bar.advance(note=task)
+    tensors["vectors"] = np.stack(vectors)
+    facts = {"suite": parent.facts["suite"], "tasks": rows.tasks, "encoder": known.identity}
+    params = {"encoder": encoder, "revision": revision, "examples": examples}
+    with artifacts.writing(out) as folder:
+        save_file(tensors, folder / artifacts.INDEX, {"tasks": json.dumps(rows.tasks)})
+        card = Card.of("index", params, {"examples": prepared / artifacts.TRAINING_EXAMPLES}, **facts)
+        artifacts.write_card(folder, card)
+    return card
+
+
+def load_index(folder: Path, *, root: Path, device: str = "cpu") -> Index:
+    """Open what the index stage wrote, with its encoder.
+
+    Args:
+        folder: the output folder.
+        root: what a relative folder of the encoder is relative to.
+        device: where to run the encoder.
+
+    Raises:
+        ArtifactError: if there is no index, or its encoder has changed since.
+        DataError: if the encoder cannot be loaded.
+    """
+    card = artifacts.read_card(folder, stage="index", command="mhrctl index")
+    with safe_open(folder / artifacts.INDEX, "numpy") as file:
+        tasks: list[str] = json.loads(file.metadata()["tasks"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    known: Encoder
+    if "idf" in tensors:
+        known = TfIdfEncoder(tensors["idf"])
+    else:
+        known = SentenceEncoder(_place(card.params["encoder"], root), revision=card.params["revision"], device=device)
+        if known.identity != card.facts["encoder"]:
+            raise ArtifactError(f"{folder}: made with another encoder ({card.facts['encoder']}); run `mhrctl index`")
+    return Index(tasks, tensors["vectors"], known)
+
+
+def _place(encoder: str, root: Path) -> str:
+    folder = root / encoder
+    return str(folder) if folder.is_dir() else encoder

@@ -1,0 +1,73 @@
+"""index: what it writes, what it answers, and a change of its encoder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from mhrctl.errors import ArtifactError
+from mhrctl.stages.index import load_index
+from mhrctl.training.data import Examples
+from tests.conftest import Run
+from tests.test_similarity import minilm
+
+
+def test_the_index_has_the_mean_vector_of_every_training_task(copy: Path, run: Run) -> None:
+    assert run("index", "-C", copy) == 0
+    folder = copy / "data/index"
+    known = load_index(folder, root=copy)
+    assert known.tasks == ["copy", "first", "last"]
+    rows = Examples.read(copy / "data/prepare/training_tasks.parquet").of(task="first", split="train")
+    np.testing.assert_allclose(known.vectors[1], known.encoder.encode(rows.column("prompt")).mean(0), atol=1e-6)
+    assert sorted(load_file(folder / "index.safetensors")) == ["idf", "vectors"]
+    card = json.loads((folder / "card.json").read_text())
+    assert card["facts"]["encoder"] == "tfidf (no model: hashed words and pairs of words)"
+    before = (folder / "index.safetensors").read_bytes()
+    assert run("index", "-C", copy) == 0
+    assert (folder / "index.safetensors").read_bytes() == before
+
+
+def test_a_task_is_nearest_to_the_texts_of_its_own(copy: Path, run: Run) -> None:
+    assert run("index", "-C", copy) == 0
+    known = load_index(copy / "data/index", root=copy)
+    for task in known.tasks:
+        prompts = Examples.read(copy / "data/prepare/training_tasks.parquet").of(task=task, split="train").column("prompt")
+        assert known.nearest(prompts)[0][0] == task
+        assert task not in dict(known.nearest_to(task))
+
+
+def test_the_query_shows_training_tasks_for_training_and_test_tasks(
+    copy: Path, run: Run, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run("index", "query", "--task", "swap", "-C", copy) == 2
+    assert "no finished index output; run `mhrctl index`" in capfd.readouterr().err
+    assert run("index", "-C", copy) == 0
+    assert run("index", "query", "--task", "swap", "--top", 2, "-C", copy) == 0
+    shown = capfd.readouterr().out
+    assert sum(name in shown for name in ("copy", "first", "last")) == 2
+    assert run("index", "query", "--task", "copy", "-C", copy) == 0
+    assert "first" in capfd.readouterr().out
+    assert run("index", "query", "--task", "swop", "-C", copy) == 2
+    assert "--task: unknown task 'swop'; did you mean 'swap'? (known: copy," in capfd.readouterr().err
+
+
+def test_a_sentence_encoder_in_a_folder_of_the_project(copy: Path, run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(minilm(), copy / "encoder")
+    options = ("--set", "index.encoder=encoder", "-C", copy)
+    assert run("index", *options) == 0
+    known = load_index(copy / "data/index", root=copy)
+    assert known.vectors.shape == (3, 384)
+    assert run("pretrain", "-m", "adapter_soup", "-C", copy) == 0
+    assert run("adapt", "-m", "adapter_soup", "-C", copy) == 0
+    assert (copy / "data/adapt/adapter_soup-s0/soup.csv").read_text().startswith("task,training_task,cosine\nswap,")
+    (copy / "encoder/README.md").write_text("changed")
+    with pytest.raises(ArtifactError, match="made with another encoder"):
+        load_index(copy / "data/index", root=copy)
+    capfd.readouterr()
+    assert run("index", "--set", "index.encoder=nobody/no-such-model", "-C", copy) == 2
+    assert capfd.readouterr().err.count("\n") == 1
