@@ -169,6 +169,7 @@ class EvaluateParams(Closed):
     """Scoring of the test splits."""
 
     beams: Positive = Field(1, description="beams of the generation")
+    length_norm: Fraction = Field(1.0, description="exponent of the length that choice scores are divided by")
     max_new_tokens: Positive = Field(128, description="longest prediction")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="of the backbone")
 

@@ -25,6 +25,7 @@ def answer(
     *,
     beams: int,
     max_new_tokens: int,
+    length_norm: float = 1.0,
     device: torch.device,
     track: Track = silent,
 ) -> list[list[str]]:
@@ -37,6 +38,7 @@ def answer(
         choices: for each run, the texts of each sample's choices; nothing for a run whose answers are generated.
         beams: of the generation.
         max_new_tokens: longest generated answer.
+        length_norm: of the choices' scores.
         device: of the model.
         track: shows progress.
 
@@ -48,7 +50,8 @@ def answer(
     generated = [run for run, texts in enumerate(choices) if not texts]
     if scored:
         part = _of_runs(model, scored, len(samples))
-        objective = Objective("token_mean", 0.0, model.backbone.config.decoder_start_token_id, tokenizer.pad_token_id)
+        start_token = model.backbone.config.decoder_start_token_id
+        objective = Objective("token_mean", 0.0, start_token, tokenizer.pad_token_id, length_norm=length_norm)
         best = choose(part, [samples[run] for run in scored], objective=objective, device=device, track=track)
         for run, numbers in zip(scored, best, strict=True):
             answers[run] = [texts[number] for texts, number in zip(choices[run], numbers, strict=True)]

@@ -59,6 +59,8 @@ evaluate:
 report:
   tables: [1, 2]
 
+recipe: null
+
 grid:
   seeds: [0]
   methods:

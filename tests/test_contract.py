@@ -63,7 +63,8 @@ def test_methods_are_the_papers() -> None:
 
 
 def readme_commands() -> list[str]:
-    blocks = re.findall(r"```(?:console|sh|bash)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    text = "".join(path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))))
+    blocks = re.findall(r"```(?:console|sh|bash)\n(.*?)```", text, re.DOTALL)
     lines = [line.removeprefix("$ ").strip() for block in blocks for line in block.splitlines()]
     return [line for line in lines if line.startswith("mhrctl ")]
 

@@ -294,6 +294,7 @@ class _Adaptation:
             [task.choices for task in self._shots],
             beams=self._params.beams,
             max_new_tokens=self._params.max_new_tokens,
+            length_norm=self._params.length_norm,
             device=device,
         )
         means = []

@@ -188,6 +188,7 @@ def _predict_phase(
             [scored_choices(part, metrics[examples.tasks[task]]) for task, part in zip(tasks, own, strict=True)],
             beams=params.beams,
             max_new_tokens=params.max_new_tokens,
+            length_norm=params.length_norm,
             device=accelerator.device,
             track=track,
         )

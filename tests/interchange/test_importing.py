@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mhrctl.adapters.files import load_adapter
+from mhrctl.backbones import shape_model
 from tests.conftest import Run
 
 SHARED = Path(__file__).parents[2].parent / "shared"
@@ -60,6 +61,20 @@ def test_a_method_that_does_not_fit_is_answered(
     assert "--method poly: the file holds what lora or lora_big pre-trains" in capfd.readouterr().err
     assert run("import", tmp_path / "nothing", "-C", copy) == 2
     assert capfd.readouterr().err.count("\n") == 1
+
+
+def test_t_fews_file_is_taken_on_the_backbone_that_it_was_made_for(copy: Path, run: Run) -> None:
+    path = SHARED / "checkpoints/t-few-t03b-ia3.pt"
+    if not path.exists():
+        pytest.skip("T-Few's (IA)3 file is not at hand")
+    shape_model("t5-xl").config.save_pretrained(copy / "data/backbone")  # the sizes of T0-3B; no weights are needed
+    assert run("import", path, "-C", copy) == 0
+    adapter = load_adapter(copy / "data/pretrain/ia3-s0/adapters.safetensors")
+    taken, theirs = adapter.tensors(), torch.load(path, weights_only=True)
+    assert sum(tensor.numel() for tensor in taken.values()) == 540_672
+    assert len(taken) == len(theirs) == 192
+    for name, tensor in theirs.items():
+        assert torch.equal(taken[name.replace("multi_lora_b", "scale")][0], tensor.flatten())
 
 
 def test_t_fews_file_is_refused_by_name_on_a_backbone_of_other_sizes(

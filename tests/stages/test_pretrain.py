@@ -7,10 +7,17 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import T5ForConditionalGeneration
 
 from mhrctl.adapters.files import load_adapter
 from mhrctl.adapters.inventory import Inventory
+from mhrctl.adapters.model import AdaptedModel
+from mhrctl.cells import Cell
+from mhrctl.methods import METHODS
+from mhrctl.params import PretrainParams
 from mhrctl.stages import pretrain
+from mhrctl.stages.pretrain import new_adapter
 from mhrctl.training import checkpoint
 from tests.conftest import Run
 
@@ -93,3 +100,21 @@ def test_heads_that_do_not_divide_are_one_line(copy: Path, run: Run, capfd: pyte
 def test_a_target_that_is_no_layer_is_one_line(copy: Path, run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     assert run("pretrain", "-m", "lora", "--set", "pretrain.targets=[q, up_proj]", "-C", copy) == 2
     assert "no linear layer is named 'up_proj' (there are: k, lm_head, o, q" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("method", [name for name, row in METHODS.items() if row.pretrain == name])
+def test_every_method_starts_as_the_backbone(tiny_t5: T5ForConditionalGeneration, method: str) -> None:
+    """B = 0 and (IA)3 = 1 change no bit of the output, in training or out of it; copied weights lie elsewhere in memory."""
+    ids = torch.randint(3, 40, (2, 6))
+    with torch.no_grad():
+        before = tiny_t5(input_ids=ids, decoder_input_ids=ids[:, :3]).logits
+    cell = Cell(method=method, heads=4 if METHODS[method].multi_head else 1)
+    private = METHODS[method].routing == "private"
+    params = PretrainParams(steps=1, batch_size=1, skills=3, relaxed_bernoulli=method == "mhr")
+    adapter = new_adapter(tiny_t5, cell, params, tasks=2)
+    task_ids = torch.tensor([[0], [0]] if private else [[0, 1]])
+    for training in (True, False):
+        model = AdaptedModel(tiny_t5, adapter).train(training)
+        after = model(task_ids, input_ids=ids, decoder_input_ids=ids[:, :3])
+        tolerance = 1e-5 if method == "full_ft" else 0
+        torch.testing.assert_close(after, before, rtol=0, atol=tolerance)
