@@ -45,6 +45,9 @@ pretrain:
   batch_size: 4
   log_every: 2
 
+index:
+  examples: 9
+
 adapt:
   shots: 3
   validation: 3

@@ -56,6 +56,24 @@ def test_an_edit_reruns_only_what_hangs_on_it(pipeline: Path, run: Run) -> None:
     assert stages_to_run(pipeline) == set()
 
 
+def test_the_index_and_extra_steps_rerun_what_hangs_on_them(walked_all: Path, tmp_path: Path, run: Run) -> None:
+    project = Path(shutil.copytree(walked_all, tmp_path / "project"))
+    params = project / "params.yaml"
+    text = params.read_text().replace("    lora:\n", "    lora: {extra_steps: [3]}\n")
+    text = text.replace("    mhr: {heads: [4]}", "    mhr: {heads: [4], variants: [plain, light]}")
+    params.write_text(text.replace("mhr_mu: {heads: [4]}", "mhr_mu: {heads: [4], extra_steps: [3]}"))
+    assert run("grid", "sync", "-C", project) == 0
+    shutil.copy(ROOT / "dvc.yaml", project)
+    dvc(project, "init", "--no-scm", "-q")
+    dvc(project, "commit", "-f", "-q")
+    assert stages_to_run(project) == set()
+    edit(project, run, "index:\n  examples: 9", "index:\n  examples: 8")
+    assert stages_to_run(project) == {"index"}
+    edit(project, run, "index:\n  examples: 8", "index:\n  examples: 9")
+    edit(project, run, "extra_steps: [3]}\n    poly", "extra_steps: [4]}\n    poly")
+    assert stages_to_run(project) == {"pretrain-extra", "evaluate-zero-shot", "report"}
+
+
 def test_a_methods_rate_reruns_its_cells_only(pipeline: Path, run: Run) -> None:
     edit(pipeline, run, "    mhr: {heads: [4]}", "    mhr: {heads: [4], pretrain: {lr: 0.5}}")
     changed = re.findall(r"^([a-z]+@[a-z_0-9-]+):$", dvc(pipeline, "status"), re.MULTILINE)

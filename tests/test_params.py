@@ -36,7 +36,7 @@ def edited(project: Path, old: str, new: str) -> Path:
             r"params.yaml:2: prepare.source: Input should be 'compositional', 'superni' or 'jsonl'",
         ),
         ("  path: tasks", "", r"params.yaml:1: prepare: source jsonl needs `path`"),
-        ("  shots: 3", "", r"params.yaml:1\d: adapt.shots: is missing"),
+        ("  shots: 3", "", r"params.yaml:20: adapt.shots: is missing"),
         ("    lora:", "    lara:", r"params.yaml:\d+: grid: unknown method 'lara'; did you mean 'lora'\?"),
         ("mhr: {heads: [4]}", "mhr:", r"grid: mhr needs `heads`"),
         ("    lora:", "    lora: {heads: [2]}", r"grid: lora has no `heads`"),

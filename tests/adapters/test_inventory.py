@@ -312,6 +312,17 @@ def test_beams_share_the_adapters_of_their_row(tiny_t5: T5ForConditionalGenerati
         assert (both[task][len(alone) :] == 0).all()
 
 
+def test_answer_choices_share_the_adapters_of_their_row(tiny_t5: T5ForConditionalGeneration) -> None:
+    """Three choices a row, encoded once, equal each choice alone beside an input of its own."""
+    inventory = randomised(Inventory(inject(tiny_t5, "full"), heads=4, skills=SKILLS, tasks=2)).eval()
+    model = AdaptedModel(tiny_t5, inventory).eval()
+    ids, choices = torch.randint(3, 40, (2, 6)), torch.randint(3, 40, (2, 3, 4))
+    together = model(torch.tensor([[0, 1]]), input_ids=ids, decoder_input_ids=choices.flatten(0, 1)).unflatten(0, (2, 3))
+    for choice in range(3):
+        alone = model(torch.tensor([[0, 1]]), input_ids=ids, decoder_input_ids=choices[:, choice])
+        torch.testing.assert_close(together[:, choice], alone)
+
+
 def test_bf16_backbone_with_fp32_adapters(tiny_t5: T5ForConditionalGeneration) -> None:
     tiny_t5.bfloat16()
     inventory = randomised(Inventory(inject(tiny_t5, "full"), skills=SKILLS, tasks=2))
