@@ -6,6 +6,10 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 
+SHOWN = 40
+"""Known names that an error lists."""
+
+
 class MhrctlError(Exception):
     """What is wrong, where, and what to do about it, in one line."""
 
@@ -23,8 +27,9 @@ class ArtifactError(MhrctlError):
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """Say that `name` is no `kind`, and which there are."""
+    """Say that `name` is no `kind`, and which there are, or the first of many."""
     names = list(known)
     close = get_close_matches(name, names, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"unknown {kind} {name!r}{hint} (known: {', '.join(names)})"
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"unknown {kind} {name!r}{hint} (known: {', '.join(names[:SHOWN])}{more})"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from safetensors import SafetensorError
 
 from mhrctl.artifacts import digest
 from mhrctl.errors import DataError
@@ -14,6 +15,8 @@ from mhrctl.errors import DataError
 TFIDF = "tfidf"
 FEATURES = 2**14
 """Hashed words and pairs of words that TF-IDF counts."""
+_UNLOADABLE = (OSError, ValueError, LookupError, ImportError, AttributeError, TypeError, RuntimeError, SafetensorError)
+"""What sentence-transformers raises for a model that is missing, damaged, or not one of its own."""
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -62,7 +65,7 @@ class SentenceEncoder:
     """A sentence-transformers model."""
 
     def __init__(self, name: str, *, revision: str, device: str) -> None:
-        """Load the model; no code of its repository is run, and no pickle read.
+        """Load the model; no code of its repository is run, and its transformer is read from safetensors only.
 
         Args:
             name: hub id or folder.
@@ -76,11 +79,11 @@ class SentenceEncoder:
 
         folder = Path(name)
         local = folder.is_dir()
-        self.identity = f"{folder.name} sha256:{digest(folder)}" if local else f"{name}@{revision}"
         if not local and (folder.is_absolute() or name.startswith(".")):
             raise DataError(f"index.encoder {name!r}: no such folder")
         if local and not (folder / "modules.json").exists():
             raise DataError(f"index.encoder {name!r}: not a sentence-transformers model (no modules.json)")
+        self.identity = f"folder sha256:{digest(folder)}" if local else f"{name}@{revision}"
         try:
             self._model = SentenceTransformer(
                 name,
@@ -89,8 +92,8 @@ class SentenceEncoder:
                 trust_remote_code=False,
                 model_kwargs={"use_safetensors": True},
             )
-        except (OSError, ValueError) as error:
-            first = str(error).splitlines()[0]
+        except _UNLOADABLE as error:
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise DataError(f"index.encoder {name!r}: cannot be loaded: {first}; `{TFIDF}` needs no model") from error
 
     def encode(self, texts: Sequence[str]) -> Array:

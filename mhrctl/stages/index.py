@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from mhrctl import artifacts
@@ -110,9 +110,12 @@ def load_index(folder: Path, *, root: Path, device: str = "cpu") -> Index:
         DataError: if the encoder cannot be loaded.
     """
     card = artifacts.read_card(folder, stage="index", command="mhrctl index")
-    with safe_open(folder / artifacts.INDEX, "numpy") as file:
-        tasks: list[str] = json.loads(file.metadata()["tasks"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    try:
+        with safe_open(folder / artifacts.INDEX, "numpy") as file:
+            tasks: list[str] = json.loads(file.metadata()["tasks"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (OSError, SafetensorError) as error:
+        raise ArtifactError(f"{folder / artifacts.INDEX}: cannot be read ({error}); run `mhrctl index`") from None
     known: Encoder
     if "idf" in tensors:
         known = TfIdfEncoder(tensors["idf"])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from mhrctl.artifacts import digest
 from mhrctl.errors import ArtifactError
 from mhrctl.stages.index import load_index
 from mhrctl.training.data import Examples
@@ -71,3 +72,28 @@ def test_a_sentence_encoder_in_a_folder_of_the_project(copy: Path, run: Run, cap
     capfd.readouterr()
     assert run("index", "--set", "index.encoder=nobody/no-such-model", "-C", copy) == 2
     assert capfd.readouterr().err.count("\n") == 1
+
+
+def test_only_the_first_examples_count_and_the_card_names_its_parent(copy: Path, run: Run) -> None:
+    assert run("index", "--set", "index.examples=2", "-C", copy) == 0
+    known = load_index(copy / "data/index", root=copy)
+    file = copy / "data/prepare/training_tasks.parquet"
+    prompts = Examples.read(file).of(task="first", split="train").column("prompt")
+    assert len(prompts) > 2
+    np.testing.assert_allclose(known.vectors[1], known.encoder.encode(prompts[:2]).mean(0), atol=1e-6)
+    card = json.loads((copy / "data/index/card.json").read_text())
+    assert card["parents"] == {"examples": digest(file)}
+
+
+def test_the_nearest_are_by_the_mean_of_all_texts(copy: Path, run: Run) -> None:
+    assert run("index", "-C", copy) == 0
+    known = load_index(copy / "data/index", root=copy)
+    prompts = Examples.read(copy / "data/prepare/training_tasks.parquet").of(task="last", split="train").column("prompt")
+    assert dict(known.nearest(prompts))["last"] == pytest.approx(1, abs=1e-5)
+
+
+def test_an_index_that_is_damaged_is_answered(copy: Path, run: Run) -> None:
+    assert run("index", "-C", copy) == 0
+    (copy / "data/index/index.safetensors").write_bytes(b"x")
+    with pytest.raises(ArtifactError, match=r"index.safetensors: cannot be read .*; run `mhrctl index`"):
+        load_index(copy / "data/index", root=copy)
