@@ -35,11 +35,13 @@ class MethodScores:
     Attributes:
         label: such as `mhr h8 light`.
         method: row of the methods table, or the bare backbone.
+        variant: of the grid; `plain` is the method as it is.
         cells: the scores of each seed.
     """
 
     label: str
     method: str
+    variant: str
     cells: list[CellMetrics]
 
     def values(self, phase: str, score: str) -> list[float]:
@@ -110,7 +112,7 @@ def _by_extra_steps(cells: dict[str, CellMetrics]) -> list[dict[int, MethodScore
         groups = found.setdefault(
             (order.index(cell.method), cell.heads or 0, "" if cell.variant == PLAIN else cell.variant), {}
         )
-        groups.setdefault(cell.extra_steps, MethodScores(label, cell.method, [])).cells.append(cell)
+        groups.setdefault(cell.extra_steps, MethodScores(label, cell.method, cell.variant, [])).cells.append(cell)
     return [found[key] for key in sorted(found)]
 
 
@@ -138,7 +140,7 @@ def _table2(metrics: Path, expected: Sequence[str]) -> Table:
     cells = read_metrics(metrics / "evaluate")
     paper = printed_table("table2")
     groups = fold_seeds(cells)
-    rows = [_table2_row(group, paper.rows.get(group.method)) for group in groups]
+    rows = [_table2_row(group, paper.rows.get(group.method) if group.variant == PLAIN else None) for group in groups]
     not_run = [method for method in paper.rows if method not in {group.method for group in groups}]
     rows += [[method, "0", *[NOT_RUN] * 5, _spread(*paper.rows[method]), MISSING] for method in not_run]
     suite, backbone = next((cell.suite, cell.backbone) for cell in cells.values())
@@ -195,7 +197,7 @@ def _table5(metrics: Path, _expected: Sequence[str]) -> Table:
     for groups in found:
         group = next(iter(groups.values()))
         ours = [_over_seeds(groups[step].values("zero_shot", "rouge_l")) if step in groups else MISSING for step in steps]
-        theirs = [f"{value:.1f}" for value in paper.get(group.method, [])]
+        theirs = [f"{value:.1f}" for value in paper.get(group.method, []) if group.variant == PLAIN]
         rows.append([group.label, *ours, *theirs, *[MISSING] * (TABLE5_COLUMNS - len(theirs))])
     shown = {next(iter(groups.values())).method for groups in found}
     for method in (method for method in paper if method not in shown):
@@ -217,8 +219,8 @@ def _table6(metrics: Path, _expected: Sequence[str]) -> Table:
     rows = []
     for group in fold_seeds(read_metrics(metrics / "evaluate")):
         parameters = group.cells[0].parameters
-        layout = group.cells[0].variant if group.cells[0].variant in blocks else "full"
-        paper: dict[str, Any] = next((row for row in blocks[layout] if row["method"] == group.method), {})
+        block = blocks.get("full" if group.variant == PLAIN else group.variant, [])
+        paper: dict[str, Any] = next((row for row in block if row["method"] == group.method), {})
         rows.append(
             [
                 group.label,

@@ -159,6 +159,29 @@ def test_a_difference_that_rounds_to_nothing_has_no_minus(metrics: Path) -> None
     assert row(build_table(2, metrics, []), "poly")[-2:] == ["67.8±0.8", "+0.0"]
 
 
+def test_variants_are_rows_of_their_own_and_only_layouts_of_the_paper_have_its_numbers(metrics: Path) -> None:
+    for variant in ("light", "block"):
+        content = cell("mhr", 8, 0, 71.0) | {"variant": variant}
+        (metrics / "evaluate" / f"mhr-h8-{variant}-s0.json").write_text(json.dumps(content))
+    table = build_table(6, metrics, [])
+    assert row(table, "mhr h8")[-3:] == ["17M", "2.2M", "69.1"]
+    assert row(table, "mhr h8 light") == ["mhr h8 light", "17,694,720", "3,456", "71.0", "7.5M", "934K", "68.5"]
+    assert row(table, "mhr h8 block")[-3:] == ["-", "-", "-"]
+    assert row(build_table(2, metrics, []), "mhr h8 light")[-2:] == ["-", "-"]
+
+
+def test_table5_has_a_column_for_each_number_of_steps_and_names_what_was_not_run(metrics: Path) -> None:
+    for seed, score in ((0, 50.0), (1, 54.0)):
+        content = cell("lora", 1, seed, 0.0, zero_shot=score) | {"extra_steps": 100, "adapted": None}
+        (metrics / "evaluate" / f"lora-x100-s{seed}.json").write_text(json.dumps(content))
+    table = build_table(5, metrics, [])
+    assert [column.replace("\n", " ") for column in table.columns[:3]] == ["method", "0 steps", "100 steps"]
+    assert row(table, "lora") == ["lora", "40.0±0.0", "52.0±2.8", "56.5", "56.0", "56.1", "55.7"]
+    assert row(table, "mhr_mu h8") == ["mhr_mu h8", "40.0", "-", "48.0", "58.0", "57.1", "56.3"]
+    assert row(table, "poly_mu") == ["poly_mu", "not run", "not run", "46.0", "53.0", "56.8", "56.3"]
+    assert row(build_table(2, metrics, []), "lora")[1] == "3"  # cells of extra steps are no seeds of the method
+
+
 def test_seeds_are_folded_by_method_and_heads() -> None:
     groups = fold_seeds({name: CellMetrics.model_validate(content) for name, content in CELLS.items()})
     assert {group.label: len(group.cells) for group in groups} == {
