@@ -161,6 +161,22 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]])
     aside.replace(path)
 
 
+def require_replaceable(folder: Path, stage: str) -> None:
+    """Check that a folder that a user named can be written: that it is new, empty, or an output of the same stage.
+
+    Raises:
+        ArtifactError: if it holds anything else.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    try:
+        own = json.loads((folder / CARD).read_text())["stage"] == stage
+    except (OSError, ValueError, LookupError, TypeError):
+        own = False
+    if not own:
+        raise ArtifactError(f"{folder}: holds other things, which an {stage} would replace; name a new folder")
+
+
 def folder_name(task: str) -> str:
     """A folder's name for a task: its own, with nothing in it that could lead elsewhere."""
     return re.sub(r"[^\w.-]+", "_", task).lstrip(".") or "_"
@@ -204,6 +220,16 @@ def require_backbone(card: Card, folder: Path, fingerprint: str, backbone: Path)
             f"{folder}: made for another backbone ({card.facts['backbone'][:12]}, not {fingerprint[:12]} in {backbone});"
             " run its stage again or `dvc repro`"
         )
+
+
+def require_parent(card: Card, folder: Path, name: str, parent: Path, command: str) -> None:
+    """Check that an artifact was made from a file as it is now.
+
+    Raises:
+        ArtifactError: if the file has changed since.
+    """
+    if card.parents[name] != digest(parent):
+        raise ArtifactError(f"{folder}: {parent} has changed since; run `{command}` or `dvc repro`")
 
 
 def require_tasks(card: Card, folder: Path, tasks: list[str]) -> None:

@@ -38,10 +38,8 @@ def load_pretrained(name: str, *, revision: str | None = None, dtype: torch.dtyp
     Raises:
         DataError: if there is no such model, or it is no encoder-decoder.
     """
+    pretrained_config(name, revision=revision)
     try:
-        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
-        if not config.is_encoder_decoder:
-            raise DataError(f"backbone.name {name!r}: a {config.model_type} model; an encoder-decoder (T5 and kin) is needed")
         model: PreTrainedModel = AutoModelForSeq2SeqLM.from_pretrained(
             name, revision=revision, trust_remote_code=False, dtype=dtype
         )
@@ -81,37 +79,50 @@ def location(folder: Path, card: artifacts.Card) -> str:
     return str(folder / card.facts["path"]) if card.facts["source"] == "local" else str(folder)
 
 
-def shape_model(name: str) -> PreTrainedModel:
+def shape_model(config: PretrainedConfig, *, tied: bool = True) -> PreTrainedModel:
     """Build a backbone without storage, to count and to check names.
 
     Args:
-        name: a size of `T5_SIZES`, a hub id, or a folder; of the latter only the config is read.
-
-    Raises:
-        DataError: if there is no such config.
+        config: of an encoder-decoder.
+        tied: whether transformers may tie output layer and embedding, as it does in every T5 made from a config.
     """
-    if name in T5_SIZES:
-        config: PretrainedConfig = T5Config(
-            vocab_size=32128,
-            feed_forward_proj="gated-gelu",
-            tie_word_embeddings=False,
-            **T5_SIZES[name],  # type: ignore[call-arg]
-        )
-    else:
-        try:
-            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-        except (OSError, ValueError) as error:
-            known = ", ".join(T5_SIZES)
-            raise DataError(
-                f"--backbone {name}: neither a known size ({known}) nor a config: {str(error).splitlines()[0]}"
-            ) from error
-    if not config.is_encoder_decoder:
-        raise DataError(f"--backbone {name}: a {config.model_type} model; an encoder-decoder (T5 and kin) is needed")
     with torch.device("meta"):
         model: PreTrainedModel = AutoModelForSeq2SeqLM.from_config(config)
-        if name in T5_SIZES:  # these have an output layer of their own, which transformers 5 ties in a model made from a config
+        if not tied:
             model.set_output_embeddings(torch.nn.Linear(config.d_model, config.vocab_size, bias=False))
     return model
+
+
+def sized_model(name: str) -> PreTrainedModel:
+    """Build a T5 v1.1 of a known size, or what a hub id or a folder has the config of, without storage.
+
+    Raises:
+        DataError: if there is no such size or config.
+    """
+    if name not in T5_SIZES:
+        return shape_model(pretrained_config(name, what=f"--backbone (a size: {', '.join(T5_SIZES)}; or a config)"))
+    config = T5Config(vocab_size=32128, feed_forward_proj="gated-gelu", **T5_SIZES[name])
+    return shape_model(config, tied=False)  # v1.1 and LM-adapted checkpoints have an output layer of their own
+
+
+def pretrained_config(name: str, *, revision: str | None = None, what: str = "backbone.name") -> PretrainedConfig:
+    """Read the config of an encoder-decoder.
+
+    Args:
+        name: hub id or folder.
+        revision: on the hub.
+        what: names the setting in errors.
+
+    Raises:
+        DataError: if there is none, or it is no encoder-decoder's.
+    """
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{what} {name!r}: cannot be loaded: {str(error).splitlines()[0]}") from error
+    if not config.is_encoder_decoder:
+        raise DataError(f"{what} {name!r}: a {config.model_type} model; an encoder-decoder (T5 and kin) is needed")
+    return config
 
 
 def fingerprint(model: PreTrainedModel) -> str:

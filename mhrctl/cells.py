@@ -6,7 +6,7 @@ from pydantic import model_validator
 
 from mhrctl.errors import ParamsError
 from mhrctl.methods import METHODS, Method, method
-from mhrctl.params import PLAIN, AdaptParams, Closed, EvaluateParams, NonNegative, Params, Positive, PretrainParams
+from mhrctl.params import PLAIN, AdaptParams, Closed, EvaluateParams, NonNegative, Params, Positive, PretrainParams, Seed
 
 
 class Cell(Closed):
@@ -25,8 +25,8 @@ class Cell(Closed):
     method: str
     heads: Positive = 1
     variant: str = PLAIN
-    seed: int = 0
-    pretrain_seed: int | None = None
+    seed: Seed = 0
+    pretrain_seed: Seed | None = None
     extra_steps: NonNegative = 0
 
     @model_validator(mode="after")

@@ -35,6 +35,7 @@ class CellMetrics(_Closed):
     method: str
     heads: int | None
     variant: str = Field(PLAIN, description="of the grid")
+    layout: str | None = Field(None, description="of the adapted layers: full, light or other; none for whole weights")
     extra_steps: int = Field(0, description="of further multi-task training before the zero-shot evaluation")
     seed: int | None
     suite: str

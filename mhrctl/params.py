@@ -21,6 +21,8 @@ VARIANT_NAME = re.compile(r"(?![hsx]\d+$)[a-z][a-z0-9_]*")
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
+MAX_SEED = 2**31 - 1
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Weight = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -37,7 +39,7 @@ class PrepareParams(Closed):
     source: Literal["compositional", "superni", "jsonl"] = Field(description="where the tasks come from")
     path: str | None = Field(None, description="folder of the source's tasks (superni, jsonl)")
     test_tasks: list[str] = Field([], description="names of the test tasks to use; empty uses all")
-    seed: int = Field(42, description="of the training tasks' shuffle and of the reference drawn for scoring")
+    seed: Seed = Field(42, description="of the training tasks' shuffle and of the reference drawn for scoring")
     examples: Positive = Field(100, description="examples of a task in each of its train, validation and test splits")
     definition: bool = Field(True, description="put the task's definition into the prompt")
     task_name: bool = Field(False, description="put the task's name into the prompt")
@@ -75,7 +77,7 @@ class BackboneParams(Closed):
     source: Literal["hub", "local", "scratch"] = Field(description="the hub, a folder, or trained here")
     name: str | None = Field(None, description="hub id or folder (hub, local)")
     revision: str | None = Field(None, description="commit, tag or branch on the hub; required there")
-    seed: int = Field(0, description="of a scratch backbone")
+    seed: Seed = Field(0, description="of a scratch backbone")
     scratch: ScratchParams = Field(ScratchParams(), description="size and training of a scratch backbone")
 
     @model_validator(mode="after")
@@ -202,8 +204,8 @@ class MethodAxes(Closed):
 class GridParams(Closed):
     """Methods, heads and seeds."""
 
-    seeds: list[int] = Field(min_length=1, description="one cell of every method for each")
-    pretrain_seed: int | None = Field(
+    seeds: list[Seed] = Field(min_length=1, description="one cell of every method for each")
+    pretrain_seed: Seed | None = Field(
         None,
         description="pre-train once with this seed and adapt with each of `seeds`, as the paper did; empty pre-trains for each",
     )

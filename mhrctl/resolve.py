@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
-from mhrctl.cells import Cell, CellParams
+from mhrctl.cells import Cell, CellParams, grid_cells
 from mhrctl.errors import ParamsError, unknown
 from mhrctl.methods import METHODS
 from mhrctl.params import PLAIN, Closed, MethodAxes, Params, Variant
@@ -20,6 +20,9 @@ from mhrctl.recipes import RECIPES, Recipe, recipe
 
 PARAMS_FILE = "params.yaml"
 CELL_SECTIONS = ("pretrain", "adapt", "evaluate")
+
+STRUCTURE = {"skills", "rank", "alpha", "dropout", "targets", "granularity", "routing_blocks"}
+"""Settings of `pretrain` that make an adapter; training it on keeps what it has."""
 
 Layer = tuple[str, Mapping[str, Any]]
 """Where settings come from, and the settings."""
@@ -59,15 +62,21 @@ class Settings:
         for_method: Layer = (f"recipe {self.recipe}, {own.method}", known.methods.get(own.method, {}).get(section, {}))
         written: Layer = (PARAMS_FILE, self.written.get(section, {}))
         at_method: Layer = (f"grid.methods.{own.method}", getattr(axes, section, {}))
+        of_row: Layer = (f"method {row.name}", row.settings.get(section, {}))
+        if self.recipe_wins:
+            general = [written, at_method, from_recipe, of_row, for_method]
+        else:
+            general = [from_recipe, written, of_row, for_method, at_method]
+        overridden = cell.name if cell.extra_steps else own.name
         layers = [
-            *((written, from_recipe) if self.recipe_wins else (from_recipe, written)),
-            (f"method {row.name}", row.settings.get(section, {})),
-            *((at_method, for_method) if self.recipe_wins else (for_method, at_method)),
+            *general,
             (f"grid.variants.{variant}", getattr(chosen, section, {}) if isinstance(chosen, Variant) else {}),
-            (f"grid.overrides.{own.name}", grid.overrides.get(own.name, {}).get(section, {})),  # type: ignore[call-overload]
+            (f"grid.overrides.{overridden}", grid.overrides.get(overridden, {}).get(section, {})),  # type: ignore[call-overload]
             ("--set", self.on_top.get(section, {})),
         ]
         if section == "pretrain" and cell.extra_steps:
+            if vain := sorted(STRUCTURE & self.on_top.get(section, {}).keys()):
+                raise ParamsError(f"--set pretrain.{vain[0]}: extra steps train the adapter that there is, as it is")
             layers.append(("extra steps", {"steps": cell.extra_steps, "uniform_steps": 0}))
         return [(source, settings) for source, settings in layers if settings]
 
@@ -86,7 +95,7 @@ def load_params(path: Path, sets: Sequence[str] = (), recipe_name: str | None = 
     tree = _read_yaml(path)
     written = {name: dict(section) for name, section in tree.items() if isinstance(section, dict)}
     name = recipe_name or tree.get("recipe")
-    if recipe_name or name in RECIPES:
+    if recipe_name or (isinstance(name, str) and name in RECIPES):
         for section, settings in recipe(str(name)).sections.items():
             own = tree.get(section)
             if own is None or isinstance(own, dict):
@@ -100,7 +109,25 @@ def load_params(path: Path, sets: Sequence[str] = (), recipe_name: str | None = 
         key = _key(first)
         where = "--set" if key in overridden else f"{path}:{_line(path, first['loc'])}"
         raise ParamsError(f"{where}: {key}: {_message(first)}") from None
+    _require_cells(path, params)
     return Settings(params, written, on_top, name, recipe_wins=recipe_name is not None)
+
+
+def _require_cells(path: Path, params: Params) -> None:
+    """Check that overrides are of cells that there are, and of sections that these have for themselves."""
+    cells = grid_cells(params)
+    names = {cell.name: {"adapt", "evaluate"} for cell in cells} | {
+        cell.name: {"pretrain", "evaluate"} for cell in cells if cell.extra_steps
+    }
+    for cell in cells:
+        names.setdefault(cell.pretrain_cell.name, set()).add("pretrain")
+    for name, sections in params.grid.overrides.items():
+        where = f"{path}:{_line(path, ('grid', 'overrides', name))}: grid.overrides"
+        if name not in names:
+            raise ParamsError(f"{where}: {unknown('cell', name, names)}")
+        if wrong := [section for section in sections if section not in names[name]]:
+            owner = next((cell.pretrain_cell.name for cell in cells if cell.name == name), name)
+            raise ParamsError(f"{where}.{name}: its {wrong[0]} is that of another cell: set it at {owner}")
 
 
 def resolve_cell(settings: Settings, cell: Cell) -> CellParams:
@@ -158,7 +185,10 @@ def _apply_set(tree: dict[str, Any], on_top: dict[str, dict[str, Any]], text: st
         node = node.setdefault(section, {})
         if not isinstance(node, dict):
             raise ParamsError(f"--set {text}: {section} is not a section")
-    node[last] = YAML(typ="safe", pure=True).load(value)
+    try:
+        node[last] = YAML(typ="safe", pure=True).load(value)
+    except MarkedYAMLError as error:
+        raise ParamsError(f"--set {text}: {value!r} is not valid YAML: {error.problem}") from None
     if len(sections) == 1 and sections[0] in CELL_SECTIONS:
         on_top.setdefault(sections[0], {})[last] = node[last]
     return key.strip()

@@ -10,12 +10,15 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load, load_file
 
 from mhrctl.adapters.files import load_adapter
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.weights import Weights
 from mhrctl.methods import METHODS
+from mhrctl.stages import pretrain
 from mhrctl.stages.report import build_table
+from mhrctl.training import checkpoint
 from tests.conftest import Run
 
 
@@ -140,3 +143,72 @@ def test_adapter_soup_without_shots_has_no_zero_shot(walked_all: Path, run: Run,
 def test_one_skill_is_not_averaged(walked_all: Path, run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     assert run("average", "-m", "adapter_soup", "-C", walked_all) == 2
     assert "pre-training has no skills to average; use poly, mhr or random_mu" in capfd.readouterr().err
+
+
+def test_a_killed_private_pretraining_resumes_whatever_is_trained_together(
+    walked_all: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = Path(shutil.copytree(walked_all, tmp_path / "project"))
+    path = project / "data/pretrain/adapter_soup-s3/adapters.safetensors"
+    options = ("pretrain", "-m", "adapter_soup", "--seed", 3, "-C", project)
+    assert run(*options, "--together", 1) == 0
+    before = path.read_bytes()
+    real, saved = checkpoint.save_checkpoint, []
+
+    def killed(*args: object, **kwargs: object) -> None:
+        real(*args, **kwargs)  # type: ignore[arg-type]
+        saved.append(args)
+        if len(saved) == 2:
+            raise RuntimeError("killed")
+
+    for together in (1, 2):
+        shutil.rmtree(path.parent)
+        saved.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(pretrain, "save_checkpoint", killed)
+            with pytest.raises(RuntimeError, match="killed"):
+                run(*options, "--together", 1)
+        assert run(*options, "--together", together) == 0
+        for name, tensor in load_file(path).items():
+            torch.testing.assert_close(tensor, load(before)[name], rtol=1e-4, atol=1e-6)
+        assert together == 2 or path.read_bytes() == before
+
+
+def test_a_new_lora_is_not_worn_on_other_weights_than_its_own(
+    walked_all: Path, tmp_path: Path, run: Run, capfd: pytest.CaptureFixture[str]
+) -> None:
+    project = Path(shutil.copytree(walked_all, tmp_path / "project"))
+    assert run("evaluate", "-m", "full_ft_then_lora", "--zero-shot", "-C", project) == 0
+    assert run("pretrain", "-m", "full_ft", "--set", "pretrain.steps=1", "-C", project) == 0
+    for command in (("evaluate",), ("export", "--merge")):
+        capfd.readouterr()
+        assert run(*command, "-m", "full_ft_then_lora", "-C", project) == 2
+        assert "has changed since; run `mhrctl adapt --method full_ft_then_lora --seed 0`" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (
+            ["pretrain", "-m", "poly", "--set", "pretrain.skills=1"],
+            "pretrain.skills 1: poly mixes skills and needs two",
+        ),
+        (
+            ["pretrain", "-m", "lora", "--set", "adapt.lr=1.0"],
+            "adapt.lr=1.0: this command reads the section `pretrain` only",
+        ),
+        (["pretrain", "-m", "lora", "--set", "pretrain.lr=["], "--set pretrain.lr=[: '[' is not valid YAML"),
+        (
+            ["pretrain", "-m", "lora", "--extra-steps", "2", "--set", "pretrain.rank=4"],
+            "--set pretrain.rank: extra steps train the adapter that there is",
+        ),
+        (["pretrain", "-m", "mhr", "--heads", "0"], "Invalid value for '--heads'"),
+        (["pretrain", "-m", "mhr", "--seed", "99999999999999"], "Invalid value for '--seed'"),
+        (["export", "-m", "lora", "--stage", "average"], "--stage average: lora has no skills to average"),
+    ],
+)
+def test_settings_in_vain_and_out_of_range_are_answered(
+    walked_all: Path, run: Run, capfd: pytest.CaptureFixture[str], command: list[str], message: str
+) -> None:
+    assert run(*command, "-C", walked_all) == 2
+    assert message in capfd.readouterr().err

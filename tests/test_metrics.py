@@ -16,6 +16,7 @@ CELL: dict[str, Any] = {
     "method": "mhr",
     "heads": 8,
     "variant": "plain",
+    "layout": "full",
     "extra_steps": 0,
     "seed": 0,
     "suite": "compositional",

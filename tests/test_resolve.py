@@ -134,3 +134,35 @@ def test_cells_of_extra_steps(project_file: Path) -> None:
     assert cell.options == "--method mhr_mu --heads 4 --extra-steps 6 --seed 0"
     with pytest.raises(ParamsError, match="mhr is no single adapter"):
         Cell(method="mhr", heads=4, extra_steps=1)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("nosuch-s0: {adapt: {lr: 0.5}}", r"params.yaml:\d+: grid.overrides: unknown cell 'nosuch-s0'"),
+        (
+            "mhr_z-h4-s0: {pretrain: {lr: 0.5}}",
+            r"overrides.mhr_z-h4-s0: its pretrain is that of another cell: .* mhr-h4-s0",
+        ),
+    ],
+)
+def test_overrides_in_vain_are_answered(project_file: Path, override: str, message: str) -> None:
+    project_file.write_text(project_file.read_text() + f"  overrides:\n    {override}\n")
+    with pytest.raises(ParamsError, match=message):
+        load_params(project_file)
+
+
+def test_a_cell_of_extra_steps_has_overrides_of_its_own(project_file: Path) -> None:
+    text = project_file.read_text().replace("    lora:", "    lora: {extra_steps: [3]}")
+    project_file.write_text(text + "  overrides:\n    lora-x3-s0: {pretrain: {lr: 0.5}}\n")
+    settings = load_params(project_file)
+    rates = [resolve_cell(settings, cell).pretrain.lr for cell in grid_cells(settings.params) if cell.method == "lora"]
+    assert rates == [0.001, 0.5]
+
+
+def test_a_recipe_on_the_command_line_goes_over_the_grids_methods(project_file: Path) -> None:
+    text = project_file.read_text().replace("mhr_z: {heads: [4]}", "mhr_z: {heads: [4], adapt: {routing_lr: 0.5}}")
+    project_file.write_text(text)
+    cell = Cell(method="mhr_z", heads=4)
+    assert resolve_cell(load_params(project_file), cell).adapt.routing_lr == 0.5
+    assert resolve_cell(load_params(project_file, recipe_name="superni"), cell).adapt.routing_lr == 0.1

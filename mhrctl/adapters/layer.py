@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -130,6 +130,12 @@ def find_layers(linears: Mapping[str, tuple[int, int]], targets: str | Sequence[
             f"pretrain.targets: no linear layer is named {missing[0]!r} (there are: {', '.join(_last_names(linears))})"
         )
     return {name: shape for name, shape in linears.items() if name in names or name.rpartition(".")[2] in names}
+
+
+def layout_name(layers: Iterable[str]) -> str:
+    """The layout whose last names some layers have, or `other`."""
+    last = {name.rpartition(".")[2] for name in layers}
+    return next((name for name, names in LAYOUTS.items() if last == set(names)), "other")
 
 
 def _last_names(linears: Mapping[str, tuple[int, int]]) -> list[str]:

@@ -28,11 +28,11 @@ def count(
 ) -> None:
     """Print how many parameters each method trains, exactly, beside the paper's Table 6."""
     from mhrctl.adapters.layer import linear_shapes
-    from mhrctl.backbones import shape_model
+    from mhrctl.backbones import sized_model
     from mhrctl.paper.counts import Sizes, count_methods, counts_table
     from mhrctl.paper.table import RENDERERS, rich_table
 
-    model = shape_model(backbone)
+    model = sized_model(backbone)
     sizes = Sizes(skills=skills, rank=rank, tasks=tasks, datasets=datasets, heads=heads)
     try:
         counted = {name: count_methods(linear_shapes(model), model.num_parameters(), name, sizes) for name in layout}

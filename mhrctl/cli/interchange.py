@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from mhrctl.cells import grid_cells
 from mhrctl.cli import display
 from mhrctl.cli.options import (
     ExtraStepsOption,
@@ -20,7 +21,7 @@ from mhrctl.cli.options import (
     open_project,
     quieten,
 )
-from mhrctl.errors import ParamsError
+from mhrctl.errors import ParamsError, unknown
 from mhrctl.params import PLAIN
 
 
@@ -89,10 +90,24 @@ def import_(
     from mhrctl.interchange.importing import import_adapter
 
     quieten()
-    chosen = settings.params.grid.seeds[0] if seed is None else seed
-    cell, card = import_adapter(path, method=method, variant=variant or PLAIN, seed=chosen, project=where, replace=replace)
-    counts = card.facts["parameters"]
+    grid = settings.params.grid
+    if variant is not None and variant not in (PLAIN, *grid.variants):
+        raise ParamsError(f"--variant: {unknown('variant', variant, [PLAIN, *grid.variants])}")
+    cell, card = import_adapter(
+        path,
+        method=method,
+        variant=variant or PLAIN,
+        seed=grid.seeds[0] if seed is None else seed,
+        pretrain_seed=grid.pretrain_seed,
+        project=where,
+        replace=replace,
+    )
+    own, counts = cell.pretrain_cell, card.facts["parameters"]
     display.done(
-        f"wrote {where.output('pretrain', cell.name)}: {counts['multi_task']:,} adapter and {counts['routing']:,} routing"
+        f"wrote {where.output('pretrain', own.name)}: {counts['multi_task']:,} adapter and {counts['routing']:,} routing"
         f" parameters; go on with `mhrctl adapt {cell.options}`"
     )
+    if any(own == cell.pretrain_cell for cell in grid_cells(settings.params)):
+        display.done(
+            f"note: {own.name} is in the grid: `dvc repro` would pre-train it, `dvc commit pretrain@{own.name}` keeps this"
+        )

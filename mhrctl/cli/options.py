@@ -13,7 +13,7 @@ from mhrctl.artifacts import Project
 from mhrctl.cells import Cell, CellParams
 from mhrctl.errors import ParamsError
 from mhrctl.methods import METHODS, method
-from mhrctl.params import PLAIN
+from mhrctl.params import MAX_SEED, PLAIN
 from mhrctl.recipes import RECIPES
 from mhrctl.resolve import Settings, load_params, resolve_cell
 
@@ -29,12 +29,14 @@ RecipeOption = Annotated[
     str | None, typer.Option("--recipe", help=f"Settings of the paper over those of params.yaml: {', '.join(RECIPES)}.")
 ]
 MethodOption = Annotated[str | None, typer.Option("--method", "-m", help=f"One of: {', '.join(METHODS)}.")]
-HeadsOption = Annotated[int | None, typer.Option("--heads", help="Routing heads, for mhr and its variants.")]
+HeadsOption = Annotated[int | None, typer.Option("--heads", min=1, help="Routing heads, for mhr and its variants.")]
 VariantOption = Annotated[str | None, typer.Option("--variant", help="A name of `grid.variants`, such as another layout.")]
 ExtraStepsOption = Annotated[
     int | None, typer.Option("--extra-steps", min=1, help="Steps that a single adapter is trained on, on all tasks.")
 ]
-SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of the cell. [default: the grid's first]")]
+SeedOption = Annotated[
+    int | None, typer.Option("--seed", min=0, max=MAX_SEED, help="Seed of the cell. [default: the grid's first]")
+]
 CellOption = Annotated[
     str | None, typer.Option("--cell", help="A cell of the synced grid by name, in place of the options above.")
 ]
@@ -61,8 +63,13 @@ def chosen_cell(
     variant: str | None,
     seed: int | None,
     extra_steps: int | None = None,
+    *,
+    reads: str,
 ) -> tuple[Project, CellParams]:
-    """Resolve the cell that the options name, from params.yaml or, for `--cell`, from its synced file."""
+    """Resolve the cell that the options name, from params.yaml or, for `--cell`, from its synced file.
+
+    `reads` is the section that the command reads, to which `--set` is held, so that nothing is set in vain.
+    """
     if cell is not None:
         from mhrctl.grid import read_cell
 
@@ -74,6 +81,8 @@ def chosen_cell(
         project = Project(project_folder)
         return project, read_cell(project, cell)
     project, settings = open_project(project_folder, sets, recipe)
+    if vain := [text for text in sets if text.split(".")[0] not in (reads, "grid")]:
+        raise ParamsError(f"--set {vain[0]}: this command reads the section `{reads}` only; set it where it is read")
     return project, resolve_cell(settings, named_cell(settings, method_name, heads, variant, seed, extra_steps))
 
 

@@ -23,7 +23,7 @@ class Format(StrEnum):
 
 
 def report(
-    table: Annotated[int | None, typer.Option("--table", help="Print one table of the paper: 1 or 2.")] = None,
+    table: Annotated[int | None, typer.Option("--table", help="Print one table of the paper: 1, 2, 5 or 6.")] = None,
     form: Annotated[Format, typer.Option("--format", help="Of the printed table.")] = Format.TERMINAL,
     project: ProjectOption = Path(),
     set_: SetOption = [],

@@ -85,7 +85,7 @@ def pretrain(
     together: TogetherOption = 32,
 ) -> None:
     """Learn skills and routing together on the training tasks; with `--extra-steps`, train a single adapter on."""
-    where, params = chosen_cell(project, set_, recipe, cell, method, heads, variant, seed, extra_steps)
+    where, params = chosen_cell(project, set_, recipe, cell, method, heads, variant, seed, extra_steps, reads="pretrain")
     accelerator = open_accelerator(device, many_processes=True)
     from mhrctl.stages.pretrain import pretrain as stage
 
@@ -120,7 +120,7 @@ def average(
     set_: SetOption = [],
 ) -> None:
     """Average the skills of a pre-training cell into one ordinary LoRA."""
-    where, params = chosen_cell(project, set_, None, cell, method, heads, variant, seed)
+    where, params = chosen_cell(project, set_, None, cell, method, heads, variant, seed, reads="pretrain")
     from mhrctl.stages.average import average as stage
 
     own = params.cell.pretrain_cell
@@ -143,7 +143,7 @@ def adapt(
     together: TogetherOption = 32,
 ) -> None:
     """Adapt to each test task from a few examples."""
-    where, params = chosen_cell(project, set_, recipe, cell, method, heads, variant, seed)
+    where, params = chosen_cell(project, set_, recipe, cell, method, heads, variant, seed, reads="adapt")
     accelerator = open_accelerator(device)
     from mhrctl.stages.adapt import adapt as stage
 
@@ -190,7 +190,7 @@ def evaluate(
         where, settings = open_project(project, set_, recipe)
         evaluate_params = settings.params.evaluate
     else:
-        where, params = chosen_cell(project, set_, recipe, cell, method, heads, variant, seed, extra_steps)
+        where, params = chosen_cell(project, set_, recipe, cell, method, heads, variant, seed, extra_steps, reads="evaluate")
         evaluate_params, own, name = params.evaluate, params.cell, params.cell.name
         start = _output(where, own.start)
         adapted = None if zero_shot or own.extra_steps else where.output("adapt", name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -59,7 +60,11 @@ def export(
         ParamsError: if the cell's adapter cannot leave in this form.
         DataError: if there is no such task.
     """
+    if stage == "average" and cell.row.routing not in ("learned", "random"):
+        raise ParamsError(f"--stage average: {cell.method} has no skills to average; export --stage pretrain or --stage adapt")
     card = artifacts.read_card(source, stage=stage, command=f"mhrctl {stage} {cell.options}")
+    if stage == "adapt" and cell.row.start == "new_lora" and start is not None:
+        artifacts.require_parent(card, source, "start", start / artifacts.ADAPTERS, f"mhrctl adapt {cell.options}")
     adapter = load_adapter(source / artifacts.ADAPTERS)
     by_task = stage == "adapt" or cell.row.routing == "private"
     if isinstance(adapter, Inventory) and stage == "adapt":
@@ -69,10 +74,11 @@ def export(
     if missing := [task for task in tasks if task not in names]:
         where = f"the {stage} output of {cell.name} is one adapter for all tasks" if not by_task else ""
         raise DataError(f"--task {missing[0]}: {where or unknown('task', missing[0], names)}")
-    folders = []
-    wanted: list[str | None] = [*(tasks or names)]
-    for task in wanted or [None]:
-        folder = out / artifacts.folder_name(task) if task else out
+    wanted: list[str | None] = [*(tasks or names)] or [None]
+    folders = [(out / artifacts.folder_name(task) if task else out).resolve() for task in wanted]
+    for folder in folders:
+        artifacts.require_replaceable(folder, "export")
+    for task, folder in zip(wanted, folders, strict=True):
         one = adapter.select([names.index(task)]) if task else adapter
         facts = {"task": task, "base": _base(backbone), **{key: card.facts[key] for key in ("suite", "backbone")}}
         with artifacts.writing(folder) as aside:
@@ -84,7 +90,6 @@ def export(
             (aside / "README.md").write_text(model_card(cell, stage, facts, merged=merge))
             what = {"cell": cell.model_dump(), "stage": stage, "merged": merge}
             artifacts.write_card(aside, Card.of("export", what, {stage: source / artifacts.ADAPTERS}, **facts))
-        folders.append(folder)
     return folders
 
 
@@ -94,6 +99,7 @@ def merge_into(backbone: PreTrainedModel, adapter: Adapter) -> None:
 
     Raises:
         ValueError: if it is routed, or of several runs.
+        ParamsError: if a layer's weights are another's too, as those of a tied output layer.
     """
     if isinstance(adapter, Weights):
         adapter.put_into(backbone)
@@ -101,8 +107,11 @@ def merge_into(backbone: PreTrainedModel, adapter: Adapter) -> None:
     if adapter.runs != 1 or (isinstance(adapter, Inventory) and adapter.skills > 1):
         raise ValueError("only a single adapter without a routing can be merged")
     slots = adapter()
+    uses = Counter(id(parameter) for _, parameter in backbone.named_parameters(remove_duplicate=False))
     for name in adapter.shapes:
         layer: Any = backbone.get_submodule(name)
+        if uses[id(layer.weight)] > 1:
+            raise ParamsError(f"--merge: {name} shares its weights with another layer, which would change too; use --to peft")
         if isinstance(adapter, Scales):
             scale = slots[f"{name}.scale"][0]
             layer.weight.mul_(scale[:, None])
@@ -160,7 +169,7 @@ def _refuse(cell: Cell, adapter: Adapter, stage: ExportStage, *, merge: bool) ->
 
 def _write_merged(adapter: Adapter, cell: Cell, start: Path | None, backbone: Path, prepared: Path, out: Path) -> None:
     model, _ = load_backbone(backbone)
-    if cell.row.start == "new_lora" and start is not None and not isinstance(adapter, Weights):
+    if cell.row.start == "new_lora" and start is not None:
         merge_into(model, load_adapter(start / artifacts.ADAPTERS))
     merge_into(model, adapter)
     model.save_pretrained(str(out))

@@ -11,7 +11,7 @@ from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.layer import linear_shapes
 from mhrctl.adapters.scales import Scales
 from mhrctl.artifacts import Card, Project
-from mhrctl.backbones import location, shape_model
+from mhrctl.backbones import location, pretrained_config, shape_model
 from mhrctl.cells import Cell
 from mhrctl.errors import ArtifactError, ParamsError
 from mhrctl.interchange.checkpoints import read_any
@@ -20,7 +20,14 @@ from mhrctl.methods import METHODS
 
 
 def import_adapter(
-    path: Path, *, method: str | None, variant: str, seed: int, project: Project, replace: bool = False
+    path: Path,
+    *,
+    method: str | None,
+    variant: str,
+    seed: int,
+    pretrain_seed: int | None,
+    project: Project,
+    replace: bool = False,
 ) -> tuple[Cell, Card]:
     """Read an adapter of another library, and write it where the pretrain stage writes.
 
@@ -29,11 +36,12 @@ def import_adapter(
         method: which pre-training this is; None tells by the file: ia3, lora, poly, or mhr with as many heads.
         variant: of the cell.
         seed: of the cell.
+        pretrain_seed: of its pre-training, if that is another.
         project: with the outputs of prepare and backbone.
         replace: whether an output that is there already may be replaced.
 
     Returns:
-        The pre-training cell, and the card of the output.
+        The cell that can be adapted now, and the card of its pre-training.
 
     Raises:
         DataError: if something in the file cannot be placed in the backbone; names it.
@@ -42,10 +50,13 @@ def import_adapter(
     """
     prepared = artifacts.read_card(project.output("prepare"), stage="prepare", command="mhrctl prepare")
     backbone = artifacts.read_card(project.output("backbone"), stage="backbone", command="mhrctl backbone")
-    shapes = linear_shapes(shape_model(location(project.output("backbone"), backbone)))
+    place = location(project.output("backbone"), backbone)
+    shapes = linear_shapes(shape_model(pretrained_config(place, revision=backbone.facts["revision"])))
     adapter = to_adapter(read_any(path, shapes), shapes)
-    cell = Cell(method=_method(adapter, method), heads=getattr(adapter, "heads", 1), variant=variant, seed=seed)
-    out = project.output("pretrain", cell.name)
+    heads = getattr(adapter, "heads", 1)
+    cell = Cell(method=_method(adapter, method), heads=heads, variant=variant, seed=seed, pretrain_seed=pretrain_seed)
+    own = cell.pretrain_cell
+    out = project.output("pretrain", own.name)
     if out.exists() and not replace:
         raise ArtifactError(f"{out}: there is a pre-training of this cell; choose another --seed, or --replace it")
     rows = adapter.routing_parameters()[0].shape[2] if adapter.routing_parameters() else 0
@@ -60,7 +71,7 @@ def import_adapter(
     }
     with artifacts.writing(out) as folder:
         save_adapter(adapter, folder / artifacts.ADAPTERS)
-        card = Card.of("pretrain", {"cell": cell.model_dump(), "imported": path.name}, {"imported": path}, **facts)
+        card = Card.of("pretrain", {"cell": own.model_dump(), "imported": path.name}, {"imported": path}, **facts)
         artifacts.write_card(folder, card)
     return cell, card
 

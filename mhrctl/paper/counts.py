@@ -10,13 +10,14 @@ import torch
 
 from mhrctl.adapters.adapter import Shapes, trainable
 from mhrctl.adapters.inventory import Inventory
-from mhrctl.adapters.layer import find_layers
+from mhrctl.adapters.layer import LAYOUTS, find_layers
 from mhrctl.adapters.scales import Scales
 from mhrctl.methods import METHODS, Method
 from mhrctl.paper.printed import printed
 from mhrctl.paper.table import Table
 
 NOTHING = "-"
+PAPER_BACKBONE = "t5-xl"
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Sizes:
 
 
 def count_methods(linears: Shapes, weights: int, layout: str, sizes: Sizes) -> list[Counts]:
-    """Count all methods in a layout; a method that has a layout of its own ((IA)3) keeps it.
+    """Count all methods in a layout; a method that has a layout of its own ((IA)3) keeps it where the backbone has its layers.
 
     Args:
         linears: {layer name: (d_in, d_out)} of the backbone's linear layers.
@@ -72,21 +73,24 @@ def count_methods(linears: Shapes, weights: int, layout: str, sizes: Sizes) -> l
     """
     counts = []
     for row in METHODS.values():
-        shapes = find_layers(linears, row.settings.get("pretrain", {}).get("targets", layout))
+        own = row.settings.get("pretrain", {}).get("targets", layout)
+        has_own = set(LAYOUTS.get(own, ())) <= {name.rpartition(".")[2] for name in linears}
+        shapes = find_layers(linears, own if has_own else layout)
         with torch.device("meta"):
             counts += [_count(row, shapes, heads, weights, sizes) for heads in (sizes.heads if row.multi_head else [1])]
     return counts
 
 
 def counts_table(backbone: str, layout: str, counts: Sequence[Counts], sizes: Sizes) -> Table:
-    """The counts beside those that the paper prints."""
+    """The counts beside those that the paper prints for T5-XL."""
+    comparable = backbone == PAPER_BACKBONE and sizes == Sizes(heads=sizes.heads)
     rows = [
         [
             f"{row.method} h{row.heads}" if row.heads else row.method,
             f"{row.multi_task:,}",
             f"{row.routing:,}" if row.routing else NOTHING,
             f"{row.adaptation:,}",
-            *_printed(row, layout),
+            *(_printed(row, layout) if comparable else (NOTHING, NOTHING)),
         ]
         for row in counts
     ]

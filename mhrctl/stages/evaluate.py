@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from mhrctl import artifacts
 from mhrctl.adapters.adapter import Adapter
 from mhrctl.adapters.files import load_adapter
+from mhrctl.adapters.layer import layout_name
 from mhrctl.adapters.model import AdaptedModel
 from mhrctl.adapters.weights import Weights
 from mhrctl.artifacts import Card
@@ -90,6 +91,9 @@ def evaluate(
     examples = Examples.read(prepared / artifacts.TEST_EXAMPLES).of(split="test")
     if adapted:
         artifacts.require_tasks(cards["adapted"], adapted, examples.tasks)
+    if cell and start and adapted and cell.row.start == "new_lora":  # its LoRA belongs on these weights and no others
+        command = f"mhrctl adapt {cell.options}"
+        artifacts.require_parent(cards["adapted"], adapted, "start", start / artifacts.ADAPTERS, command)
     adapters = _load_phases(cell, start, adapted, model)
     model.to(device=accelerator.device, dtype=PRECISIONS[params.precision])  # type: ignore[call-arg]
     metrics_of = task_metrics(prepared)
@@ -107,6 +111,7 @@ def evaluate(
         method=cell.method if cell else BACKBONE,
         heads=cell.heads if cell else None,
         variant=cell.variant if cell else PLAIN,
+        layout=next((layout_name(adapter.shapes) for adapter in adapters.values() if adapter and adapter.shapes), None),
         extra_steps=cell.extra_steps if cell else 0,
         seed=cell.seed if cell else None,
         suite=artifacts.read_card(prepared, stage="prepare", command="mhrctl prepare").facts["suite"],
@@ -133,7 +138,10 @@ def _read_cards(cell: Cell | None, start: Path | None, adapted: Path | None) -> 
     if cell is None or start is None:
         return {}
     if cell.row.start == "soup" and adapted is None:
-        raise ArtifactError(f"cell {cell.name}: zero-shot adapters come from the shots; run `mhrctl adapt {cell.options}`")
+        raise ArtifactError(
+            f"cell {cell.name}: zero-shot adapters come from the shots; run `mhrctl adapt {cell.options}`, then evaluate"
+            " without --zero-shot"
+        )
     stage, origin = cell.start
     cards: dict[Phase, Card] = {
         "zero_shot": artifacts.read_card(start, stage=stage, command=f"mhrctl {stage} {origin.options}")
@@ -158,7 +166,8 @@ def _load_phases(
     if cell.row.start == "new_lora" and isinstance(before, Weights):
         before.put_into(backbone)
         before = None
-    dress(backbone, next(adapter for adapter in (before, after) if adapter))
+    if worn := before or after:
+        dress(backbone, worn)
     return {"zero_shot": before, "adapted": after} if after else {"zero_shot": before}
 
 

@@ -42,7 +42,7 @@ class Index:
         return [(name, cosine) for name, cosine in self._ranked(self.vectors[self.tasks.index(task)]) if name != task]
 
     def _ranked(self, vector: Array) -> list[tuple[str, float]]:
-        similar = cosines(vector, self.vectors).tolist()
+        similar = cosines(vector, self.vectors).round(6).tolist()  # so that equals are equal whatever the machine
         return sorted(zip(self.tasks, similar, strict=True), key=lambda pair: -pair[1])
 
 

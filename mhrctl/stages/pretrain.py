@@ -123,6 +123,9 @@ def new_adapter(backbone: PreTrainedModel, cell: Cell, params: PretrainParams, *
     if row.adapter == "weights":
         backbone.requires_grad_(requires_grad=False)
         return Weights.of(backbone)
+    routed = row.routing in ("learned", "random")
+    if routed and params.skills < 2:
+        raise ParamsError(f"pretrain.skills {params.skills}: {row.name} mixes skills and needs two or more; one skill is lora")
     shapes = inject(backbone, params.targets, dropout=params.dropout)
     torch.manual_seed(cell.seed)
     if row.adapter == "ia3":
@@ -131,7 +134,7 @@ def new_adapter(backbone: PreTrainedModel, cell: Cell, params: PretrainParams, *
         return Inventory(
             shapes,
             heads=cell.heads,
-            skills=params.skills if row.routing in ("learned", "random") else 1,
+            skills=params.skills if routed else 1,
             rank=params.rank,
             alpha=params.alpha,
             tasks=tasks,
@@ -225,13 +228,13 @@ class _Training:
             with_choices=self.objective.reads_choices,
         )
         with track(f"pretrain {self.cell.name}", self.params.steps) as bar:
-            return self._train(adapter, batches, self.params.steps, f"pretrain-{self.cell.name}", bar.advance)
+            return self._train(adapter, batches, self.params.steps, f"pretrain-{self.cell.name}", self.key, bar.advance)
 
     def private(self, adapter: Adapter, together: int, track: Track) -> list[list[Any]]:
         """Train an adapter for each task, some tasks to a batch, the steps divided among them; returns the rows of the log."""
         tasks = range(len(self.examples.tasks))
         samples = {task: self.examples.of(task=self.examples.tasks[task], split="train").all_references() for task in tasks}
-        steps = max(1, math.ceil(self.params.steps / len(tasks)))
+        steps = math.ceil(self.params.steps / len(tasks))
         trained: list[dict[str, Tensor]] = []
         rows: list[list[Any]] = []
         with track(f"pretrain {self.cell.name}", steps * math.ceil(len(tasks) / together)) as bar:
@@ -245,7 +248,8 @@ class _Training:
                     pad=self.objective.pad,
                     with_choices=self.objective.reads_choices,
                 )
-                own = self._train(part, batches, steps, f"pretrain-{self.cell.name}-part{first}", bar.advance)
+                name = f"pretrain-{self.cell.name}-part{first}"
+                own = self._train(part, batches, steps, name, f"{self.key}/{runs}", bar.advance)
                 before = rows[-1] if rows else [0] * len(LOG_COLUMNS)
                 rows += [[row[0] + before[0], *row[1:-1], row[-1] + before[-1]] for row in own]
                 trained.append(part.state_dict())
@@ -258,15 +262,16 @@ class _Training:
         batches: MixedBatches | RunBatches,
         steps: int,
         name: str,
+        key: str,
         advance: Callable[..., None],
     ) -> list[list[Any]]:
-        """Train an adapter from its checkpoint, if there is one, and return the rows of the log."""
+        """Train an adapter, from its checkpoint if there is one of the same key, and return the rows of the log."""
         params, accelerator = self.params, self.accelerator
         model = AdaptedModel(self.backbone, adapter)
         wrapped, optimizer = accelerator.prepare(model, optimizer_of(adapter, params))
         parameters = trained_parameters(adapter)
         checkpoint = self.scratch / f"{name}.safetensors"
-        first, rows = load_checkpoint(checkpoint, key=self.key, parameters=parameters, optimizer=optimizer)
+        first, rows = load_checkpoint(checkpoint, key=key, parameters=parameters, optimizer=optimizer)
         advance(first)
         per_step = params.accumulation * accelerator.num_processes
         logged, tokens = (rows[-1][0], rows[-1][-1]) if rows else (0, 0)
@@ -281,9 +286,7 @@ class _Training:
                 note = f"loss {loss:.3f}"
             due = step.number % CHECKPOINT_EVERY == 0 if step.number < steps else self.cell.row.routing == "private"
             if due and accelerator.is_main_process:
-                save_checkpoint(
-                    checkpoint, step=step.number, key=self.key, parameters=parameters, optimizer=optimizer, log=rows
-                )
+                save_checkpoint(checkpoint, step=step.number, key=key, parameters=parameters, optimizer=optimizer, log=rows)
             advance(note=note)
         return rows
 

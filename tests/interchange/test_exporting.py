@@ -144,3 +144,26 @@ def test_what_cannot_leave_is_answered(
     error = capfd.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_nothing_of_the_users_is_replaced(
+    walked_all: Path, tmp_path: Path, run: Run, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes.txt").write_text("mine")
+    options = ("export", "-m", "lora", "--stage", "pretrain", "-C", walked_all)
+    for out in (tmp_path / "mine", walked_all / "data/pretrain/lora-s0"):
+        before = sorted(path.name for path in out.iterdir())
+        assert run(*options, "--out", out) == 2
+        assert "holds other things, which an export would replace; name a new folder" in capfd.readouterr().err
+        assert sorted(path.name for path in out.iterdir()) == before
+    for _ in range(2):  # an export may be made again
+        assert run(*options, "--out", tmp_path / "new") == 0
+
+
+def test_tied_weights_are_not_merged(copy: Path, tmp_path: Path, run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run("pretrain", "-m", "lora", "--set", "pretrain.targets=.*", "-C", copy) == 0
+    assert run("export", "-m", "lora", "--stage", "pretrain", "--out", tmp_path / "a", "-C", copy) == 0
+    assert run("export", "-m", "lora", "--stage", "pretrain", "--merge", "--out", tmp_path / "b", "-C", copy) == 2
+    assert "--merge: lm_head shares its weights with another layer" in capfd.readouterr().err
+    assert not (tmp_path / "b").exists()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mhrctl.adapters.files import load_adapter
-from mhrctl.backbones import shape_model
+from mhrctl.backbones import sized_model
 from tests.conftest import Run
 
 SHARED = Path(__file__).parents[2].parent / "shared"
@@ -67,7 +67,7 @@ def test_t_fews_file_is_taken_on_the_backbone_that_it_was_made_for(copy: Path, r
     path = SHARED / "checkpoints/t-few-t03b-ia3.pt"
     if not path.exists():
         pytest.skip("T-Few's (IA)3 file is not at hand")
-    shape_model("t5-xl").config.save_pretrained(copy / "data/backbone")  # the sizes of T0-3B; no weights are needed
+    sized_model("t5-xl").config.save_pretrained(copy / "data/backbone")  # the sizes of T0-3B; no weights are needed
     assert run("import", path, "-C", copy) == 0
     adapter = load_adapter(copy / "data/pretrain/ia3-s0/adapters.safetensors")
     taken, theirs = adapter.tensors(), torch.load(path, weights_only=True)
@@ -88,3 +88,17 @@ def test_t_fews_file_is_refused_by_name_on_a_backbone_of_other_sizes(
     assert "encoder.block.0.layer.0.SelfAttention.k" in error or "encoder.block.1.layer.0.SelfAttention.k" in error
     assert error.count("\n") == 1
     assert not (copy / "data/pretrain/ia3-s0").exists()
+
+
+def test_an_import_is_what_the_next_command_starts_from(
+    copy: Path, tmp_path: Path, run: Run, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run("export", "-m", "lora", "--stage", "pretrain", "--out", tmp_path / "out", "-C", copy) == 0
+    params = copy / "params.yaml"
+    params.write_text(params.read_text().replace("seeds: [0]", "seeds: [0]\n  pretrain_seed: 42"))
+    assert run("import", tmp_path / "out", "-C", copy) == 0
+    assert (copy / "data/pretrain/lora-s42").exists()
+    assert "note: lora-s42 is in the grid: `dvc repro` would pre-train it" in capfd.readouterr().err
+    assert run("adapt", "-m", "lora", "-C", copy) == 0
+    assert run("import", tmp_path / "out", "--variant", "../x", "-C", copy) == 2
+    assert "--variant: unknown variant '../x' (known: plain)" in capfd.readouterr().err

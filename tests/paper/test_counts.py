@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from transformers import BartConfig
 
 from mhrctl.adapters.layer import linear_shapes
-from mhrctl.backbones import shape_model
+from mhrctl.backbones import sized_model
 from mhrctl.methods import METHODS
 from mhrctl.paper.counts import Counts, Sizes, count_methods, counts_table
 from mhrctl.paper.printed import printed
@@ -17,7 +20,7 @@ Counted = dict[tuple[str, str, int | None], Counts]
 
 @pytest.fixture(scope="module")
 def xl() -> Counted:
-    model = shape_model("t5-xl")
+    model = sized_model("t5-xl")
     linears = linear_shapes(model)
     return {
         (layout, row.method, row.heads): row
@@ -80,4 +83,18 @@ def test_the_command(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     assert run("count", "--backbone", "t5-small", "--layout", "nothing") == 2
     assert "no linear layer's name matches 'nothing'" in capfd.readouterr().err
     assert run("count", "--backbone", "t5-nano") == 2
-    assert "--backbone t5-nano: neither a known size (t5-small, " in capfd.readouterr().err
+    assert (
+        "--backbone (a size: t5-small, t5-base, t5-large, t5-xl, t5-xxl; or a config) 't5-nano': cannot be"
+        in capfd.readouterr().err
+    )
+
+
+def test_other_backbones_have_their_own_names_and_none_of_the_papers_numbers(
+    tmp_path: Path, run: Run, capfd: pytest.CaptureFixture[str]
+) -> None:
+    BartConfig(d_model=16, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=32, decoder_ffn_dim=32).save_pretrained(tmp_path)
+    options = ("--layout", ".*[qv]_proj", "--heads", 4, "--format", "csv")
+    assert run("count", "--backbone", tmp_path, *options) == 0
+    lines = dict(line.split(",", 1) for line in capfd.readouterr().out.splitlines())
+    assert lines["lora"] == "192,-,192,-,-"  # q and v of three attentions, 16 + 16 numbers each
+    assert lines["ia3"] == "96,-,96,-,-"
