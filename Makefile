@@ -1,4 +1,4 @@
-.PHONY: demo test check format clean
+.PHONY: demo test check bench format clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -19,6 +19,9 @@ check: $(VENV)/ready  ## lint, format, types, and a grid in step with params.yam
 	ruff format --check
 	mypy
 	mhrctl grid sync --check
+
+bench: $(VENV)/ready  ## speed and memory against peft, as ratios; leave the machine alone meanwhile
+	$(BIN)/python -m benchmarks
 
 format: $(VENV)/ready
 	ruff check --fix

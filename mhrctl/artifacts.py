@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -121,6 +121,8 @@ class Card:
         facts: what a reader needs to check a fit: tasks, backbone fingerprint, counts.
         libraries: versions that the result may depend on.
         version: of the stage's results (`mhrctl.versions`); None for what no stage wrote, and from before there were versions.
+        files: {name: bytes} of all else in the folder; None from before cards named them.
+        beside: {name: sha256} of what was written with it elsewhere: a training log, scores.
     """
 
     stage: str
@@ -129,13 +131,18 @@ class Card:
     facts: Mapping[str, Any]
     libraries: Mapping[str, str]
     version: int | None = None
+    files: Mapping[str, int] | None = None
+    beside: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, stage: str, params: Mapping[str, Any], parents: Mapping[str, Path], **facts: Any) -> Card:  # noqa: ANN401
         """Make the card of an output, with the hashes of its parents."""
         hashes = {name: digest(path) for name, path in parents.items()}
-        libraries = {name: version(name) for name in (*LIBRARIES, "mhrctl")}
-        return cls(stage, params, hashes, facts, libraries, STAGE_VERSIONS.get(stage))
+        return cls(stage, params, hashes, facts, _libraries(), STAGE_VERSIONS.get(stage))
+
+
+def _libraries() -> dict[str, str]:
+    return {name: version(name) for name in (*LIBRARIES, "mhrctl")}
 
 
 _edited: ContextVar[Callable[[], str | None]] = ContextVar("_edited", default=lambda: None)
@@ -206,9 +213,10 @@ def writing(folder: Path) -> Iterator[Path]:
         aside.rename(folder)
 
 
-def write_card(folder: Path, card: Card) -> None:
-    """Finish an output folder."""
-    write_json(folder / CARD, vars(card))
+def write_card(folder: Path, card: Card, *, beside: Sequence[Path] = ()) -> None:
+    """Finish an output folder, when all its other files, and those `beside` it, are written."""
+    files = {file.relative_to(folder).as_posix(): file.stat().st_size for file in _files(folder) if file != folder / CARD}
+    write_json(folder / CARD, vars(replace(card, files=files, beside={path.name: digest(path) for path in beside})))
 
 
 def write_json(path: Path, value: Any) -> None:  # noqa: ANN401 - JSON is any tree
@@ -240,11 +248,8 @@ def require_replaceable(folder: Path, stage: str) -> None:
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
-    try:
-        own = json.loads((folder / CARD).read_text())["stage"] == stage
-    except (OSError, ValueError, LookupError, TypeError):
-        own = False
-    if not own:
+    card = _card_of(folder)
+    if card is None or card.stage != stage:
         raise ArtifactError(f"{folder}: holds other things, which an {stage} would replace; name a new folder")
 
 
@@ -284,6 +289,41 @@ def read_card(folder: Path, *, stage: str, command: str) -> Card:
             " or `mhrctl grid sync` and `dvc repro`"
         )
     return card
+
+
+def stands(
+    folder: Path, stage: str, params: Mapping[str, Any], parents: Mapping[str, Path], *, beside: Sequence[Path] = ()
+) -> bool:
+    """Whether an output folder is what its stage would write now.
+
+    Its card tells: all but the facts, which are results, is compared with what the card would hold now (of `parents`, files
+    or folders, the hashes, once all else is equal), and with the files that are there, in the folder and `beside` it.
+    """
+    card = _card_of(folder)
+    if card is None or card.files is None or card.parents.keys() != parents.keys():
+        return False
+    now = (stage, STAGE_VERSIONS[stage], _libraries(), json.loads(json.dumps(params, default=dict)))
+    return (
+        (card.stage, card.version, card.libraries, card.params) == now
+        and all((folder / name).is_file() and (folder / name).stat().st_size == size for name, size in card.files.items())
+        and {path.name: digest(path) for path in beside} == card.beside
+        and not any(_is_outdated(path.parent) for path in parents.values())
+        and all(digest(path) == card.parents[name] for name, path in parents.items())
+    )
+
+
+def _card_of(folder: Path) -> Card | None:
+    """The card in a folder; None if there is none, or something else of its name."""
+    try:
+        return Card(**json.loads((folder / CARD).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _is_outdated(folder: Path) -> bool:
+    """Whether another version of its stage wrote a folder, so that `read_card` would refuse it."""
+    card = _card_of(folder)
+    return card is not None and card.version != STAGE_VERSIONS.get(card.stage)
 
 
 def require_backbone(card: Card, folder: Path, fingerprint: str, backbone: Path) -> None:

@@ -10,11 +10,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mhrctl.cells import Cell, CellParams
 from mhrctl.errors import DataError, ParamsError
 from mhrctl.params import BackboneParams, OptimisationParams, PretrainParams
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 FP32 = 4
 BYTES = {"fp32": 4, "bf16": 2}
@@ -25,6 +28,16 @@ TOGETHER = 32
 """Tasks that the stages train in one batch unless told otherwise."""
 T5_BUCKETS = 32
 T5_TYPES = ("t5", "mt5")
+WELL_KNOWN = {
+    **{
+        f"google/{name}": f"t5-{size}"
+        for size in ("small", "base", "large", "xl", "xxl")
+        for name in (f"t5-v1_1-{size}", f"t5-{size}-lm-adapt", f"flan-t5-{size}")
+    },
+    "bigscience/T0_3B": "t5-xl",
+    **{f"bigscience/{name}": "t5-xxl" for name in ("T0", "T0p", "T0pp", "T0_original_task_only", "T0_single_prompt")},
+}
+"""{hub id: its size in `mhrctl.backbones.T5_SIZES`} of T5 v1.1 and its descendants; T5's first version has other sizes."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +190,7 @@ def _adapted_layers(params: PretrainParams, shape: Shape) -> dict[str, tuple[int
 
 
 def backbone_shape(params: BackboneParams, root: Path, vocab_size: int) -> Shape | None:
-    """The sizes of a backbone, from params.yaml, a folder's config, or a config in the hub's cache.
+    """The sizes of a backbone, from params.yaml, a folder's config, a config in the hub's cache, or a well-known name.
 
     Args:
         params: the section of params.yaml.
@@ -185,7 +198,7 @@ def backbone_shape(params: BackboneParams, root: Path, vocab_size: int) -> Shape
         vocab_size: of the tokenizer; a scratch backbone has as many entries.
 
     Returns:
-        None if the config is not at hand.
+        None if the config is not at hand and the name says nothing.
 
     Raises:
         DataError: if a local backbone has no config, or it is no encoder-decoder's.
@@ -196,17 +209,30 @@ def backbone_shape(params: BackboneParams, root: Path, vocab_size: int) -> Shape
         return t5_shape({**sizes, "num_heads": own.attention_heads, "vocab_size": vocab_size, **_GATED_AND_TIED})
     path = root / str(params.name) / "config.json" if params.source == "local" else _cached(params)
     if path is None:
-        return None
+        return _known_shape(str(params.name))
     try:
         config: dict[str, Any] = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: no config of a backbone can be read: {error}; set backbone.name to its folder") from None
     if config.get("model_type") in T5_TYPES:
         return t5_shape(config)
-    from mhrctl.adapters.layer import linear_shapes
     from mhrctl.backbones import pretrained_config, shape_model
 
-    model = shape_model(pretrained_config(str(path.parent)))
+    return _model_shape(shape_model(pretrained_config(str(path.parent))))
+
+
+def _known_shape(name: str) -> Shape | None:
+    """The sizes of a backbone on the hub whose name tells them."""
+    if name not in WELL_KNOWN:
+        return None
+    from mhrctl.backbones import sized_model
+
+    return _model_shape(sized_model(WELL_KNOWN[name]))
+
+
+def _model_shape(model: PreTrainedModel) -> Shape:
+    from mhrctl.adapters.layer import linear_shapes
+
     return Shape(linear_shapes(model), model.num_parameters())
 
 

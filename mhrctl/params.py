@@ -167,6 +167,14 @@ class PretrainParams(OptimisationParams):
     temperature: Rate = Field(1.0, description="of the relaxed Bernoulli")
     straight_through: bool = Field(False, description="round the sampled gates to 0 or 1, keeping their gradient")
     uniform_steps: NonNegative = Field(0, description="last steps in which the learned routing fades into the uniform one")
+    window: Positive = Field(
+        1,
+        description="micro-batches whose examples are drawn together and sorted by input length, then target length;"
+        " 1 draws each for itself",
+    )
+    balance: Literal["rows", "tokens"] = Field(
+        "rows", description="cut a window into micro-batches of batch_size examples, or of about equally many padded tokens"
+    )
     log_every: Positive = Field(50, description="steps between lines of the log")
     validate_examples: NonNegative = Field(10, description="validation examples a training task for the final loss by task")
     align_every: NonNegative = Field(0, description="steps between measurements of gradient alignment; 0 for none")
@@ -181,6 +189,12 @@ class PretrainParams(OptimisationParams):
             raise ValueError("straight_through rounds sampled gates: it needs relaxed_bernoulli")
         if self.uniform_steps > self.steps:
             raise ValueError(f"uniform_steps {self.uniform_steps} is more than steps {self.steps}")
+        return self
+
+    @model_validator(mode="after")
+    def _balance_has_a_window(self) -> PretrainParams:
+        if self.balance == "tokens" and self.window == 1:
+            raise ValueError("balance tokens needs a window of two or more micro-batches, such as window 8")
         return self
 
 
@@ -206,6 +220,9 @@ class AdaptParams(OptimisationParams):
     )
     epoch_steps: dict[str, Positive] = Field({}, description="{task: steps of an epoch} where that is another number")
     keep_start: bool = Field(True, description="whether the start itself can be the best step")
+    patience: Positive | None = Field(
+        None, description="validations in a row without a better score after which a task stops; null trains all steps"
+    )
     select: Literal["task_metric", "loss"] = Field("task_metric", description="validation score that chooses the best step")
     beams: Positive = Field(1, description="beams when validating by the task's metric")
     max_new_tokens: Positive = Field(128, description="longest prediction when validating by the task's metric")

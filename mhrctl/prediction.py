@@ -11,7 +11,7 @@ from mhrctl.adapters.model import AdaptedModel
 from mhrctl.progress import Track, silent
 from mhrctl.training.data import Sample, collate
 from mhrctl.training.loop import Objective
-from mhrctl.training.losses import choice_scores, token_losses
+from mhrctl.training.losses import choice_scores
 
 BATCH_ROWS = 256
 """Rows of a batch, times beams or choices: a matter of memory, not of results."""
@@ -84,7 +84,7 @@ def choose(
     Args:
         model: with the adapters of all runs, or of one run for all.
         samples: for each run, its samples, all with choices.
-        objective: gives the logits and the length normalisation.
+        objective: gives the losses of tokens and the length normalisation.
         device: of the model.
         track: shows progress.
 
@@ -100,7 +100,7 @@ def choose(
             own = [samples[run][row] for run, run_rows in enumerate(rows) for row in run_rows]
             batch = collate(own, own_rows(len(samples)), pad=objective.pad, with_choices=True).to(device)
             labels = batch.labels.view(len(own), -1, batch.labels.shape[-1])
-            losses = token_losses(objective.logits(model, batch), batch.labels).view_as(labels)
+            losses = objective.token_losses(model, batch).view_as(labels)
             scores = choice_scores(losses, labels, batch.choices, length_norm=objective.length_norm)
             numbers = iter(scores.argmin(1).tolist())
             for run, run_rows in enumerate(rows):
@@ -190,7 +190,7 @@ def of_runs(model: AdaptedModel, runs: Sequence[int]) -> AdaptedModel:
     adapter = model.adapter
     if adapter is None or adapter.runs in (1, len(runs)):
         return model
-    return AdaptedModel(model.backbone, adapter.select(runs))
+    return AdaptedModel(model.backbone, adapter.select(runs), speed=model.speed).to(model.backbone.device)
 
 
 def own_rows(runs: int) -> list[list[int]]:

@@ -5,18 +5,25 @@ Nothing is fetched, and nothing large is read: what needs either is said to be u
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
 
 from mhrctl.artifacts import CARD, TASKS, Project, read_json
 from mhrctl.errors import DataError, unknown
 from mhrctl.estimates import TaskCounts
 from mhrctl.methods import METHODS
 from mhrctl.params import Params, PrepareParams
+from mhrctl.projects.templates import dvc_yaml
 
 READABLE = 64 * 2**20
 """Bytes of the user's own tasks that are read in full."""
+READ, WRITTEN = ("deps", "params"), ("outs", "metrics", "plots")
+"""Sections of a stage of dvc.yaml."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,46 @@ def vocab_size(params: PrepareParams, project: Project) -> int:
     """Entries of the tokenizer, or how many it has at most if prepare has not run."""
     path = project.output("prepare") / CARD
     return int(read_json(path)["facts"]["vocab_size"]) if path.exists() else params.vocab_size
+
+
+def pipeline_gaps(params: Params, project: Project) -> list[str]:
+    """Say how dvc.yaml falls short of params.yaml: `mhrctl init` writes it once, and edits of params.yaml may outgrow it.
+
+    A stage whose command is the user's own is left alone, and so is whatever dvc.yaml has besides.
+
+    Returns:
+        One line for whatever a stage reads or writes with these params and does not name, or names and does not write.
+    """
+    path, yaml = project.root / "dvc.yaml", YAML(typ="safe", pure=True)
+    if not path.exists():
+        return []
+    try:
+        own = yaml.load(path)["stages"]
+    except (MarkedYAMLError, LookupError, TypeError):
+        return [f"{path}: no stages can be read from it; `dvc status` says why"]
+    wanted = yaml.load(dvc_yaml(params))["stages"]
+    gaps = [f"has no stage {name}" for name in wanted if name not in own]
+    for name in [name for name in wanted if name in own and _body(own[name]).get("cmd") == _body(wanted[name])["cmd"]]:
+        has, needs = _named(own[name]), _named(wanted[name])
+        gaps += [f"stage {name} does not name {section} {word}" for section, word in sorted(needs - has)]
+        unwritten = sorted((section, word) for section, word in has - needs if section in WRITTEN)
+        gaps += [f"stage {name} names {section} {word}, but will not write it" for section, word in unwritten]
+    return [f"{path}: {gap}" for gap in gaps]
+
+
+def _body(stage: Any) -> Mapping[str, Any]:  # noqa: ANN401 - what YAML holds
+    """A stage of dvc.yaml, for one cell if it has many; empty for what is none."""
+    body = stage.get("do", stage) if isinstance(stage, Mapping) else None
+    return body if isinstance(body, Mapping) else {}
+
+
+def _named(stage: Any) -> set[tuple[str, str]]:  # noqa: ANN401
+    """What a stage names, such as (outs, data/index) and (params, data/cells/versions.json index)."""
+    items = [(section, item) for section in (*READ, *WRITTEN) for item in _body(stage).get(section, [])]
+    named = {(section, item) for section, item in items if isinstance(item, str)}
+    for section, path, more in [(section, *pair) for section, item in items if isinstance(item, dict) for pair in item.items()]:
+        named |= {(section, f"{path} {key}") for key in more} if isinstance(more, list) else {(section, path)}
+    return named
 
 
 def _compositional(_params: Params, _root: Path) -> Suite:

@@ -9,11 +9,11 @@ from __future__ import annotations
 STAGE_VERSIONS = {
     "prepare": 1,
     "backbone": 1,
-    "pretrain": 1,
+    "pretrain": 2,
     "average": 1,
     "index": 1,
-    "adapt": 1,
-    "evaluate": 1,
+    "adapt": 2,
+    "evaluate": 2,
     "report": 1,
 }
 """{stage: the version of its results}.

@@ -106,6 +106,21 @@ def test_backbones_are_known_from_a_folder_or_not_at_all(tmp_path: Path, monkeyp
     assert shape.linears["encoder.block.0.layer.0.SelfAttention.q"] == (512, 384)
 
 
+def test_well_known_backbones_need_no_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_args, **_options: None)
+
+    def weights(name: str) -> int | None:
+        shape = backbone_shape(BackboneParams(source="hub", name=name, revision="main"), tmp_path, 0)
+        return None if shape is None else shape.weights
+
+    for name in ("google/t5-xl-lm-adapt", "google/t5-v1_1-xl", "google/flan-t5-xl", "bigscience/T0_3B"):
+        assert weights(name) == 2_849_757_184
+    assert weights("bigscience/T0pp") == weights("google/t5-v1_1-xxl") == 11_135_332_352
+    assert weights("google/flan-t5-small") == 76_961_152
+    assert weights("google-t5/t5-base") is None  # of the first version
+    assert weights("somebody/t5-v1_1-xl") is None
+
+
 def test_sizes_as_people_read_them() -> None:
     assert [human_size(size) for size in (0, 940, 1200, 45_600_000, 7.25e11, 3e12)] == [
         "0 B",

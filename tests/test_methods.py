@@ -108,7 +108,7 @@ def test_private_adapters_in_one_batch_equal_them_one_by_one(walked_all: Path, t
     project = Path(shutil.copytree(walked_all, tmp_path / "project"))
     path = project / "data/pretrain/adapter_soup-s0/adapters.safetensors"
     together = load_adapter(path).state_dict()
-    assert run("pretrain", "-m", "adapter_soup", "-C", project, "--together", 1) == 0
+    assert run("pretrain", "-m", "adapter_soup", "-C", project, "--together", 1, "--force") == 0
     for name, tensor in load_adapter(path).state_dict().items():
         torch.testing.assert_close(tensor, together[name], rtol=1e-4, atol=1e-6)
     log = (project / "data/metrics/pretrain/adapter_soup-s0.csv").read_text().splitlines()

@@ -35,6 +35,11 @@ def edited(project: Path, old: str, new: str) -> Path:
             "source: web",
             r"params.yaml:2: prepare.source: Input should be 'compositional', 'superni', 't0' or 'jsonl'",
         ),
+        (
+            "  skills: 2",
+            "  balance: tokens",
+            r"params.yaml:11: pretrain: balance tokens needs a window of two or more micro-batches",
+        ),
         ("  path: tasks", "", r"params.yaml:1: prepare: source jsonl needs `path`"),
         ("  shots: 3", "", r"params.yaml:20: adapt.shots: is missing"),
         ("    lora:", "    lara:", r"params.yaml:\d+: grid: unknown method 'lara'; did you mean 'lora'\?"),

@@ -41,11 +41,12 @@ def test_sync_writes_the_versions_small(project: Path) -> None:
 
 def test_cards_say_their_version_and_readers_refuse_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_card(tmp_path, Card.of("adapt", {}, {}))
-    assert read_card(tmp_path, stage="adapt", command="mhrctl adapt").version == STAGE_VERSIONS["adapt"]
+    made = STAGE_VERSIONS["adapt"]
+    assert read_card(tmp_path, stage="adapt", command="mhrctl adapt").version == made
     with monkeypatch.context() as patch:
         patch.setattr("mhrctl.artifacts.STAGE_VERSIONS", STAGE_VERSIONS | {"adapt": 7})
         with pytest.raises(
-            ArtifactError, match=r"made by version 1 of adapt, .* has version 7 .* run `mhrctl adapt --seed 1`, or"
+            ArtifactError, match=rf"made by version {made} of adapt, .* has version 7 .* run `mhrctl adapt --seed 1`, or"
         ):
             read_card(tmp_path, stage="adapt", command="mhrctl adapt --seed 1")
     card = json.loads((tmp_path / CARD).read_text())

@@ -28,7 +28,7 @@ from mhrctl.errors import ArtifactError, MhrctlError
 from mhrctl.estimates import FP32, Estimate, Shape, TaskCounts, backbone_shape, estimate, human_size
 from mhrctl.grid import differences, expand
 from mhrctl.params import PLAIN, OptimisationParams
-from mhrctl.preflight import check_suite, vocab_size
+from mhrctl.preflight import check_suite, pipeline_gaps, vocab_size
 from mhrctl.resolve import CELL_SECTIONS, Settings, resolve_cell, sources
 
 UNKNOWN = "?"
@@ -67,8 +67,9 @@ def check(
         notes += totals
     except MhrctlError as error:
         problems.append(error)
-    if not (recipe or set_):  # the files in data/cells are of params.yaml alone
+    if not (recipe or set_):  # the files in data/cells and dvc.yaml are of params.yaml alone
         problems += _out_of_step(settings, where)
+        notes += [f"warning: {gap}" for gap in pipeline_gaps(settings.params, where)]
     display.out.print(_grid_table(where, groups, estimates))
     for note in notes:
         display.out.print(note, soft_wrap=True)

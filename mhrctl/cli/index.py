@@ -9,9 +9,20 @@ import typer
 from rich import box
 from rich.table import Table
 
-from mhrctl.artifacts import TRAINING_EXAMPLES, logging_run, read_card, unedited
+from mhrctl import provenance
+from mhrctl.artifacts import logging_run, read_card, unedited
 from mhrctl.cli import display
-from mhrctl.cli.options import DeviceOption, ProjectOption, RecipeOption, SeedOption, SetOption, open_accelerator, open_project
+from mhrctl.cli.options import (
+    DeviceOption,
+    ForceOption,
+    ProjectOption,
+    RecipeOption,
+    SeedOption,
+    SetOption,
+    nothing_to_do,
+    open_accelerator,
+    open_project,
+)
 from mhrctl.errors import DataError, unknown
 
 app = typer.Typer(help="Embed each training task's inputs, for AdapterSoup.", invoke_without_command=True)
@@ -25,25 +36,28 @@ def index(
     set_: SetOption = [],
     recipe: RecipeOption = None,
     device: DeviceOption = "auto",
+    force: ForceOption = False,
 ) -> None:
     """Embed each training task's inputs, for AdapterSoup; `mhrctl index query` asks which tasks are similar."""
     if context.invoked_subcommand:
         return
     where, settings = open_project(project, set_, recipe)
+    params, prepared, out = settings.params.index, where.output("prepare"), where.output("index")
+    made = provenance.of_index(params.encoder, params.revision, params.examples, prepared=prepared, root=where.root)
+    if nothing_to_do(made, out, force=force):
+        return
     accelerator = open_accelerator(device)
     from mhrctl.stages.index import index as stage
 
-    out = where.output("index")
-    params = settings.params.index
     with (
         logging_run(where.run_log("index"), device=str(accelerator.device)),
-        unedited(lambda: open_project(project, set_, recipe)[1].params.index, where.output("prepare") / TRAINING_EXAMPLES),
+        unedited(lambda: open_project(project, set_, recipe)[1].params.index, *made.parents.values()),
     ):
         card = stage(
             encoder=params.encoder,
             revision=params.revision,
             examples=params.examples,
-            prepared=where.output("prepare"),
+            prepared=prepared,
             root=where.root,
             out=out,
             device=str(accelerator.device),

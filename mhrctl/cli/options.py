@@ -11,11 +11,14 @@ import typer
 
 from mhrctl.artifacts import Project
 from mhrctl.cells import Cell, CellParams
+from mhrctl.cli import display
 from mhrctl.errors import ParamsError
 from mhrctl.methods import METHODS, method
 from mhrctl.params import MAX_SEED, PLAIN
+from mhrctl.provenance import Provenance
 from mhrctl.recipes import RECIPES
 from mhrctl.resolve import Settings, load_params, resolve_cell
+from mhrctl.speed import OFF
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -40,10 +43,43 @@ SeedOption = Annotated[
 CellOption = Annotated[
     str | None, typer.Option("--cell", help="A cell of the synced grid by name, in place of the options above.")
 ]
-DeviceOption = Annotated[str, typer.Option("--device", help="`auto` (what accelerate finds) or `cpu`.", envvar="MHRCTL_DEVICE")]
+
+
+def _known_device(device: str) -> str:
+    if device not in {"auto", "cpu"}:
+        raise ParamsError(f"--device {device}: choose `auto` or `cpu` (CUDA_VISIBLE_DEVICES picks a GPU)")
+    return device
+
+
+DeviceOption = Annotated[
+    str,
+    typer.Option("--device", help="`auto` (what accelerate finds) or `cpu`.", envvar="MHRCTL_DEVICE", callback=_known_device),
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Make the output anew, even if it stands.")]
 TogetherOption = Annotated[
     int,
-    typer.Option(min=1, help="Tasks trained in one batch; lower it if memory is short.", envvar="MHRCTL_TOGETHER"),
+    typer.Option(min=1, help="Tasks in one batch, side by side; lower it if memory is short.", envvar="MHRCTL_TOGETHER"),
+]
+OffOption = Annotated[
+    list[str],
+    typer.Option(
+        "--off",
+        metavar="NAME",
+        help=f"Switch a speed option off, which changes no result beyond rounding: {', '.join(OFF)}; repeatable.",
+        envvar="MHRCTL_OFF",
+    ),
+]
+CheckpointingOption = Annotated[
+    bool,
+    typer.Option(
+        "--checkpointing",
+        help="Compute the activations of a block again in backward, which takes longer and less memory.",
+        envvar="MHRCTL_CHECKPOINTING",
+    ),
+]
+CompileOption = Annotated[
+    bool,
+    typer.Option("--compile", help="Compile what surrounds the matrix products; pays on a GPU.", envvar="MHRCTL_COMPILE"),
 ]
 
 
@@ -114,6 +150,30 @@ def named_cell(
     )
 
 
+def nothing_to_do(made: Provenance, out: Path, *beside: Path, force: bool) -> bool:
+    """Whether a stage's output stands, which is then said; asked before anything heavy is imported.
+
+    Processes on one machine see the same files and answer alike; those on several may not, and then the answer is no.
+
+    Args:
+        made: what decides the output.
+        out: the output folder.
+        beside: what the stage writes elsewhere.
+        force: make it anew in any case.
+    """
+    on_one_machine = launched_processes() == int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if force or not on_one_machine or not made.stands(out, *beside):
+        return False
+    if os.environ.get("RANK", "0") == "0":
+        display.done(f"{out} is made already; --force makes it anew")
+    return True
+
+
+def launched_processes() -> int:
+    """How many processes of this command `torchrun` or `accelerate launch` has started."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def quieten() -> None:
     """Silence what libraries report of loading and generation."""
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
@@ -132,8 +192,6 @@ def open_accelerator(device: str, *, many_processes: bool = False) -> Accelerato
         device: `auto` or `cpu`.
         many_processes: whether the command can share its work between the processes of `accelerate launch`.
     """
-    if device not in {"auto", "cpu"}:
-        raise ParamsError(f"--device {device}: choose `auto` or `cpu` (CUDA_VISIBLE_DEVICES picks a GPU)")
     quieten()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # which `prepare`, that needs no accelerator, makes use of
     from accelerate import Accelerator

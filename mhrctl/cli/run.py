@@ -129,7 +129,7 @@ def _require_fitting(
     if not elsewhere and (remote or worker_dir != HERE):
         raise ParamsError("--remote and --worker-dir are of Dask workers; they need --dask or --dask-config")
     if elsewhere and (gpus or slots):
-        raise ParamsError("--gpus and --slots are of one machine; with Dask each worker runs one job at a time")
+        raise ParamsError("--gpus and --slots are of one machine; with Dask a worker runs one job a thread")
     return elsewhere
 
 
@@ -156,6 +156,7 @@ def _open_workers(
         jobs=jobs,
         remote=remote,
         checkout=worker_dir,
+        tell=display.done,
     ) as workers:
         yield workers
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -96,7 +96,7 @@ def show_plan(plan: Sequence[Planned]) -> None:
     if shown.row_count:
         display.out.print(shown)
     counts = Counter(planned.action for planned in plan)
-    display.out.print(f"{len(plan)} stages: " + ", ".join(f"{counts[action]} {action}" for action in Action if counts[action]))
+    display.out.print(f"{_number_of(plan)}: " + ", ".join(f"{counts[action]} {action}" for action in Action if counts[action]))
 
 
 def conclude(progress: Progress, seconds: float) -> None:
@@ -110,7 +110,11 @@ def conclude(progress: Progress, seconds: float) -> None:
                 display.done(f"    log: {_relative(entry.log)}")
     counts = progress.count()
     told = ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
-    display.done(f"{len(progress.stages)} stages: {told}; {_duration(seconds)}")
+    display.done(f"{_number_of(progress.stages)}: {told}; {_duration(seconds)}")
+
+
+def _number_of(stages: Sized) -> str:
+    return f"{len(stages)} stage{'' if len(stages) == 1 else 's'}"
 
 
 def _line(name: str, entry: Entry) -> str:

@@ -9,16 +9,20 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from mhrctl import artifacts
+from mhrctl import artifacts, provenance
 from mhrctl.artifacts import Project, logging_run, unedited
 from mhrctl.cells import Cell, CellParams
 from mhrctl.cli import display
 from mhrctl.cli.options import (
     CellOption,
+    CheckpointingOption,
+    CompileOption,
     DeviceOption,
     ExtraStepsOption,
+    ForceOption,
     HeadsOption,
     MethodOption,
+    OffOption,
     ProjectOption,
     RecipeOption,
     SeedOption,
@@ -26,6 +30,8 @@ from mhrctl.cli.options import (
     TogetherOption,
     VariantOption,
     chosen_cell,
+    launched_processes,
+    nothing_to_do,
     open_accelerator,
     open_project,
     quieten,
@@ -33,20 +39,25 @@ from mhrctl.cli.options import (
 from mhrctl.grid import read_bare
 from mhrctl.methods import BACKBONE
 from mhrctl.metrics import METRIC_NAMES
-from mhrctl.params import BackboneParams, EvaluateParams, PrepareParams
+from mhrctl.params import EvaluateParams, PrepareParams
+from mhrctl.speed import Speed
 
 HERE = Path()
 NAMED = 5
 """Unused tasks named for one reason; tasks.json has them all."""
 
 
-def prepare(project: ProjectOption = HERE, set_: SetOption = [], recipe: RecipeOption = None) -> None:
+def prepare(
+    project: ProjectOption = HERE, set_: SetOption = [], recipe: RecipeOption = None, force: ForceOption = False
+) -> None:
     """Read the suite's tasks, split them, put them into prompts and tokenise them."""
     where, settings = open_project(project, set_, recipe)
+    out = where.output("prepare")
+    if nothing_to_do(provenance.of_prepare(settings.params.prepare, root=where.root), out, force=force):
+        return
     quieten()
     from mhrctl.stages.prepare import prepare as stage
 
-    out = where.output("prepare")
     with (
         logging_run(where.run_log("prepare")),
         unedited(lambda: open_project(project, set_, recipe)[1].params.prepare, *_sources(where, settings.params.prepare)),
@@ -61,16 +72,22 @@ def prepare(project: ProjectOption = HERE, set_: SetOption = [], recipe: RecipeO
     display.done(f"wrote {out}")
 
 
-def backbone(project: ProjectOption = HERE, set_: SetOption = [], device: DeviceOption = "auto") -> None:
+def backbone(
+    project: ProjectOption = HERE, set_: SetOption = [], device: DeviceOption = "auto", force: ForceOption = False
+) -> None:
     """Fetch the frozen backbone, or train a small one on the suite."""
     where, settings = open_project(project, set_)
+    out = where.output("backbone")
+    made = provenance.of_backbone(settings.params.backbone, prepared=where.output("prepare"), root=where.root)
+    if nothing_to_do(made, out, force=force):
+        return
     accelerator = open_accelerator(device)
     from mhrctl.stages.backbone import backbone as stage
 
-    out = where.output("backbone")
+    folder = [where.root / str(settings.params.backbone.name)] if settings.params.backbone.source == "local" else []
     with (
         logging_run(where.run_log("backbone"), device=str(accelerator.device)),
-        unedited(lambda: open_project(project, set_)[1].params.backbone, *_backbone_inputs(where, settings.params.backbone)),
+        unedited(lambda: open_project(project, set_)[1].params.backbone, *made.parents.values(), *folder),
     ):
         card = stage(
             settings.params.backbone,
@@ -96,7 +113,11 @@ def pretrain(
     set_: SetOption = [],
     recipe: RecipeOption = None,
     device: DeviceOption = "auto",
-    together: TogetherOption = 32,
+    together: TogetherOption = Speed.together,
+    off: OffOption = [],
+    checkpointing: CheckpointingOption = False,
+    compile: CompileOption = False,  # noqa: A002 - the option's name
+    force: ForceOption = False,
 ) -> None:
     """Learn skills and routing together on the training tasks; with `--extra-steps`, train a single adapter on."""
 
@@ -104,13 +125,20 @@ def pretrain(
         return chosen_cell(project, set_, recipe, cell, method, heads, variant, seed, extra_steps, reads="pretrain")
 
     where, params = read()
+    speed = Speed(together=together, checkpointing=checkpointing, compile=compile).without(off)
+    own = params.cell if params.cell.extra_steps else params.cell.pretrain_cell
+    out, log = where.output("pretrain", own.name), where.training_log(own.name)
+    prepared, frozen = where.output("prepare"), where.output("backbone")
+    start = _output(where, own.origin) if own.extra_steps else None
+    made = provenance.of_pretrain(
+        own, params.pretrain, prepared=prepared, backbone=frozen, start=start, processes=launched_processes()
+    )
+    if nothing_to_do(made, out, log, force=force):
+        return
     accelerator = open_accelerator(device, many_processes=True)
     from mhrctl.stages.pretrain import pretrain as stage
 
-    own = params.cell if params.cell.extra_steps else params.cell.pretrain_cell
-    out = where.output("pretrain", own.name)
-    start = _output(where, own.origin) if own.extra_steps else None
-    inputs = [where.output("prepare") / artifacts.TRAINING_EXAMPLES, where.output("backbone"), *([start] if start else [])]
+    inputs = [frozen, *([start] if start else []), *made.parents.values()]
     with (
         logging_run(where.run_log("pretrain", own.name), device=str(accelerator.device)),
         unedited(lambda: read()[1].pretrain, *inputs),
@@ -118,14 +146,14 @@ def pretrain(
         card = stage(
             own,
             params.pretrain,
-            prepared=where.output("prepare"),
-            backbone=where.output("backbone"),
+            prepared=prepared,
+            backbone=frozen,
             start=start,
             out=out,
-            log=where.training_log(own.name),
+            log=log,
             scratch=where.scratch,
             accelerator=accelerator,
-            together=together,
+            speed=speed,
             track=display.track,
         )
     counts = card.facts["parameters"]
@@ -141,14 +169,19 @@ def average(
     cell: CellOption = None,
     project: ProjectOption = HERE,
     set_: SetOption = [],
+    force: ForceOption = False,
 ) -> None:
     """Average the skills of a pre-training cell into one ordinary LoRA."""
     where, params = chosen_cell(project, set_, None, cell, method, heads, variant, seed, reads="pretrain")
-    from mhrctl.stages.average import average as stage
-
     own = params.cell.pretrain_cell
     out = where.output("average", own.name)
     pretrained = where.output("pretrain", own.name)
+    if out.exists():  # else the stage says whether there can be an average
+        card = artifacts.read_card(pretrained, stage="pretrain", command=f"mhrctl pretrain {own.options}")
+        if nothing_to_do(provenance.of_average(pretrained, card), out, force=force):
+            return
+    from mhrctl.stages.average import average as stage
+
     with logging_run(where.run_log("average", own.name)), unedited(lambda: own, pretrained):
         stage(own, pretrained=pretrained, out=out)
     display.done(f"wrote {out}")
@@ -164,7 +197,11 @@ def adapt(
     set_: SetOption = [],
     recipe: RecipeOption = None,
     device: DeviceOption = "auto",
-    together: TogetherOption = 32,
+    together: TogetherOption = Speed.together,
+    off: OffOption = [],
+    checkpointing: CheckpointingOption = False,
+    compile: CompileOption = False,  # noqa: A002 - the option's name
+    force: ForceOption = False,
 ) -> None:
     """Adapt to each test task from a few examples."""
 
@@ -172,13 +209,20 @@ def adapt(
         return chosen_cell(project, set_, recipe, cell, method, heads, variant, seed, reads="adapt")
 
     where, params = read()
-    accelerator = open_accelerator(device)
-    from mhrctl.stages.adapt import adapt as stage
-
+    speed = Speed(together=together, checkpointing=checkpointing, compile=compile).without(off)
     name = params.cell.name
     out = where.output("adapt", name)
     start = _output(where, params.cell.start)
-    inputs = [*_test_inputs(where), start, *([where.output("index")] if params.cell.row.start == "soup" else [])]
+    prepared, frozen, index = where.output("prepare"), where.output("backbone"), where.output("index")
+    made = provenance.of_adapt(
+        params.cell, params.adapt, prepared=prepared, backbone=frozen, start=start, index=index, root=where.root
+    )
+    if nothing_to_do(made, out, force=force):
+        return
+    accelerator = open_accelerator(device)
+    from mhrctl.stages.adapt import adapt as stage
+
+    inputs = [frozen, start, *made.parents.values()]
     with (
         logging_run(where.run_log("adapt", name), device=str(accelerator.device)),
         unedited(lambda: read()[1].adapt, *inputs),
@@ -186,14 +230,14 @@ def adapt(
         card = stage(
             params.cell,
             params.adapt,
-            prepared=where.output("prepare"),
-            backbone=where.output("backbone"),
+            prepared=prepared,
+            backbone=frozen,
             start=start,
             out=out,
-            index=where.output("index"),
+            index=index,
             root=where.root,
             accelerator=accelerator,
-            together=together,
+            speed=speed,
             track=display.track,
         )
     display.done(f"wrote {out}: {len(card.facts['tasks'])} tasks, {card.facts['parameters']:,} trained parameters each")
@@ -211,9 +255,11 @@ def evaluate(
     set_: SetOption = [],
     recipe: RecipeOption = None,
     device: DeviceOption = "auto",
+    together: TogetherOption = Speed.together,
+    off: OffOption = [],
+    force: ForceOption = False,
 ) -> None:
     """Score the test splits, zero-shot and after adaptation; `--method backbone` scores the bare backbone."""
-    from mhrctl.stages.evaluate import evaluate as stage
 
     def read() -> tuple[EvaluateParams, Cell | None]:
         if cell == BACKBONE:
@@ -229,47 +275,42 @@ def evaluate(
     if own:
         start = _output(where, own.start)
         adapted = None if zero_shot or own.extra_steps else where.output("adapt", name)
+    speed = Speed(together=together).without(off)
+    out, scores = where.output("evaluate", name), where.scores(name)
+    prepared, frozen = where.output("prepare"), where.output("backbone")
+    made = provenance.of_evaluate(own, params, prepared=prepared, backbone=frozen, start=start, adapted=adapted)
+    if nothing_to_do(made, out, scores, force=force):
+        return
     accelerator = open_accelerator(device)
-    out = where.output("evaluate", name)
+    from mhrctl.stages.evaluate import evaluate as stage
+
     with (
         logging_run(where.run_log("evaluate", name), device=str(accelerator.device)),
-        unedited(read, *_test_inputs(where), *(path for path in (start, adapted) if path)),
+        unedited(read, frozen, *(path for path in (start, adapted) if path), *made.parents.values()),
     ):
         metrics = stage(
             own,
             params,
-            prepared=where.output("prepare"),
-            backbone=where.output("backbone"),
+            prepared=prepared,
+            backbone=frozen,
             start=start,
             adapted=adapted,
             out=out,
-            scores=where.scores(name),
+            scores=scores,
             accelerator=accelerator,
+            speed=speed,
             track=display.track,
         )
-    for phase, scores in (("zero-shot", metrics.zero_shot), ("adapted", metrics.adapted)):
-        if scores:
-            beside = f", exact match {scores.exact_match:.1f}" if metrics.metric in ("rouge_l", "mixed") else ""
-            display.done(f"{name} {phase}: {METRIC_NAMES[metrics.metric]} {scores.score:.1f}{beside}")
-    display.done(f"wrote {out} and {where.scores(name)}")
+    for phase, means in (("zero-shot", metrics.zero_shot), ("adapted", metrics.adapted)):
+        if means:
+            beside = f", exact match {means.exact_match:.1f}" if metrics.metric in ("rouge_l", "mixed") else ""
+            display.done(f"{name} {phase}: {METRIC_NAMES[metrics.metric]} {means.score:.1f}{beside}")
+    display.done(f"wrote {out} and {scores}")
 
 
 def _output(where: Project, output: tuple[str, Cell]) -> Path:
     stage, cell = output
     return where.output(stage, cell.name)
-
-
-def _backbone_inputs(where: Project, params: BackboneParams) -> list[Path]:
-    """What the backbone is made of: examples and the tokenizer, and a local one's folder."""
-    prepared = where.output("prepare")
-    own = [prepared / name for name in (artifacts.TRAINING_EXAMPLES, artifacts.BACKBONE_EXAMPLES, artifacts.TOKENIZER)]
-    return [*own, where.root / str(params.name)] if params.source == "local" else own
-
-
-def _test_inputs(where: Project) -> list[Path]:
-    """What adaptation and evaluation read beside adapters."""
-    prepared = where.output("prepare")
-    return [prepared / artifacts.TEST_EXAMPLES, prepared / artifacts.TOKENIZER, where.output("backbone")]
 
 
 def _sources(where: Project, params: PrepareParams) -> list[Path]:

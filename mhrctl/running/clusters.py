@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import logging
 import socket
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, Executor, Future
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from importlib import import_module
 from importlib.metadata import version
@@ -46,13 +47,19 @@ CLUSTERS = {
 }
 """{class that a cluster file may name: its package}."""
 QUIET = logging.CRITICAL
+RUNNING = "running"
+"""A client's status while it has its scheduler."""
 DEFAULTS: dict[str, dict[str, Any]] = {
     "dask_jobqueue": {"silence_logs": QUIET, "scheduler_options": {"dashboard_address": ":0"}},
     "distributed": {"silence_logs": QUIET, "dashboard_address": ":0", "threads_per_worker": 1},
 }
 """{package: settings that a cluster file may change}: any port for the dashboard, and no log lines amid the table of a run."""
+NO_WORKER = "no worker is there: jobs wait until one joins (if none does, a batch system's queue and output files say why)"
 CONNECT_SECONDS = 10
 """How long a scheduler may take to answer."""
+LOOK_EVERY = 5.0
+"""Seconds between looks at whether there are workers."""
+GONE = "the Dask scheduler is gone, or has dropped the job; run again: what has finished is kept"
 LOST = "its worker was lost (killed, out of memory or out of time); run again: what has finished is kept"
 
 
@@ -62,7 +69,12 @@ class ClusterError(MhrctlError):
 
 @contextmanager
 def open_cluster(
-    address: str | None = None, config: Path | None = None, *, jobs: int | None = None, shared: Path | None = None
+    address: str | None = None,
+    config: Path | None = None,
+    *,
+    jobs: int | None = None,
+    shared: Path | None = None,
+    tell: Callable[[str], None] = lambda _line: None,
 ) -> Iterator[ClusterExecutor]:
     """Open a cluster, and close it at the end.
 
@@ -71,12 +83,14 @@ def open_cluster(
         config: or a file of the cluster to start (`start_cluster`); it ends with the block.
         jobs: workers (batch jobs) to ask for, of `config`; None for as many as the file says.
         shared: a folder that every worker must be able to read and write; None where workers have checkouts of their own.
+        tell: told in a line when there is no worker, and when there is one again.
 
     Yields:
         An executor; its futures raise `ClusterError` for a call that could not be run to its end.
 
     Raises:
-        ClusterError: if Dask is not installed, nobody answers, or a worker of this moment is unfit.
+        ClusterError: if Dask is not installed, nobody answers, a worker of this moment is unfit, or a running cluster has
+            none and `jobs` is None.
         ParamsError: if the cluster file is wrong, or not one of address and file is given.
     """
     if (address is None) == (config is None):
@@ -84,11 +98,13 @@ def open_cluster(
     if find_spec("distributed") is None or find_spec("dask_jobqueue") is None:
         raise ClusterError("--dask and --dask-config need Dask; run `pip install 'mhrctl[dask]'`")
     from distributed import Client
+    from distributed.utils import silence_logging_cmgr
 
     if address is not None:
         require_answer(address)
     cluster, slots = (nullcontext(address), 0) if config is None else start_cluster(config, jobs)
     with (
+        silence_logging_cmgr(QUIET),
         cluster as scheduler,
         nullcontext() if shared is None else mark(shared) as token,
         Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False) as client,
@@ -96,9 +112,36 @@ def open_cluster(
         executor = ClusterExecutor(client, token, slots)
         try:
             executor.require_workers()
-            yield executor
+            if not (jobs or executor.slots):
+                how = f"start `dask worker {address}` on each machine, or say with --jobs how many will run at once"
+                raise ClusterError(f"--dask {address}: no worker has joined; {how}")
+            with _watched(client, tell):
+                yield executor
         finally:
             executor.close()
+
+
+@contextmanager
+def _watched(client: Client, tell: Callable[[str], None]) -> Iterator[None]:
+    """Tell when a cluster has no worker: its jobs then wait, for as long as it takes."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        there = True
+        with suppress(OSError, TimeoutError, RuntimeError):  # the scheduler is gone, which every job will say
+            while not ended.is_set():
+                before, there = there, bool(client.nthreads())
+                if there != before:
+                    tell("a worker has joined" if there else NO_WORKER)
+                ended.wait(LOOK_EVERY)
+
+    watcher = threading.Thread(target=watch, name="workers", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join(CONNECT_SECONDS)
 
 
 def start_cluster(config: Path, jobs: int | None = None) -> tuple[AbstractContextManager[Any], int]:
@@ -222,14 +265,25 @@ class ClusterExecutor(Executor):
         threads: Mapping[str, int] = self._client.nthreads()
         return max(self._slots, sum(threads.values()))
 
+    @property
+    def closed(self) -> bool:
+        """Whether the scheduler was lost and has not come back."""
+        return bool(self._client.status == "closed")
+
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Run a call on a worker. Dask's dashboard shows it by the `name` of its first argument, if that has one."""
+        """Run a call on a worker. Dask's dashboard shows it by the `name` of its first argument, if that has one.
+
+        Raises:
+            ClusterError: if the scheduler was lost and has not come back.
+        """
+        if self.closed:
+            raise ClusterError(GONE)
         name = getattr(args[0], "name", fn.__name__) if args else fn.__name__
         key = f"{name}-{uuid.uuid4().hex}"
         self._started.append(key)
         call = self._calls.submit(_run_once, key, self._token, fn, args, kwargs, key=key)
         future: Future[T] = Future()
-        future.add_done_callback(lambda ended: ended.cancelled() and call.cancel())
+        future.add_done_callback(lambda ended: ended.cancelled() and self._client.status == RUNNING and call.cancel())
         call.add_done_callback(partial(_settle, future))
         return future
 
@@ -265,9 +319,10 @@ class ClusterExecutor(Executor):
         """End, and take the marks of what was started off the scheduler."""
         from distributed import Event
 
-        self.shutdown(wait=False)
-        for key in self._started:
-            Event(key, self._client).clear()
+        if self._client.status == RUNNING:  # else the scheduler is gone, and with it what it knew
+            self.shutdown(wait=False)
+            for key in self._started:
+                Event(key, self._client).clear()
 
 
 def _run_once(key: str, token: str | None, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
@@ -304,7 +359,7 @@ def _settle(future: Future[Any], call: Future[Any]) -> None:
     try:
         future.set_result(call.result())
     except CancelledError:
-        future.set_exception(ClusterError("the Dask scheduler dropped it or is gone; run again: what has finished is kept"))
+        future.set_exception(ClusterError(GONE))
     except KilledWorker:
         future.set_exception(ClusterError(LOST))
     except Exception as error:  # noqa: BLE001 - it is the future that raises it

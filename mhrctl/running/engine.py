@@ -111,7 +111,7 @@ class DvcPipeline:
         return inner if stage.path_in_repo == "dvc.yaml" else f"{stage.path_in_repo}:{inner}"
 
     def files_of(self, job: str) -> StageFiles:
-        """What a job's stage reads and writes; for a dependency inside an output, the whole output."""
+        """What a job's stage reads and writes, as it is now; for a dependency inside an output, the whole output."""
         from dvc.dependency.param import ParamsDependency
 
         stage = next(stage for name, stage in self._stages.items() if self.job(name) == job)
@@ -121,13 +121,15 @@ class DvcPipeline:
         def inside(items: Iterable[Any]) -> list[str]:
             return [Path(item.fs_path).relative_to(root).as_posix() for item in items if item.is_in_repo]
 
-        data = [dep for dep in stage.deps if not isinstance(dep, ParamsDependency) and dep.is_in_repo]
+        params = [dep for dep in stage.deps if isinstance(dep, ParamsDependency)]
+        deps: dict[str, str | None] = {}
         with stage_errors(), _as_now(stage):
-            paths = [(dep, Path(dep.fs_path)) for dep in data]
-            whole = [next((outs[at] for at in (path, *path.parents) if at in outs), dep) for dep, path in paths]
-            hashes = [item.hash_info.value if item.hash_info.name == "md5" else None for item in whole]
-        deps = {path: md5 if md5 and cache.exists(md5) else None for path, md5 in zip(inside(whole), hashes, strict=True)}
-        return StageFiles(deps, inside(dep for dep in stage.deps if dep not in data), inside(stage.outs))
+            for dep in (dep for dep in stage.deps if dep not in params and dep.is_in_repo):
+                out = next((outs[path] for path in Path(dep.fs_path).parents if path in outs), None)
+                found = out.get_hash() if out else dep.hash_info
+                held = found.name == "md5" and cache.exists(found.value)
+                deps[inside([out or dep])[0]] = found.value if held else None
+        return StageFiles(deps, inside(params), inside(stage.outs))
 
     def examine(self, name: str) -> State | None:
         """Whether a stage's command must run; sources, imports and frozen stages go DVC's own way."""

@@ -25,6 +25,9 @@ TESTED = SpecifierSet(">=3.66.1,<4")
 """The versions of DVC whose internals are known to be as below."""
 
 INTERNALS: dict[str, tuple[str, ...] | None] = {
+    "dvc.cachemgr:CacheManager": ("repo",),
+    "dvc.dependency.base:Dependency.is_in_repo": None,
+    "dvc.dependency.param:ParamsDependency": ("stage", "path", "params"),
     "dvc.dependency.param:load_path": ("fs_path", "fs"),
     "dvc.dependency.param:ParamsDependency.read_params": ("self",),
     "dvc.dvcfile:Lockfile": ("repo", "path"),
@@ -35,6 +38,7 @@ INTERNALS: dict[str, tuple[str, ...] | None] = {
     "dvc.exceptions:NotDvcRepoError": None,
     "dvc.exceptions:PrettyDvcException": None,
     "dvc.output:Output.get_hash": ("self",),
+    "dvc.output:Output.is_in_repo": None,
     "dvc.repo:Repo": ("_wait_for_lock",),
     "dvc.repo:lock_repo": ("repo",),
     "dvc.repo.reproduce:collect_stages": ("repo", "targets"),
@@ -59,7 +63,8 @@ INTERNALS: dict[str, tuple[str, ...] | None] = {
     "dvc.stage.run:prepare_kwargs": ("stage",),
     "dvc.stage.serialize:to_single_stage_lockfile": ("stage",),
     "dvc.utils.serialize:modify_yaml": ("path",),
-    "dvc_data.hashfile.hash_info:HashInfo": (),
+    "dvc_data.hashfile.db:HashFileDB.exists": ("self", "oid"),
+    "dvc_data.hashfile.hash_info:HashInfo": ("name", "value"),
     "dvc_objects.errors:ObjectDBError": None,
 }
 """{name: the arguments that it is called with here, or None for what is not called}."""

@@ -88,6 +88,7 @@ def difference(name: str, before: Any, now: Any) -> list[str]:  # noqa: ANN401 -
 
 
 def _leaves(name: str, before: Any, now: Any) -> list[str]:  # noqa: ANN401
+    before, now = _section(before, now), _section(now, before)
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         return [
             leaf
@@ -97,7 +98,12 @@ def _leaves(name: str, before: Any, now: Any) -> list[str]:  # noqa: ANN401
     if before == now:
         return []
     if before is MISSING:
-        return [f"{name} added"] if isinstance(now, Mapping) else [f"{name} = {now} added"]
+        return [f"{name} added"] if now is None or isinstance(now, Mapping) else [f"{name} = {now} added"]
     if now is MISSING:
         return [f"{name} removed"]
     return [f"{name} {before} -> {now}"]
+
+
+def _section(value: Any, beside: Any) -> Any:  # noqa: ANN401
+    """A key without a value, beside one that has settings, is a section without any."""
+    return {} if value is None and isinstance(beside, Mapping) and beside else value

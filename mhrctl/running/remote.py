@@ -184,6 +184,7 @@ def open_workers(
     jobs: int | None,
     remote: str | None,
     checkout: str,
+    tell: Callable[[str], None],
 ) -> Iterator[tuple[Executor, int]]:
     """Open what runs a project's jobs on other machines, as `mhrctl run` is asked to.
 
@@ -195,16 +196,17 @@ def open_workers(
         jobs: jobs at once at most; None for as many as the workers have threads.
         remote: a DVC remote, if the workers do not share the project's file system.
         checkout: with `remote`, the folder of a worker's checkout.
+        tell: told in a line when there is no worker, and when there is one again.
 
     Yields:
         An executor for jobs, and how many to give it at once.
 
     Raises:
-        ClusterError: if there is no cluster, or a worker of this moment is unfit.
+        ClusterError: if there is no cluster, or its workers of this moment are unfit or none (see `open_cluster`).
         ParamsError: if the cluster file is wrong or the project has no such remote.
     """
-    with open_cluster(address, config, jobs=jobs, shared=None if remote else folder) as cluster:
-        at_once = jobs or max(1, cluster.slots)
+    with open_cluster(address, config, jobs=jobs, shared=None if remote else folder, tell=tell) as cluster:
+        at_once = jobs or cluster.slots
         if remote is None:
             yield cluster, at_once
             return

@@ -118,8 +118,11 @@ class Scheduler:
         if self._running and not self._told:
             self._tell(f"ending {len(self._running)} job{'s' if len(self._running) > 1 else ''}")
             self._told = True
-        for running in self._running.values():
-            jobs.ask_to_stop(self._files(running.name), hard=hard)
+        for future, running in self._running.items():
+            files = self._files(running.name)
+            jobs.ask_to_stop(files, hard=hard)
+            if not jobs.is_alive(files) and jobs.exit_code(files) is None:
+                future.cancel()  # it waits for a worker; one that takes it up nevertheless finds that it is to stop
 
     def _wait(self) -> set[Future[int]]:
         """Wait until a job has ended or there is something to do; DVC's lock is free meanwhile."""
@@ -232,14 +235,16 @@ class Scheduler:
         try:
             key, command = self._pipeline.key(name), self._pipeline.begin(name)
             self._pipeline.hold(name)
+            files.clear()
+            record = Record(key or "", taken)
+            jobs.write_record(files, record)
+            job = jobs.ticketed(self._job(files, command, taken), record)
+            future = self._executor.submit(jobs.run_job, job)
         except StageError:
+            self._pipeline.release(name)
             self._slots.release(files.name)
             raise
-        files.clear()
-        record = Record(key or "", taken)
-        jobs.write_record(files, record)
-        job = jobs.ticketed(self._job(files, command, taken), record)
-        self._track(name, key, self._executor.submit(jobs.run_job, job), record, adopted=False)
+        self._track(name, key, future, record, adopted=False)
 
     def _job(self, files: JobFiles, command: Command, taken: dict[str, float]) -> Job:
         env = {**command.env, **self._env, **self._slots.environment(taken)}

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from mhrctl import artifacts
+from mhrctl import artifacts, provenance
 from mhrctl.adapters.adapter import Adapter, stack_runs, trainable
 from mhrctl.adapters.files import load_adapter, save_adapter
 from mhrctl.adapters.inventory import Inventory
@@ -28,15 +28,14 @@ from mhrctl.progress import Track, silent
 from mhrctl.scoring import SCORES
 from mhrctl.shots import TaskShots, draw_shots
 from mhrctl.similarity import select
+from mhrctl.speed import Speed
 from mhrctl.stages.index import load_index
 from mhrctl.stages.pretrain import dress, new_adapter, objective_of, optimizer_of, trained_parameters
 from mhrctl.tokenization import saved_tokenizer
 from mhrctl.training.data import GroupedOrder, RunBatches
 from mhrctl.training.loop import fit
-from mhrctl.training.optimizers import clip_runs
-
-TOGETHER = 32
-"""Tasks adapted in one batch: a matter of memory and speed, not of results."""
+from mhrctl.training.optimizers import clip_runs, select_runs
+from mhrctl.training.selection import BestSteps
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def adapt(
     accelerator: Accelerator,
     index: Path | None = None,
     root: Path = Path(),
-    together: int = TOGETHER,
+    speed: Speed = Speed(),
     track: Track = silent,
 ) -> Card:
     """Write `adapters.safetensors`, one run a test task, and `validation.csv` (score by task and step) into `out`.
@@ -90,7 +89,7 @@ def adapt(
         accelerator: where to train.
         index: output of the index stage; adapter_soup needs it.
         root: what a relative folder of the index's encoder is relative to.
-        together: tasks adapted in one batch.
+        speed: how to compute; `together` are the tasks adapted in one batch.
         track: shows progress.
 
     Raises:
@@ -107,7 +106,7 @@ def adapt(
     )
     begin = _start(cell, params, frozen, start, start_card, shots, index, root, str(accelerator.device))
     frozen.to(dtype=PRECISIONS[params.precision])  # type: ignore[call-arg]
-    together = 1 if isinstance(begin.base, Weights) else together
+    together = 1 if isinstance(begin.base, Weights) else speed.together
     trained: list[dict[str, Tensor]] = []
     curves: list[tuple[str, int, float]] = []
     best: list[float] = []
@@ -115,16 +114,16 @@ def adapt(
         for first in range(0, len(shots), together):
             part = shots[first : first + together]
             adapter = begin.of(shots, first, len(part))
-            adaptation = _Adaptation(frozen, adapter, tokenizer, part, params, cell.seed, accelerator)
+            adaptation = _Adaptation(frozen, adapter, tokenizer, part, params, cell.seed, accelerator, speed)
             for step in adaptation.run():
-                bar.advance(note=f"validation {adaptation.best.mean():.1f}" if step in adaptation.validated else "")
-            trained.append(adaptation.kept)
+                bar.advance(note=f"validation {adaptation.best.scores.mean():.1f}" if step in adaptation.validated else "")
+            bar.advance(params.steps - adaptation.taken)
+            trained.append(adaptation.best.parameters)
             curves += adaptation.curves
-            best += adaptation.best.tolist()
+            best += adaptation.best.scores.tolist()
     result = begin.of(shots, 0, len(shots))
     result.load_state_dict(stack_runs(trained), strict=False)
-    parents = {"examples": prepared / artifacts.TEST_EXAMPLES, "start": start / artifacts.ADAPTERS}
-    parents |= {"index": index / artifacts.CARD} if index and begin.notes else {}
+    made = provenance.of_adapt(cell, params, prepared=prepared, backbone=backbone, start=start, index=index, root=root)
     facts: Mapping[str, Any] = {
         "suite": start_card.facts["suite"],
         "tasks": [task.name for task in shots],
@@ -139,7 +138,7 @@ def adapt(
             save_adapter(begin.base, folder / artifacts.SOUP)
             artifacts.write_csv(folder / artifacts.SOUP_TASKS, ("task", "training_task", "cosine"), begin.notes)
         artifacts.write_csv(folder / artifacts.VALIDATION, ("task", "step", "score"), curves)
-        card = Card.of("adapt", {"cell": cell.model_dump(), "adapt": params.model_dump()}, parents, **facts)
+        card = made.card(**facts)
         artifacts.write_card(folder, card)
     return card
 
@@ -220,12 +219,12 @@ def _required(index: Path | None) -> Path:
 
 
 class _Adaptation:
-    """Several tasks adapted in one batch, each with its own parameters, clipping and best step.
+    """Several tasks adapted in one batch, each with its own parameters, clipping and best step; one that is over leaves it.
 
     Attributes:
-        best: the best validation score of each task so far, [tasks]; minus infinity before the first.
+        best: the best step of each task so far.
+        taken: steps taken.
         validated: steps at which tasks were validated.
-        kept: the trained parameters at each task's best step.
         curves: (task, step, validation score).
     """
 
@@ -238,29 +237,59 @@ class _Adaptation:
         params: AdaptParams,
         seed: int,
         accelerator: Accelerator,
+        speed: Speed,
     ) -> None:
-        self._tokenizer, self._shots, self._params, self._seed = tokenizer, shots, params, seed
-        self._model, self._accelerator = AdaptedModel(backbone, adapter).to(accelerator.device), accelerator
-        self._parameters = trained_parameters(adapter)
-        self._optimizer = optimizer_of(adapter, params)
+        self._backbone, self._tokenizer, self._shots = backbone, tokenizer, shots
+        self._params, self._seed, self._accelerator, self._speed = params, seed, accelerator, speed
         self._objective = objective_of(backbone, params)
-        self._batches = RunBatches(
-            [task.train for task in shots],
-            [GroupedOrder(task.groups, f"{seed}/{task.name}") for task in shots],
-            params.batch_size,
-            pad=self._objective.pad,
-            with_choices=self._objective.reads_choices,
-        )
         self._cadence = [_cadence(task, params) for task in shots]
-        self.best = torch.full((len(shots),), -torch.inf)
+        self._form(list(range(len(shots))), adapter)
+        self.best = BestSteps(self._parameters, patience=params.patience)
+        self.taken = 0
         self.validated: set[int] = set()
-        self.kept: dict[str, Tensor] = {}
         self.curves: list[tuple[str, int, float]] = []
 
     def run(self) -> Iterator[int]:
-        """Train, validating each task at step 0 and at its cadence; yields the steps taken."""
-        everything = list(range(len(self._shots)))
-        self._validate(0, everything)
+        """Train, validating each task at step 0 and at its cadence; yields the steps taken.
+
+        A task that is over leaves the batch. The others go on with their own parameters, optimizer state and data, and the
+        schedule of all steps, as each would alone; only random numbers (dropout, sampled routing) are the batch's.
+        """
+        self._validate(0, self._tasks)
+        while self.taken < self._params.steps and (left := [task for task in self._tasks if not self.best.over(task)]):
+            if left != self._tasks:
+                self._keep_only(left)
+            yield from self._until_one_is_over()
+
+    def _form(self, tasks: list[int], adapter: Adapter) -> None:
+        """Form the batch of some tasks, each with its run of an adapter, and a new optimizer."""
+        shots = [self._shots[task] for task in tasks]
+        self._tasks, self._adapter = tasks, adapter
+        self._model = AdaptedModel(self._backbone, adapter, speed=self._speed).to(self._accelerator.device)
+        self._parameters = trained_parameters(adapter)
+        self._optimizer = optimizer_of(adapter, self._params, fused=self._speed.fused)
+        self._batches = RunBatches(
+            [task.train for task in shots],
+            [GroupedOrder(task.groups, f"{self._seed}/{task.name}") for task in shots],
+            self._params.batch_size,
+            pad=self._objective.pad,
+            with_choices=self._objective.reads_choices,
+        )
+
+    def _keep_only(self, left: list[int]) -> None:
+        """Form the batch anew of some of its tasks, as they are."""
+        rows = self._rows(left)
+        adapter, optimizer = self._adapter.select(rows), self._optimizer
+        for chosen, parameter in zip(adapter.parameters(), self._adapter.parameters(), strict=True):
+            chosen.requires_grad_(parameter.requires_grad)
+        self._form(left, adapter)
+        select_runs(optimizer, self._optimizer, rows)
+
+    def _rows(self, tasks: Sequence[int]) -> list[int]:
+        """Where tasks are in the batch."""
+        return [self._tasks.index(task) for task in tasks]
+
+    def _until_one_is_over(self) -> Iterator[int]:
         steps = fit(
             self._model,
             self._optimizer,
@@ -271,42 +300,41 @@ class _Adaptation:
             steps=self._params.steps,
             warmup=self._params.warmup,
             seed=self._seed,
-            runs=len(self._shots),
+            runs=len(self._tasks),
             accumulation=self._params.accumulation,
+            first=self.taken,
         )
         for step in steps:
-            due = [run for run in everything if step.number % self._cadence[run] == 0]
-            if step.number == self._params.steps:  # in epochs as the paper: the end counts where the cadence meets it
-                due = everything if self._params.evaluate_unit == "steps" else self._never_kept(due)
-            if due:
+            self.taken = step.number
+            if due := self._due(step.number):
                 self._validate(step.number, due)
                 self._model.train()
             yield step.number
+            if any(self.best.over(task) for task in due):
+                return
 
-    def _never_kept(self, due: list[int]) -> list[int]:
-        """The tasks that are due, and those whose cadence is longer than the training."""
-        return [run for run in range(len(self._shots)) if run in due or self.best[run] == -torch.inf]
+    def _due(self, step: int) -> list[int]:
+        """The tasks that are validated at a step: at the end all, or in epochs, as the paper, those whose cadence meets it."""
+        due = [task for task in self._tasks if step % self._cadence[task] == 0]
+        if step < self._params.steps:
+            return due
+        if self._params.evaluate_unit == "steps":
+            return self._tasks
+        return [task for task in self._tasks if task in due or self.best.scores[task] == -torch.inf]
 
-    def _validate(self, step: int, runs: list[int]) -> None:
-        found = self._scores(runs)
-        self.curves += [(self._shots[run].name, step, round(score, 4)) for run, score in zip(runs, found, strict=True)]
+    def _validate(self, step: int, tasks: list[int]) -> None:
+        found = self._scores(tasks)
+        self.curves += [(self._shots[task].name, step, round(score, 4)) for task, score in zip(tasks, found, strict=True)]
         self.validated.add(step)
-        scores = torch.full_like(self.best, -torch.inf)
-        scores[runs] = torch.tensor(found)
-        better = scores > self.best
         if step or self._params.keep_start or not self._params.steps:
-            self.best = torch.where(better, scores, self.best)
-        for name, parameter in self._parameters.items():
-            current = parameter.detach().cpu()
-            mask = better.view(-1, *[1] * (current.dim() - 1))
-            self.kept[name] = torch.where(mask, current, self.kept.get(name, current))
+            self.best.record(tasks, found, self._parameters, self._rows(tasks))
 
-    def _scores(self, runs: list[int]) -> list[float]:
+    def _scores(self, tasks: list[int]) -> list[float]:
         """The validation scores of some tasks."""
-        shots = [self._shots[run] for run in runs]
+        shots = [self._shots[task] for task in tasks]
         samples = [task.validation for task in shots]
         device = self._accelerator.device
-        model = of_runs(self._model, runs)
+        model = of_runs(self._model, self._rows(tasks))
         if self._params.select == "loss":
             losses = sample_losses(model, samples, own_rows(len(samples)), objective=self._objective, device=device)
             return [-loss for loss in losses]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mhrctl import artifacts
+from mhrctl import artifacts, provenance
 from mhrctl.adapters.files import load_adapter, save_adapter
 from mhrctl.artifacts import Card
 from mhrctl.cells import Cell
@@ -27,6 +27,6 @@ def average(cell: Cell, *, pretrained: Path, out: Path) -> Card:
     parent = artifacts.read_card(pretrained, stage="pretrain", command=f"mhrctl pretrain {cell.options}")
     with artifacts.writing(out) as folder:
         save_adapter(load_adapter(pretrained / artifacts.ADAPTERS).average(), folder / artifacts.ADAPTERS)
-        card = Card.of("average", parent.params, {"pretrain": pretrained / artifacts.ADAPTERS}, **parent.facts)
+        card = provenance.of_average(pretrained, parent).card(**parent.facts)
         artifacts.write_card(folder, card)
     return card

@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, T5Config, T5ForConditionalGeneration
 
-from mhrctl import artifacts
+from mhrctl import artifacts, provenance
 from mhrctl.adapters.model import AdaptedModel
 from mhrctl.artifacts import Card
 from mhrctl.backbones import fingerprint, is_tied, load_pretrained
@@ -54,9 +54,8 @@ def backbone(
             )
             model.save_pretrained(str(folder))
             name, revision = f"scratch-{model.num_parameters() / 1e6:.1f}M", None
-            parents = {"tokenizer": prepared / artifacts.TOKENIZER, "examples": prepared / artifacts.TRAINING_EXAMPLES}
         else:
-            name, revision, parents = str(params.name), params.revision, {}
+            name, revision = str(params.name), params.revision
             model = load_pretrained(str(root / name) if params.source == "local" else name, revision=revision)
             revision = getattr(model.config, "_commit_hash", None) or revision
         if len(tokenizer) > model.config.vocab_size:
@@ -73,7 +72,7 @@ def backbone(
             "tied_output": is_tied(model),
             "fingerprint": fingerprint(model),
         }
-        card = Card.of("backbone", params.model_dump(), parents, **facts)
+        card = provenance.of_backbone(params, prepared=prepared, root=root).card(**facts)
         artifacts.write_card(folder, card)
     return card
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -13,9 +14,10 @@ import pyarrow.parquet as pq
 from accelerate import Accelerator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from mhrctl import artifacts
+from mhrctl import artifacts, provenance
 from mhrctl.adapters.adapter import Adapter
 from mhrctl.adapters.files import load_adapter
+from mhrctl.adapters.folding import foldable, folded
 from mhrctl.adapters.layer import layout_name
 from mhrctl.adapters.model import AdaptedModel
 from mhrctl.adapters.weights import Weights
@@ -30,6 +32,7 @@ from mhrctl.prediction import answer
 from mhrctl.progress import Track, silent
 from mhrctl.scoring import exact_match, rouge_l
 from mhrctl.shots import scored_choices
+from mhrctl.speed import Speed
 from mhrctl.stages.adapt import open_backbone
 from mhrctl.stages.pretrain import dress
 from mhrctl.suites.table import task_metrics
@@ -37,8 +40,6 @@ from mhrctl.suites.task import Metric
 from mhrctl.training.data import Examples
 
 Phase = Literal["zero_shot", "adapted"]
-TOGETHER = 16
-"""Tasks evaluated in one batch: a matter of memory and speed, not of results."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ def evaluate(
     out: Path,
     scores: Path,
     accelerator: Accelerator,
+    speed: Speed = Speed(),
     track: Track = silent,
 ) -> CellMetrics:
     """Write `predictions.parquet` and `scores.csv` (by task and phase) into `out`, and the cell's scores.
@@ -82,6 +84,7 @@ def evaluate(
         out: the output folder.
         scores: the JSON of the cell's scores.
         accelerator: where to run.
+        speed: how to compute; `together` are the tasks evaluated in one batch.
         track: shows progress.
 
     Raises:
@@ -101,14 +104,7 @@ def evaluate(
     metrics_of = task_metrics(prepared)
     results: list[TaskPredictions] = []
     for phase, adapter in adapters.items():
-        results += _predict_phase(phase, model, tokenizer, adapter, examples, metrics_of, params, accelerator, track)
-    parents = {"examples": prepared / artifacts.TEST_EXAMPLES, "backbone": backbone / artifacts.CARD}
-    parents |= {"adapted": adapted / artifacts.ADAPTERS} if adapted else {}
-    with artifacts.writing(out) as folder:
-        _write_predictions(folder, results)
-        identity = cell.model_dump() if cell else {"method": BACKBONE}
-        card = Card.of("evaluate", {"cell": identity, "evaluate": params.model_dump()}, parents, tasks=examples.tasks)
-        artifacts.write_card(folder, card)
+        results += _predict_phase(phase, model, tokenizer, adapter, examples, metrics_of, params, accelerator, speed, track)
     best: dict[str, float] = cards["adapted"].facts["validation"] if adapted else {}
     by_task = _by_task(results, metrics_of, best)
     routed = cards["zero_shot"].params.get("pretrain", {}) if cell and cell.row.routing in ("learned", "random") else {}
@@ -137,7 +133,12 @@ def evaluate(
         examples=len(examples),
         tasks=len(examples.tasks),
     )
-    artifacts.write_json(scores, metrics.model_dump())
+    made = provenance.of_evaluate(cell, params, prepared=prepared, backbone=backbone, start=start, adapted=adapted)
+    with artifacts.writing(out) as folder:
+        _write_predictions(folder, results)
+        card = made.card(tasks=examples.tasks)
+        artifacts.write_json(scores, metrics.model_dump())
+        artifacts.write_card(folder, card, beside=[scores])
     return metrics
 
 
@@ -192,29 +193,41 @@ def _predict_phase(
     metrics: Mapping[str, Metric],
     params: EvaluateParams,
     accelerator: Accelerator,
+    speed: Speed,
     track: Track,
 ) -> list[TaskPredictions]:
     """Predict and score all tasks in one phase, some tasks to a batch."""
     results = []
-    by_task = adapter is not None and adapter.runs == len(examples.tasks)
-    together = 1 if isinstance(adapter, Weights) else TOGETHER
-    for first in range(0, len(examples.tasks), together):
-        tasks = list(range(first, min(first + together, len(examples.tasks))))
-        own = [examples.of(tasks=[examples.tasks[task]]) for task in tasks]
-        worn = adapter.select(tasks) if adapter is not None and by_task else adapter
-        answers = answer(
-            AdaptedModel(backbone, worn).to(accelerator.device),
-            tokenizer,
-            [task.scored() for task in own],
-            [scored_choices(part, metrics[examples.tasks[task]]) for task, part in zip(tasks, own, strict=True)],
-            beams=params.beams,
-            max_new_tokens=params.max_new_tokens,
-            length_norm=params.length_norm,
-            device=accelerator.device,
-            track=track,
-        )
-        results += [_scored(phase, task, texts) for task, texts in zip(own, answers, strict=True)]
+    together = 1 if isinstance(adapter, Weights) else speed.together
+    with _left_to_wear(backbone, adapter, speed) as worn:
+        by_task = worn is not None and worn.runs == len(examples.tasks)
+        for first in range(0, len(examples.tasks), together):
+            tasks = list(range(first, min(first + together, len(examples.tasks))))
+            own = [examples.of(tasks=[examples.tasks[task]]) for task in tasks]
+            chosen = worn.select(tasks) if worn and by_task else worn
+            answers = answer(
+                AdaptedModel(backbone, chosen, speed=speed).to(accelerator.device),
+                tokenizer,
+                [task.scored() for task in own],
+                [scored_choices(part, metrics[examples.tasks[task]]) for task, part in zip(tasks, own, strict=True)],
+                beams=params.beams,
+                max_new_tokens=params.max_new_tokens,
+                length_norm=params.length_norm,
+                device=accelerator.device,
+                track=track,
+            )
+            results += [_scored(phase, task, texts) for task, texts in zip(own, answers, strict=True)]
     return results
+
+
+@contextmanager
+def _left_to_wear(backbone: PreTrainedModel, adapter: Adapter | None, speed: Speed) -> Iterator[Adapter | None]:
+    """Fold an adapter that serves all tasks into the weights, if they are fp32, and give what is left to wear."""
+    if adapter is not None and speed.folding and foldable(backbone, adapter):
+        with folded(backbone, adapter):
+            yield None
+    else:
+        yield adapter
 
 
 def _scored(phase: Phase, examples: Examples, answers: Sequence[str]) -> TaskPredictions:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from mhrctl import artifacts
+from mhrctl import artifacts, provenance
 from mhrctl.artifacts import Card
 from mhrctl.errors import ArtifactError
 from mhrctl.progress import Track, silent
@@ -91,10 +91,9 @@ def index(
             bar.advance(note=task)
     tensors["vectors"] = np.stack(vectors)
     facts = {"suite": parent.facts["suite"], "tasks": list(prompts), "encoder": known.identity}
-    params = {"encoder": encoder, "revision": revision, "examples": examples}
     with artifacts.writing(out) as folder:
         save_file(tensors, folder / artifacts.INDEX, {"tasks": json.dumps(list(prompts))})
-        card = Card.of("index", params, {"examples": prepared / artifacts.TRAINING_EXAMPLES}, **facts)
+        card = provenance.of_index(encoder, revision, examples, prepared=prepared, root=root).card(**facts)
         artifacts.write_card(folder, card)
     return card
 

@@ -14,8 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from transformers import PreTrainedTokenizerBase
 
-from mhrctl import artifacts
-from mhrctl.artifacts import Card
+from mhrctl import artifacts, provenance
 from mhrctl.errors import DataError, unknown
 from mhrctl.params import PrepareParams
 from mhrctl.progress import Bar, Track, silent
@@ -143,7 +142,7 @@ def prepare(params: PrepareParams, *, root: Path, out: Path, scratch: Path, trac
             "tokenizer": artifacts.digest(folder / artifacts.TOKENIZER),
             "vocab_size": len(tokenizer),
         }
-        artifacts.write_card(folder, Card.of("prepare", params.model_dump(), {}, **facts))
+        artifacts.write_card(folder, provenance.of_prepare(params, root=root).card(**facts))
     shutil.rmtree(shards, ignore_errors=True)
     return table
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
-from mhrctl import artifacts
+from mhrctl import artifacts, provenance
 from mhrctl.adapters.adapter import Adapter, stack_runs, trainable
 from mhrctl.adapters.files import load_adapter, save_adapter
 from mhrctl.adapters.inventory import Inventory
@@ -31,18 +31,18 @@ from mhrctl.errors import ParamsError
 from mhrctl.params import OptimisationParams, PretrainParams
 from mhrctl.prediction import own_rows, sample_losses
 from mhrctl.progress import Track, silent
+from mhrctl.speed import Speed
 from mhrctl.suites.table import training_data_sets
 from mhrctl.training.checkpoint import load_checkpoint, save_checkpoint
 from mhrctl.training.data import Batch, Examples, MixedBatches, Order, RunBatches, Sample
 from mhrctl.training.loop import Objective, fit
 from mhrctl.training.optimizers import clip_runs, make_optimizer
+from mhrctl.training.windows import WindowedOrder
 
 CHECKPOINT_EVERY = 1000
 """Steps between checkpoints: a matter of what a killed run has to do again, not of results."""
 VALIDATED_TASKS = 16
 """Tasks in a validation batch: a matter of memory, not of results."""
-TOGETHER = 32
-"""Tasks with an adapter of their own that are trained in one batch: a matter of memory and speed, not of results."""
 LOG_COLUMNS = ("step", "loss", "lr", "routing_lr", "tokens")
 TOKENS = LOG_COLUMNS.index("tokens")
 ALIGNMENT_COLUMNS = ("shared", "composed")
@@ -60,7 +60,7 @@ def pretrain(
     log: Path,
     scratch: Path,
     accelerator: Accelerator,
-    together: int = TOGETHER,
+    speed: Speed = Speed(),
     track: Track = silent,
 ) -> Card:
     """Write `adapters.safetensors`, `validation.csv` (loss by training task) and `log.jsonl` into `out`, and the log as CSV.
@@ -75,7 +75,7 @@ def pretrain(
         log: the same log as a CSV for git and DVC's plots: step, loss, rates, tokens seen, and any gradient alignment.
         scratch: folder for the checkpoints of a run in progress.
         accelerator: where to train.
-        together: tasks with an adapter of their own that are trained in one batch.
+        speed: how to compute; `together` are the tasks with an adapter of their own that are trained in one batch.
         track: shows progress.
 
     Raises:
@@ -88,7 +88,6 @@ def pretrain(
     prepared_card = artifacts.read_card(prepared, stage="prepare", command="mhrctl prepare")
     frozen, fingerprint = load_backbone(backbone)
     examples = Examples.open(prepared / artifacts.TRAINING_EXAMPLES, scratch)
-    parents = {"prepare": prepared / artifacts.TRAINING_EXAMPLES, "backbone": backbone / artifacts.CARD}
     data_sets = training_data_sets(prepared)
     private = cell.row.routing == "private"
     if start is None:
@@ -99,7 +98,6 @@ def pretrain(
         artifacts.require_backbone(origin_card, start, fingerprint, backbone)
         adapter = load_adapter(start / artifacts.ADAPTERS)
         dress(frozen, adapter)
-        parents["start"] = start / artifacts.ADAPTERS
     frozen.to(dtype=PRECISIONS[params.precision])  # type: ignore[call-arg]
     counts = {
         "multi_task": trainable(adapter.skill_parameters()),
@@ -107,20 +105,23 @@ def pretrain(
     }
     tasks = list(data_sets) if private else examples.tasks
     facts = {"suite": prepared_card.facts["suite"], "tasks": tasks, "backbone": fingerprint, "parameters": counts}
-    card = Card.of("pretrain", {"cell": cell.model_dump(), "pretrain": params.model_dump()}, parents, **facts)
-    training = _Training(frozen, examples, data_sets, cell, params, scratch, json.dumps(vars(card), default=dict), accelerator)
-    rows = training.private(adapter, together, track) if private else training.shared(adapter, track)
+    many = accelerator.num_processes
+    made = provenance.of_pretrain(cell, params, prepared=prepared, backbone=backbone, start=start, processes=many)
+    card = made.card(**facts)
+    key = json.dumps(vars(card), default=dict)
+    training = _Training(frozen, examples, data_sets, cell, params, scratch, key, accelerator, speed)
+    rows = training.private(adapter, track) if private else training.shared(adapter, track)
     losses = training.validation_losses(adapter)
     if accelerator.is_main_process:
         columns = LOG_COLUMNS + ALIGNMENT_COLUMNS if params.align_every else LOG_COLUMNS
-        artifacts.write_csv(log, columns, rows)
         with artifacts.writing(out) as folder:
             save_adapter(adapter, folder / artifacts.ADAPTERS)
             artifacts.write_csv(folder / artifacts.VALIDATION, ("task", "loss"), losses)
             (folder / artifacts.LOG).write_text(
                 "".join(json.dumps(dict(zip(columns, row, strict=True))) + "\n" for row in rows)
             )
-            artifacts.write_card(folder, card)
+            artifacts.write_csv(log, columns, rows)
+            artifacts.write_card(folder, card, beside=[log])
         training.remove_checkpoints()
     return card
 
@@ -169,7 +170,7 @@ def dress(backbone: PreTrainedModel, adapter: Adapter) -> None:
         inject(backbone, list(adapter.shapes), dropout=adapter.dropout)
 
 
-def optimizer_of(adapter: Adapter, params: OptimisationParams) -> Optimizer:
+def optimizer_of(adapter: Adapter, params: OptimisationParams, *, fused: bool = True) -> Optimizer:
     """Make the optimizer of what an adapter trains."""
     return make_optimizer(
         params.optimizer,
@@ -179,6 +180,7 @@ def optimizer_of(adapter: Adapter, params: OptimisationParams) -> Optimizer:
         routing_lr=params.routing_lr,
         weight_decay=params.weight_decay,
         scale_parameter=params.scale_parameter,
+        fused=fused,
     )
 
 
@@ -234,6 +236,7 @@ class _Training:
     scratch: Path
     key: str
     accelerator: Accelerator
+    speed: Speed
 
     @property
     def objective(self) -> Objective:
@@ -245,7 +248,7 @@ class _Training:
         seed = f"{self.cell.seed}/extra" if self.cell.extra_steps else self.cell.seed
         batches = MixedBatches(
             samples,
-            Order(len(samples), seed),
+            WindowedOrder(samples, seed, window=self.params.window, balance=self.params.balance),
             self.params.batch_size,
             pad=self.objective.pad,
             with_choices=self.objective.reads_choices,
@@ -254,9 +257,9 @@ class _Training:
             checkpoint = checkpoint_path(self.scratch, self.cell)
             return self._train(adapter, batches, self.params.steps, checkpoint, self.key, bar.advance)
 
-    def private(self, adapter: Adapter, together: int, track: Track) -> list[list[Any]]:
+    def private(self, adapter: Adapter, track: Track) -> list[list[Any]]:
         """Train an adapter for each data set, some to a batch, the steps divided among them; returns the rows of the log."""
-        names = list(self.data_sets)
+        names, together = list(self.data_sets), self.speed.together
         train = self.examples.of(split="train")
         samples = [train.of(tasks=self.data_sets[name]).all_references() for name in names]
         steps = math.ceil(self.params.steps / len(names))
@@ -292,8 +295,8 @@ class _Training:
     ) -> list[list[Any]]:
         """Train an adapter, from its checkpoint if there is one of the same key, and return the rows of the log."""
         params, accelerator = self.params, self.accelerator
-        model = AdaptedModel(self.backbone, adapter)
-        wrapped, optimizer = accelerator.prepare(model, optimizer_of(adapter, params))
+        model = AdaptedModel(self.backbone, adapter, speed=self.speed)
+        wrapped, optimizer = accelerator.prepare(model, optimizer_of(adapter, params, fused=self.speed.fused))
         parameters = trained_parameters(adapter)
         tasks = self._aligned_tasks()
         first, rows = load_checkpoint(checkpoint, key=key, parameters=parameters, optimizer=optimizer)
@@ -376,9 +379,8 @@ class _Training:
         for first in range(0, len(tasks), VALIDATED_TASKS):
             part = tasks[first : first + VALIDATED_TASKS]
             private = self.cell.row.routing == "private"
-            model = AdaptedModel(
-                self.backbone, adapter.select([owner[self.examples.tasks[task]] for task in part]) if private else adapter
-            ).to(self.accelerator.device)
+            own = adapter.select([owner[self.examples.tasks[task]] for task in part]) if private else adapter
+            model = AdaptedModel(self.backbone, own, speed=self.speed).to(self.accelerator.device)
             values = sample_losses(
                 model,
                 [by_task[task] for task in part],

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mhrctl.errors import DataError, unknown
 from mhrctl.progress import Track, silent
+from mhrctl.suites.p3 import hub_errors
 from mhrctl.suites.reading import describe
 from mhrctl.suites.superni import NOT_DRAWN, TASKS, Instance, checked_name, drawn, note_size, superni_task
 from mhrctl.suites.task import Role, Suite, Task
@@ -221,12 +222,9 @@ def _lines(where: str) -> Iterator[str]:
     """
     from datasets import load_dataset
 
-    try:
+    with hub_errors(where, "check revision and network, or use a clone of upstream"):
         for record in load_dataset("text", data_files={"all": f"{where}/*.json*"}, split="all", streaming=True):
             yield record["text"]
-    except Exception as error:  # the network, the hub and the file system each raise their own
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{where}: cannot be read: {reason}; check revision and network, or use a clone of upstream") from error
 
 
 def _require(names: Collection[str], known: Collection[str], where: str) -> None:

@@ -59,6 +59,7 @@ def load_checkpoint(
     if facts["key"] != key:
         return 0, []
     tensors = load_file(path)
+    fused = {id(parameter) for group in optimizer.param_groups if group.get("fused") for parameter in group["params"]}
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(tensors[f"parameter/{name}"])
@@ -66,8 +67,9 @@ def load_checkpoint(
         kind, _, rest = stored.partition("/")
         if kind == "optimizer":
             slot, _, name = rest.partition("/")
-            state = optimizer.state[parameters[name]]
-            state[slot] = value if value.dim() == 0 else value.to(parameters[name].device)
+            parameter = parameters[name]
+            counter = value.dim() == 0 and id(parameter) not in fused  # stays on the CPU, so that no step waits for it
+            optimizer.state[parameter][slot] = value if counter else value.to(parameter.device)
     for stored, number in facts["scalars"].items():
         slot, _, name = stored.partition("/")
         optimizer.state[parameters[name]][slot] = number

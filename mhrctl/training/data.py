@@ -7,7 +7,7 @@ import random
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, overload
@@ -29,6 +29,8 @@ TOKEN_COLUMNS = ("task", "split", "reference", "input_ids", "target_ids", "choic
 LARGE = 256 * 2**20
 """Bytes of an examples file from which on its tokens are mapped from disk: a matter of memory, not of results."""
 _NOTHING = np.array([], np.int64)
+Lengths = tuple[Sequence[int], Sequence[int]]
+"""Tokens of each input, and of each label row."""
 R_co = TypeVar("R_co", covariant=True)
 
 
@@ -245,6 +247,10 @@ class Order:
         """The items at positions start, ..., start + count - 1."""
         return [self._at(position) for position in range(start, start + count)]
 
+    def batch(self, micro: int, size: int) -> list[int]:
+        """The items of a micro-batch of `size`."""
+        return self.slice(micro * size, size)
+
     def _at(self, position: int) -> int:
         epoch, place = divmod(position, self.size)
         if epoch != self._epoch:
@@ -277,6 +283,7 @@ class Batch:
         labels: [rows * choices, target length], padded with -100: the target of each row, or all its answer choices.
         choices: [rows], how many of its label rows are choices; 1 is the target alone.
         gold: [rows], which of them is the target.
+        lengths: tokens of each row of `input_ids`, and of each row of `labels`, where they are known.
     """
 
     task_ids: Tensor
@@ -285,10 +292,12 @@ class Batch:
     labels: Tensor
     choices: Tensor
     gold: Tensor
+    lengths: Lengths | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The batch on a device."""
-        return Batch(*(tensor.to(device, non_blocking=True) for tensor in vars(self).values()))
+        tensors = {name: value.to(device, non_blocking=True) for name, value in vars(self).items() if name != "lengths"}
+        return replace(self, **tensors)
 
 
 def collate(samples: Iterable[Sample], task_ids: Sequence[Sequence[int]], *, pad: int, with_choices: bool = False) -> Batch:
@@ -302,15 +311,22 @@ def collate(samples: Iterable[Sample], task_ids: Sequence[Sequence[int]], *, pad
     """
     rows = list(samples)
     input_ids = pad_sequence([_tensor(row.input_ids) for row in rows], batch_first=True, padding_value=pad)
-    lengths = torch.tensor([len(row.input_ids) for row in rows])
-    mask = (torch.arange(input_ids.shape[1]) < lengths[:, None]).long()
+    lengths = [len(row.input_ids) for row in rows]
+    mask = (torch.arange(input_ids.shape[1]) < torch.tensor(lengths)[:, None]).long()
     answers = [row.choices if with_choices and row.choices else (row.target_ids,) for row in rows]
     most = max(map(len, answers))
     padded = [_tensor(ids) for row in answers for ids in (*row, *[_NOTHING] * (most - len(row)))]
     labels = pad_sequence(padded, batch_first=True, padding_value=IGNORED)
     gold = [row.gold if len(own) > 1 else 0 for row, own in zip(rows, answers, strict=True)]
+    choices = [len(row) for row in answers]
     return Batch(
-        torch.tensor(task_ids), input_ids, mask, labels, torch.tensor([len(row) for row in answers]), torch.tensor(gold)
+        torch.tensor(task_ids),
+        input_ids,
+        mask,
+        labels,
+        torch.tensor(choices),
+        torch.tensor(gold),
+        (lengths, [len(ids) for ids in padded]),
     )
 
 
@@ -338,7 +354,7 @@ class MixedBatches:
         return _tokens(self._of(micro))
 
     def _of(self, micro: int) -> list[Sample]:
-        return [self._samples[row] for row in self._order.slice(micro * self._batch_size, self._batch_size)]
+        return [self._samples[row] for row in self._order.batch(micro, self._batch_size)]
 
 
 class RunBatches:
@@ -374,10 +390,8 @@ class RunBatches:
         return _tokens(self._of(micro))
 
     def _of(self, micro: int) -> list[Sample]:
-        size = self._batch_size
-        return [
-            run[row] for run, order in zip(self._samples, self._orders, strict=True) for row in order.slice(micro * size, size)
-        ]
+        runs = zip(self._samples, self._orders, strict=True)
+        return [run[row] for run, order in runs for row in order.batch(micro, self._batch_size)]
 
 
 def _tokens(samples: Iterable[Sample]) -> int:

@@ -59,14 +59,21 @@ class Objective:
 
     def __call__(self, model: nn.Module, batch: Batch, *, runs: int) -> Tensor:
         """Losses of a batch, [runs]."""
-        logits = self.logits(model, batch)
         rows = len(batch.input_ids)
         if len(batch.labels) == rows:
-            return run_losses(logits, batch.labels, runs=runs, kind=self.kind, label_smoothing=self.label_smoothing)
+            losses = self.token_losses(model, batch, label_smoothing=self.label_smoothing)
+            return run_losses(losses, batch.labels, runs=runs, kind=self.kind)
         labels = batch.labels.view(rows, -1, batch.labels.shape[-1])
         gold = torch.arange(rows, device=labels.device) * labels.shape[1] + batch.gold
-        losses = run_losses(logits[gold], batch.labels[gold], runs=runs, kind=self.kind, label_smoothing=self.label_smoothing)
-        by_token = token_losses(logits, batch.labels).view_as(labels)
+        if self.label_smoothing:  # of the targets alone
+            logits = self.logits(model, batch)
+            of_gold = token_losses(logits[gold], batch.labels[gold], label_smoothing=self.label_smoothing)
+            by_token = token_losses(logits, batch.labels)
+        else:
+            by_token = self.token_losses(model, batch)
+            of_gold = by_token[gold]
+        losses = run_losses(of_gold, batch.labels[gold], runs=runs, kind=self.kind)
+        by_token = by_token.view_as(labels)
         if self.mc_weight:
             scores = choice_scores(by_token, labels, batch.choices, length_norm=self.length_norm)
             losses = losses + self.mc_weight * multiple_choice_losses(scores, batch.gold, runs=runs)
@@ -75,15 +82,28 @@ class Objective:
             losses = losses + self.unlikelihood_weight * unlikelihood
         return losses
 
+    def token_losses(self, model: nn.Module, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
+        """Cross-entropy of each token of a batch's labels, [label rows, target length]; 0 where the label is -100."""
+        losses: Tensor = model(
+            batch.task_ids,
+            labels=batch.labels,
+            label_smoothing=label_smoothing,
+            lengths=batch.lengths,
+            **self._inputs(batch),
+        )
+        return losses
+
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:
         """Teacher-forced logits of a batch's labels, [label rows, target length, vocabulary]."""
-        logits: Tensor = model(
-            batch.task_ids,
-            input_ids=batch.input_ids,
-            attention_mask=batch.attention_mask,
-            decoder_input_ids=shift_right(batch.labels, start=self.start_token, pad=self.pad),
-        )
+        logits: Tensor = model(batch.task_ids, **self._inputs(batch))
         return logits
+
+    def _inputs(self, batch: Batch) -> dict[str, Tensor]:
+        return {
+            "input_ids": batch.input_ids,
+            "attention_mask": batch.attention_mask,
+            "decoder_input_ids": shift_right(batch.labels, start=self.start_token, pad=self.pad),
+        }
 
 
 def fit(

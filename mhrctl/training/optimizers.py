@@ -74,8 +74,9 @@ def make_optimizer(
     routing_lr: float,
     weight_decay: float,
     scale_parameter: bool,
+    fused: bool = True,
 ) -> Optimizer:
-    """Make the optimizer of adapters and routing, with a rate for each."""
+    """Make the optimizer of adapters and routing, with a rate for each; `fused` is AdamW's."""
     groups: list[dict[str, Any]] = []
     if skills:
         groups.append({"params": list(skills), "lr": lr, "weight_decay": weight_decay})
@@ -83,7 +84,19 @@ def make_optimizer(
         groups.append({"params": list(routing), "lr": routing_lr, "weight_decay": ROUTING_WEIGHT_DECAY[name]})
     if name == "adafactor":
         return StackedAdafactor(groups, scale_parameter=scale_parameter)
-    return AdamW(groups)
+    return AdamW(groups, fused=fused)
+
+
+def select_runs(source: Optimizer, target: Optimizer, runs: Sequence[int]) -> None:
+    """Give an optimizer the state that another has for some of its runs.
+
+    Args:
+        source: over stacked parameters.
+        target: over the same parameters of `runs` alone, in the same order.
+        runs: rows of the first axis of the source's parameters.
+    """
+    for old, new in zip(_parameters(source), _parameters(target), strict=True):
+        target.state[new] = {name: _of_runs(value, runs) for name, value in source.state[old].items()}
 
 
 def clip_runs(parameters: Sequence[nn.Parameter], max_norm: float) -> None:
@@ -93,6 +106,17 @@ def clip_runs(parameters: Sequence[nn.Parameter], max_norm: float) -> None:
     scale = (max_norm / (norms + 1e-6)).clamp(max=1.0)
     for grad in grads:
         grad.mul_(scale.view(-1, *[1] * (grad.dim() - 1)))
+
+
+def _parameters(optimizer: Optimizer) -> list[nn.Parameter]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _of_runs(value: Any, runs: Sequence[int]) -> Any:  # noqa: ANN401 - whatever an optimizer keeps
+    """The part of some runs; what counts steps is that of all."""
+    if not isinstance(value, Tensor):
+        return value
+    return value[list(runs)] if value.dim() else value.clone()
 
 
 def _average(state: dict[str, Any], name: str, new: Tensor, decay: float) -> Tensor:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from mhrctl.projects.templates import dvc_yaml
+from mhrctl.resolve import load_params
 from tests.conftest import Run
 
 ROOT = Path(__file__).parents[2]
@@ -117,3 +119,28 @@ def test_a_t5_is_checked_without_transformers(synced: Path) -> None:
         "sys.exit('transformers' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(synced)], check=False, cwd=ROOT).returncode == 0
+
+
+def test_a_dvc_yaml_that_params_have_outgrown_is_told(synced: Path, run: Run, capfd: Capture) -> None:
+    (synced / "dvc.yaml").write_text(dvc_yaml(load_params(synced / "params.yaml").params))
+    assert run("check", "-C", synced) == 0
+    assert "warning" not in capfd.readouterr().out
+    edit(synced, "tables: [1, 2]", "tables: [2, 6]", run)
+    edit(synced, "path: tasks", "path: tasks/training", run)
+    stages = (synced / "dvc.yaml").read_text().replace("cmd: mhrctl backbone", "cmd: sh my-backbone.sh")
+    (synced / "dvc.yaml").write_text(stages.replace("        - data/cells/${key}.json: [cell, adapt]", "        - x.json: [a]"))
+    run("check", "-C", synced)
+    said = [line for line in capfd.readouterr().out.splitlines() if line.startswith("warning: ")]
+    where = f"warning: {synced / 'dvc.yaml'}: stage"
+    assert said == [
+        f"{where} prepare does not name deps tasks/training",
+        *(f"{where} {stage} does not name params data/cells/${{key}}.json {key}" for stage, key in ADAPTS),
+        f"{where} report does not name outs data/report/table6.md",
+        f"{where} report names outs data/report/table1.md, but will not write it",
+    ]
+    (synced / "dvc.yaml").write_text("stages: [")
+    run("check", "-C", synced)
+    assert "dvc.yaml: no stages can be read from it" in capfd.readouterr().out
+
+
+ADAPTS = [(stage, key) for stage in ("adapt", "adapt-soup") for key in ("adapt", "cell")]

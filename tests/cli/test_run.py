@@ -108,3 +108,37 @@ def test_a_terminal_gets_a_live_table(monkeypatch: pytest.MonkeyPatch) -> None:
     assert re.search(r"pretrain +1 +1 +1 *\n", shown)
     assert re.search(r"pretrain@b +1 min 5 s", shown)
     assert re.search(r"2/4 stages +about 3[45] s left", shown)
+
+
+def test_other_machines_are_told_as_one_option_each(made: Toy, run: Run, capfd: Capture) -> None:
+    for arguments, message in (
+        (["--remote", "store"], "--remote and --worker-dir are of Dask workers; they need --dask or --dask-config"),
+        (["--worker-dir", "x"], "--remote and --worker-dir are of Dask workers"),
+        (["--dask", "tcp://127.0.0.1:9", "--dask-config", "x.yaml"], "leave one out"),
+        (["--dask", "tcp://127.0.0.1:9", "--gpus", "0"], "--gpus and --slots are of one machine"),
+        (["--dask", "tcp://127.0.0.1:9"], "--dask tcp://127.0.0.1:9: Connection refused"),
+        (["--dask-config", "nowhere.yaml"], "nowhere.yaml: No such file or directory"),
+    ):
+        capfd.readouterr()
+        assert run("run", "-C", made.root, *arguments) == 2
+        error = capfd.readouterr().err
+        assert error.count("\n") == 1, error
+        assert message in error
+
+
+def test_a_cluster_file_is_relative_to_where_the_command_is_given(
+    made: Toy, tmp_path: Path, run: Run, capfd: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("distributed")
+    toy = made.copy(tmp_path / "toy")
+    toy.pace(0.4)
+    (tmp_path / "cluster.yaml").write_text("cluster: LocalCluster\njobs: 1\n")
+    monkeypatch.chdir(tmp_path)
+    assert run("run", "--dask-config", "cluster.yaml", "--jobs", 2, "--threads", 3, "-C", "toy") == 0
+    assert "6 stages: 6 done" in capfd.readouterr().err
+    assert toy.at_once() == 2
+    toy.require_clean()
+    (toy.root / "dvc.yaml").write_text("stages:\n  seen: {cmd: 'echo \"$OMP_NUM_THREADS,$MKL_NUM_THREADS\" > seen'}\n")
+    assert run("run", "--dask-config", "cluster.yaml", "--threads", 3, "-C", "toy") == 0
+    assert (toy.root / "seen").read_text() == "3,3\n"
+    assert "1 stage: 1 done" in capfd.readouterr().err

@@ -18,9 +18,9 @@ from mhrctl.errors import MhrctlError
 from mhrctl.running import clusters
 from mhrctl.running.clusters import QUIET, ClusterError, open_cluster
 from mhrctl.running.engine import open_pipeline
-from mhrctl.running.jobs import Job, JobFiles, run_job, wait_job
+from mhrctl.running.jobs import Job, JobFiles, ask_to_stop, run_job, wait_job
 from mhrctl.running.scheduler import Scheduler
-from tests.running.toy import Toy
+from tests.running.toy import Toy, eventually
 
 TELL_WORKER = "cut -d' ' -f4 /proc/$(cut -d' ' -f6 /proc/$$/stat)/stat >> workers\n"
 """A job leads its session; the parent of its leader is the worker's process."""
@@ -54,6 +54,44 @@ def test_a_pipeline_runs_on_several_processes_each_command_once(toy: Toy, local:
     assert toy.at_once() == 2
     toy.require_clean()
     assert not list(pipeline.folder.glob("seen-by-workers-*"))
+
+
+def test_a_cluster_without_workers_is_refused_unless_some_are_expected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clusters, "LOOK_EVERY", 0.1)
+    told: list[str] = []
+    with LocalCluster(n_workers=0, dashboard_address=":0", silence_logs=QUIET) as empty:
+        address = empty.scheduler_address
+        with (
+            pytest.raises(ClusterError, match=f"^--dask {address}: no worker has joined; start `dask worker {address}`"),
+            open_cluster(address, shared=tmp_path, tell=told.append),
+        ):
+            pass
+        assert not told
+        with open_cluster(address, jobs=1, shared=tmp_path, tell=told.append) as executor:
+            job = Job("a", "echo once >> ran", str(tmp_path), {}, str(tmp_path))
+            future = executor.submit(run_job, job)
+            eventually(lambda: told, "that there is no worker is told")
+            empty.scale(1)
+            assert future.result(30) == 0
+            eventually(lambda: len(told) > 1, "that there is one is told")
+    assert told == [clusters.NO_WORKER, "a worker has joined"]
+
+
+def test_a_lost_scheduler_ends_what_waits_and_what_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clusters, "CONNECT_SECONDS", 1)
+    with LocalCluster(n_workers=1, dashboard_address=":0", silence_logs=QUIET) as cluster:
+        job = Job("a", "sleep 60", str(tmp_path), {}, str(tmp_path))
+        with open_cluster(cluster.scheduler_address, shared=tmp_path) as executor:
+            future = executor.submit(run_job, job)
+            eventually(JobFiles(tmp_path, "a").process.exists, "the job runs")
+            cluster.close()
+            with pytest.raises(ClusterError, match="the Dask scheduler is gone"):
+                future.result(30)
+            eventually(lambda: executor.closed, "the client gives up")
+            with pytest.raises(ClusterError, match="the Dask scheduler is gone"):
+                executor.submit(run_job, job)
+    ask_to_stop(JobFiles(tmp_path, "a"))
+    assert wait_job(str(tmp_path), "a") != 0
 
 
 def test_a_cluster_is_started_from_a_file_and_ends(tmp_path: Path) -> None:
@@ -136,8 +174,8 @@ def test_a_wrong_cluster_file_is_one_line(tmp_path: Path, text: str, reason: str
 
 SBATCH = """\
 #!/bin/sh
-cp "$1" "{folder}/script"
-sh "$1" > "{folder}/worker.log" 2>&1 &
+cp "$1" "{folder}/script-$$"
+sh "{folder}/script-$$" > "{folder}/worker-$$.log" 2>&1 &
 echo $! >> "{folder}/submitted"
 echo "Submitted batch job $!"
 """
@@ -162,7 +200,7 @@ def test_slurm_is_asked_for_workers_and_they_are_given_back(tmp_path: Path, monk
         job = Job("a", "echo once >> ran", str(tmp_path), {}, str(tmp_path))
         assert executor.submit(run_job, job).result(60) == 0
     assert (tmp_path / "ran").read_text() == "once\n"
-    assert "#SBATCH -p gpu" in (tmp_path / "script").read_text()
+    assert all("#SBATCH -p gpu" in script.read_text() for script in tmp_path.glob("script-*"))
     submitted = (tmp_path / "submitted").read_text().split()
     assert len(submitted) == 2
     assert sorted((tmp_path / "cancelled").read_text().split()) == sorted(submitted)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +13,7 @@ from mhrctl.running import internals
 from mhrctl.running.engine import open_pipeline
 from mhrctl.running.fallback import open_public_pipeline
 from mhrctl.running.internals import INTERNALS, InternalsError, check_internals
+from mhrctl.running.pipeline import StageFiles
 from tests.conftest import Run
 from tests.running.toy import Toy
 
@@ -92,6 +95,55 @@ def test_both_ways_see_the_same_stages(toy: Toy, targets: list[str]) -> None:
         assert public.needs == inner.needs
         assert public.folder == inner.folder
         assert [public.job(name) for name in inner.names] == [inner.job(name) for name in inner.names]
+
+
+def test_a_stage_is_known_by_what_it_reads_and_writes(done: Toy) -> None:
+    """Hashes are those of dvc.lock as long as it holds; what the cache does not have is taken as it is."""
+    locked = done.lock()
+    with open_pipeline(done.root, []) as pipeline, pipeline.session():
+        assert pipeline.files_of("data") == StageFiles({}, [], ["data.txt"])
+        assert pipeline.files_of("train@a") == StageFiles(
+            {"data.txt": md5_of(locked, "data", "data.txt")}, ["cells/a.json"], ["out-a"]
+        )
+        assert pipeline.files_of("evaluate@b") == StageFiles(
+            {"out-b": md5_of(locked, "train@b", "out-b")}, ["evaluate.json"], ["score-b.json"]
+        )
+        scores = {f"score-{cell}.json": md5_of(locked, f"evaluate@{cell}", f"score-{cell}.json") for cell in "abc"}
+        assert pipeline.files_of("report") == StageFiles(scores, ["cells.yaml"], ["report.txt"])
+        assert pipeline.reasons("train@a") == []  # asking leaves no trace
+        shutil.rmtree(done.root / ".dvc/cache")
+        assert pipeline.files_of("evaluate@b").deps == {"out-b": None}
+
+
+def test_a_dependency_inside_an_output_stands_for_all_of_it(done: Toy) -> None:
+    text = (done.root / "dvc.yaml").read_text()
+    (done.root / "dvc.yaml").write_text(text.replace('deps: ["out-${key}"]', 'deps: ["out-${key}/weights", note.sh]'))
+    whole = md5_of(done.lock(), "train@a", "out-a")
+    assert whole.endswith(".dir")
+    with open_pipeline(done.root, []) as pipeline, pipeline.session():
+        assert pipeline.files_of("evaluate@a").deps == {"out-a": whole, "note.sh": None}
+        (done.root / "out-a/weights").write_text("made by hand")
+        assert pipeline.files_of("evaluate@a").deps == {"out-a": None, "note.sh": None}
+
+
+def test_paths_of_a_stage_are_those_from_the_root_of_the_dvc_project(tmp_path: Path) -> None:
+    toy = Toy.make(tmp_path / "whole" / "study", ["a"])
+    (toy.root / ".dvc").rename(tmp_path / "whole" / ".dvc")
+    outside = tmp_path / "outside.txt"
+    outside.write_text("not of the project")
+    (toy.root / "dvc.yaml").write_text(
+        (toy.root / "dvc.yaml").read_text().replace("deps: [data.txt]", f"deps: [data.txt, {outside}]")
+    )
+    with open_pipeline(toy.root, ["train"]) as pipeline, pipeline.session():
+        (toy.root / "data.txt").write_text("data\n")
+        found = pipeline.files_of(pipeline.job("train@a"))
+    assert found == StageFiles({"study/data.txt": None}, ["study/cells/a.json"], ["study/out-a"])
+
+
+def md5_of(lock: dict[str, Any], stage: str, out: str) -> str:
+    """The hash of an output in dvc.lock."""
+    (md5,) = [entry["md5"] for entry in lock[stage]["outs"] if entry["path"] == out]
+    return str(md5)
 
 
 def test_a_torn_list_of_busy_paths_is_dropped(done: Toy, run: Run) -> None:

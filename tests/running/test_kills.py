@@ -87,6 +87,7 @@ def test_a_living_job_whose_inputs_changed_is_ended(training: Toy, run: Run, cap
     training.pace(30, "train-a")
     scheduler = training.start("train@a")
     group = group_of(training, "train@a")
+    eventually(lambda: begun(training, "train-a"), "the training runs")
     kill(scheduler)
     training.set_lr("a", 0.7)
     training.pace(0, "train-a")

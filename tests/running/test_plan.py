@@ -57,5 +57,9 @@ def test_differences_are_told_by_leaf_and_not_all() -> None:
     assert difference("adapt", {"lr": 0.01, "steps": 5}, {"lr": 0.02, "steps": 5}) == ["adapt.lr 0.01 -> 0.02"]
     assert difference("adapt", {"a": {"b": 1}}, {"a": {"c": 2}}) == ["adapt.a.b removed", "adapt.a.c = 2 added"]
     assert difference("adapt", MISSING, {"a": 1}) == ["adapt added"]
+    assert difference("lora", None, {"adapt": {"lr": 1}}) == ["lora.adapt added"]  # `lora:` in YAML
+    assert difference("lora", {"adapt": {"lr": 1}}, None) == ["lora.adapt removed"]
+    assert difference("lora", None, {}) == ["lora None -> {}"]
+    assert difference("methods", {"lora": None}, {"lora": None, "poly": None}) == ["methods.poly added"]
     many = difference("x", {str(key): 0 for key in range(9)}, {str(key): 1 for key in range(9)})
     assert many == ["x.0 0 -> 1", "x.1 0 -> 1", "x.2 0 -> 1", "6 more"]

@@ -28,6 +28,7 @@ from mhrctl.running.pipeline import StageFiles
 from mhrctl.running.progress import Progress
 from mhrctl.running.remote import open_workers
 from mhrctl.running.scheduler import Scheduler
+from tests.conftest import Run
 from tests.running.toy import Toy, eventually
 
 pytestmark = pytest.mark.slow
@@ -85,7 +86,7 @@ def files_of(toy: Toy, name: str) -> StageFiles:
 def workers(toy: Toy, address: str, checkout: str = ".", remote: str = "store") -> Iterator[tuple[Executor, int]]:
     folder = toy.root / ".dvc/tmp/mhrctl"
     folder.mkdir(parents=True, exist_ok=True)
-    options = {"address": address, "config": None, "jobs": None, "remote": remote, "checkout": checkout}
+    options = {"address": address, "config": None, "jobs": None, "remote": remote, "checkout": checkout, "tell": print}
     with open_workers(folder, lambda name: files_of(toy, name), **options) as opened:  # type: ignore[arg-type]
         yield opened
 
@@ -119,6 +120,19 @@ def test_commands_run_once_in_the_checkouts_and_their_results_come_back(
     began = [Toy(folder / name).began() for name in CHECKOUTS]
     assert began[0] + began[1] == {name: 2 if name in {"train-b", "evaluate-b", "report"} else 1 for name in COMMANDS}
     assert '"lr": 0.5' in (project.root / "report.txt").read_text()
+    project.require_clean()
+
+
+def test_the_command_line_knows_by_itself_what_to_carry(
+    project: Toy, made_done: Toy, workplace: tuple[Path, str], run: Run
+) -> None:
+    folder, address = workplace
+    text = (project.root / "dvc.yaml").read_text()  # a card beside the named file is read too
+    (project.root / "dvc.yaml").write_text(text.replace('deps: ["out-${key}"]', 'deps: ["out-${key}/weights"]'))
+    assert run("run", "--dask", address, "--remote", "store", "-C", project.root) == 0
+    began = [Toy(folder / name).began() for name in CHECKOUTS]
+    assert began[0] + began[1] == dict.fromkeys(COMMANDS, 1)
+    assert (project.root / "report.txt").read_bytes() == (made_done.root / "report.txt").read_bytes()
     project.require_clean()
 
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
 from functools import wraps
 from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
 
 import pytest
 
+from mhrctl.running.engine import open_pipeline
+from mhrctl.running.pipeline import StageError, State
+from mhrctl.running.scheduler import Scheduler
+from mhrctl.running.slots import make_slots
 from tests.conftest import Run
 from tests.running.toy import Toy
 
 Capture = pytest.CaptureFixture[str]
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def test_everything_runs_once_and_dvc_finds_its_own_work(toy: Toy, made_done: Toy, run: Run) -> None:
@@ -198,3 +207,43 @@ def test_a_params_file_is_parsed_once(done: Toy, run: Run, monkeypatch: pytest.M
     monkeypatch.setattr(param, "load_path", counted)
     assert run("run", "evaluate", "-C", done.root) == 0
     assert len(parsed) == 4, parsed  # three cells and evaluate.json, which three stages read
+
+
+class Nobody(Executor):
+    """A cluster whose workers never come."""
+
+    def __init__(self) -> None:
+        self.calls: list[Future[Any]] = []
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:  # noqa: ARG002
+        call: Future[T] = Future()
+        call.add_done_callback(lambda ended: ended.cancelled() and ended.set_running_or_notify_cancel())
+        self.calls.append(call)
+        return call
+
+
+def test_a_run_whose_jobs_nobody_takes_up_can_be_ended(toy: Toy, run: Run) -> None:
+    nobody = Nobody()
+    with open_pipeline(toy.root, ["data"]) as pipeline:
+        scheduler = Scheduler(pipeline, nobody, 1, watch=lambda _name: scheduler.stop())
+        progress = scheduler.run()
+    assert [call.cancelled() for call in nobody.calls] == [True]
+    assert (progress.stages["data"].state, progress.stages["data"].note) == (State.WAITING, "stopped")
+    assert run("run", "data", "-C", toy.root) == 0
+
+
+class Refusing(Executor):
+    """Takes no job."""
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:  # noqa: ARG002
+        raise StageError("this is why")
+
+
+def test_a_job_that_cannot_be_sent_fails_its_stage_and_holds_nothing(toy: Toy) -> None:
+    toy.repro("data")
+    slots = make_slots(1, [], None, {})
+    with open_pipeline(toy.root, ["train"]) as pipeline:
+        progress = Scheduler(pipeline, Refusing(), 1, slots=slots, keep_going=False).run()
+        assert progress.stages["train@a"].note == "this is why"
+        assert slots.take("another", "train") is not None
+        assert toy.repro("train@a") == ["train@a"]  # whose paths are free

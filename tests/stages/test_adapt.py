@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections import defaultdict
+from contextlib import AbstractContextManager, nullcontext
 from operator import itemgetter
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from mhrctl.adapters.files import load_adapter
+from mhrctl.cli import display
 from mhrctl.shots import draw_shots
-from tests.conftest import CELLS, Run
+from mhrctl.stages import adapt
+from mhrctl.training.data import Batch, RunBatches
+from tests.conftest import CELLS, Run, mhrctl
 
 
 def cell_name(method: str) -> str:
@@ -47,10 +55,10 @@ def test_routing_only_leaves_the_skills_as_they_were(walked: Path) -> None:
 @pytest.mark.parametrize("method", ["mhr", "mhr_z", "lora"])
 def test_tasks_side_by_side_equal_tasks_one_by_one(copy: Path, run: Run, method: str) -> None:
     path = copy / f"data/adapt/{cell_name(method)}/adapters.safetensors"
-    options = ("adapt", "-m", method, "-C", copy, "--set", "adapt.select=loss")
+    options = ("adapt", "-m", method, "-C", copy, "--force", "--set", "adapt.select=loss")
     assert run(*options, "--together", 2) == 0
     together = load_adapter(path).state_dict()
-    assert run(*options, "--together", 1) == 0
+    assert run(*options, "--together", 1, "--force") == 0
     alone = load_adapter(path).state_dict()
     for name, tensor in together.items():
         torch.testing.assert_close(tensor, alone[name], rtol=1e-4, atol=1e-5)
@@ -138,3 +146,125 @@ def test_a_trial_runs_with_its_own_settings(copy: Path, run: Run) -> None:
     metrics = json.loads((copy / "data/metrics/evaluate/lora-t2-s0.json").read_text())
     assert (metrics["trial"], metrics["settings"]) == (2, {"lr": 0.3})
     assert metrics["validation"] is not None
+
+
+@pytest.fixture(scope="module")
+def four(walked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with four test tasks, and skills that differ enough for their routing to matter."""
+    folder = Path(shutil.copytree(walked, tmp_path_factory.mktemp("four") / "project"))
+    words = ["ant", "bee", "cat", "dog", "elk", "fox"]
+    for number, name in enumerate(("third", "fourth"), 2):
+        rows = [
+            {"input": f"{words[i % 6]} {words[i // 6]}", "target": words[(i + 1) * number % 6], "definition": name}
+            for i in range(12)
+        ]
+        (folder / f"tasks/test/{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert mhrctl("prepare", "-C", folder) == 0
+    assert mhrctl("pretrain", "-m", "mhr", "-C", folder, "--set", "pretrain.lr=0.03") == 0
+    return folder
+
+
+@pytest.fixture
+def best(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """{task: the step with the best score}; scores fall on both sides of it, whatever was learned."""
+    steps: dict[str, int] = {}
+
+    def scores(adaptation: Any, tasks: list[int]) -> list[float]:
+        return [-abs(adaptation.taken - steps[adaptation._shots[task].name]) for task in tasks]
+
+    monkeypatch.setattr(adapt._Adaptation, "_scores", scores)
+    return steps
+
+
+def adapted(project: Path, method: str, *settings: str, together: int = 32) -> tuple[dict[str, list[int]], dict[str, Tensor]]:
+    """Adapt, validating at each of 16 steps; gives the validated steps by task, and the adapters."""
+    options = [part for setting in ("adapt.steps=16", "adapt.evaluate_every=1", *settings) for part in ("--set", setting)]
+    assert mhrctl("adapt", "-m", method, "-C", project, "--force", "--together", together, *options) == 0
+    path = project / f"data/adapt/{cell_name(method)}/adapters.safetensors"
+    return curves(project, cell_name(method)), load_adapter(path).state_dict()
+
+
+@pytest.mark.parametrize(
+    ("method", "optimizer"),
+    [("lora", "adamw"), ("lora", "adafactor"), ("mhr", "adamw"), ("mhr_z", "adamw"), ("mhr_z", "adafactor")],
+)
+def test_a_task_that_gets_no_better_stops_and_the_others_go_on_as_before(
+    four: Path, best: dict[str, int], method: str, optimizer: str
+) -> None:
+    best |= {"third": 0, "swap": 3, "twice": 8, "fourth": 16}
+    settings = (f"adapt.optimizer={optimizer}", "adapt.lr=0.02")
+    everything, without = adapted(four, method, *settings)
+    assert set(map(len, everything.values())) == {17}
+    validated, stopped = adapted(four, method, *settings, "adapt.patience=2")
+    assert {task: steps[-1] for task, steps in validated.items()} == {"third": 2, "swap": 5, "twice": 10, "fourth": 16}
+    assert all(steps == list(range(len(steps))) for steps in validated.values())
+    _, alone = adapted(four, method, *settings, "adapt.patience=2", together=1)
+    for name, tensor in stopped.items():
+        torch.testing.assert_close(tensor, without[name], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(tensor, alone[name], rtol=1e-5, atol=1e-5)
+
+
+def test_tasks_that_are_left_are_validated_and_kept_as_alone(four: Path) -> None:
+    settings = ("adapt.select=loss", "adapt.lr=0.2", "adapt.patience=2")
+    epochs = ("adapt.evaluate_unit=epochs", "adapt.epoch_steps={swap: 1, twice: 2, third: 1, fourth: 3}")
+    scores, adapters = [], []
+    for together in (32, 1):
+        validated, tensors = adapted(four, "lora", *settings, *epochs, together=together)
+        adapters.append(tensors)
+        with (four / "data/adapt/lora-s0/validation.csv").open() as stream:
+            scores.append({(row["task"], row["step"]): float(row["score"]) for row in csv.DictReader(stream)})
+    assert len({steps[-1] for steps in validated.values()}) > 2  # tasks left, and others went on
+    assert scores[0] == pytest.approx(scores[1], abs=1e-3)
+    for name, tensor in adapters[0].items():
+        torch.testing.assert_close(tensor, adapters[1][name], rtol=1e-3, atol=1e-3)
+
+
+def test_a_task_that_has_stopped_leaves_the_batch(four: Path, best: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    best |= {"third": 0, "swap": 3, "twice": 3, "fourth": 9}
+    rows: list[int] = []
+
+    class Counted(RunBatches):
+        def __call__(self, micro: int) -> Batch:
+            assert micro == len(rows)
+            batch = super().__call__(micro)
+            rows.append(len(batch.input_ids))
+            return batch
+
+    monkeypatch.setattr(adapt, "RunBatches", Counted)
+    adapted(four, "lora", "adapt.patience=1")
+    assert rows == [8] + 3 * [6] + 6 * [2]  # two of each task that is left
+
+
+def test_patience_counts_validations_and_only_those_after_the_best(four: Path, best: dict[str, int]) -> None:
+    best |= {"third": 4, "swap": 0, "twice": 2, "fourth": 7}
+    options = ("adapt.patience=2", "adapt.evaluate_unit=epochs", "adapt.epoch_steps={swap: 2, twice: 4, third: 2, fourth: 3}")
+    validated, _ = adapted(four, "lora", *options)
+    assert validated == {
+        "fourth": [0, 3, 6, 9, 12],  # 3 and 6 were better
+        "swap": [0, 2, 4],
+        "third": [0, 2, 4, 6, 8],
+        "twice": [0, 4, 8],  # 4 is as good as the start, which is not better
+    }
+
+
+def test_all_tasks_stopped_end_the_stage(four: Path, best: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    best |= dict.fromkeys(("third", "swap", "twice", "fourth"), 0)
+    advanced: list[int] = []
+
+    def track(_description: str, total: int) -> AbstractContextManager[Any]:
+        advanced.append(-total)
+        return nullcontext(SimpleNamespace(advance=lambda steps=1, **_note: advanced.append(steps)))
+
+    monkeypatch.setattr(display, "track", track)
+    endless = ("adapt.steps=1000000", "adapt.patience=1")
+    validated, _ = adapted(four, "lora", *endless)
+    assert set(map(tuple, validated.values())) == {(0, 1)}
+    assert sum(advanced) == 0  # the bar is at its end
+    validated, _ = adapted(four, "lora", *endless, "adapt.keep_start=false")
+    assert set(map(tuple, validated.values())) == {(0, 1, 2)}  # a start that cannot be the best is no score to beat
+
+
+def test_whole_weights_stop_too(walked_all: Path, best: dict[str, int], tmp_path: Path) -> None:
+    best |= {"swap": 0, "twice": 3}
+    validated, _ = adapted(Path(shutil.copytree(walked_all, tmp_path / "project")), "full_ft", "adapt.patience=2")
+    assert {task: steps[-1] for task, steps in validated.items()} == {"swap": 2, "twice": 5}

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
+from mhrctl.adapters.adapter import Adapter
+from mhrctl.adapters.files import load_adapter, save_adapter
+from mhrctl.adapters.folding import folded
+from mhrctl.adapters.inventory import Inventory
 from mhrctl.metrics import read_metrics
 from mhrctl.scoring import exact_match, rouge_l
+from mhrctl.stages import evaluate
+from tests.adapters.test_inventory import randomised
 from tests.conftest import Run
 
 
@@ -46,3 +54,42 @@ def test_adapters_of_other_tasks_are_refused(copy: Path, run: Run, capfd: pytest
     capfd.readouterr()
     assert run("evaluate", "-m", "lora", "-C", copy) == 2
     assert "made for other tasks (differs in twice)" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("method", ["lora", "mhr"])
+def test_folding_changes_no_prediction(copy: Path, run: Run, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    name = "mhr-h4-s0" if method == "mhr" else "lora-s0"
+    inside: list[Adapter] = []
+
+    def noticed(backbone: Any, adapter: Adapter) -> AbstractContextManager[None]:
+        inside.append(adapter)
+        return folded(backbone, adapter)
+
+    def answers(phase: str, cell: str = name) -> list[str]:
+        rows = pq.read_table(copy / f"data/evaluate/{cell}/predictions.parquet").to_pylist()
+        return [row["prediction"] for row in rows if row["phase"] == phase]
+
+    monkeypatch.setattr(evaluate, "folded", noticed)
+    with_choices(copy / "tasks/test/twice.jsonl")  # the answers of the other task are generated
+    start = copy / f"data/pretrain/{name}/adapters.safetensors"
+    adapter = load_adapter(start)
+    assert isinstance(adapter, Inventory)
+    save_adapter(randomised(adapter), start)
+    assert run("prepare", "-C", copy) == 0
+    found, scores = [], []
+    for options in ((), ("--off", "folding")):
+        assert run("evaluate", "-m", method, "-C", copy, "--force", *options) == 0
+        found.append((answers("zero_shot"), answers("adapted")))
+        scores.append((copy / f"data/metrics/evaluate/{name}.json").read_text())
+    assert found[0] == found[1]
+    assert scores[0] == scores[1]
+    assert [adapter.runs for adapter in inside] == [1]  # the adapter before adaptation, which serves both tasks
+    assert run("evaluate", "-m", "backbone", "-C", copy) == 0
+    assert found[0][0] != answers("zero_shot", "backbone")  # it made a difference
+
+
+def with_choices(path: Path) -> None:
+    """Make a task one whose answers are chosen."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    words = sorted({row["target"] for row in rows})
+    path.write_text("".join(json.dumps({**row, "choices": words}) + "\n" for row in rows))

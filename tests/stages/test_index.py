@@ -29,7 +29,7 @@ def test_the_index_has_the_mean_vector_of_every_training_task(copy: Path, run: R
     card = json.loads((folder / "card.json").read_text())
     assert card["facts"]["encoder"] == "tfidf (no model: hashed words and pairs of words)"
     before = (folder / "index.safetensors").read_bytes()
-    assert run("index", "-C", copy) == 0
+    assert run("index", "--force", "-C", copy) == 0
     assert (folder / "index.safetensors").read_bytes() == before
 
 
@@ -74,7 +74,7 @@ def test_a_sentence_encoder_in_a_folder_of_the_project(copy: Path, run: Run, cap
     assert capfd.readouterr().err.count("\n") == 1
 
 
-def test_as_many_examples_as_asked_count_evenly_spread_and_the_card_names_its_parent(copy: Path, run: Run) -> None:
+def test_as_many_examples_as_asked_count_evenly_spread_and_the_card_names_its_parents(copy: Path, run: Run) -> None:
     assert run("index", "--set", "index.examples=2", "-C", copy) == 0
     known = load_index(copy / "data/index", root=copy)
     file = copy / "data/prepare/training_tasks.parquet"
@@ -83,7 +83,7 @@ def test_as_many_examples_as_asked_count_evenly_spread_and_the_card_names_its_pa
     chosen = [prompts[0], prompts[len(prompts) // 2]]
     np.testing.assert_allclose(known.vectors[1], known.encoder.encode(chosen).mean(0), atol=1e-6)
     card = json.loads((copy / "data/index/card.json").read_text())
-    assert card["parents"] == {"examples": digest(file)}
+    assert card["parents"] == {"examples": digest(file), "tasks": digest(file.with_name("tasks.json"))}
 
 
 def test_the_nearest_are_by_the_mean_of_all_texts(copy: Path, run: Run) -> None:

@@ -6,6 +6,8 @@ import csv
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from transformers import T5ForConditionalGeneration
@@ -13,12 +15,13 @@ from transformers import T5ForConditionalGeneration
 from mhrctl.adapters.files import load_adapter
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.model import AdaptedModel
-from mhrctl.artifacts import digest
+from mhrctl.artifacts import TRAINING_EXAMPLES, digest
 from mhrctl.cells import Cell
 from mhrctl.methods import METHODS
 from mhrctl.params import PretrainParams
 from mhrctl.stages import pretrain
 from mhrctl.stages.pretrain import new_adapter
+from mhrctl.suites.rows import SCHEMA
 from mhrctl.training import checkpoint
 from tests.conftest import Run
 
@@ -46,7 +49,7 @@ def test_sizes_of_the_inventory(walked: Path) -> None:
 def test_one_seed_writes_the_same_bytes_and_another_does_not(copy: Path, run: Run) -> None:
     path = copy / "data/pretrain/mhr-h4-s0/adapters.safetensors"
     before = path.read_bytes()
-    assert run("pretrain", "-m", "mhr", "--heads", 4, "--seed", 0, "-C", copy) == 0
+    assert run("pretrain", "-m", "mhr", "--heads", 4, "--seed", 0, "--force", "-C", copy) == 0
     assert path.read_bytes() == before
     assert run("pretrain", "-m", "mhr", "--heads", 4, "--seed", 1, "-C", copy) == 0
     assert (copy / "data/pretrain/mhr-h4-s1/adapters.safetensors").read_bytes() != before
@@ -55,7 +58,7 @@ def test_one_seed_writes_the_same_bytes_and_another_does_not(copy: Path, run: Ru
 def test_a_cell_by_name_is_the_cell_by_options(copy: Path, run: Run) -> None:
     path = copy / "data/pretrain/mhr-h4-s0/adapters.safetensors"
     before = path.read_bytes(), (path.parent / "card.json").read_bytes()
-    assert run("pretrain", "--cell", "mhr-h4-s0", "-C", copy) == 0
+    assert run("pretrain", "--cell", "mhr-h4-s0", "--force", "-C", copy) == 0
     assert (path.read_bytes(), (path.parent / "card.json").read_bytes()) == before
 
 
@@ -72,7 +75,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(copy: Path, run: Run, monkeypatc
 
     with monkeypatch.context() as patch:
         patch.setattr(pretrain, "save_checkpoint", killed)
-        patch.setattr("sys.argv", ["mhrctl", "pretrain", "-m", "mhr", "-C", str(copy)])
+        patch.setattr("sys.argv", ["mhrctl", "pretrain", "-m", "mhr", "--force", "-C", str(copy)])
         with pytest.raises((KeyboardInterrupt, SystemExit)):
             from mhrctl.cli.app import main
 
@@ -82,6 +85,31 @@ def test_a_killed_run_resumes_to_the_same_bytes(copy: Path, run: Run, monkeypatc
     assert run("pretrain", "-m", "mhr", "-C", copy) == 0
     assert (path.read_bytes(), log.read_bytes()) == before
     assert not left.exists()
+
+
+def test_a_run_killed_within_a_window_resumes_to_the_same_bytes(copy: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared = copy / "data/prepare" / TRAINING_EXAMPLES
+    rows = pq.read_table(prepared).to_pylist()
+    longer = [row | {"input_ids": row["input_ids"] * (number % 5 + 1)} for number, row in enumerate(rows)]
+    pq.write_table(pa.Table.from_pylist(longer, SCHEMA), prepared)
+    options = ["pretrain", "-m", "lora", *settings("pretrain.accumulation=2"), "-C", copy]
+    written = {}
+    for balance in ((), ("pretrain.window=3",), ("pretrain.window=3", "pretrain.balance=tokens")):
+        assert run(*options, *settings(*balance)) == 0
+        written[balance] = digest(copy / "data/pretrain/lora-s0/adapters.safetensors"), read_log(copy, "lora-s0")
+    assert len({adapters for adapters, _ in written.values()}) == 3
+    options += [*settings(*balance), "--force"]
+    monkeypatch.setattr(pretrain, "CHECKPOINT_EVERY", 2)  # four micro-batches: one into the second window
+
+    def killed(*args: object, **rest: object) -> None:
+        checkpoint.save_checkpoint(*args, **rest)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrain, "save_checkpoint", killed)
+        assert run(*options) == 130
+    assert run(*options) == 0
+    assert (digest(copy / "data/pretrain/lora-s0/adapters.safetensors"), read_log(copy, "lora-s0")) == written[balance]
 
 
 NOISY = ["pretrain.relaxed_bernoulli=true", "pretrain.dropout=0.2", "pretrain.uniform_steps=2"]
@@ -124,7 +152,8 @@ def test_measuring_alignment_changes_no_bit_of_the_run(copy: Path, run: Run, met
 
 
 def test_a_resumed_run_writes_the_same_alignment(copy: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = ["pretrain", "-m", "mhr", *settings(*NOISY, "pretrain.align_every=1", "pretrain.align_tasks=2"), "-C", copy]
+    noisy = settings(*NOISY, "pretrain.align_every=1", "pretrain.align_tasks=2")
+    options = ["pretrain", "-m", "mhr", *noisy, "--force", "-C", copy]
     assert run(*options) == 0
     before = read_log(copy, "mhr-h4-s0"), digest(copy / "data/pretrain/mhr-h4-s0")
     assert all(row["shared"] for row in before[0])

@@ -221,7 +221,7 @@ def test_what_cannot_be_reached_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         read_superni_hub(PLAIN, revision="main")
     assert re.fullmatch(
-        r"hf://datasets/Muennighoff/natural-instructions@main/test: cannot be read: .*; check revision and network, or use .*",
+        r"hf://datasets/Muennighoff/natural-instructions@main/test: cannot be read from the hub: .*; check revision and .*",
         str(error.value),
     )
     with pytest.raises(DataError, match=r"/test: holds no JSON Lines; check the revision, or use a clone of upstream$"):

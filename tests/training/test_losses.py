@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mhrctl.training.losses import choice_scores, multiple_choice_losses, run_losses, unlikelihood_losses
+from mhrctl.training.losses import choice_scores, multiple_choice_losses, run_losses, token_losses, unlikelihood_losses
 
 LABELS = torch.tensor([[1, 2, -100], [3, -100, -100], [0, 1, 2], [4, 4, -100]])
 
@@ -16,8 +16,9 @@ LABELS = torch.tensor([[1, 2, -100], [3, -100, -100], [0, 1, 2], [4, 4, -100]])
 def test_runs_have_losses_of_their_own(smoothing: float) -> None:
     torch.manual_seed(0)
     logits = torch.randn(4, 3, 5)
-    means = run_losses(logits, LABELS, runs=2, kind="token_mean", label_smoothing=smoothing)
-    sums = run_losses(logits, LABELS, runs=2, kind="example_sum", label_smoothing=smoothing)
+    losses = token_losses(logits, LABELS, label_smoothing=smoothing)
+    means = run_losses(losses, LABELS, runs=2, kind="token_mean")
+    sums = run_losses(losses, LABELS, runs=2, kind="example_sum")
     for run, rows in enumerate((slice(0, 2), slice(2, 4))):
         whole = F.cross_entropy(logits[rows].flatten(0, 1), LABELS[rows].flatten(), label_smoothing=smoothing)
         torch.testing.assert_close(means[run], whole)
@@ -29,7 +30,7 @@ def test_smoothing_is_the_recipes_label_smoothed_nll() -> None:
     logits, labels = torch.randn(1, 1, 5), torch.tensor([[3]])
     log_probabilities = logits[0, 0].log_softmax(-1)
     by_hand = -(0.9 * log_probabilities[3] + 0.1 / 5 * log_probabilities.sum())
-    torch.testing.assert_close(run_losses(logits, labels, runs=1, kind="token_mean", label_smoothing=0.1)[0], by_hand)
+    torch.testing.assert_close(token_losses(logits, labels, label_smoothing=0.1)[0, 0], by_hand)
 
 
 def t_few(losses: Tensor, labels: Tensor, gold: Tensor) -> tuple[Tensor, Tensor]:

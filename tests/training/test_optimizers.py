@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers import Adafactor
 
-from mhrctl.training.optimizers import StackedAdafactor, clip_runs, make_optimizer
+from mhrctl.training.optimizers import StackedAdafactor, clip_runs, make_optimizer, select_runs
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
@@ -54,3 +54,32 @@ def test_adapters_and_routing_have_rates_of_their_own() -> None:
         "adamw", skills=[skills], routing=[routing], lr=0.1, routing_lr=0.5, weight_decay=0.3, scale_parameter=False
     )
     assert [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups] == [(0.1, 0.3), (0.5, 0.01)]
+
+
+@pytest.mark.parametrize("name", ["adamw", "adafactor"])
+def test_selected_runs_go_on_as_if_the_others_had_never_been(name: str) -> None:
+    torch.manual_seed(0)
+    sizes, kept = [(3, 2, 4, 5), (3, 2, 7)], [0, 2]
+    grads = [[torch.randn(size) for size in sizes] for _ in range(6)]
+
+    def optimizer_of(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        return make_optimizer(
+            name, skills=parameters[:1], routing=parameters[1:], lr=0.1, routing_lr=0.5, weight_decay=0.1, scale_parameter=True
+        )
+
+    def train(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], steps: list[list[torch.Tensor]]) -> None:
+        for step in steps:
+            for parameter, grad in zip(parameters, step, strict=True):
+                parameter.grad = grad.clone()
+            optimizer.step()
+
+    every = [nn.Parameter(torch.randn(size)) for size in sizes]
+    whole = optimizer_of(every)
+    train(whole, every, grads[:3])
+    some = [nn.Parameter(parameter.detach()[kept]) for parameter in every]
+    part = optimizer_of(some)
+    select_runs(whole, part, kept)
+    train(whole, every, grads[3:])
+    train(part, some, [[grad[kept] for grad in step] for step in grads[3:]])
+    for own, parameter in zip(some, every, strict=True):
+        torch.testing.assert_close(own, parameter[kept])

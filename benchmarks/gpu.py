@@ -1,0 +1,243 @@
+"""T5-XL on a CUDA device: a pre-training step, its memory, and adaptations side by side. `python -m benchmarks.gpu [--dry]`.
+
+The arithmetic of a step with frozen weights, each multiplication and addition counted:
+
+    linear layers   2 N_in (layers (4 d i + 3 d f) + layers 2 d i)   encoder, and the decoder's keys and values of its states
+                  + 2 N_out (layers (6 d i + 3 d f) + d v)           decoder, output layer
+    attention       4 rows layers i (L_in^2 + L_out^2 + L_in L_out)
+    a step          2 linear + 3.5 attention
+
+with N tokens, d = d_model, i = attention heads * d_kv, f = d_ff, v entries. Backward is the gradient of the activations alone,
+once the linear forward; attention is counted as 2.5 forwards, its scores being made again. Adapters of rank 1 add 0.1 %
+and are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+
+from benchmarks.console import shown
+from benchmarks.peers import (
+    TOLERANCES,
+    Precision,
+    Trainer,
+    always,
+    cycle,
+    frozen_trainer,
+    ours,
+    peft_lora,
+    peft_mhr,
+    require_equal,
+)
+from benchmarks.process import quieten
+from benchmarks.results import Measured, Row, entry, environment, write
+from benchmarks.shapes import SHAPES, Shape, new_backbone, new_batch
+from benchmarks.side_by_side import run_batches
+from benchmarks.timing import Ratio, Times, milliseconds, ratio
+from mhrctl.backbones import PRECISIONS
+
+HEADS = 8
+LORA = (0.55, 0.45)
+MHR = (0.20, 0.14)
+PEAK = (0.55, 0.65)
+SIDE_BY_SIDE = (10.0, 20.0)
+RESULTS = Path(__file__).with_name("gpu.json")
+NO_DEVICE = "no CUDA device here; `--dry` runs the same on the CPU with a micro model, to see that it runs"
+GB = 1e9
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured.
+
+    Attributes:
+        shape: of the backbone and the pre-training batch.
+        precision: of the backbone.
+        device: a CUDA device, or the CPU for a dry run.
+        warmup: untimed steps.
+        repetitions: timed steps.
+        matmul: rows and columns of the matrices whose product shows the device's peak.
+        runs: adaptations side by side.
+        adaptation: the shape of a run's batch.
+    """
+
+    shape: Shape
+    precision: Precision
+    device: torch.device
+    warmup: int
+    repetitions: int
+    matmul: int
+    runs: int
+    adaptation: Shape
+
+
+def full() -> Plan:
+    """T5-XL in bf16, 16 rows of 256 and 64 tokens; 16 adaptations of 4 rows of 120 and 10."""
+    shape = SHAPES["t5-xl"]
+    return Plan(shape, "bf16", torch.device("cuda"), 5, 20, 8192, 16, replace(shape, rows=4, inputs=120, targets=10))
+
+
+def dry() -> Plan:
+    """The same on the CPU, in seconds."""
+    shape = SHAPES["micro"]
+    return Plan(shape, "fp32", torch.device("cpu"), 1, 2, 64, 3, shape)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, show, and write `gpu.json` and `gpu.md` unless it is a dry run."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.partition("\n")[0])
+    parser.add_argument("--dry", action="store_true", help="micro model on the CPU; nothing is written")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="JSON of the results, a table beside it")
+    options = parser.parse_args(arguments)
+    quieten()
+    if not options.dry and not torch.cuda.is_available():
+        shown(NO_DEVICE)
+        return 0
+    start = time.perf_counter()
+    plan = dry() if options.dry else full()
+    found = {"steps": steps(plan), "side_by_side": side_by_side(plan)}
+    where = environment({}) | {"device": device_name(plan.device)}
+    entries = {name: entry(own, where, quick=options.dry, seconds=time.perf_counter() - start) for name, own in found.items()}
+    for name, own in found.items():
+        shown(name, own)
+    if not options.dry:
+        write(options.out, entries)
+    return 0
+
+
+def steps(plan: Plan) -> Measured:
+    """A pre-training step of each: milliseconds, share of the matrix peak, peak memory; one model is there at a time."""
+    batch = new_batch(plan.shape, shortest=1.0, device=plan.device)
+    peak = matmul_rate(plan)
+    mine = ours(plan.shape, heads=HEADS, precision=plan.precision, device=plan.device)
+    expected = mine.losses(batch)
+    adapter = mine.adapter.cpu()
+    del mine
+
+    def peft_trainer() -> Trainer:
+        theirs = peft_mhr(plan.shape, heads=HEADS, precision=plan.precision, device=plan.device)
+        theirs.copy(adapter)
+        require_equal("loss of MHR", expected, theirs.loss(batch), tolerance=TOLERANCES[plan.precision])
+        return theirs.trainer(always(batch))
+
+    precision, device = plan.precision, plan.device
+    makers: dict[str, Callable[[], Trainer]] = {
+        "MHR": lambda: ours(plan.shape, heads=HEADS, precision=precision, device=device).trainer(always(batch)),
+        "peft MHR": peft_trainer,
+        "peft LoRA": lambda: peft_lora(plan.shape, precision=precision, device=device).trainer(always(batch)),
+        "frozen limit": lambda: frozen_trainer(new_backbone(plan.shape, PRECISIONS[precision], device), batch),
+    }
+    times: Times = {}
+    work = flops(plan.shape)
+    figures = {"matrix peak: TFLOP/s": round(peak / 1e12, 2), "step: TFLOP": round(work / 1e12, 3)}
+    for name, make in makers.items():
+        _forget(device)
+        times[name] = _timed(make(), plan)
+        figures[f"{name}: peak memory, GB"] = round(_peak_memory(device) / GB, 2)
+    shares = {name: ratio([work / peak] * len(own), own) for name, own in times.items()}
+    rows = [
+        Row("MHR step / peft MHR", ratio(times["MHR"], times["peft MHR"]), *MHR),
+        Row("MHR step / peft LoRA, eager", ratio(times["MHR"], times["peft LoRA"]), *LORA),
+        Row("MHR step / frozen limit", ratio(times["MHR"], times["frozen limit"])),
+        Row("share of the matrix peak of a MHR step", shares["MHR"], *PEAK, more_is_better=True),
+        *(Row(f"share of the matrix peak of a step of {name}", shares[name]) for name in ("peft MHR", "peft LoRA")),
+    ]
+    if used := figures["peft MHR: peak memory, GB"]:
+        part = figures["MHR: peak memory, GB"] / used
+        rows.append(Row("peak memory of MHR / peft MHR", Ratio(part, part, part)))
+    return Measured(rows, milliseconds(times) | figures)
+
+
+def side_by_side(plan: Plan) -> Measured:
+    """A step of many adaptations with LoRA and MHR, against peft's one after the other."""
+    shape, precision, device = plan.adaptation, plan.precision, plan.device
+    together, single = run_batches(shape, plan.runs)
+    together, single = together.to(device), [batch.to(device) for batch in single]
+    rows: list[Row] = []
+    figures: dict[str, float] = {}
+    for kind, heads in (("LoRA", None), ("MHR", HEADS)):
+        _forget(device)
+        mine = ours(shape, heads=heads, precision=precision, device=device).adapting(plan.runs)
+        if heads is None:
+            theirs = peft_lora(shape, precision=precision, device=device)
+        else:
+            theirs = peft_mhr(shape, heads=heads, tasks=1, precision=precision, device=device)
+        theirs.copy(mine.adapter, run=1)
+        tolerance = TOLERANCES[precision]
+        require_equal(f"loss of {kind}", mine.losses(together)[1:2], theirs.loss(single[1])[None], tolerance=tolerance)
+        one = theirs.trainer(cycle(single))
+        times = {
+            f"{kind}, {plan.runs} side by side": _timed(mine.trainer(always(together)), plan),
+            f"{kind}, one by one with peft": _timed(one, plan),
+        }
+        own, other = times.values()
+        what = f"{plan.runs} adaptations one by one with peft / side by side ({kind})"
+        gate, aim = SIDE_BY_SIDE if heads is None else (None, None)
+        rows.append(Row(what, ratio(other, own, scale=plan.runs), gate, aim, more_is_better=True))
+        figures |= milliseconds(times)
+    return Measured(rows, figures)
+
+
+def flops(shape: Shape) -> float:
+    """Floating-point operations of a step with frozen weights, by the formulas above; the batch is all of full length."""
+    d, inner, f = shape.d_model, shape.attention_heads * shape.d_kv, shape.d_ff
+    read, written = shape.rows * shape.inputs, shape.rows * shape.targets
+    encoder = shape.layers * (4 * d * inner + 3 * d * f + 2 * d * inner)
+    decoder = shape.layers * (6 * d * inner + 3 * d * f) + d * shape.vocabulary
+    pairs = shape.inputs**2 + shape.targets**2 + shape.inputs * shape.targets
+    return 2 * 2 * (read * encoder + written * decoder) + 3.5 * 4 * shape.rows * shape.layers * inner * pairs
+
+
+def matmul_rate(plan: Plan) -> float:
+    """Floating-point operations a second of a large product of matrices."""
+    a, b = (torch.randn(plan.matmul, plan.matmul, device=plan.device, dtype=PRECISIONS[plan.precision]) for _ in range(2))
+    seconds = _timed(lambda: torch.mm(a, b), plan)
+    return 2.0 * plan.matmul**3 / sorted(seconds)[len(seconds) // 2]
+
+
+def device_name(device: torch.device) -> str:
+    """What the device is called."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU (dry run)"
+
+
+def _timed(step: Trainer, plan: Plan) -> list[float]:
+    """Seconds of each repetition: between CUDA events, the last waited for; on the CPU by the clock."""
+    for _ in range(plan.warmup):
+        step()
+    if plan.device.type == "cpu":
+        moments = [time.perf_counter()]
+        for _ in range(plan.repetitions):
+            step()
+            moments.append(time.perf_counter())
+        return [after - before for before, after in pairwise(moments)]
+    events = [torch.cuda.Event(enable_timing=True) for _ in range(plan.repetitions + 1)]
+    events[0].record()
+    for event in events[1:]:
+        step()
+        event.record()
+    torch.cuda.synchronize()
+    return [before.elapsed_time(after) / 1000 for before, after in pairwise(events)]
+
+
+def _forget(device: torch.device) -> None:
+    """Give back the memory of models that are gone, and count anew."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def _peak_memory(device: torch.device) -> int:
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

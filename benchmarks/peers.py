@@ -1,0 +1,259 @@
+"""What is compared: mhrctl through its stages' own code, peft's LoRA and Poly (with splits it is MHR), the frozen model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, Literal
+
+import peft
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from transformers import PreTrainedModel, T5ForConditionalGeneration
+
+from benchmarks.shapes import TASKS, Shape, new_backbone
+from mhrctl.adapters.inventory import Inventory
+from mhrctl.adapters.layer import LAYOUTS
+from mhrctl.adapters.model import AdaptedModel
+from mhrctl.backbones import PRECISIONS
+from mhrctl.cells import Cell
+from mhrctl.params import PretrainParams
+from mhrctl.speed import Speed
+from mhrctl.stages.pretrain import new_adapter, objective_of, optimizer_of, trained_parameters
+from mhrctl.training.data import Batch
+from mhrctl.training.loop import Objective, fit
+from mhrctl.training.losses import run_losses, token_losses
+from mhrctl.training.optimizers import clip_runs
+
+Precision = Literal["fp32", "bf16"]
+Batches = Callable[[int], Batch]
+Trainer = Callable[[], object]
+
+CLIP = 1.0
+LR = 1e-3
+SKILLS = 8
+ENDLESS = 10**9
+"""Steps of a training that is timed for a few of them."""
+TOLERANCES: dict[Precision, float] = {"fp32": 1e-4, "bf16": 1e-3}
+"""{precision: relative difference of losses that count as equal}; of a bf16 backbone peft computes the updates in fp32."""
+
+
+class UnequalError(Exception):
+    """Two programs that were to be timed against each other do not compute the same."""
+
+
+@dataclass(frozen=True)
+class Ours:
+    """A model of mhrctl, as pretrain and adapt train it.
+
+    Attributes:
+        model: the backbone, worn adapters included.
+        params: of the training.
+    """
+
+    model: AdaptedModel
+    params: PretrainParams
+
+    @property
+    def adapter(self) -> Inventory:
+        """What the model wears."""
+        assert isinstance(self.model.adapter, Inventory)  # noqa: S101 - for the type checker; `ours` made it
+        return self.model.adapter
+
+    @property
+    def objective(self) -> Objective:
+        """The loss of the stages."""
+        return objective_of(self.model.backbone, self.params)
+
+    def losses(self, batch: Batch) -> Tensor:
+        """The loss of each run without noise, [runs]."""
+        self.model.eval()
+        with torch.no_grad():
+            losses = self.objective(self.model, batch, runs=self.adapter.runs)
+        self.model.train()
+        return losses
+
+    def trainer(self, batches: Batches) -> Trainer:
+        """Steps of the stages' own loop, one a call."""
+        parameters = list(trained_parameters(self.adapter).values())
+        steps = fit(
+            self.model,
+            optimizer_of(self.adapter, self.params, fused=self.model.speed.fused),
+            batches=batches,
+            objective=self.objective,
+            clip=lambda: clip_runs(parameters, self.params.clip_norm),
+            accelerator=Accelerator(cpu=self.model.backbone.device.type == "cpu"),
+            steps=ENDLESS,
+            warmup=self.params.warmup,
+            seed=0,
+            runs=self.adapter.runs,
+        )
+        return lambda: next(steps)
+
+    def adapting(self, runs: int) -> Ours:
+        """The same backbone with a copy of the adapters for each of several new tasks, side by side, none like another."""
+        adapter = self.adapter.for_new_tasks(range(runs), train_skills=True)
+        return Ours(_worn(self.model.backbone, _stirred(adapter), self.model.speed), self.params)
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A model of peft.
+
+    Attributes:
+        model: trained by peft's own code, the loss being transformers'.
+        routed: whether it is Poly, and wants task ids.
+    """
+
+    model: nn.Module
+    routed: bool
+
+    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+        """The arguments of the model."""
+        inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "labels": batch.labels}
+        return inputs | ({"task_ids": batch.task_ids.flatten()} if self.routed else {})
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The loss without noise, of the logits in fp32: transformers takes it in the backbone's precision."""
+        self.model.eval()
+        with torch.no_grad():
+            logits = self.model(**self.inputs(batch)).logits
+        self.model.train()
+        return run_losses(token_losses(logits, batch.labels), batch.labels, runs=1, kind="token_mean")[0]
+
+    def trainer(self, batches: Batches) -> Trainer:
+        """Steps as transformers' Trainer takes them, with its fused AdamW and its clipping, one a call."""
+        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(parameters, lr=LR, fused=True)
+        self.model.train()
+        numbers = count()
+
+        def step() -> None:
+            self.model(**self.inputs(batches(next(numbers)))).loss.backward()
+            torch.nn.utils.clip_grad_norm_(parameters, CLIP)
+            optimizer.step()
+            optimizer.zero_grad()
+
+        return step
+
+    @torch.no_grad()
+    def copy(self, adapter: Inventory, run: int = 0) -> None:
+        """Take the adapters of one of our runs."""
+        tensors = {name: tensor[run] for name, tensor in adapter.tensors().items()}
+        for name in adapter.layers:
+            layer: Any = self.model.get_submodule(f"base_model.model.{name}")
+            if self.routed:
+                layer.poly_lora_A["default"].copy_(tensors[f"{name}.lora_A"])
+                layer.poly_lora_B["default"].copy_(tensors[f"{name}.lora_B"])
+                layer.poly_router["default"].module_logits.copy_(tensors[f"{name}.routing"].flatten(1))
+            else:
+                layer.lora_A["default"].weight.copy_(tensors[f"{name}.lora_A"][0, 0].T)
+                layer.lora_B["default"].weight.copy_(tensors[f"{name}.lora_B"][0, 0].T)
+
+
+def ours(
+    shape: Shape,
+    *,
+    heads: int | None,
+    speed: Speed = Speed(),
+    precision: Precision = "fp32",
+    device: torch.device | None = None,
+) -> Ours:
+    """Make a model of mhrctl: the one place that knows how the stages put one together.
+
+    Args:
+        shape: of the backbone.
+        heads: of MHR, 1 being Poly; None is a single LoRA.
+        speed: how it computes.
+        precision: of the backbone.
+        device: of everything; the CPU if not given.
+    """
+    method = "lora" if heads is None else "poly" if heads == 1 else "mhr"
+    params = PretrainParams(
+        steps=ENDLESS,
+        batch_size=shape.rows,
+        skills=SKILLS,
+        lr=LR,
+        clip_norm=CLIP,
+        warmup=0.0,
+        relaxed_bernoulli=True,  # as peft's Poly always does
+        precision=precision,
+    )
+    backbone = new_backbone(shape, PRECISIONS[precision], device)
+    adapter = new_adapter(backbone, Cell(method=method, heads=heads or 1), params, tasks=TASKS)
+    assert isinstance(adapter, Inventory)  # noqa: S101 - for the type checker
+    return Ours(_worn(backbone, _stirred(adapter), speed), params)
+
+
+def peft_lora(shape: Shape, *, precision: Precision = "fp32", device: torch.device | None = None) -> Peer:
+    """LoRA of peft, rank 1 on all linear layers."""
+    config = peft.LoraConfig(r=1, lora_alpha=1, target_modules=list(LAYOUTS["full"]))
+    return Peer(peft.get_peft_model(new_backbone(shape, PRECISIONS[precision], device), config), routed=False)
+
+
+def peft_mhr(
+    shape: Shape, *, heads: int, tasks: int = TASKS, precision: Precision = "fp32", device: torch.device | None = None
+) -> Peer:
+    """Poly of peft, skills of rank 1 on all linear layers; with splits it is MHR."""
+    config = peft.PolyConfig(
+        task_type="SEQ_2_SEQ_LM",
+        r=1,
+        n_tasks=tasks,
+        n_skills=SKILLS,
+        n_splits=heads,
+        target_modules=list(LAYOUTS["full"]),
+    )
+    return Peer(peft.get_peft_model(new_backbone(shape, PRECISIONS[precision], device), config), routed=True)
+
+
+def frozen_trainer(backbone: T5ForConditionalGeneration, batch: Batch) -> Trainer:
+    """Forward and backward of the bare model down to its first layers: what no adapters of it can do without."""
+    for stack in ("encoder", "decoder"):
+        norm = backbone.get_submodule(f"{stack}.block.0.layer.0.layer_norm")
+        norm.register_forward_hook(lambda _norm, _inputs, output: output.requires_grad_())
+    inputs = Peer(backbone, routed=False).inputs(batch)
+    backbone.train()
+
+    def step() -> None:
+        backbone(**inputs).loss.backward()
+
+    return step
+
+
+def always(batch: Batch) -> Batches:
+    """The same batch at every step."""
+    return lambda _micro: batch
+
+
+def cycle(batches: Sequence[Batch]) -> Batches:
+    """Some batches over and over."""
+    return lambda micro: batches[micro % len(batches)]
+
+
+def require_equal(what: str, own: Tensor, theirs: Tensor, *, tolerance: float = TOLERANCES["fp32"]) -> None:
+    """Check that two programs found the same.
+
+    Raises:
+        UnequalError: if they differ by more than `tolerance`, relative to theirs.
+    """
+    difference = ((own - theirs).abs() / theirs.abs()).max().item()
+    if not difference <= tolerance:
+        raise UnequalError(f"{what}: differs by {difference:.1e} of the value, more than {tolerance:.0e}; nothing was timed")
+
+
+def _worn(backbone: PreTrainedModel, adapter: Inventory, speed: Speed) -> AdaptedModel:
+    """The backbone wearing adapters, all on its device."""
+    return AdaptedModel(backbone, adapter, speed=speed).to(backbone.device)
+
+
+@torch.no_grad()
+def _stirred(adapter: Inventory) -> Inventory:
+    """The adapter after some training: B and routing away from where they begin."""
+    torch.manual_seed(1)
+    for bank in adapter.lora_B:
+        bank.normal_(0, 0.5)  # small ones would hardly be seen in a loss
+    if adapter.routing is not None:
+        adapter.routing.normal_()
+    return adapter

@@ -1,0 +1,71 @@
+"""A pre-training step of MHR against peft's MHR, peft's LoRA and the frozen model, on the same padded batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmarks.peers import always, frozen_trainer, ours, peft_lora, peft_mhr, require_equal
+from benchmarks.results import Measured, Row
+from benchmarks.shapes import SHAPES, Shape, new_backbone, new_batch
+from benchmarks.timing import Steps, interleave, milliseconds, ratio
+from mhrctl.speed import Speed
+
+PEERS = {
+    "peft MHR": ("peft MHR, heads {heads}", {1: (0.82, 0.75), 8: (0.78, 0.68), 64: (0.78, 0.65)}),
+    "peft LoRA, eager": ("peft LoRA", dict.fromkeys((1, 8, 64), (0.95, 0.82))),
+    "frozen limit": ("frozen limit", dict.fromkeys((1, 8, 64), (1.08, 0.95))),
+}
+"""{title: (its step, {heads: gate and aim of MHR's step against it})}."""
+WIDE = 256
+"""Least d_model that the gates are for."""
+PADDED = Speed(packing=False)
+"""All have the same padding."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured.
+
+    Attributes:
+        shapes: names of `SHAPES`.
+        heads: of MHR.
+        repetitions: of each step.
+    """
+
+    shapes: Sequence[str]
+    heads: Sequence[int]
+    repetitions: int
+
+
+PLANS = {False: Plan(("small", "medium"), (1, 8, 64), 9), True: Plan(("small",), (8,), 5)}
+"""{quick: plan}."""
+
+
+def measure(plan: Plan) -> Measured:
+    """Time one training step of each, in one run for each shape."""
+    rows: list[Row] = []
+    figures: dict[str, float] = {}
+    for name in plan.shapes:
+        shape = SHAPES[name]
+        times = interleave(_trainers(shape, plan.heads), repetitions=plan.repetitions)
+        figures |= {f"{name}: {step}": median for step, median in milliseconds(times).items()}
+        for title, (step, targets) in PEERS.items():
+            for heads in plan.heads:
+                gate, aim = targets.get(heads, (None, None)) if shape.d_model >= WIDE else (None, None)
+                value = ratio(times[f"MHR, heads {heads}"], times[step.format(heads=heads)])
+                rows.append(Row(f"MHR step / {title} (heads {heads}, d_model {shape.d_model})", value, gate, aim))
+    return Measured(rows, figures)
+
+
+def _trainers(shape: Shape, heads: Sequence[int]) -> Steps:
+    """A step of each; MHR's losses are proven equal to peft's."""
+    batch = new_batch(shape)
+    steps = {"frozen limit": frozen_trainer(new_backbone(shape), batch), "peft LoRA": peft_lora(shape).trainer(always(batch))}
+    for number in heads:
+        mine, theirs = ours(shape, heads=number, speed=PADDED), peft_mhr(shape, heads=number)
+        theirs.copy(mine.adapter)
+        require_equal(f"loss of MHR with {number} heads", mine.losses(batch), theirs.loss(batch))
+        steps[f"MHR, heads {number}"] = mine.trainer(always(batch))
+        steps[f"peft MHR, heads {number}"] = theirs.trainer(always(batch))
+    return steps

@@ -1,0 +1,52 @@
+"""Which step of a training is kept, and when it is over: for each of several runs side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+
+class BestSteps:
+    """The best step of each run so far, by its validation scores.
+
+    Attributes:
+        scores: the best score of each run, [runs]; minus infinity before the first.
+        parameters: {name: those of each run's best step, [runs, ...]}, on the CPU; those of the start before the first score.
+    """
+
+    def __init__(self, parameters: Mapping[str, Tensor], *, patience: int | None = None) -> None:
+        """Begin with the parameters of the start.
+
+        Args:
+            parameters: {name: [runs, ...]}.
+            patience: scores in a row without a better one after which a run is over; None is never.
+        """
+        self.parameters = {name: parameter.detach().cpu().clone() for name, parameter in parameters.items()}
+        runs = len(next(iter(self.parameters.values())))
+        self.scores = torch.full((runs,), -torch.inf)
+        self._patience, self._since_best = patience, [0] * runs
+
+    @torch.no_grad()
+    def record(
+        self, runs: Sequence[int], scores: Sequence[float], parameters: Mapping[str, Tensor], rows: Sequence[int]
+    ) -> None:
+        """Take the scores of some runs at a step.
+
+        Args:
+            runs: which were validated.
+            scores: of each; an equal one is not better.
+            parameters: {name: [rows, ...]}, as they are in this step.
+            rows: where each of `runs` is in them.
+        """
+        for run, row, score in zip(runs, rows, torch.tensor(scores), strict=True):
+            self._since_best[run] += 1
+            if score > self.scores[run]:
+                self.scores[run], self._since_best[run] = score, 0
+                for name, parameter in parameters.items():
+                    self.parameters[name][run].copy_(parameter[row])
+
+    def over(self, run: int) -> bool:
+        """Whether a run has gone on for its patience without getting better."""
+        return self._patience is not None and self._since_best[run] >= self._patience
