@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mhrctl.cells import Cell, CellParams
 from mhrctl.errors import DataError, ParamsError
 from mhrctl.params import BackboneParams, OptimisationParams, PretrainParams
+from mhrctl.speed import Speed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -24,8 +25,6 @@ BYTES = {"fp32": 4, "bf16": 2}
 """Of a number of the frozen backbone; what is trained is fp32."""
 SLOTS = {"adamw": 2, "adafactor": 1}
 """Numbers that an optimizer keeps for each trained one; Adafactor's rows and columns are at most as many."""
-TOGETHER = 32
-"""Tasks that the stages train in one batch unless told otherwise."""
 T5_BUCKETS = 32
 T5_TYPES = ("t5", "mt5")
 WELL_KNOWN = {
@@ -107,7 +106,7 @@ def estimate(params: CellParams, shape: Shape, tasks: TaskCounts) -> Estimate:
     else:
         own, shared = _adapted(cell, params.pretrain, shape, single)
         outputs["adapt", cell.name] = FP32 * (own * tasks.test + shared)
-        adapted = own * (1 if _one_by_one(cell) else min(tasks.test, TOGETHER)) + shared
+        adapted = own * (1 if _one_by_one(cell) else min(tasks.test, Speed.together)) + shared
     checkpoint = FP32 * (1 + SLOTS[params.pretrain.optimizer]) * trained
     memory = max(_memory(params.pretrain, shape, trained), _memory(params.adapt, shape, adapted))
     return Estimate(outputs, checkpoint, memory)
@@ -136,7 +135,7 @@ def _pretrained(cell: Cell, params: PretrainParams, shape: Shape, tasks: TaskCou
         return _Pretrained(vectors, vectors, vectors)
     skills, routing = _inventory(cell, params, shape, tasks=tasks.training)
     if row.routing == "private":
-        return _Pretrained(skills, skills * tasks.datasets, skills * min(tasks.datasets, TOGETHER))
+        return _Pretrained(skills, skills * tasks.datasets, skills * min(tasks.datasets, Speed.together))
     return _Pretrained(skills, skills + routing, skills + routing)
 
 

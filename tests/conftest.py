@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,13 +17,16 @@ os.environ["CI"] = "true"
 
 import torch
 from accelerate import Accelerator
-from transformers import T5ForConditionalGeneration
+from torch import nn
+from transformers import BartConfig, BartForConditionalGeneration, T5ForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
 from mhrctl.cli.app import main
 from mhrctl.methods import METHODS
 from mhrctl.params import ScratchParams
+from mhrctl.stages import pretrain
 from mhrctl.stages.backbone import scratch_config
+from mhrctl.training import checkpoint
 
 transformers_logging.disable_progress_bar()
 
@@ -96,6 +100,28 @@ def tiny_t5() -> T5ForConditionalGeneration:
     """A T5 of one layer each, d_model 16, with random weights."""
     torch.manual_seed(0)
     model: T5ForConditionalGeneration = T5ForConditionalGeneration(scratch_config(TINY, 64)).eval()
+    return model
+
+
+@pytest.fixture
+def tiny_bart() -> BartForConditionalGeneration:
+    """Another architecture: biases, and names of its own."""
+    torch.manual_seed(0)
+    config = BartConfig(
+        vocab_size=64,
+        d_model=16,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=32,
+        decoder_ffn_dim=32,
+        max_position_embeddings=32,
+    )
+    model = BartForConditionalGeneration(config).eval()
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            nn.init.normal_(parameter)
     return model
 
 
@@ -176,6 +202,19 @@ def mhrctl(*arguments: object) -> int:
         patch.setattr("sys.argv", ["mhrctl", *map(str, arguments)])
         main()
     return int(stop.value.code or 0)
+
+
+@contextmanager
+def killed_after_checkpoint() -> Iterator[None]:
+    """Every pre-training is killed when it has written a checkpoint."""
+
+    def killed(*args: object, **rest: object) -> None:
+        checkpoint.save_checkpoint(*args, **rest)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pretrain, "save_checkpoint", killed)
+        yield
 
 
 Run = Callable[..., int]

@@ -224,11 +224,12 @@ class Inventory(Adapter):
 
     @torch.no_grad()
     def select(self, runs: Sequence[int]) -> Self:
-        """The inventory of some runs."""
+        """The inventory of some runs; what is frozen stays so."""
         shared = len(self.lora_A[0]) == 1
         chosen = self._like(runs=1 if shared else len(runs))
         for target, bank in zip(chosen.skill_parameters(), self.skill_parameters(), strict=True):
             target.copy_(bank if shared else bank[list(runs)])
+            target.requires_grad_(bank.requires_grad)
         if self.routing is not None:
             chosen.routing = nn.Parameter(self.routing[list(runs)])
         return chosen

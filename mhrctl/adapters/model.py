@@ -59,7 +59,7 @@ class AdaptedModel(nn.Module):
             The cross-entropy of each token in fp32, [batch * c, target length], 0 where the label is -100; without labels
             the logits, [batch * c, target length, vocabulary].
         """
-        slots = {} if self.adapter is None else self.adapter(task_ids)
+        slots = self._slots(task_ids)
         if labels is not None and self.fast is not None and (self.fast.trains or not self.training):
             return self.fast.token_losses(slots, labels=labels, label_smoothing=label_smoothing, lengths=lengths, **inputs)
         logits: Tensor = functional_call(self._scoring, self._cast(slots), kwargs=inputs, tie_weights=False)
@@ -76,9 +76,12 @@ class AdaptedModel(nn.Module):
         Returns:
             Token ids, [batch, length].
         """
-        slots = {} if self.adapter is None else self.adapter(task_ids)
-        tokens: Tensor = functional_call(self._generation, self._cast(slots), kwargs=options, tie_weights=False)
+        slots = self._cast(self._slots(task_ids))
+        tokens: Tensor = functional_call(self._generation, slots, kwargs=options, tie_weights=False)
         return tokens
+
+    def _slots(self, task_ids: Tensor | None) -> dict[str, Tensor]:
+        return {} if self.adapter is None else self.adapter(task_ids)
 
     def _cast(self, slots: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Slots by their names in the modules that functional_call calls."""

@@ -278,11 +278,8 @@ class _Adaptation:
 
     def _keep_only(self, left: list[int]) -> None:
         """Form the batch anew of some of its tasks, as they are."""
-        rows = self._rows(left)
-        adapter, optimizer = self._adapter.select(rows), self._optimizer
-        for chosen, parameter in zip(adapter.parameters(), self._adapter.parameters(), strict=True):
-            chosen.requires_grad_(parameter.requires_grad)
-        self._form(left, adapter)
+        rows, optimizer = self._rows(left), self._optimizer
+        self._form(left, self._adapter.select(rows))
         select_runs(optimizer, self._optimizer, rows)
 
     def _rows(self, tasks: Sequence[int]) -> list[int]:

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib.resources import files
@@ -23,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mhrctl.errors import DataError
+from mhrctl.suites.reading import hub_errors, one_line
 from mhrctl.suites.task import Example, Suite, Task
 
 TEMPLATES, DATA_SETS = 313, 38
@@ -214,27 +213,3 @@ def _hub_batches(source: str, config: str, revision: str | None) -> Iterator[pa.
         opened = partial(load_dataset, source, config, split="train", streaming=True, revision=revision)
         columns = _columns(opened().column_names or [], where)
         yield from opened(columns=columns, batch_size=BATCH).with_format("arrow").iter(batch_size=BATCH)
-
-
-@contextmanager
-def hub_errors(where: str, how: str) -> Iterator[None]:
-    """Answer whatever a data set on the hub, or the way to it, fails with in one line.
-
-    Args:
-        where: what is being read.
-        how: to mend it.
-
-    Raises:
-        DataError: instead of whatever was raised.
-    """
-    try:
-        yield
-    except DataError:
-        raise
-    except Exception as error:  # datasets, the file formats, the hub's client and the network each raise their own
-        raise DataError(f"{where}: cannot be read from the hub: {one_line(error)}; {how}") from error
-
-
-def one_line(error: Exception) -> str:
-    """What an error of a library says, in one line of bearable length."""
-    return textwrap.shorten(str(error) or type(error).__name__, 300)

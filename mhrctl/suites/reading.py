@@ -1,9 +1,12 @@
-"""Reading JSON so that every complaint names file, line and what is allowed."""
+"""Reading so that every complaint is one line that says where: JSON by file and line, the hub by name."""
 
 from __future__ import annotations
 
 import json
 import reprlib
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,3 +59,27 @@ def describe(error: ValidationError, model: type[BaseModel]) -> str:
     text = "should be a JSON object" if first["type"] == "model_type" else first["msg"]
     value = f", not {reprlib.repr(first['input'])}" if first["type"].endswith(("_type", "literal_error")) else ""
     return (f"{key}: " if key else "") + text + value
+
+
+@contextmanager
+def hub_errors(where: str, how: str) -> Iterator[None]:
+    """Answer whatever a data set on the hub, or the way to it, fails with in one line.
+
+    Args:
+        where: what is being read.
+        how: to mend it.
+
+    Raises:
+        DataError: instead of whatever was raised.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:  # datasets, the file formats, the hub's client and the network each raise their own
+        raise DataError(f"{where}: cannot be read from the hub: {one_line(error)}; {how}") from error
+
+
+def one_line(error: Exception) -> str:
+    """What an error of a library says, in one line of bearable length."""
+    return textwrap.shorten(str(error) or type(error).__name__, 300)

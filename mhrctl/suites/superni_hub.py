@@ -11,8 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mhrctl.errors import DataError, unknown
 from mhrctl.progress import Track, silent
-from mhrctl.suites.p3 import hub_errors
-from mhrctl.suites.reading import describe
+from mhrctl.suites.reading import describe, hub_errors
 from mhrctl.suites.superni import NOT_DRAWN, TASKS, Instance, checked_name, drawn, note_size, superni_task
 from mhrctl.suites.task import Role, Suite, Task
 

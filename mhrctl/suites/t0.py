@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Literal
 
 from mhrctl.errors import DataError, unknown
-from mhrctl.suites.p3 import hub_errors, p3_name
+from mhrctl.suites.p3 import p3_name
 from mhrctl.suites.promptsource import FORM, PromptTemplate, Rendering, read_templates
+from mhrctl.suites.reading import hub_errors
 from mhrctl.suites.t0_few_shot import Record, drawn_sets, few_shot_files, raw_records, read_records
 from mhrctl.suites.task import Example, Task
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import peft
 import pytest
 import torch
-from transformers import BartConfig, BartForConditionalGeneration, T5ForConditionalGeneration
+from transformers import BartForConditionalGeneration, T5ForConditionalGeneration
 
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.layer import find_layers, inject, linear_shapes
@@ -43,27 +43,15 @@ def test_targets_that_match_nothing_are_answered(
         inject(tiny_t5, targets)
 
 
-def test_another_architecture_wears_adapters_by_its_own_names() -> None:
+def test_another_architecture_wears_adapters_by_its_own_names(tiny_bart: BartForConditionalGeneration) -> None:
     torch.manual_seed(0)
-    config = BartConfig(
-        vocab_size=40,
-        d_model=16,
-        encoder_layers=1,
-        decoder_layers=1,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=32,
-        decoder_ffn_dim=32,
-        max_position_embeddings=32,
-    )
-    bart = BartForConditionalGeneration(config).eval()
     with pytest.raises(ParamsError, match="no linear layer is named 'k'"):
-        inject(bart, "full")
+        inject(tiny_bart, "full")
     ids = torch.randint(4, 40, (2, 5))
-    before = bart(input_ids=ids, decoder_input_ids=ids).logits
-    inventory = Inventory(inject(bart, ["q_proj", "fc1"]), heads=4, skills=2, tasks=2, granularity="coder").eval()
+    before = tiny_bart(input_ids=ids, decoder_input_ids=ids).logits
+    inventory = Inventory(inject(tiny_bart, ["q_proj", "fc1"]), heads=4, skills=2, tasks=2, granularity="coder").eval()
     assert inventory.parts == ["model.encoder", "model.decoder"]
-    model = AdaptedModel(bart, inventory).eval()
+    model = AdaptedModel(tiny_bart, inventory).eval()
     torch.testing.assert_close(model(torch.tensor([[0, 1]]), input_ids=ids, decoder_input_ids=ids), before)
     randomised(inventory)
     assert not torch.allclose(model(torch.tensor([[0, 1]]), input_ids=ids, decoder_input_ids=ids), before)

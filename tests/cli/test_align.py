@@ -12,8 +12,7 @@ import pytest
 
 from mhrctl.artifacts import digest
 from mhrctl.stages import pretrain
-from mhrctl.training import checkpoint
-from tests.conftest import Run
+from tests.conftest import Run, killed_after_checkpoint
 
 
 def record(project: Path, name: str) -> dict[str, Any]:
@@ -79,13 +78,7 @@ def test_the_checkpoint_of_a_killed_run(copy: Path, run: Run, monkeypatch: pytes
     """It has what the run itself measured at that step, by the settings of the run and not of params.yaml."""
     options = ["pretrain", "-m", "mhr", "-C", copy, "--set", "pretrain.align_every=3", "--set", "pretrain.skills=3"]
     monkeypatch.setattr(pretrain, "CHECKPOINT_EVERY", 3)
-
-    def killed(*args: object, **rest: object) -> None:
-        checkpoint.save_checkpoint(*args, **rest)  # type: ignore[arg-type]
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(pretrain, "save_checkpoint", killed)
+    with killed_after_checkpoint():
         assert run(*options) == 130
     left = copy / "data/scratch/pretrain-mhr-h4-s0.safetensors"
     before = left.read_bytes()

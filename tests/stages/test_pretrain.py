@@ -23,7 +23,7 @@ from mhrctl.stages import pretrain
 from mhrctl.stages.pretrain import new_adapter
 from mhrctl.suites.rows import SCHEMA
 from mhrctl.training import checkpoint
-from tests.conftest import Run
+from tests.conftest import Run, killed_after_checkpoint
 
 
 def test_the_log_and_the_losses_by_task(walked: Path) -> None:
@@ -100,13 +100,7 @@ def test_a_run_killed_within_a_window_resumes_to_the_same_bytes(copy: Path, run:
     assert len({adapters for adapters, _ in written.values()}) == 3
     options += [*settings(*balance), "--force"]
     monkeypatch.setattr(pretrain, "CHECKPOINT_EVERY", 2)  # four micro-batches: one into the second window
-
-    def killed(*args: object, **rest: object) -> None:
-        checkpoint.save_checkpoint(*args, **rest)  # type: ignore[arg-type]
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(pretrain, "save_checkpoint", killed)
+    with killed_after_checkpoint():
         assert run(*options) == 130
     assert run(*options) == 0
     assert (digest(copy / "data/pretrain/lora-s0/adapters.safetensors"), read_log(copy, "lora-s0")) == written[balance]
@@ -158,13 +152,7 @@ def test_a_resumed_run_writes_the_same_alignment(copy: Path, run: Run, monkeypat
     before = read_log(copy, "mhr-h4-s0"), digest(copy / "data/pretrain/mhr-h4-s0")
     assert all(row["shared"] for row in before[0])
     monkeypatch.setattr(pretrain, "CHECKPOINT_EVERY", 2)
-
-    def killed(*args: object, **rest: object) -> None:
-        checkpoint.save_checkpoint(*args, **rest)  # type: ignore[arg-type]
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(pretrain, "save_checkpoint", killed)
+    with killed_after_checkpoint():
         assert run(*options) == 130
     assert run(*options) == 0
     assert (read_log(copy, "mhr-h4-s0"), digest(copy / "data/pretrain/mhr-h4-s0")) == before
