@@ -13,10 +13,10 @@ from benchmarks.peers import Trainer, ours, peft_mhr, require_equal
 from benchmarks.results import Measured, Row
 from benchmarks.shapes import END, PAD, SHAPES, TASKS
 from benchmarks.timing import interleave, milliseconds, ratio
-from mhrctl import artifacts
-from mhrctl.params import PrepareParams
+from mhrctl.artifacts import outputs as artifacts
+from mhrctl.config.params import PrepareParams
+from mhrctl.data.batches import Batch, Examples, MixedBatches, Order, Sample
 from mhrctl.stages.prepare import prepare
-from mhrctl.training.data import Batch, Examples, MixedBatches, Order, Sample
 
 TARGETS = (2.5, 3.3)
 HEADS = 8

@@ -42,7 +42,7 @@ from benchmarks.results import Measured, Row, entry, environment, write
 from benchmarks.shapes import SHAPES, Shape, new_backbone, new_batch
 from benchmarks.side_by_side import run_batches
 from benchmarks.timing import Ratio, Times, milliseconds, ratio
-from mhrctl.backbones import PRECISIONS
+from mhrctl.models.backbones import PRECISIONS
 
 HEADS = 8
 LORA = (0.55, 0.45)

@@ -12,8 +12,8 @@ from benchmarks.peers import TOLERANCES, Precision, frozen_trainer, ours, peft_m
 from benchmarks.results import Measured, Row
 from benchmarks.shapes import SHAPES, new_backbone, new_batch
 from benchmarks.timing import Ratio
-from mhrctl.backbones import PRECISIONS
-from mhrctl.speed import Speed
+from mhrctl.models.backbones import PRECISIONS
+from mhrctl.models.speed import Speed
 
 TARGETS: dict[Precision, tuple[float, float]] = {"fp32": (0.60, 0.50), "bf16": (0.40, 0.30)}
 HEADS = 8

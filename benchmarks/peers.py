@@ -15,14 +15,14 @@ from transformers import PreTrainedModel, T5ForConditionalGeneration
 
 from benchmarks.shapes import TASKS, Shape, new_backbone
 from mhrctl.adapters.inventory import Inventory
-from mhrctl.adapters.layer import LAYOUTS
-from mhrctl.adapters.model import AdaptedModel
-from mhrctl.backbones import PRECISIONS
-from mhrctl.cells import Cell
-from mhrctl.params import PretrainParams
-from mhrctl.speed import Speed
+from mhrctl.config.cells import Cell
+from mhrctl.config.params import PretrainParams
+from mhrctl.data.batches import Batch
+from mhrctl.models.adapted import AdaptedModel
+from mhrctl.models.backbones import PRECISIONS
+from mhrctl.models.layer import LAYOUTS
+from mhrctl.models.speed import Speed
 from mhrctl.stages.pretrain import new_adapter, objective_of, optimizer_of, trained_parameters
-from mhrctl.training.data import Batch
 from mhrctl.training.loop import Objective, fit
 from mhrctl.training.losses import run_losses, token_losses
 from mhrctl.training.optimizers import clip_runs

@@ -12,8 +12,8 @@ from benchmarks.peers import Ours, Peer, ours, peft_mhr, require_equal
 from benchmarks.results import Measured, Row
 from benchmarks.shapes import PAD, SHAPES, new_samples
 from benchmarks.timing import interleave, milliseconds, ratio
-from mhrctl.prediction import choose, own_rows
-from mhrctl.training.data import Batch, Sample, collate
+from mhrctl.data.batches import Batch, Sample, collate
+from mhrctl.evaluation.prediction import choose, own_rows
 from mhrctl.training.losses import choice_scores, token_losses
 
 TARGETS = (1.7, 2.0)

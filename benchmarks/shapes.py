@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from transformers import T5ForConditionalGeneration
 
-from mhrctl.params import ScratchParams
+from mhrctl.config.params import ScratchParams
+from mhrctl.data.batches import Batch, Sample, collate
 from mhrctl.stages.backbone import scratch_config
-from mhrctl.training.data import Batch, Sample, collate
 
 PAD = 0
 END = 1

@@ -10,7 +10,7 @@ from benchmarks.peers import always, cycle, ours, peft_lora, peft_mhr, require_e
 from benchmarks.results import Measured, Row
 from benchmarks.shapes import PAD, SHAPES, Shape, new_samples
 from benchmarks.timing import interleave, milliseconds, ratio
-from mhrctl.training.data import Batch, collate
+from mhrctl.data.batches import Batch, collate
 
 TARGETS = {"LoRA": (3.0, 4.0), "MHR": (4.5, 6.0)}
 HEADS = {"LoRA": None, "MHR": 8}

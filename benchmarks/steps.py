@@ -9,7 +9,7 @@ from benchmarks.peers import always, frozen_trainer, ours, peft_lora, peft_mhr, 
 from benchmarks.results import Measured, Row
 from benchmarks.shapes import SHAPES, Shape, new_backbone, new_batch
 from benchmarks.timing import Steps, interleave, milliseconds, ratio
-from mhrctl.speed import Speed
+from mhrctl.models.speed import Speed
 
 PEERS = {
     "peft MHR": ("peft MHR, heads {heads}", {1: (0.82, 0.75), 8: (0.78, 0.68), 64: (0.78, 0.65)}),

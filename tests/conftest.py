@@ -22,8 +22,8 @@ from transformers import BartConfig, BartForConditionalGeneration, T5ForConditio
 from transformers.utils import logging as transformers_logging
 
 from mhrctl.cli.app import main
-from mhrctl.methods import METHODS
-from mhrctl.params import ScratchParams
+from mhrctl.config.methods import METHODS
+from mhrctl.config.params import ScratchParams
 from mhrctl.stages import pretrain
 from mhrctl.stages.backbone import scratch_config
 from mhrctl.training import checkpoint

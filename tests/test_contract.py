@@ -12,13 +12,13 @@ import pytest
 from ruamel.yaml import YAML
 from typer.main import get_command
 
-from mhrctl.artifacts import Project
+from mhrctl.artifacts.outputs import Project
 from mhrctl.cli.app import app
-from mhrctl.grid import differences, expand
-from mhrctl.methods import METHODS
-from mhrctl.params import Params
-from mhrctl.resolve import load_params
+from mhrctl.config.methods import METHODS
+from mhrctl.config.params import Params
+from mhrctl.config.resolve import load_params
 from mhrctl.stages.prepare import SOURCES
+from mhrctl.tools.grid import differences, expand
 
 ROOT = Path(__file__).parents[1]
 STAGES = ["prepare", "backbone", "pretrain", "average", "index", "adapt", "evaluate", "report"]
@@ -55,7 +55,7 @@ def test_grids_are_in_step(project: Path) -> None:
 
 
 def test_methods_are_the_papers() -> None:
-    tables = json.loads((ROOT / "mhrctl/paper/tables.json").read_text())
+    tables = json.loads((ROOT / "mhrctl/report/tables.json").read_text())
     printed = {row["method"] for block in tables["table6"]["blocks"] for row in block["rows"]}
     printed |= {row["method"] for row in tables["table4_t0"]["rows"]} | set(tables["text"])
     assert set(METHODS) == printed | {"full_ft"}  # of which the paper has only the formula

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from mhrctl.artifacts import Project
-from mhrctl.resolve import load_params
-from mhrctl.versions import STAGE_VERSIONS
+from mhrctl.artifacts.outputs import Project
+from mhrctl.artifacts.versions import STAGE_VERSIONS
+from mhrctl.config.resolve import load_params
 from tests.conftest import PARAMS, Run, mhrctl, write_tasks
 
 ROOT = Path(__file__).parents[1]
@@ -207,7 +207,7 @@ def test_evaluation_report_and_index_settings_train_nothing_and_reverting_runs_n
 def test_a_raised_stage_version_reruns_that_stage_and_what_hangs_on_it(
     stubbed: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mhrctl.grid.STAGE_VERSIONS", STAGE_VERSIONS | {"average": 2})
+    monkeypatch.setattr("mhrctl.tools.grid.STAGE_VERSIONS", STAGE_VERSIONS | {"average": 2})
     assert mhrctl("grid", "sync", "--check", "-C", stubbed.root) == 2
     assert mhrctl("check", "-C", stubbed.root) == 2
     assert mhrctl("grid", "sync", "-C", stubbed.root) == 0

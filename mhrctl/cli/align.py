@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mhrctl.artifacts import logging_run
+from mhrctl.artifacts.outputs import logging_run
 from mhrctl.cli import display
 from mhrctl.cli.options import (
     DeviceOption,
@@ -22,8 +22,8 @@ from mhrctl.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from mhrctl.alignment import Alignment
-    from mhrctl.paper.table import Table
+    from mhrctl.report.table import Table
+    from mhrctl.tools.align import Alignment
 
 
 class At(StrEnum):
@@ -55,8 +55,8 @@ def align(
     """Measure the cosine between training tasks' gradients, on the shared skills and on the adapters that the tasks wear."""
     where, params = chosen_cell(project, [], None, None, method, heads, variant, seed, reads="pretrain")
     accelerator = open_accelerator(device)
-    from mhrctl.alignment import align as measure
-    from mhrctl.paper.table import rich_table
+    from mhrctl.report.table import rich_table
+    from mhrctl.tools.align import align as measure
 
     own = params.cell.pretrain_cell
     name = own.name if at is At.END else f"{own.name}-{at}"
@@ -81,7 +81,7 @@ def align(
 
 
 def _table(cell: str, at: At, found: Alignment) -> Table:
-    from mhrctl.paper.table import Table
+    from mhrctl.report.table import Table
 
     rows = [
         (on, *("-" if value is None else f"{value:.3f}" for value in (of.encoder, of.decoder, of.overall)))

@@ -9,8 +9,7 @@ from pathlib import Path
 from rich import box
 from rich.table import Table
 
-from mhrctl.artifacts import Project
-from mhrctl.cells import Cell, CellParams, grid_cells
+from mhrctl.artifacts.outputs import Project
 from mhrctl.cli import display
 from mhrctl.cli.options import (
     ExtraStepsOption,
@@ -24,12 +23,13 @@ from mhrctl.cli.options import (
     named_cell,
     open_project,
 )
+from mhrctl.config.cells import Cell, CellParams, grid_cells
+from mhrctl.config.params import PLAIN, OptimisationParams
+from mhrctl.config.resolve import CELL_SECTIONS, Settings, resolve_cell, sources
 from mhrctl.errors import ArtifactError, MhrctlError
-from mhrctl.estimates import FP32, Estimate, Shape, TaskCounts, backbone_shape, estimate, human_size
-from mhrctl.grid import differences, expand
-from mhrctl.params import PLAIN, OptimisationParams
-from mhrctl.preflight import check_suite, pipeline_gaps, vocab_size
-from mhrctl.resolve import CELL_SECTIONS, Settings, resolve_cell, sources
+from mhrctl.tools.check import check_suite, pipeline_gaps, vocab_size
+from mhrctl.tools.estimate import FP32, Estimate, Shape, TaskCounts, backbone_shape, estimate, human_size
+from mhrctl.tools.grid import differences, expand
 
 UNKNOWN = "?"
 ONE_TASK = TaskCounts(1, 1, 1)

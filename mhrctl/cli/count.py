@@ -27,10 +27,10 @@ def count(
     form: Annotated[Format, typer.Option("--format", help="Of the table.")] = Format.TERMINAL,
 ) -> None:
     """Print how many parameters each method trains, exactly, beside the paper's Table 6."""
-    from mhrctl.adapters.layer import linear_shapes
-    from mhrctl.backbones import sized_model
-    from mhrctl.paper.counts import Sizes, count_methods, counts_table
-    from mhrctl.paper.table import RENDERERS, rich_table
+    from mhrctl.models.backbones import sized_model
+    from mhrctl.models.layer import linear_shapes
+    from mhrctl.report.table import RENDERERS, rich_table
+    from mhrctl.tools.count import Sizes, count_methods, counts_table
 
     model = sized_model(backbone)
     sizes = Sizes(skills=skills, rank=rank, tasks=tasks, datasets=datasets, heads=heads)

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from mhrctl.cells import grid_cells
 from mhrctl.cli import display
 from mhrctl.cli.options import ProjectOption, open_project
+from mhrctl.config.cells import grid_cells
 from mhrctl.errors import ArtifactError
-from mhrctl.estimates import human_size
+from mhrctl.tools.estimate import human_size
 
 SHOWN = 20
 """Changed files that are named."""
@@ -30,9 +30,9 @@ def sync(
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if something is not in step.")] = False,
 ) -> None:
     """Bring data/cells in step with params.yaml; needed after each edit of params.yaml and each upgrade of mhrctl."""
-    from mhrctl.grid import differences, expand
-    from mhrctl.grid import sync as write
-    from mhrctl.pruning import find_leftovers
+    from mhrctl.tools.grid import differences, expand
+    from mhrctl.tools.grid import sync as write
+    from mhrctl.tools.prune import find_leftovers
 
     where, settings = open_project(project, [])
     changes = differences(expand(settings, where), where) if check else write(settings, where)
@@ -55,9 +55,9 @@ def prune(
     yes: Annotated[bool, typer.Option("--yes", help="Remove them; without it they are only listed.")] = False,
 ) -> None:
     """List or remove outputs, scores, logs and dvc.lock entries of cells that are not in the grid."""
-    from mhrctl.grid import differences, expand
-    from mhrctl.pruning import find_leftovers
-    from mhrctl.pruning import prune as remove
+    from mhrctl.tools.grid import differences, expand
+    from mhrctl.tools.prune import find_leftovers
+    from mhrctl.tools.prune import prune as remove
 
     where, settings = open_project(project, [])
     if differences(expand(settings, where), where):

@@ -9,8 +9,8 @@ import typer
 from rich import box
 from rich.table import Table
 
-from mhrctl import provenance
-from mhrctl.artifacts import logging_run, read_card, unedited
+from mhrctl.artifacts import provenance
+from mhrctl.artifacts.outputs import logging_run, read_card, unedited
 from mhrctl.cli import display
 from mhrctl.cli.options import (
     DeviceOption,
@@ -78,7 +78,7 @@ def query(
     """Show the training tasks whose inputs are most similar to those of a task: of a test task, to its shots of a seed."""
     where, settings = open_project(project, set_)
     accelerator = open_accelerator(device)
-    from mhrctl.shots import draw_shots
+    from mhrctl.data.shots import draw_shots
     from mhrctl.stages.index import load_index
 
     known = load_index(where.output("index"), root=where.root, device=str(accelerator.device))

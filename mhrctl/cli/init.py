@@ -31,7 +31,7 @@ def init(
     no_scm: Annotated[bool, typer.Option("--no-scm", help="Do without git, even inside a git repository.")] = False,
 ) -> None:
     """Make a project that `dvc repro` runs: params.yaml, dvc.yaml, the expanded grid, a README, under DVC."""
-    from mhrctl.initialise import initialise
+    from mhrctl.tools.init import initialise
 
     made = initialise(folder, suite, tasks=path, backbone=backbone, without_git=no_scm)
     cells = [name for name in made.files if name.parts[:2] == ("data", "cells")]

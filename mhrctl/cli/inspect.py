@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mhrctl.artifacts import logging_run
+from mhrctl.artifacts.outputs import logging_run
 from mhrctl.cli import display
 from mhrctl.cli.options import (
     CellOption,
@@ -21,10 +21,10 @@ from mhrctl.cli.options import (
     chosen_cell,
     open_accelerator,
 )
-from mhrctl.paper.table import Table, rich_table
+from mhrctl.report.table import Table, rich_table
 
 if TYPE_CHECKING:
-    from mhrctl.inspection import Findings
+    from mhrctl.tools.inspect import Findings
 
 COLUMNS = ("sparsity", "discreteness", "efficiency", "effective\nskills")
 
@@ -58,7 +58,7 @@ def inspect(
     """Show what a routing has learned: sparsity, discreteness, skills in use, and which tasks are routed alike; draw it."""
     where, params = chosen_cell(project, [], None, cell, method, heads, variant, seed, reads=stage.value)
     accelerator = open_accelerator(device)
-    from mhrctl.inspection import inspect as look
+    from mhrctl.tools.inspect import inspect as look
 
     own, first = params.cell, params.cell.pretrain_cell
     name = first.name if stage is Stage.PRETRAIN else f"{own.name}-adapt"

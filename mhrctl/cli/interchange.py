@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from mhrctl.cells import grid_cells
 from mhrctl.cli import display
 from mhrctl.cli.options import (
     ExtraStepsOption,
@@ -21,8 +20,9 @@ from mhrctl.cli.options import (
     open_project,
     quieten,
 )
+from mhrctl.config.cells import grid_cells
+from mhrctl.config.params import PLAIN
 from mhrctl.errors import ParamsError, unknown
-from mhrctl.params import PLAIN
 
 
 class Target(StrEnum):
@@ -58,7 +58,7 @@ def export(
     if stage is ExportStage.ADAPT and extra_steps:
         raise ParamsError("--extra-steps: such a cell is not adapted; export --stage pretrain")
     own = cell if stage is ExportStage.ADAPT or extra_steps else cell.pretrain_cell
-    from mhrctl.interchange.exporting import export as write
+    from mhrctl.tools.export import export as write
 
     quieten()
     start, origin = own.start
@@ -87,7 +87,7 @@ def import_(
 ) -> None:
     """Take an adapter of another library as the pre-training of a cell."""
     where, settings = open_project(project, [])
-    from mhrctl.interchange.importing import import_adapter
+    from mhrctl.tools.import_ import import_adapter
 
     quieten()
     grid = settings.params.grid

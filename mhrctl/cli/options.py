@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mhrctl.artifacts import Project
-from mhrctl.cells import Cell, CellParams
+from mhrctl.artifacts.outputs import Project
+from mhrctl.artifacts.provenance import Provenance
 from mhrctl.cli import display
+from mhrctl.config.cells import Cell, CellParams
+from mhrctl.config.methods import METHODS, method
+from mhrctl.config.params import MAX_SEED, PLAIN
+from mhrctl.config.recipes import RECIPES
+from mhrctl.config.resolve import Settings, load_params, resolve_cell
 from mhrctl.errors import ParamsError
-from mhrctl.methods import METHODS, method
-from mhrctl.params import MAX_SEED, PLAIN
-from mhrctl.provenance import Provenance
-from mhrctl.recipes import RECIPES
-from mhrctl.resolve import Settings, load_params, resolve_cell
-from mhrctl.speed import OFF
+from mhrctl.models.speed import OFF
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -107,7 +107,7 @@ def chosen_cell(
     `reads` is the section that the command reads, to which `--set` is held, so that nothing is set in vain.
     """
     if cell is not None:
-        from mhrctl.grid import read_cell
+        from mhrctl.tools.grid import read_cell
 
         if sets or recipe or method_name or heads or variant or extra_steps or seed is not None:
             raise ParamsError(

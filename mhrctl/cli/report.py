@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mhrctl.artifacts import Project
-from mhrctl.cells import grid_cells
+from mhrctl.artifacts.outputs import Project
 from mhrctl.cli import display
 from mhrctl.cli.options import ProjectOption, SetOption, open_project
+from mhrctl.config.cells import grid_cells
 from mhrctl.errors import ParamsError
 
 if TYPE_CHECKING:
-    from mhrctl.paper.table import Table
+    from mhrctl.report.table import Table
 
 
 class Format(StrEnum):
@@ -56,9 +56,9 @@ def report(
     if not (tables or figures or compare or html):
         _write_stage(where, settings.params.report.tables, expected)
         return
-    from mhrctl.paper.differences import BASELINE, differences_table
-    from mhrctl.paper.results import read_results
-    from mhrctl.paper.tables import build_table
+    from mhrctl.report.differences import BASELINE, differences_table
+    from mhrctl.report.results import read_results
+    from mhrctl.report.tables import build_table
 
     printed = [build_table(number, where.metrics, expected) for number in tables]
     if compare:
@@ -81,7 +81,7 @@ def _write_stage(where: Project, tables: Sequence[int], expected: Sequence[str])
 
 
 def _print_tables(tables: Sequence[Table], form: Format) -> None:
-    from mhrctl.paper.table import RENDERERS, rich_table
+    from mhrctl.report.table import RENDERERS, rich_table
 
     for number, table in enumerate(tables):
         if number:
@@ -93,8 +93,8 @@ def _print_tables(tables: Sequence[Table], form: Format) -> None:
 
 
 def _draw(where: Project, numbers: Sequence[int], folder: Path) -> None:
-    from mhrctl.paper.figures import draw_figure
-    from mhrctl.paper.figures.style import FORMATS
+    from mhrctl.report.figures import draw_figure
+    from mhrctl.report.figures.style import FORMATS
 
     drawings = {number: draw_figure(number, where.metrics) for number in numbers}
     folder.mkdir(parents=True, exist_ok=True)
@@ -107,7 +107,7 @@ def _draw(where: Project, numbers: Sequence[int], folder: Path) -> None:
 
 
 def _write_html(where: Project, expected: Sequence[str], folder: Path) -> None:
-    from mhrctl.paper.html import html_report
+    from mhrctl.report.html import html_report
 
     text = html_report(where.data, expected)
     folder.mkdir(parents=True, exist_ok=True)

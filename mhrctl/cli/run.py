@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mhrctl.artifacts import Project
+from mhrctl.artifacts.outputs import Project
 from mhrctl.cli import display
 from mhrctl.cli.options import ProjectOption, open_project
 from mhrctl.errors import ArtifactError, DataError, ParamsError
@@ -163,7 +163,7 @@ def _open_workers(
 
 def _shares(project: Path) -> dict[str, float]:
     """{stage: slots} of params.yaml, once its grid is seen to be in step; nothing in a project without it."""
-    from mhrctl.grid import differences, expand
+    from mhrctl.tools.grid import differences, expand
 
     if not project.is_dir():
         raise DataError(f"{project}: no such folder")

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from mhrctl import artifacts, provenance
-from mhrctl.artifacts import Project, logging_run, unedited
-from mhrctl.cells import Cell, CellParams
+from mhrctl.artifacts import outputs as artifacts
+from mhrctl.artifacts import provenance
+from mhrctl.artifacts.outputs import Project, logging_run, unedited
 from mhrctl.cli import display
 from mhrctl.cli.options import (
     CellOption,
@@ -36,11 +36,12 @@ from mhrctl.cli.options import (
     open_project,
     quieten,
 )
-from mhrctl.grid import read_bare
-from mhrctl.methods import BACKBONE
-from mhrctl.metrics import METRIC_NAMES
-from mhrctl.params import EvaluateParams, PrepareParams
-from mhrctl.speed import Speed
+from mhrctl.config.cells import Cell, CellParams
+from mhrctl.config.methods import BACKBONE
+from mhrctl.config.params import EvaluateParams, PrepareParams
+from mhrctl.evaluation.scores import METRIC_NAMES
+from mhrctl.models.speed import Speed
+from mhrctl.tools.grid import read_bare
 
 HERE = Path()
 NAMED = 5

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from ruamel.yaml import YAML
 
-from mhrctl.params import Params, PrepareParams
+from mhrctl.config.params import Params, PrepareParams
 
 PACKAGE = "mhrctl.projects"
 FOLDER = "files"

@@ -12,27 +12,28 @@ from accelerate import Accelerator
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from mhrctl import artifacts, provenance
 from mhrctl.adapters.adapter import Adapter, stack_runs, trainable
 from mhrctl.adapters.files import load_adapter, save_adapter
 from mhrctl.adapters.inventory import Inventory
-from mhrctl.adapters.model import AdaptedModel
 from mhrctl.adapters.weights import Weights
-from mhrctl.artifacts import Card
-from mhrctl.backbones import PRECISIONS, load_backbone
-from mhrctl.cells import Cell
+from mhrctl.artifacts import outputs as artifacts
+from mhrctl.artifacts import provenance
+from mhrctl.artifacts.outputs import Card
+from mhrctl.config.cells import Cell
+from mhrctl.config.params import AdaptParams, PretrainParams
+from mhrctl.data.batches import GroupedOrder, RunBatches
+from mhrctl.data.shots import TaskShots, draw_shots
+from mhrctl.data.similarity import select
+from mhrctl.data.tokenization import saved_tokenizer
 from mhrctl.errors import ParamsError
-from mhrctl.params import AdaptParams, PretrainParams
-from mhrctl.prediction import answer, of_runs, own_rows, sample_losses
+from mhrctl.evaluation.metrics import SCORES
+from mhrctl.evaluation.prediction import answer, of_runs, own_rows, sample_losses
+from mhrctl.models.adapted import AdaptedModel
+from mhrctl.models.backbones import PRECISIONS, load_backbone
+from mhrctl.models.speed import Speed
 from mhrctl.progress import Track, silent
-from mhrctl.scoring import SCORES
-from mhrctl.shots import TaskShots, draw_shots
-from mhrctl.similarity import select
-from mhrctl.speed import Speed
 from mhrctl.stages.index import load_index
 from mhrctl.stages.pretrain import dress, new_adapter, objective_of, optimizer_of, trained_parameters
-from mhrctl.tokenization import saved_tokenizer
-from mhrctl.training.data import GroupedOrder, RunBatches
 from mhrctl.training.loop import fit
 from mhrctl.training.optimizers import clip_runs, select_runs
 from mhrctl.training.selection import BestSteps

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mhrctl import artifacts, provenance
 from mhrctl.adapters.files import load_adapter, save_adapter
-from mhrctl.artifacts import Card
-from mhrctl.cells import Cell
+from mhrctl.artifacts import outputs as artifacts
+from mhrctl.artifacts import provenance
+from mhrctl.artifacts.outputs import Card
+from mhrctl.config.cells import Cell
 from mhrctl.errors import ParamsError
 
 

@@ -12,15 +12,16 @@ import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, T5Config, T5ForConditionalGeneration
 
-from mhrctl import artifacts, provenance
-from mhrctl.adapters.model import AdaptedModel
-from mhrctl.artifacts import Card
-from mhrctl.backbones import fingerprint, is_tied, load_pretrained
+from mhrctl.artifacts import outputs as artifacts
+from mhrctl.artifacts import provenance
+from mhrctl.artifacts.outputs import Card
+from mhrctl.config.params import BackboneParams, ScratchParams
+from mhrctl.data.batches import Batch, Examples, Order, Sample, collate
+from mhrctl.data.tokenization import SENTINELS, saved_tokenizer
 from mhrctl.errors import DataError
-from mhrctl.params import BackboneParams, ScratchParams
+from mhrctl.models.adapted import AdaptedModel
+from mhrctl.models.backbones import fingerprint, is_tied, load_pretrained
 from mhrctl.progress import Track, silent
-from mhrctl.tokenization import SENTINELS, saved_tokenizer
-from mhrctl.training.data import Batch, Examples, Order, Sample, collate
 from mhrctl.training.loop import Objective, fit
 
 NOISE_DENSITY = 0.15

@@ -14,30 +14,31 @@ import pyarrow.parquet as pq
 from accelerate import Accelerator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from mhrctl import artifacts, provenance
 from mhrctl.adapters.adapter import Adapter
 from mhrctl.adapters.files import load_adapter
-from mhrctl.adapters.folding import foldable, folded
-from mhrctl.adapters.layer import layout_name
-from mhrctl.adapters.model import AdaptedModel
 from mhrctl.adapters.weights import Weights
-from mhrctl.artifacts import Card
-from mhrctl.backbones import PRECISIONS
-from mhrctl.cells import Cell
+from mhrctl.artifacts import outputs as artifacts
+from mhrctl.artifacts import provenance
+from mhrctl.artifacts.outputs import Card
+from mhrctl.config.cells import Cell
+from mhrctl.config.methods import BACKBONE
+from mhrctl.config.params import PLAIN, EvaluateParams
+from mhrctl.data.batches import Examples
+from mhrctl.data.shots import scored_choices
+from mhrctl.data.table import task_metrics
 from mhrctl.errors import ArtifactError
-from mhrctl.methods import BACKBONE
-from mhrctl.metrics import CellMetrics, Parameters, Scores, TaskScores
-from mhrctl.params import PLAIN, EvaluateParams
-from mhrctl.prediction import answer
+from mhrctl.evaluation.metrics import exact_match, rouge_l
+from mhrctl.evaluation.prediction import answer
+from mhrctl.evaluation.scores import CellMetrics, Parameters, Scores, TaskScores
+from mhrctl.models.adapted import AdaptedModel
+from mhrctl.models.backbones import PRECISIONS
+from mhrctl.models.folding import foldable, folded
+from mhrctl.models.layer import layout_name
+from mhrctl.models.speed import Speed
 from mhrctl.progress import Track, silent
-from mhrctl.scoring import exact_match, rouge_l
-from mhrctl.shots import scored_choices
-from mhrctl.speed import Speed
 from mhrctl.stages.adapt import open_backbone
 from mhrctl.stages.pretrain import dress
-from mhrctl.suites.table import task_metrics
 from mhrctl.suites.task import Metric
-from mhrctl.training.data import Examples
 
 Phase = Literal["zero_shot", "adapted"]
 

@@ -14,12 +14,13 @@ import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from mhrctl import artifacts, provenance
-from mhrctl.artifacts import Card
+from mhrctl.artifacts import outputs as artifacts
+from mhrctl.artifacts import provenance
+from mhrctl.artifacts.outputs import Card
+from mhrctl.data.similarity import TFIDF, Array, Encoder, SentenceEncoder, TfIdfEncoder, cosines
+from mhrctl.data.table import training_data_sets
 from mhrctl.errors import ArtifactError
 from mhrctl.progress import Track, silent
-from mhrctl.similarity import TFIDF, Array, Encoder, SentenceEncoder, TfIdfEncoder, cosines
-from mhrctl.suites.table import training_data_sets
 
 
 @dataclass(frozen=True)

@@ -14,22 +14,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from transformers import PreTrainedTokenizerBase
 
-from mhrctl import artifacts, provenance
+from mhrctl.artifacts import outputs as artifacts
+from mhrctl.artifacts import provenance
+from mhrctl.config.params import PrepareParams
+from mhrctl.data.rows import SCHEMA, TEST_SCHEMA, Draft, Encoder
+from mhrctl.data.shards import copy_shard, read_cuts, write_shard
+from mhrctl.data.splits import held_out_size, training_split
+from mhrctl.data.tokenization import is_trained_here, load_tokenizer, train_tokenizer
 from mhrctl.errors import DataError, unknown
-from mhrctl.params import PrepareParams
 from mhrctl.progress import Bar, Track, silent
 from mhrctl.suites.compositional import read_compositional
 from mhrctl.suites.jsonl import read_jsonl
-from mhrctl.suites.p3 import training_tasks
-from mhrctl.suites.rows import SCHEMA, TEST_SCHEMA, Draft, Encoder
-from mhrctl.suites.shards import copy_shard, read_cuts, write_shard
-from mhrctl.suites.splits import held_out_size, training_split
-from mhrctl.suites.superni import named_tasks, read_superni
-from mhrctl.suites.superni_hub import read_superni_hub
-from mhrctl.suites.superni_prompts import PROMPTS, prompter
-from mhrctl.suites.t0 import HUB, T0_TEST_TASKS, few_shot_training_tasks, test_tasks
+from mhrctl.suites.superni.hub import read_superni_hub
+from mhrctl.suites.superni.prompts import PROMPTS, prompter
+from mhrctl.suites.superni.tasks import named_tasks, read_superni
+from mhrctl.suites.t0.held_out import HUB, T0_TEST_TASKS, few_shot_training_tasks, test_tasks
+from mhrctl.suites.t0.p3 import training_tasks
 from mhrctl.suites.task import Example, Role, Split, Suite, Task
-from mhrctl.tokenization import is_trained_here, load_tokenizer, train_tokenizer
 
 TOKENIZER_ROWS = 2000
 """Rows of a streamed task that a tokenizer is trained on."""
@@ -172,7 +173,7 @@ def _require_roles(suite: str, tasks: list[Task]) -> None:
 
 
 def _splits(task: Task, params: PrepareParams, dropped: dict[str, str]) -> dict[Split, list[Example]]:
-    """Put a task's examples into splits, as its source says or by the rules of `mhrctl.suites.splits`."""
+    """Put a task's examples into splits, as its source says or by the rules of `mhrctl.data.splits`."""
     given: dict[Split, list[Example]] = {
         split: [example for example in task.examples if example.split == split] for split in ("train", "validation", "test")
     }

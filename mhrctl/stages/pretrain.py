@@ -15,29 +15,30 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
-from mhrctl import artifacts, provenance
 from mhrctl.adapters.adapter import Adapter, stack_runs, trainable
 from mhrctl.adapters.files import load_adapter, save_adapter
 from mhrctl.adapters.inventory import Inventory
-from mhrctl.adapters.layer import inject
-from mhrctl.adapters.model import AdaptedModel
 from mhrctl.adapters.scales import Scales
 from mhrctl.adapters.weights import Weights
-from mhrctl.alignment import gradient_alignment, require_shared, task_batches
-from mhrctl.artifacts import Card
-from mhrctl.backbones import PRECISIONS, load_backbone
-from mhrctl.cells import Cell
+from mhrctl.artifacts import outputs as artifacts
+from mhrctl.artifacts import provenance
+from mhrctl.artifacts.outputs import Card
+from mhrctl.config.cells import Cell
+from mhrctl.config.params import OptimisationParams, PretrainParams
+from mhrctl.data.batches import Batch, Examples, MixedBatches, Order, RunBatches, Sample
+from mhrctl.data.table import training_data_sets
+from mhrctl.data.windows import WindowedOrder
 from mhrctl.errors import ParamsError
-from mhrctl.params import OptimisationParams, PretrainParams
-from mhrctl.prediction import own_rows, sample_losses
+from mhrctl.evaluation.prediction import own_rows, sample_losses
+from mhrctl.models.adapted import AdaptedModel
+from mhrctl.models.backbones import PRECISIONS, load_backbone
+from mhrctl.models.layer import inject
+from mhrctl.models.speed import Speed
 from mhrctl.progress import Track, silent
-from mhrctl.speed import Speed
-from mhrctl.suites.table import training_data_sets
+from mhrctl.tools.align import gradient_alignment, require_shared, task_batches
 from mhrctl.training.checkpoint import load_checkpoint, save_checkpoint
-from mhrctl.training.data import Batch, Examples, MixedBatches, Order, RunBatches, Sample
 from mhrctl.training.loop import Objective, fit
 from mhrctl.training.optimizers import clip_runs, make_optimizer
-from mhrctl.training.windows import WindowedOrder
 
 CHECKPOINT_EVERY = 1000
 """Steps between checkpoints: a matter of what a killed run has to do again, not of results."""

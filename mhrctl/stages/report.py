@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mhrctl.artifacts import write_csv, write_json
-from mhrctl.metrics import read_metrics
-from mhrctl.paper.differences import baseline_differences
-from mhrctl.paper.logs import read_logs
-from mhrctl.paper.results import Group, Phase, Results, Score, fold_seeds
-from mhrctl.paper.table import markdown
-from mhrctl.paper.tables import build_table
+from mhrctl.artifacts.outputs import write_csv, write_json
+from mhrctl.evaluation.scores import read_metrics
+from mhrctl.report.differences import baseline_differences
+from mhrctl.report.logs import read_logs
+from mhrctl.report.results import Group, Phase, Results, Score, fold_seeds
+from mhrctl.report.table import markdown
+from mhrctl.report.tables import build_table
 
 PHASES: tuple[Phase, ...] = ("zero_shot", "adapted")
 SCORES: tuple[Score, ...] = ("rouge_l", "exact_match", "score")

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_linear_schedule_with_warmup
 
-from mhrctl.training.data import IGNORED, Batch
+from mhrctl.data.batches import IGNORED, Batch
 from mhrctl.training.losses import choice_scores, multiple_choice_losses, run_losses, token_losses, unlikelihood_losses
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mhrctl.training.data import IGNORED
+from mhrctl.data.batches import IGNORED
 
 UNLIKELIHOOD_EPS = 1e-2
 """Inside the unlikelihood loss's logarithm, as in T-Few."""

@@ -9,8 +9,8 @@ from transformers import T5ForConditionalGeneration
 
 from mhrctl.adapters.granularity import GRANULARITIES, routing_groups
 from mhrctl.adapters.inventory import Inventory
-from mhrctl.adapters.layer import inject
 from mhrctl.errors import ParamsError
+from mhrctl.models.layer import inject
 from tests.adapters.test_inventory import randomised
 
 T5 = [

@@ -14,8 +14,8 @@ from transformers import T5ForConditionalGeneration
 from mhrctl.adapters.adapter import trainable
 from mhrctl.adapters.files import load_adapter, save_adapter
 from mhrctl.adapters.inventory import Inventory
-from mhrctl.adapters.layer import AdaptedLinear, inject
-from mhrctl.adapters.model import AdaptedModel
+from mhrctl.models.adapted import AdaptedModel
+from mhrctl.models.layer import AdaptedLinear, inject
 from mhrctl.stages.pretrain import uniform_interpolation
 
 TASKS, SKILLS = 5, 3

@@ -5,8 +5,8 @@ from __future__ import annotations
 import peft
 import torch
 
-from mhrctl.adapters.layer import inject
 from mhrctl.adapters.scales import Scales
+from mhrctl.models.layer import inject
 from tests.adapters.test_inventory import Stack
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import T5ForConditionalGeneration
 
-from mhrctl.adapters.model import AdaptedModel
 from mhrctl.adapters.weights import Weights
+from mhrctl.models.adapted import AdaptedModel
 
 
 def logits(model: torch.nn.Module, ids: torch.Tensor) -> torch.Tensor:

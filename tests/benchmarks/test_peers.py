@@ -9,8 +9,8 @@ import torch
 
 from benchmarks.peers import UnequalError, always, cycle, frozen_trainer, ours, peft_lora, peft_mhr, require_equal
 from benchmarks.shapes import SHAPES, new_backbone, new_batch, new_samples
-from mhrctl.speed import Speed
-from mhrctl.training.data import Batch
+from mhrctl.data.batches import Batch
+from mhrctl.models.speed import Speed
 
 MICRO = SHAPES["micro"]
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks transformers

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from mhrctl.config.resolve import load_params
 from mhrctl.projects.templates import dvc_yaml
-from mhrctl.resolve import load_params
 from tests.conftest import Run
 
 ROOT = Path(__file__).parents[2]

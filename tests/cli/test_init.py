@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mhrctl.initialise import SUITES
+from mhrctl.tools.init import SUITES
 from tests.conftest import Run
 
 Capture = pytest.CaptureFixture[str]

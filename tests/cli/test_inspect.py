@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from mhrctl.shots import draw_shots
-from mhrctl.similarity import cosines
+from mhrctl.data.shots import draw_shots
+from mhrctl.data.similarity import cosines
 from mhrctl.stages.index import Index, load_index
 from tests.conftest import Run
 

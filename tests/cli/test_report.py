@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Run
-from tests.paper.made import both, made_cell, write_cells
+from tests.report.made import both, made_cell, write_cells
 
 Capture = pytest.CaptureFixture[str]
 

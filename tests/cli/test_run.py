@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from mhrctl.artifacts import Project
+from mhrctl.artifacts.outputs import Project
 from mhrctl.cli import display
 from mhrctl.cli.run_view import LiveView, PlainView, make_view
-from mhrctl.grid import sync
-from mhrctl.resolve import load_params
+from mhrctl.config.resolve import load_params
 from mhrctl.running.pipeline import State
 from mhrctl.running.progress import Entry, Progress
+from mhrctl.tools.grid import sync
 from tests.conftest import Run
 from tests.running.toy import Toy
 

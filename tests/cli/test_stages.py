@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from transformers import T5ForConditionalGeneration
 
-from mhrctl import artifacts
-from mhrctl.artifacts import Card, digest
-from mhrctl.cells import Cell
+from mhrctl.artifacts import outputs as artifacts
+from mhrctl.artifacts.outputs import Card, digest
+from mhrctl.artifacts.provenance import Provenance
+from mhrctl.artifacts.versions import STAGE_VERSIONS
 from mhrctl.cli.options import nothing_to_do
-from mhrctl.methods import METHODS
-from mhrctl.provenance import Provenance
-from mhrctl.versions import STAGE_VERSIONS
+from mhrctl.config.cells import Cell
+from mhrctl.config.methods import METHODS
 from tests.conftest import AVERAGED, CELLS, PRETRAINED, Run
 
 Capture = pytest.CaptureFixture[str]

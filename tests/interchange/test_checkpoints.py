@@ -14,11 +14,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import T5Config, T5ForConditionalGeneration
 
-from mhrctl.adapters.layer import linear_shapes
 from mhrctl.errors import DataError
 from mhrctl.interchange.checkpoints import read_any, read_checkpoint
 from mhrctl.interchange.peft import write_peft
 from mhrctl.interchange.weights import LayerSkills, ScaleWeights, SkillWeights
+from mhrctl.models.layer import linear_shapes
 from tests.interchange.test_peft import SKILLS, TASKS, WI_1, WO, Q, V, assert_same, random_skills, some
 
 SHAPES = {Q: (16, 16), V: (16, 16), WI_1: (16, 32), WO: (32, 16)}

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from mhrctl.params import BackboneParams
+from mhrctl.config.params import BackboneParams
+from mhrctl.config.resolve import load_params
 from mhrctl.projects.templates import dvc_yaml, rendered, template_files
-from mhrctl.resolve import load_params
 
 ROOT = Path(__file__).parents[2]
 PROJECTS = [ROOT, *sorted((ROOT / "pipelines").iterdir())]

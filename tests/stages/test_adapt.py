@@ -18,9 +18,9 @@ from torch import Tensor
 
 from mhrctl.adapters.files import load_adapter
 from mhrctl.cli import display
-from mhrctl.shots import draw_shots
+from mhrctl.data.batches import Batch, RunBatches
+from mhrctl.data.shots import draw_shots
 from mhrctl.stages import adapt
-from mhrctl.training.data import Batch, RunBatches
 from tests.conftest import CELLS, Run, mhrctl
 
 

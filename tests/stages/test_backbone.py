@@ -14,12 +14,12 @@ from accelerate import Accelerator
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, T5ForConditionalGeneration
 
-from mhrctl.adapters.layer import inject
-from mhrctl.backbones import fingerprint, is_tied, load_backbone, load_pretrained
+from mhrctl.config.params import BackboneParams
+from mhrctl.data.batches import Sample
 from mhrctl.errors import ArtifactError, DataError
-from mhrctl.params import BackboneParams
+from mhrctl.models.backbones import fingerprint, is_tied, load_backbone, load_pretrained
+from mhrctl.models.layer import inject
 from mhrctl.stages.backbone import backbone, span_corruption
-from mhrctl.training.data import Sample
 
 
 def make(project: Path, accelerator: Accelerator, **options: Any) -> Path:

@@ -13,10 +13,10 @@ import pytest
 
 from mhrctl.adapters.adapter import Adapter
 from mhrctl.adapters.files import load_adapter, save_adapter
-from mhrctl.adapters.folding import folded
 from mhrctl.adapters.inventory import Inventory
-from mhrctl.metrics import read_metrics
-from mhrctl.scoring import exact_match, rouge_l
+from mhrctl.evaluation.metrics import exact_match, rouge_l
+from mhrctl.evaluation.scores import read_metrics
+from mhrctl.models.folding import folded
 from mhrctl.stages import evaluate
 from tests.adapters.test_inventory import randomised
 from tests.conftest import Run

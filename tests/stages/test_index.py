@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from mhrctl.artifacts import digest
+from mhrctl.artifacts.outputs import digest
+from mhrctl.data.batches import Examples
 from mhrctl.errors import ArtifactError
 from mhrctl.stages.index import load_index
-from mhrctl.training.data import Examples
 from tests.conftest import Run
-from tests.test_similarity import minilm
+from tests.data.test_similarity import minilm
 
 
 def test_the_index_has_the_mean_vector_of_every_training_task(copy: Path, run: Run) -> None:

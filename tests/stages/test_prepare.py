@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mhrctl.config.params import PrepareParams
+from mhrctl.data.shards import write_shard
+from mhrctl.data.tokenization import saved_tokenizer
 from mhrctl.errors import DataError
-from mhrctl.params import PrepareParams
 from mhrctl.stages.prepare import prepare
-from mhrctl.suites.shards import write_shard
-from mhrctl.tokenization import saved_tokenizer
 
 
 def params(**options: Any) -> PrepareParams:
@@ -152,7 +152,7 @@ def t0_params(**options: Any) -> PrepareParams:
 
 @pytest.fixture
 def t0_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("mhrctl.suites.shards.ROW_GROUP", 16)
+    monkeypatch.setattr("mhrctl.data.shards.ROW_GROUP", 16)
     write_p3(tmp_path / "p3")
     write_few_shot(tmp_path / "few-shot")
     return tmp_path

@@ -10,7 +10,7 @@ import pytest
 
 from mhrctl.errors import ArtifactError
 from mhrctl.stages.report import report
-from tests.paper.made import both, made_cell, write_cells
+from tests.report.made import both, made_cell, write_cells
 
 CELLS: dict[str, dict[str, Any]] = {
     "backbone": made_cell("backbone", None, None, zero_shot=10.0),

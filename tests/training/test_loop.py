@@ -11,10 +11,10 @@ from torch import Tensor
 from transformers import T5ForConditionalGeneration
 
 from mhrctl.adapters.inventory import Inventory
-from mhrctl.adapters.layer import inject
-from mhrctl.adapters.model import AdaptedModel
+from mhrctl.data.batches import IGNORED, Batch
+from mhrctl.models.adapted import AdaptedModel
+from mhrctl.models.layer import inject
 from mhrctl.training.checkpoint import load_checkpoint, save_checkpoint
-from mhrctl.training.data import IGNORED, Batch
 from mhrctl.training.loop import Objective, fit, shift_right
 from mhrctl.training.optimizers import clip_runs, make_optimizer
 

@@ -1,0 +1,1 @@
+"""Tensors in, numbers out: what training has done to gradients and routing."""

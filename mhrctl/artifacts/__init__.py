@@ -1,0 +1,1 @@
+"""What stages leave behind: names, cards, atomic writing, what decides an output, versions of results."""

@@ -1,0 +1,1 @@
+"""params.yaml as typed models, the methods table, the paper's recipes, and what a cell runs with."""

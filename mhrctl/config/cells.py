@@ -1,0 +1,116 @@
+"""Cells: the points of the grid, their names, and where each starts from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import model_validator
+
+from mhrctl.config.methods import METHODS, Method, method
+from mhrctl.config.params import PLAIN, AdaptParams, Closed, EvaluateParams, NonNegative, Params, Positive, PretrainParams, Seed
+from mhrctl.errors import ParamsError
+
+
+class Cell(Closed):
+    """A point of the grid.
+
+    Attributes:
+        method: a row of the methods table.
+        heads: routing heads; 1 for what is not multi-head.
+        variant: of `grid.variants`.
+        seed: of everything random in the cell.
+        pretrain_seed: of the pre-training that it adapts from, if that is another.
+        extra_steps: further multi-task training of the single adapter that the method starts from; such a cell is evaluated
+            zero-shot and not adapted (the paper's Table 5).
+        trial: of a search over settings of adaptation, counted from 1; 0 where nothing is searched.
+        settings: of the trial, as (key, value).
+    """
+
+    method: str
+    heads: Positive = 1
+    variant: str = PLAIN
+    seed: Seed = 0
+    pretrain_seed: Seed | None = None
+    extra_steps: NonNegative = 0
+    trial: NonNegative = 0
+    settings: tuple[tuple[str, Any], ...] = ()
+
+    @model_validator(mode="after")
+    def _fits_the_method(self) -> Cell:
+        row = method(self.method)
+        if not row.multi_head and self.heads != 1:
+            raise ParamsError(f"--heads {self.heads}: {self.method} has one head; use mhr or its variants for more")
+        if self.extra_steps and not row.is_single:
+            raise ParamsError(f"--extra-steps: {self.method} is no single adapter; use lora, poly_mu, mhr_mu or their like")
+        return self
+
+    @property
+    def row(self) -> Method:
+        """The cell's row of the methods table."""
+        return METHODS[self.method]
+
+    @property
+    def name(self) -> str:
+        """The name of the cell's files and DVC stages, such as `mhr_z-h8-light-s0`."""
+        heads = f"-h{self.heads}" if self.row.multi_head else ""
+        variant = "" if self.variant == PLAIN else f"-{self.variant}"
+        extra = f"-x{self.extra_steps}" if self.extra_steps else ""
+        trial = f"-t{self.trial}" if self.trial else ""
+        return f"{self.method}{heads}{variant}{extra}{trial}-s{self.seed}"
+
+    @property
+    def options(self) -> str:
+        """The cell as options of the command line."""
+        if self.trial:
+            return f"--cell {self.name}"
+        heads = f" --heads {self.heads}" if self.row.multi_head else ""
+        variant = "" if self.variant == PLAIN else f" --variant {self.variant}"
+        extra = f" --extra-steps {self.extra_steps}" if self.extra_steps else ""
+        return f"--method {self.method}{heads}{variant}{extra} --seed {self.seed}"
+
+    @property
+    def pretrain_cell(self) -> Cell:
+        """The cell of the multi-task pre-training that this one starts from."""
+        seed = self.seed if self.pretrain_seed is None else self.pretrain_seed
+        return Cell(method=self.row.pretrain, heads=self.heads, variant=self.variant, seed=seed)
+
+    @property
+    def origin(self) -> tuple[str, Cell]:
+        """The stage and the cell whose output the method starts from, before any extra steps."""
+        return self.row.start_stage, self.pretrain_cell
+
+    @property
+    def start(self) -> tuple[str, Cell]:
+        """The stage and the cell whose output adaptation or zero-shot evaluation starts from."""
+        return ("pretrain", self) if self.extra_steps else self.origin
+
+
+class CellParams(Closed):
+    """All that decides a cell's results, as `data/cells/<cell>.json` holds it for DVC."""
+
+    cell: Cell
+    pretrain: PretrainParams
+    adapt: AdaptParams
+    evaluate: EvaluateParams
+
+
+def grid_cells(params: Params) -> list[Cell]:
+    """Every cell of the grid, in the order of params.yaml."""
+    return [
+        Cell(
+            method=name,
+            heads=heads,
+            variant=variant,
+            seed=seed,
+            pretrain_seed=params.grid.pretrain_seed,
+            extra_steps=extra_steps,
+            trial=trial if axes.search and not extra_steps else 0,
+            settings=tuple(settings.items()),
+        )
+        for name, axes in params.grid.methods.items()
+        for heads in axes.heads or [1]
+        for variant in axes.variants
+        for extra_steps in (0, *axes.extra_steps)
+        for trial, settings in enumerate(axes.trials if not extra_steps else [{}], 1)
+        for seed in params.grid.seeds
+    ]

@@ -1,0 +1,1 @@
+"""From text to batches: tokenization, rows, splits, shots, windows, similarity."""

@@ -1,0 +1,146 @@
+"""What each test task is adapted with, drawn for a seed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from mhrctl.artifacts import outputs as artifacts
+from mhrctl.data.batches import Examples, Sample
+from mhrctl.data.splits import few_shot_split
+from mhrctl.data.table import task_metrics
+from mhrctl.errors import DataError, ParamsError
+from mhrctl.suites.task import Metric
+
+
+@dataclass(frozen=True)
+class TaskShots:
+    """What one test task is adapted with.
+
+    Attributes:
+        name: of the task.
+        metric: that validation maximises.
+        train: samples to train on, one a reference of each example.
+        groups: rows of `train` that are one example's renderings; training draws one of them at each access.
+        prompts: the inputs of `train` as text, one an example.
+        validation: samples to choose the best step by.
+        references: for each validation sample, the reference that scores count.
+        choices: for each validation sample, its answer choices, if the metric is over choices; else nothing.
+        seed: of the task's new routing row.
+    """
+
+    name: str
+    metric: Metric
+    train: Sequence[Sample]
+    groups: list[list[int]]
+    prompts: list[str]
+    validation: list[Sample]
+    references: list[str]
+    choices: list[list[str]]
+    seed: int
+
+
+def draw_shots(
+    prepared: Path,
+    *,
+    shots: int | None,
+    validation: int,
+    seed: int,
+    validate_on: Literal["held_out", "test"] = "held_out",
+) -> list[TaskShots]:
+    """Draw each test task's training and validation examples for a seed.
+
+    Args:
+        prepared: output of the prepare stage.
+        shots: training examples a task at most; None takes the whole few-shot set that the suite has for the seed.
+        validation: validation examples a task at most.
+        seed: of the draw.
+        validate_on: `held_out` examples, or the `test` split as it is: the paper's T0 runs report their best score there.
+
+    Raises:
+        DataError: if a task has few-shot sets, but none for the seed.
+        ParamsError: if `shots` is None and a task's few-shot sets are not given.
+    """
+    examples = Examples.read(prepared / artifacts.TEST_EXAMPLES)
+    metrics = task_metrics(prepared)
+    drawn = []
+    for name in examples.tasks:
+        own = examples.of(tasks=[name])
+        train, held_out = _train_and_held_out(own, name, shots, validation, seed)
+        rows = [row for group in train for row in group]
+        if validate_on == "test":
+            held_out = _rows(own, "test")
+        scored = own.take(held_out or rows)
+        drawn.append(
+            TaskShots(
+                name=name,
+                metric=metrics[name],
+                train=own.take(rows).all_references(),
+                groups=_sample_groups(own, train),
+                prompts=own.take(rows).column("prompt"),
+                validation=scored.scored(),
+                references=[
+                    targets[reference]
+                    for targets, reference in zip(scored.column("targets"), scored.column("reference"), strict=True)
+                ],
+                choices=scored_choices(scored, metrics[name]),
+                seed=random.Random(f"{seed}/{name}").getrandbits(62),
+            )
+        )
+    return drawn
+
+
+def _train_and_held_out(
+    own: Examples, name: str, shots: int | None, validation: int, seed: int
+) -> tuple[list[list[int]], list[int]]:
+    """A task's training examples, each as the rows of its renderings, and the rows held out for validation."""
+    pool = _rows(own, "pool")
+    if shots is None and pool:
+        raise ParamsError(f"adapt.shots: test task {name} gives no few-shot sets; say how many examples to draw")
+    drawn, held_out = few_shot_split(pool, shots=shots or 0, validation=validation, seed=seed)
+    given = _renderings(own, _of_seed(own, _rows(own, "train"), name, seed))
+    random.Random(seed).shuffle(given)
+    return (given + [[row] for row in drawn])[:shots], (_rows(own, "validation") + held_out)[:validation]
+
+
+def _rows(own: Examples, split: str) -> list[int]:
+    return [row for row, at in enumerate(own.column("split")) if at == split]
+
+
+def _of_seed(own: Examples, rows: list[int], name: str, seed: int) -> list[int]:
+    """The rows that belong to a seed's few-shot set; all of them if the suite names no seeds."""
+    seeds = own.column("seeds")
+    known = sorted({each for row in rows for each in seeds[row]})
+    if known and seed not in known:
+        raise DataError(f"test task {name}: no few-shot set of seed {seed}; there are {', '.join(map(str, known))}")
+    return [row for row in rows if not known or seed in seeds[row]]
+
+
+def _renderings(own: Examples, rows: list[int]) -> list[list[int]]:
+    """Rows by the example that they render."""
+    names = own.column("group")
+    groups: dict[str, list[int]] = {}
+    for row in rows:
+        groups.setdefault(names[row] or f"row {row}", []).append(row)
+    return list(groups.values())
+
+
+def _sample_groups(own: Examples, groups: list[list[int]]) -> list[list[int]]:
+    """Places in `train` of what training draws from at an access: an example's renderings, or each reference for itself."""
+    targets = own.column("targets")
+    places: list[list[int]] = []
+    count = 0
+    for rows in groups:
+        samples = [len(targets[row]) for row in rows]
+        own_places = list(range(count, count + sum(samples)))
+        places += [own_places] if len(rows) > 1 else [[place] for place in own_places]
+        count += sum(samples)
+    return places
+
+
+def scored_choices(examples: Examples, metric: str) -> list[list[str]]:
+    """The answer choices of a task's examples if its metric is over choices; nothing if its answers are generated."""
+    return examples.column("choices") if metric == "accuracy" and examples.have_choices else []

@@ -1,0 +1,127 @@
+"""How similar tasks are by their inputs: sentence embeddings, or TF-IDF where no model is at hand (section 5 of the recipe)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from safetensors import SafetensorError
+
+from mhrctl.artifacts.outputs import digest
+from mhrctl.errors import DataError
+
+TFIDF = "tfidf"
+FEATURES = 2**14
+"""Hashed words and pairs of words that TF-IDF counts."""
+_UNLOADABLE = (OSError, ValueError, LookupError, ImportError, AttributeError, TypeError, RuntimeError, SafetensorError)
+"""What sentence-transformers raises for a model that is missing, damaged, or not one of its own."""
+
+Array = np.ndarray[Any, np.dtype[np.float32]]
+
+
+class Encoder(Protocol):
+    """Turns texts into vectors.
+
+    Attributes:
+        identity: what a card says of it.
+    """
+
+    identity: str
+
+    def encode(self, texts: Sequence[str]) -> Array:
+        """Vectors of unit length, [texts, d]."""
+
+
+class TfIdfEncoder:
+    """Words and pairs of words, counted by hash and weighted by how rare they are: needs no model, and is the same everywhere.
+
+    Attributes:
+        idf: the weights, [d].
+    """
+
+    identity = f"{TFIDF} (no model: hashed words and pairs of words)"
+
+    def __init__(self, idf: Array) -> None:
+        self.idf = idf
+
+    @classmethod
+    def fit(cls, texts: Sequence[str]) -> TfIdfEncoder:
+        """Learn how rare words are."""
+        from sklearn.feature_extraction.text import TfidfTransformer
+
+        return cls(TfidfTransformer().fit(_counts(texts)).idf_.astype(np.float32))
+
+    def encode(self, texts: Sequence[str]) -> Array:
+        """Vectors of unit length, [texts, d]."""
+        from sklearn.preprocessing import normalize
+
+        vectors: Array = normalize(_counts(texts).multiply(self.idf).tocsr()).toarray().astype(np.float32)
+        return vectors
+
+
+class SentenceEncoder:
+    """A sentence-transformers model."""
+
+    def __init__(self, name: str, *, revision: str, device: str) -> None:
+        """Load the model; no code of its repository is run, and its transformer is read from safetensors only.
+
+        Args:
+            name: hub id or folder.
+            revision: on the hub.
+            device: where to run it.
+
+        Raises:
+            DataError: if there is no such model.
+        """
+        from sentence_transformers import SentenceTransformer
+
+        folder = Path(name)
+        local = folder.is_dir()
+        if not local and (folder.is_absolute() or name.startswith(".")):
+            raise DataError(f"index.encoder {name!r}: no such folder")
+        if local and not (folder / "modules.json").exists():
+            raise DataError(f"index.encoder {name!r}: not a sentence-transformers model (no modules.json)")
+        self.identity = f"folder sha256:{digest(folder)}" if local else f"{name}@{revision}"
+        try:
+            self._model = SentenceTransformer(
+                name,
+                revision=None if local else revision,
+                device=device,
+                trust_remote_code=False,
+                model_kwargs={"use_safetensors": True},
+            )
+        except _UNLOADABLE as error:
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise DataError(f"index.encoder {name!r}: cannot be loaded: {first}; `{TFIDF}` needs no model") from error
+
+    def encode(self, texts: Sequence[str]) -> Array:
+        """Vectors of unit length, [texts, d]."""
+        vectors: Array = self._model.encode(
+            list(texts), normalize_embeddings=True, show_progress_bar=False, convert_to_numpy=True
+        ).astype(np.float32)
+        return vectors
+
+
+def cosines(vector: Array, others: Array) -> Array:
+    """Cosine of a vector [d] with each of others [n, d], [n]; 0 where one of them is 0."""
+    lengths = np.linalg.norm(others, axis=1) * np.linalg.norm(vector)
+    similar: Array = np.divide(others @ vector, lengths, out=np.zeros(len(others), np.float32), where=lengths > 0)
+    return similar
+
+
+def select(similarities: Sequence[float], *, top: int, min_cosine: float) -> list[int]:
+    """Choose what AdapterSoup averages: the most similar, at most `top`, at least `min_cosine`; the best one always.
+
+    Returns:
+        Places, the most similar first; of equals the earlier.
+    """
+    order = sorted(range(len(similarities)), key=lambda place: -similarities[place])[:top]
+    return order[:1] + [place for place in order[1:] if similarities[place] >= min_cosine]
+
+
+def _counts(texts: Sequence[str]) -> Any:  # noqa: ANN401 - a scipy matrix
+    from sklearn.feature_extraction.text import HashingVectorizer
+
+    return HashingVectorizer(n_features=FEATURES, alternate_sign=False, norm=None, ngram_range=(1, 2)).transform(texts)

@@ -1,0 +1,25 @@
+"""The task table that the prepare stage writes beside the examples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mhrctl.artifacts import outputs as artifacts
+from mhrctl.suites.task import Metric
+
+
+def task_metrics(prepared: Path) -> dict[str, Metric]:
+    """{task: metric} of a prepared suite."""
+    return {row["name"]: row["metric"] for row in artifacts.read_json(prepared / artifacts.TASKS)["tasks"]}
+
+
+def training_data_sets(prepared: Path) -> dict[str, list[str]]:
+    """{data set: its training tasks}: for tasks that are templates of one data set, else each task for itself.
+
+    AdapterSoup trains an adapter for each (the paper's 38 on T0).
+    """
+    sets: dict[str, list[str]] = {}
+    for row in artifacts.read_json(prepared / artifacts.TASKS)["tasks"]:
+        if row["role"] == "training":
+            sets.setdefault(row["dataset"], []).append(row["name"])
+    return sets

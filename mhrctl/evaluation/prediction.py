@@ -1,0 +1,214 @@
+"""Answers of many tasks side by side, generated or chosen: every batch holds equally many rows of every run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from mhrctl.data.batches import Sample, collate
+from mhrctl.models.adapted import AdaptedModel
+from mhrctl.progress import Track, silent
+from mhrctl.training.loop import Objective
+from mhrctl.training.losses import choice_scores
+
+BATCH_ROWS = 256
+"""Rows of a batch, times beams or choices: a matter of memory, not of results."""
+
+
+def answer(
+    model: AdaptedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    samples: Sequence[Sequence[Sample]],
+    choices: Sequence[Sequence[Sequence[str]]],
+    *,
+    beams: int,
+    max_new_tokens: int,
+    length_norm: float = 1.0,
+    device: torch.device,
+    track: Track = silent,
+) -> list[list[str]]:
+    """Answer each sample of each run: by its best-scored choice where the run has choices, by generation where it has none.
+
+    Args:
+        model: with the adapters of all runs, or of one run for all.
+        tokenizer: of the backbone.
+        samples: for each run, its samples.
+        choices: for each run, the texts of each sample's choices; nothing for a run whose answers are generated.
+        beams: of the generation.
+        max_new_tokens: longest generated answer.
+        length_norm: of the choices' scores.
+        device: of the model.
+        track: shows progress.
+
+    Returns:
+        For each run, the answers in the order of its samples.
+    """
+    answers: list[list[str]] = [[] for _ in samples]
+    scored = [run for run, texts in enumerate(choices) if texts]
+    generated = [run for run, texts in enumerate(choices) if not texts]
+    if scored:
+        part = of_runs(model, scored)
+        start_token = model.backbone.config.decoder_start_token_id
+        objective = Objective("token_mean", 0.0, start_token, tokenizer.pad_token_id, length_norm=length_norm)
+        best = choose(part, [samples[run] for run in scored], objective=objective, device=device, track=track)
+        for run, numbers in zip(scored, best, strict=True):
+            answers[run] = [texts[number] for texts, number in zip(choices[run], numbers, strict=True)]
+    if generated:
+        texts = predict(
+            of_runs(model, generated),
+            tokenizer,
+            [samples[run] for run in generated],
+            beams=beams,
+            max_new_tokens=max_new_tokens,
+            device=device,
+            track=track,
+        )
+        for run, own in zip(generated, texts, strict=True):
+            answers[run] = own
+    return answers
+
+
+@torch.no_grad()
+def choose(
+    model: AdaptedModel,
+    samples: Sequence[Sequence[Sample]],
+    *,
+    objective: Objective,
+    device: torch.device,
+    track: Track = silent,
+) -> list[list[int]]:
+    """Choose an answer for each sample of each run by rank classification: the choice with the smallest mean token loss.
+
+    Args:
+        model: with the adapters of all runs, or of one run for all.
+        samples: for each run, its samples, all with choices.
+        objective: gives the losses of tokens and the length normalisation.
+        device: of the model.
+        track: shows progress.
+
+    Returns:
+        For each run, the index of the choice of each of its samples.
+    """
+    model.eval()
+    chosen = [[0] * len(run) for run in samples]
+    most = max(len(sample.choices) for run in samples for sample in run)
+    groups = _run_batches(samples, max(1, BATCH_ROWS // (most * len(samples))))
+    with track("choose", len(groups)) as bar:
+        for rows in groups:
+            own = [samples[run][row] for run, run_rows in enumerate(rows) for row in run_rows]
+            batch = collate(own, own_rows(len(samples)), pad=objective.pad, with_choices=True).to(device)
+            labels = batch.labels.view(len(own), -1, batch.labels.shape[-1])
+            losses = objective.token_losses(model, batch).view_as(labels)
+            scores = choice_scores(losses, labels, batch.choices, length_norm=objective.length_norm)
+            numbers = iter(scores.argmin(1).tolist())
+            for run, run_rows in enumerate(rows):
+                for row in run_rows:
+                    chosen[run][row] = next(numbers)
+            bar.advance()
+    return chosen
+
+
+def predict(
+    model: AdaptedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    samples: Sequence[Sequence[Sample]],
+    *,
+    beams: int,
+    max_new_tokens: int,
+    device: torch.device,
+    track: Track = silent,
+) -> list[list[str]]:
+    """Generate an answer for each sample of each run.
+
+    Args:
+        model: with the adapters of all runs, or of one run for all.
+        tokenizer: of the backbone.
+        samples: for each run, its samples.
+        beams: of beam search; 1 is greedy.
+        max_new_tokens: longest answer.
+        device: of the model.
+        track: shows progress.
+
+    Returns:
+        For each run, the answers in the order of its samples.
+    """
+    model.eval()
+    answers = [[""] * len(run) for run in samples]
+    groups = _run_batches(samples, max(1, BATCH_ROWS // (beams * len(samples))))
+    with track("generate", len(groups)) as bar:
+        for rows in groups:
+            chosen = [samples[run][row] for run, run_rows in enumerate(rows) for row in run_rows]
+            batch = collate(chosen, own_rows(len(samples)), pad=tokenizer.pad_token_id)
+            tokens = model.generate(
+                batch.task_ids.to(device),
+                input_ids=batch.input_ids.to(device),
+                attention_mask=batch.attention_mask.to(device),
+                num_beams=beams,
+                do_sample=False,
+                max_new_tokens=max_new_tokens,
+            )
+            texts = iter(tokenizer.batch_decode(tokens, skip_special_tokens=True))
+            for run, run_rows in enumerate(rows):
+                for row in run_rows:
+                    answers[run][row] = next(texts).strip()
+            bar.advance()
+    return answers
+
+
+@torch.no_grad()
+def sample_losses(
+    model: AdaptedModel,
+    samples: Sequence[Sequence[Sample]],
+    task_ids: Sequence[Sequence[int]],
+    *,
+    objective: Objective,
+    device: torch.device,
+) -> list[float]:
+    """The loss of each group of samples: the mean of the objective over its samples.
+
+    Args:
+        model: with adapters.
+        samples: for each group (a run, or a task), its samples.
+        task_ids: [runs, groups a run], the routing row of each group.
+        objective: the loss.
+        device: of the model.
+    """
+    model.eval()
+    totals = torch.zeros(len(samples))
+    for row in range(max(len(group) for group in samples)):
+        own = [group[row % len(group)] for group in samples]
+        batch = collate(own, task_ids, pad=objective.pad, with_choices=objective.reads_choices).to(device)
+        present = torch.tensor([row < len(group) for group in samples])
+        totals += objective(model, batch, runs=len(samples)).cpu() * present
+    return [total / len(group) for total, group in zip(totals.tolist(), samples, strict=True)]
+
+
+def of_runs(model: AdaptedModel, runs: Sequence[int]) -> AdaptedModel:
+    """The model with the adapters of some of its runs; the model itself where one adapter serves all."""
+    adapter = model.adapter
+    if adapter is None or adapter.runs in (1, len(runs)):
+        return model
+    return AdaptedModel(model.backbone, adapter.select(runs), speed=model.speed).to(model.backbone.device)
+
+
+def own_rows(runs: int) -> list[list[int]]:
+    """The task ids of a batch with one group a run, each with the first row of its own routing."""
+    return [[0]] * runs
+
+
+def _run_batches(samples: Sequence[Sequence[Sample]], rows: int) -> list[list[list[int]]]:
+    """Rows of every run for every batch, long inputs first; runs that have no more rows repeat their last."""
+    orders = [_by_length(run) for run in samples]
+    longest = max(len(order) for order in orders)
+    return [[_padded(order, start, min(rows, longest - start)) for order in orders] for start in range(0, longest, rows)]
+
+
+def _by_length(run: Sequence[Sample]) -> list[int]:
+    return sorted(range(len(run)), key=lambda row: -len(run[row].input_ids))
+
+
+def _padded(order: list[int], start: int, rows: int) -> list[int]:
+    part = order[start : start + rows]
+    return part + [order[-1]] * (rows - len(part))

@@ -1,0 +1,1 @@
+"""The frozen backbone, and how adapters attach to it."""

@@ -1,0 +1,76 @@
+"""Differences between methods on the scores that they share, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mhrctl.errors import ParamsError, unknown
+from mhrctl.report.bootstrap import LEVEL, RESAMPLES, Interval, paired_bootstrap
+from mhrctl.report.results import NO_SCORES, Group, Results
+from mhrctl.report.table import Table
+
+BASELINE = "lora"
+ALL = "all"
+
+
+def compare(ours: Group, other: Group) -> tuple[int, int, Interval] | None:
+    """Compare two methods on the test tasks and seeds that both were adapted with.
+
+    Returns:
+        Tasks, seeds, and the first method's scores less the other's; None if they share none.
+    """
+    first, second = ours.by_task("adapted"), other.by_task("adapted")
+    tasks = sorted(first.keys() & second.keys())
+    seeds = sorted(set.intersection(*(first[task].keys() & second[task].keys() for task in tasks)) if tasks else (), key=str)
+    if not seeds:
+        return None
+    scores = np.array([[first[task][seed] - second[task][seed] for seed in seeds] for task in tasks])
+    return len(tasks), len(seeds), paired_bootstrap(scores)
+
+
+def differences_table(results: Results, *, against: str = BASELINE, labels: Sequence[str] = (ALL,)) -> Table:
+    """Differences of methods to one of them, adapted; what is missing is said under the table.
+
+    Args:
+        results: ours.
+        against: label of the method that the others are compared to.
+        labels: of the others; `all` is every one that was adapted.
+
+    Raises:
+        ParamsError: if a label is of no method with adapted scores, where there are scores at all.
+    """
+    found = {group.label: group for group in results.adapted}
+    if not found:
+        return _table(results, against, [], [NO_SCORES])
+    chosen = [label for label in found if label != against] if ALL in labels else list(dict.fromkeys(labels))
+    if missing := [label for label in (against, *chosen) if label not in found]:
+        raise ParamsError(unknown("method", missing[0], found))
+    compared = {label: compare(found[label], found[against]) for label in chosen}
+    rows = [_row(label, *difference) for label, difference in compared.items() if difference]
+    notes = [
+        f"Each task's score less that of {against} with the same seed; mean over tasks and seeds.",
+        f"Interval: {RESAMPLES:,} resamples of tasks, and of seeds for all tasks alike (paired bootstrap).",
+        *(found[label].note for label in (against, *chosen) if found[label].note),
+    ]
+    if apart := [label for label, difference in compared.items() if difference is None]:
+        notes.append(f"No task and seed in common with {against}: {', '.join(apart)}.")
+    return _table(results, against, rows, notes)
+
+
+def baseline_differences(results: Results) -> Table:
+    """Differences of all methods to lora, as far as there is one."""
+    if results.adapted and BASELINE not in {group.label for group in results.adapted}:
+        return _table(results, BASELINE, [], [f"No adapted scores of {BASELINE}, which the others would be compared to."])
+    return differences_table(results)
+
+
+def _table(results: Results, against: str, rows: Sequence[Sequence[str]], notes: Sequence[str]) -> Table:
+    columns = ("tasks", "seeds", f"adapted\n{results.metric_name}", f"{LEVEL:.0%}\ninterval", "resamples\nat or below 0")
+    return Table(f"Differences to {against}", ("method", *columns), rows, notes)
+
+
+def _row(label: str, tasks: int, seeds: int, difference: Interval) -> list[str]:
+    ends = f"{difference.low:+z.2f} to {difference.high:+z.2f}"
+    return [label, str(tasks), str(seeds), f"{difference.mean:+z.2f}", ends, f"{difference.not_above:.1%}"]

@@ -1,0 +1,109 @@
+"""Figure 3: how far training tasks' gradients agree, and what more heads and more skills are worth."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from mhrctl.report.figures.sizes import draw_sizes, size_handles
+from mhrctl.report.figures.style import (
+    GREY,
+    LOOKS,
+    Drawing,
+    Line,
+    add_legend,
+    empty,
+    handle,
+    method_handles,
+    new_figure,
+    say_missing,
+)
+from mhrctl.report.logs import Alignment, Log, label_of
+from mhrctl.report.results import Results, spread
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+TITLE = "Figure 3: gradient alignment; more heads or more skills"
+ALIGNED = ("lora", "poly", "mhr")
+PLAIN_LABEL = re.compile(rf"({'|'.join(ALIGNED)})( h\d+)?")
+"""Of methods as they are; their variants are not drawn."""
+KINDS: dict[str, Line] = {"shared": "-", "composed": "--"}
+WHERE = {"shared": "shared skills", "composed": "composed adapters"}
+SIZED = ("poly", "mhr")
+MARKERS = "osD^v"
+"""Of the labels of one method."""
+
+
+def figure3(results: Results, logs: Sequence[Log], measured: Mapping[str, Sequence[Alignment]]) -> Drawing:
+    """Alignment by step of pre-training, and scores of poly and mhr by the parameters of a new task.
+
+    Args:
+        results: ours.
+        logs: of pre-training; their alignments are drawn.
+        measured: {label: alignments} at the start and the end, drawn where the logs of a label have none.
+    """
+    found: dict[str, list[Alignment]] = defaultdict(list)
+    for log in logs:
+        found[label_of(log.cell)] += log.alignments
+    aligned = {label: found[label] or list(measured.get(label, ())) for label in sorted({*found, *measured}, key=_order)}
+    drawn = {label: alignments for label, alignments in aligned.items() if alignments and PLAIN_LABEL.fullmatch(label)}
+    looks = _looks(list(drawn))
+    figure, axes = new_figure(10, 4.8, "LR", TITLE)
+    missing = [*_draw_alignment(axes["L"], drawn, looks), *draw_sizes(axes["R"], results, SIZED)]
+    labels = [handle(label, colour, marker) for label, (colour, marker) in looks.items()]
+    kinds = [handle(f"on the {WHERE[kind]}", line=line) for kind, line in KINDS.items()] if labels else []
+    sized = [name for name in SIZED if any(group.method == name for group in results.adapted)]
+    points = method_handles(name for name in sized if name not in {label.split()[0] for label in looks})
+    add_legend(figure, [*labels, *points, *kinds, *(size_handles() if sized else [])], columns=7)
+    return Drawing(TITLE, figure, tuple(missing))
+
+
+def _draw_alignment(axes: Axes, by_label: Mapping[str, Sequence[Alignment]], looks: Mapping[str, tuple[str, str]]) -> list[str]:
+    """Means over seeds, with a band of a standard deviation. Returns what is missing."""
+    methods = {label.split()[0] for label in by_label}
+    lacking = ", ".join(method for method in ALIGNED if method not in methods)
+    missing = [f"No gradient alignment of {lacking} yet: set pretrain.align_every, or run `mhrctl align`."] if lacking else []
+    if not by_label:
+        empty(axes, missing)
+        return missing
+    for label, alignments in by_label.items():
+        for kind, line in KINDS.items():
+            _draw_curve(axes, [(own.step, getattr(own, kind)) for own in alignments], *looks[label], line)
+    axes.axhline(0, color=GREY, linewidth=0.8)
+    axes.set_title("agreement of training tasks' gradients", loc="left")
+    axes.set_ylabel("mean cosine over pairs of tasks")
+    say_missing(axes, "step of pre-training", missing)
+    return missing
+
+
+def _draw_curve(axes: Axes, points: Sequence[tuple[int, float]], colour: str, marker: str, line: Line) -> None:
+    by_step: dict[int, list[float]] = defaultdict(list)
+    for step, cosine in points:
+        by_step[step].append(cosine)
+    steps = sorted(by_step)
+    spreads = [own for step in steps if (own := spread(by_step[step]))]
+    means = [own.mean for own in spreads]
+    axes.plot(steps, means, line, color=colour, marker=marker, markersize=4, linewidth=1.4)
+    band = [own.deviation or 0.0 for own in spreads]
+    low, high = ([mean + sign * width for mean, width in zip(means, band, strict=True)] for sign in (-1, 1))
+    axes.fill_between(steps, low, high, color=colour, alpha=0.12, linewidth=0)
+
+
+def _order(label: str) -> tuple[int, int, str]:
+    """By method, then by heads."""
+    method, _, rest = label.partition(" ")
+    heads = re.match(r"h(\d+)", rest)
+    return (ALIGNED.index(method) if method in ALIGNED else len(ALIGNED), int(heads[1]) if heads else 0, rest)
+
+
+def _looks(labels: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """{label: colour of its method, and a marker of its own}."""
+    methods = [label.split()[0] for label in labels]
+    ranks = [methods[:place].count(method) for place, method in enumerate(methods)]
+    return {
+        label: (LOOKS[method][0], MARKERS[rank % len(MARKERS)])
+        for label, method, rank in zip(labels, methods, ranks, strict=True)
+    }

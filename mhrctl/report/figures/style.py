@@ -1,0 +1,207 @@
+"""How all figures look: a colour and a marker for each method, filled for ours and hollow for the paper's."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from mhrctl.config.methods import BACKBONE
+from mhrctl.report.printed import Spread
+from mhrctl.report.results import ORDER
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+Format = Literal["png", "svg"]
+Line = Literal["-", "--", ":", "none"]
+Place = Literal["above", "before", "below"]
+FORMATS: tuple[Format, ...] = ("png", "svg")
+STYLE = {
+    "svg.hashsalt": "mhrctl",
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.size": 8,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "savefig.dpi": 150,
+}
+METADATA: dict[Format, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
+GREY = "#666666"
+WIDE = 30
+"""A greater over a lesser count from which on powers of ten are ticks enough."""
+
+PLACES: dict[Place, tuple[int, int]] = {"above": (4, 4), "before": (-4, 4), "below": (4, -10)}
+"""Of a point's name, in points of type from the point."""
+
+BLUE, ORANGE, GREEN, PURPLE, RED, SKY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9"
+"""Of Okabe and Ito's palette, which the colour-blind tell apart."""
+LOOKS = {
+    BACKBONE: ("black", "*"),
+    "lora": (BLUE, "o"),
+    "lora_big": (BLUE, "D"),
+    "ia3": (GREY, "o"),
+    "tfew": (GREY, "X"),
+    "adapter_soup": (PURPLE, "o"),
+    "poly": (ORANGE, "o"),
+    "poly_z": (ORANGE, "^"),
+    "poly_mu": (ORANGE, "s"),
+    "mhr": (GREEN, "o"),
+    "mhr_z": (GREEN, "^"),
+    "mhr_mu": (GREEN, "s"),
+    "random_mu": (SKY, "s"),
+    "full_ft": (RED, "o"),
+    "full_ft_then_lora": (RED, "D"),
+}
+"""A colour for a family of methods, and a marker for what adaptation trains: all, the routing (^), or the average (s)."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure, and what it would show if there were results of it.
+
+    Attributes:
+        title: of the figure.
+        figure: matplotlib's.
+        missing: sentences, which stand in the figure too.
+    """
+
+    title: str
+    figure: Figure
+    missing: tuple[str, ...]
+
+    def rendered(self, form: Format) -> bytes:
+        """The figure as a file of this format: the same bytes for the same figure."""
+        stream = io.BytesIO()
+        with styled():
+            self.figure.savefig(stream, format=form, metadata=METADATA[form])
+        return stream.getvalue()
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Draw and save within these settings, whatever the user's are."""
+    from matplotlib import style
+
+    with style.context(["default", STYLE]):
+        yield
+
+
+def new_figure(width: float, height: float, layout: str, title: str, **widths: Any) -> tuple[Figure, dict[str, Axes]]:  # noqa: ANN401
+    """Make a figure.
+
+    Args:
+        width: in inches.
+        height: in inches.
+        layout: of the axes, as `subplot_mosaic` reads it: `AB;CC`.
+        title: of the figure.
+        widths: of columns and rows, as `subplot_mosaic` takes them.
+
+    Returns:
+        The figure, and its axes by letter.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    axes: dict[str, Axes] = figure.subplot_mosaic(layout, **widths)
+    return figure, axes
+
+
+def mark(
+    axes: Axes, x: float, y: float, method: str, *, ours: bool, x_spread: Spread | None = None, y_spread: Spread | None = None
+) -> None:
+    """Draw a score with its deviation: filled if it is ours, hollow if it is the paper's."""
+    colour, marker = LOOKS[method]
+    errors = [spread.deviation if spread else None for spread in (x_spread, y_spread)]
+    axes.errorbar(
+        x,
+        y,
+        xerr=errors[0],
+        yerr=errors[1],
+        fmt=marker,
+        color=colour,
+        markerfacecolor=colour if ours else "white",
+        markersize=8 if marker == "*" else 6,
+        elinewidth=1,
+        capsize=2,
+        alpha=0.9,
+        zorder=3 if ours else 2.5,
+    )
+
+
+def handle(label: str, colour: str = "black", marker: str = "", line: Line = "none", *, hollow: bool = False) -> Line2D:
+    """An entry of a legend."""
+    from matplotlib.lines import Line2D
+
+    face = "white" if hollow else colour
+    return Line2D([], [], color=colour, marker=marker, linestyle=line, markerfacecolor=face, label=label)
+
+
+def method_handles(methods: Iterable[str]) -> list[Line2D]:
+    """Entries of these methods, in the order of the methods table."""
+    return [handle(method, *LOOKS[method]) for method in sorted(set(methods), key=ORDER.index)]
+
+
+def add_legend(figure: Figure, handles: Sequence[Line2D], columns: int = 8) -> None:
+    """The one legend of a figure, under its axes."""
+    if handles:
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(columns, len(handles)), handletextpad=0.4)
+
+
+def say_missing(axes: Axes, label: str, missing: Sequence[str], width: int = 60) -> None:
+    """Write what is missing under the label of the x axis."""
+    axes.set_xlabel("\n".join([label, *(line for text in missing for line in textwrap.wrap(text, width))]))
+
+
+def empty(axes: Axes, missing: Sequence[str]) -> None:
+    """Axes with nothing but what is missing."""
+    axes.set_axis_off()
+    text = "\n".join(textwrap.fill(sentence, 42) for sentence in missing)
+    axes.text(0.5, 0.5, text, ha="center", va="center", color=GREY, transform=axes.transAxes)
+
+
+def annotate(axes: Axes, text: str, x: float, y: float, place: Place) -> None:
+    """Name a point, at this place beside it."""
+    offset = PLACES[place]
+    side: Literal["left", "right"] = "left" if offset[0] > 0 else "right"
+    axes.annotate(text, (x, y), xytext=offset, textcoords="offset points", ha=side, fontsize=7, color="#444444")
+
+
+def scale_parameters(axes: Axes, label: str, missing: Sequence[str] = ()) -> None:
+    """Make the x axis one of counts, by powers of ten; to be called when all is drawn."""
+    axes.set_xscale("log")
+    axes.margins(x=0.15)
+    low, high = axes.get_xlim()
+    plain_ticks(axes.xaxis, (1,) if high > WIDE * low else (1, 2, 3, 5))
+    say_missing(axes, label, missing)
+
+
+def plain_ticks(axis: Axis, digits: Sequence[int] = (1, 2, 5)) -> None:
+    """Name these digits of each power of ten on a logarithmic axis, as people read them."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=digits))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def short(count: float) -> str:
+    """A round count: 500, 2K, 10M."""
+    for size, letter in ((10**9, "B"), (10**6, "M"), (10**3, "K")):
+        if count >= size:
+            return f"{count / size:g}{letter}"
+    return f"{count:g}"

@@ -1,0 +1,188 @@
+"""Our results as the paper's tables and figures show them: cells folded over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, median, stdev
+from typing import Literal
+
+from mhrctl.config.methods import BACKBONE, METHODS
+from mhrctl.config.params import PLAIN
+from mhrctl.evaluation.scores import METRIC_NAMES, CellMetrics, read_metrics
+from mhrctl.report.printed import Spread
+
+Phase = Literal["zero_shot", "adapted"]
+Score = Literal["score", "rouge_l", "exact_match"]
+
+ORDER = [BACKBONE, *METHODS]
+NO_SCORES = "No scores yet; run `dvc repro`, or `mhrctl evaluate` for each cell."
+
+
+def spread(values: Sequence[float]) -> Spread | None:
+    """Mean and standard deviation; None of no values."""
+    if not values:
+        return None
+    return Spread(fmean(values), stdev(values) if len(values) > 1 else None)
+
+
+@dataclass(frozen=True)
+class Group:
+    """The cells of one method, head count, variant and number of extra steps: one a seed.
+
+    Attributes:
+        label: such as `mhr h8 light`; extra steps are not in it.
+        method: row of the methods table, or the bare backbone.
+        heads: of the routing; None for the bare backbone.
+        variant: of the grid; `plain` is the method as it is.
+        extra_steps: of multi-task training before the zero-shot evaluation.
+        cells: {name: scores}, by seed.
+        note: which trial of a search these are, and why; empty where nothing was searched.
+    """
+
+    label: str
+    method: str
+    heads: int | None
+    variant: str
+    extra_steps: int
+    cells: Mapping[str, CellMetrics]
+    note: str = ""
+
+    @property
+    def first(self) -> CellMetrics:
+        """One of the cells, for what is the same in all."""
+        return next(iter(self.cells.values()))
+
+    def values(self, phase: Phase, score: Score = "score") -> list[float]:
+        """A score of every seed that has the phase: the mean over tasks."""
+        phases = [getattr(cell, phase) for cell in self.cells.values()]
+        return [getattr(scores, score) for scores in phases if scores is not None]
+
+    def mean(self, phase: Phase, score: Score = "score") -> Spread | None:
+        """Mean and standard deviation over seeds of the mean over tasks."""
+        return spread(self.values(phase, score))
+
+    def by_task(self, phase: Phase) -> dict[str, dict[int | None, float]]:
+        """{task: {seed: score by the task's own metric}}, where there is one."""
+        found: dict[str, dict[int | None, float]] = {}
+        for cell in self.cells.values():
+            for task, scores in cell.by_task.items():
+                value = getattr(scores, phase)
+                if value is not None:
+                    found.setdefault(task, {})[cell.seed] = value
+        return found
+
+    def median(self, phase: Phase) -> Spread | None:
+        """The paper's aggregation for T0: the median over seeds of each task; of those, mean and standard deviation over tasks.
+
+        As the authors' `get_metrics.py` does it (recipe section 1.5): the deviation says how far tasks differ, not seeds.
+        """
+        return spread([median(seeds.values()) for seeds in self.by_task(phase).values()])
+
+
+@dataclass(frozen=True)
+class Results:
+    """All scores at hand.
+
+    Attributes:
+        cells: by name, every trial of a search among them.
+        groups: folded over seeds, in the order of the methods table.
+    """
+
+    cells: Mapping[str, CellMetrics]
+    groups: Sequence[Group]
+
+    @property
+    def suite(self) -> str | None:
+        """The suite of all cells; None if there are none."""
+        return next((cell.suite for cell in self.cells.values()), None)
+
+    @property
+    def backbone(self) -> str | None:
+        """The backbone of all cells; None if there are none."""
+        return next((cell.backbone for cell in self.cells.values()), None)
+
+    @property
+    def metric(self) -> str | None:
+        """The metric of the test tasks, or `mixed`; None if there are no cells."""
+        return next((cell.metric for cell in self.cells.values()), None)
+
+    @property
+    def metric_name(self) -> str:
+        """The metric as tables and axes name it."""
+        return METRIC_NAMES[self.metric or "mixed"]
+
+    @property
+    def methods(self) -> list[Group]:
+        """The groups without extra steps: what is adapted, and the bare backbone."""
+        return [group for group in self.groups if not group.extra_steps]
+
+    @property
+    def adapted(self) -> list[Group]:
+        """The groups with scores after adaptation."""
+        return [group for group in self.methods if group.values("adapted")]
+
+    def lacking(self, expected: Iterable[str]) -> list[str]:
+        """Which of these cells have no scores."""
+        return [name for name in expected if name not in self.cells]
+
+
+def read_results(metrics: Path) -> Results:
+    """Read the scores of all cells, which may be none.
+
+    Args:
+        metrics: folder of the scores and logs, `data/metrics`.
+
+    Raises:
+        ArtifactError: if one is malformed, or two are of different suites or backbones.
+    """
+    folder = metrics / "evaluate"
+    cells = read_metrics(folder) if any(folder.glob("*.json")) else {}
+    return Results(cells, fold_seeds(cells))
+
+
+def fold_seeds(cells: Mapping[str, CellMetrics]) -> list[Group]:
+    """Group cells by method, heads, variant and extra steps, in the order of the methods table.
+
+    Cells that differ in nothing but their trial are of a search over settings of adaptation: the group is the trial with the
+    best mean validation score over seeds, the same for all seeds (recipe section 3.2).
+    """
+    found: dict[tuple[int, int, str, int], dict[str, CellMetrics]] = {}
+    for name, cell in cells.items():
+        variant = "" if cell.variant == PLAIN else cell.variant
+        key = (ORDER.index(cell.method), cell.heads or 0, variant, cell.extra_steps)
+        found.setdefault(key, {})[name] = cell
+    return [_group(found[key]) for key in sorted(found)]
+
+
+def _group(cells: Mapping[str, CellMetrics]) -> Group:
+    cell = next(iter(cells.values()))
+    heads = f" h{cell.heads}" if cell.method in METHODS and METHODS[cell.method].multi_head else ""
+    label = f"{cell.method}{heads}{'' if cell.variant == PLAIN else f' {cell.variant}'}"
+    chosen, note = _best_trial(cells)
+    by_seed = dict(sorted(chosen.items(), key=lambda item: (item[1].seed or 0, item[0])))
+    return Group(label, cell.method, cell.heads, cell.variant, cell.extra_steps, by_seed, f"{label}: {note}" if note else "")
+
+
+def _best_trial(cells: Mapping[str, CellMetrics]) -> tuple[dict[str, CellMetrics], str]:
+    """The cells of the trial with the best mean validation score among those with the most seeds, and how it was chosen."""
+    trials: dict[int, dict[str, CellMetrics]] = {}
+    for name, cell in sorted(cells.items(), key=lambda item: item[1].trial):
+        trials.setdefault(cell.trial, {})[name] = cell
+    if len(trials) == 1:
+        return trials.popitem()[1], ""
+    most = max(map(len, trials.values()))
+    means = {number: _mean_validation(trial.values()) for number, trial in trials.items() if len(trial) == most}
+    known = {number: mean for number, mean in means.items() if mean is not None}
+    best = max(known, key=lambda number: known[number]) if known else min(means)
+    why = f"has the best mean validation score, {known[best]:.1f}" if known else "is the first; no trial has validation scores"
+    short = "" if len(means) == len(trials) else f", of those with {most} seeds"
+    settings = ", ".join(f"{key} {value}" for key, value in next(iter(trials[best].values())).settings.items())
+    return trials[best], f"of {len(trials)} trials number {best} {why}{short} ({settings or 'no settings recorded'})."
+
+
+def _mean_validation(cells: Iterable[CellMetrics]) -> float | None:
+    scores = [cell.validation for cell in cells]
+    known = [score for score in scores if score is not None]
+    return fmean(known) if known and len(known) == len(scores) else None

@@ -1,0 +1,1 @@
+"""T0: P3's training mixture, and the eleven test tasks."""

@@ -1,0 +1,1 @@
+"""The plain functions of the commands that are no stages; a tool bears its command's name."""

@@ -1,0 +1,137 @@
+"""How many numbers each method trains on a backbone, counted on modules without storage: the columns of the paper's Table 6."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from mhrctl.adapters.adapter import Shapes, trainable
+from mhrctl.adapters.inventory import Inventory
+from mhrctl.adapters.scales import Scales
+from mhrctl.config.methods import METHODS, Method
+from mhrctl.models.layer import LAYOUTS, find_layers
+from mhrctl.report.printed import printed
+from mhrctl.report.table import Table
+
+NOTHING = "-"
+PAPER_BACKBONE = "t5-xl"
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Numbers that a method trains.
+
+    Attributes:
+        method: row of the methods table.
+        heads: routing heads; None where there is no choice.
+        multi_task: adapters (or weights) trained on all tasks together.
+        routing: logits trained beside them, for all tasks.
+        adaptation: trained for a new task.
+    """
+
+    method: str
+    heads: int | None
+    multi_task: int
+    routing: int
+    adaptation: int
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What counts depend on beside the backbone.
+
+    Attributes:
+        skills: K.
+        rank: of a LoRA.
+        tasks: training tasks, each with a row of the routing.
+        datasets: of which AdapterSoup trains an adapter each.
+        heads: head counts of mhr.
+    """
+
+    skills: int = 8
+    rank: int = 1
+    tasks: int = 313
+    datasets: int = 38
+    heads: Sequence[int] = (8, 64)
+
+
+def count_methods(linears: Shapes, weights: int, layout: str, sizes: Sizes) -> list[Counts]:
+    """Count all methods in a layout; a method that has a layout of its own ((IA)3) keeps it where the backbone has its layers.
+
+    Args:
+        linears: {layer name: (d_in, d_out)} of the backbone's linear layers.
+        weights: of the backbone.
+        layout: of the adapters.
+        sizes: the rest.
+
+    Raises:
+        ParamsError: if the backbone has no layer of the layout.
+        ValueError: if a number of heads does not divide a layer.
+    """
+    counts = []
+    for row in METHODS.values():
+        own = row.settings.get("pretrain", {}).get("targets", layout)
+        has_own = set(LAYOUTS.get(own, ())) <= {name.rpartition(".")[2] for name in linears}
+        shapes = find_layers(linears, own if has_own else layout)
+        with torch.device("meta"):
+            counts += [_count(row, shapes, heads, weights, sizes) for heads in (sizes.heads if row.multi_head else [1])]
+    return counts
+
+
+def counts_table(backbone: str, layout: str, counts: Sequence[Counts], sizes: Sizes) -> Table:
+    """The counts beside those that the paper prints for T5-XL."""
+    comparable = backbone == PAPER_BACKBONE and sizes == Sizes(heads=sizes.heads)
+    rows = [
+        [
+            f"{row.method} h{row.heads}" if row.heads else row.method,
+            f"{row.multi_task:,}",
+            f"{row.routing:,}" if row.routing else NOTHING,
+            f"{row.adaptation:,}",
+            *(_printed(row, layout) if comparable else (NOTHING, NOTHING)),
+        ]
+        for row in counts
+    ]
+    return Table(
+        f"Parameters on {backbone}, layout {layout}",
+        ("method", "trained\non all", "routing\non all", "trained\non new", "paper\non all", "paper\non new"),
+        rows,
+        (
+            f"{sizes.skills} skills of rank {sizes.rank}, {sizes.tasks} tasks; adapter_soup: {sizes.datasets} data sets.",
+            "On a new task the paper counts the mixed LoRA of poly and mhr (as large as lora's), we what is trained.",
+        ),
+    )
+
+
+def _count(row: Method, shapes: Shapes, heads: int, weights: int, sizes: Sizes) -> Counts:
+    shown = heads if row.multi_head else None
+    lora = trainable(Inventory(shapes, rank=sizes.rank).parameters())
+    if row.adapter == "weights":
+        return Counts(row.name, shown, weights, 0, weights if row.start == "pretrain" else lora)
+    if row.adapter == "ia3":
+        scales = trainable(Scales(shapes).parameters())
+        return Counts(row.name, shown, scales, 0, scales)
+    rank = row.settings.get("pretrain", {}).get("rank", sizes.rank)
+    skills = sizes.skills if row.routing in ("learned", "random") else 1
+    routing: Literal["learned", "random"] = "random" if row.routing == "random" else "learned"
+    before, after = (
+        Inventory(shapes, heads=heads, skills=skills, rank=rank, tasks=tasks, routing=routing) for tasks in (sizes.tasks, 1)
+    )
+    multi_task = trainable(before.skill_parameters()) * (sizes.datasets if row.routing == "private" else 1)
+    if row.start in ("average", "soup"):
+        adaptation = lora
+    else:
+        adaptation = trainable(after.parameters() if row.trains == "adapter" else after.routing_parameters())
+    return Counts(row.name, shown, multi_task, trainable(before.routing_parameters()), adaptation)
+
+
+def _printed(row: Counts, layout: str) -> tuple[str, str]:
+    """What Table 6 prints on T0 for a method and layout: on all tasks, on a new one."""
+    for block in printed()["table6"]["blocks"]:
+        for other in block["rows"]:
+            same_heads = other["heads"] in (None, 1, row.heads)
+            if block["suite"] == "T0" and block["layout"] == layout and other["method"] == row.method and same_heads:
+                return other["multi_task_params"], other["adaptation_params"]
+    return NOTHING, NOTHING

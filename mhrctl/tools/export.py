@@ -1,0 +1,188 @@
+"""Adapters that leave: PEFT folders and merged models, each with a card and a model card."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from huggingface_hub import ModelCardData
+from transformers import PreTrainedModel
+
+from mhrctl.adapters.adapter import Adapter
+from mhrctl.adapters.files import load_adapter
+from mhrctl.adapters.inventory import Inventory
+from mhrctl.adapters.scales import Scales
+from mhrctl.adapters.weights import Weights
+from mhrctl.artifacts import outputs as artifacts
+from mhrctl.artifacts.outputs import Card
+from mhrctl.config.cells import Cell
+from mhrctl.data.tokenization import saved_tokenizer
+from mhrctl.errors import DataError, ParamsError, unknown
+from mhrctl.interchange.convert import to_weights
+from mhrctl.interchange.peft import write_peft
+from mhrctl.models.backbones import load_backbone, location
+
+ExportStage = Literal["pretrain", "average", "adapt"]
+
+
+def export(
+    cell: Cell,
+    *,
+    stage: ExportStage,
+    tasks: Sequence[str],
+    merge: bool,
+    source: Path,
+    start: Path | None,
+    backbone: Path,
+    prepared: Path,
+    out: Path,
+) -> list[Path]:
+    """Write a cell's adapters as PEFT folders, or merged into the backbone's weights.
+
+    Args:
+        cell: whose adapters.
+        stage: whose output they are: adapted (one for each test task), averaged, or pre-trained.
+        tasks: of these tasks only; empty for all.
+        merge: write whole models, which need no adapter library.
+        source: the stage's output folder.
+        start: output of the stage that a merged full_ft_then_lora puts its LoRA on.
+        backbone: output of the backbone stage.
+        prepared: output of the prepare stage, for the tokenizer of merged models.
+        out: a folder for each task is made in it, or, of an adapter for all tasks, the folder itself.
+
+    Returns:
+        The folders.
+
+    Raises:
+        ParamsError: if the cell's adapter cannot leave in this form.
+        DataError: if there is no such task.
+    """
+    if stage == "average" and cell.row.routing not in ("learned", "random"):
+        raise ParamsError(f"--stage average: {cell.method} has no skills to average; export --stage pretrain or --stage adapt")
+    card = artifacts.read_card(source, stage=stage, command=f"mhrctl {stage} {cell.options}")
+    if stage == "adapt" and cell.row.start == "new_lora" and start is not None:
+        artifacts.require_parent(card, source, "start", start / artifacts.ADAPTERS, f"mhrctl adapt {cell.options}")
+    adapter = load_adapter(source / artifacts.ADAPTERS)
+    by_task = stage == "adapt" or cell.row.routing == "private"
+    if isinstance(adapter, Inventory) and stage == "adapt":
+        adapter = adapter.composed()
+    _refuse(cell, adapter, stage, merge=merge)
+    names: list[str] = list(card.facts["tasks"]) if by_task else []
+    if missing := [task for task in tasks if task not in names]:
+        where = f"the {stage} output of {cell.name} is one adapter for all tasks" if not by_task else ""
+        raise DataError(f"--task {missing[0]}: {where or unknown('task', missing[0], names)}")
+    wanted: list[str | None] = [*(tasks or names)] or [None]
+    folders = [(out / artifacts.folder_name(task) if task else out).resolve() for task in wanted]
+    for folder in folders:
+        artifacts.require_replaceable(folder, "export")
+    for task, folder in zip(wanted, folders, strict=True):
+        one = adapter.select([names.index(task)]) if task else adapter
+        facts = {"task": task, "base": _base(backbone), **{key: card.facts[key] for key in ("suite", "backbone")}}
+        with artifacts.writing(folder) as aside:
+            if merge:
+                _write_merged(one, cell, start, backbone, prepared, aside)
+            else:
+                base = facts["base"]
+                write_peft(aside, to_weights(one), base=base["name"], revision=base["revision"], dropout=one.dropout)
+            (aside / "README.md").write_text(model_card(cell, stage, facts, merged=merge))
+            what = {"cell": cell.model_dump(), "stage": stage, "merged": merge}
+            artifacts.write_card(aside, Card.of("export", what, {stage: source / artifacts.ADAPTERS}, **facts))
+    return folders
+
+
+@torch.no_grad()
+def merge_into(backbone: PreTrainedModel, adapter: Adapter) -> None:
+    """Fold an adapter of one run into the backbone's weights: W + s (A B)^T, or l * W, or the weights themselves.
+
+    Raises:
+        ValueError: if it is routed, or of several runs.
+        ParamsError: if a layer's weights are another's too, as those of a tied output layer.
+    """
+    if isinstance(adapter, Weights):
+        adapter.put_into(backbone)
+        return
+    if adapter.runs != 1 or (isinstance(adapter, Inventory) and adapter.skills > 1):
+        raise ValueError("only a single adapter without a routing can be merged")
+    slots = adapter()
+    uses = Counter(id(parameter) for _, parameter in backbone.named_parameters(remove_duplicate=False))
+    for name in adapter.shapes:
+        layer: Any = backbone.get_submodule(name)
+        if uses[id(layer.weight)] > 1:
+            raise ParamsError(f"--merge: {name} shares its weights with another layer, which would change too; use --to peft")
+        if isinstance(adapter, Scales):
+            scale = slots[f"{name}.scale"][0]
+            layer.weight.mul_(scale[:, None])
+            if layer.bias is not None:
+                layer.bias.mul_(scale)
+        else:
+            layer.weight.add_(slots[f"{name}.lora_b"][0].T @ slots[f"{name}.lora_a"][0])
+
+
+def model_card(cell: Cell, stage: str, facts: dict[str, Any], *, merged: bool) -> str:
+    """The README.md of an export, in the hub's form."""
+    base, task = facts["base"], facts["task"]
+    data = ModelCardData(
+        base_model=base["name"] if base["source"] == "hub" else None,
+        library_name="transformers" if merged else "peft",
+        tags=["mhrctl", cell.method, "text2text-generation"],
+        datasets=None,
+    )
+    loading = (
+        'model = AutoModelForSeq2SeqLM.from_pretrained("THIS FOLDER")'
+        if merged
+        else f'model = PeftModel.from_pretrained(AutoModelForSeq2SeqLM.from_pretrained("{base["name"]}"), "THIS FOLDER")'
+    )
+    return f"""---
+{data.to_yaml()}
+---
+
+# {cell.name}{f" on {task}" if task else ""}
+
+{cell.row.summary[0].upper()}{cell.row.summary[1:]}.
+
+- method: `{cell.method}`, {cell.heads} head{"s" if cell.heads > 1 else ""}, seed {cell.seed}; exported from the `{stage}` stage
+- suite: {facts["suite"]}{f"; adapted to the task `{task}`" if task and stage == "adapt" else ""}
+- backbone: `{base["name"]}`{f" at `{base['revision']}`" if base["revision"] else ""}, fingerprint `{facts["backbone"][:12]}`
+
+```python
+{loading}
+```
+
+`card.json` has every setting and the hash of the file that this was made from. Made with mhrctl.
+"""
+
+
+def _refuse(cell: Cell, adapter: Adapter, stage: ExportStage, *, merge: bool) -> None:
+    """Answer what cannot leave in the form that was asked for."""
+    if merge:
+        if isinstance(adapter, Inventory) and adapter.skills > 1:
+            raise ParamsError("--merge: a routed inventory is no single adapter; export --stage adapt or --stage average")
+        return
+    if isinstance(adapter, Weights):
+        raise ParamsError(f"--to peft: {cell.method} tunes whole weights, which are no adapter; use --merge")
+    if cell.row.start == "new_lora" and stage == "adapt":
+        raise ParamsError(f"--to peft: the LoRA of {cell.method} belongs on tuned weights; use --merge")
+
+
+def _write_merged(adapter: Adapter, cell: Cell, start: Path | None, backbone: Path, prepared: Path, out: Path) -> None:
+    model, _ = load_backbone(backbone)
+    if cell.row.start == "new_lora" and start is not None:
+        merge_into(model, load_adapter(start / artifacts.ADAPTERS))
+    merge_into(model, adapter)
+    model.save_pretrained(str(out))
+    saved_tokenizer(prepared / artifacts.TOKENIZER).save_pretrained(str(out))
+
+
+def _base(backbone: Path) -> dict[str, str | None]:
+    """Where the backbone of an export is found: on the hub, or in a folder."""
+    card = artifacts.read_card(backbone, stage="backbone", command="mhrctl backbone")
+    place = location(backbone, card)
+    hub = card.facts["source"] == "hub"
+    return {
+        "source": card.facts["source"],
+        "name": place if hub else str(Path(place).resolve()),
+        "revision": card.facts["revision"],
+    }

@@ -1,0 +1,91 @@
+"""Adapters that come in: what other libraries trained becomes a pre-training output that `average` and `adapt` start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mhrctl.adapters.adapter import Adapter, trainable
+from mhrctl.adapters.files import save_adapter
+from mhrctl.adapters.inventory import Inventory
+from mhrctl.adapters.scales import Scales
+from mhrctl.artifacts import outputs as artifacts
+from mhrctl.artifacts.outputs import Card, Project
+from mhrctl.config.cells import Cell
+from mhrctl.config.methods import METHODS
+from mhrctl.errors import ArtifactError, ParamsError
+from mhrctl.interchange.checkpoints import read_any
+from mhrctl.interchange.convert import to_adapter
+from mhrctl.models.backbones import location, pretrained_config, shape_model
+from mhrctl.models.layer import linear_shapes
+
+
+def import_adapter(
+    path: Path,
+    *,
+    method: str | None,
+    variant: str,
+    seed: int,
+    pretrain_seed: int | None,
+    project: Project,
+    replace: bool = False,
+) -> tuple[Cell, Card]:
+    """Read an adapter of another library, and write it where the pretrain stage writes.
+
+    Args:
+        path: a PEFT folder (LoRA, IA3, Poly), a checkpoint of the paper's authors, or T-Few's file.
+        method: which pre-training this is; None tells by the file: ia3, lora, poly, or mhr with as many heads.
+        variant: of the cell.
+        seed: of the cell.
+        pretrain_seed: of its pre-training, if that is another.
+        project: with the outputs of prepare and backbone.
+        replace: whether an output that is there already may be replaced.
+
+    Returns:
+        The cell that can be adapted now, and the card of its pre-training.
+
+    Raises:
+        DataError: if something in the file cannot be placed in the backbone; names it.
+        ParamsError: if the method does not fit the file.
+        ArtifactError: if there is such an output already.
+    """
+    prepared = artifacts.read_card(project.output("prepare"), stage="prepare", command="mhrctl prepare")
+    backbone = artifacts.read_card(project.output("backbone"), stage="backbone", command="mhrctl backbone")
+    place = location(project.output("backbone"), backbone)
+    shapes = linear_shapes(shape_model(pretrained_config(place, revision=backbone.facts["revision"])))
+    adapter = to_adapter(read_any(path, shapes), shapes)
+    heads = getattr(adapter, "heads", 1)
+    cell = Cell(method=_method(adapter, method), heads=heads, variant=variant, seed=seed, pretrain_seed=pretrain_seed)
+    own = cell.pretrain_cell
+    out = project.output("pretrain", own.name)
+    if out.exists() and not replace:
+        raise ArtifactError(f"{out}: there is a pre-training of this cell; choose another --seed, or --replace it")
+    rows = adapter.routing_parameters()[0].shape[2] if adapter.routing_parameters() else 0
+    facts = {
+        "suite": prepared.facts["suite"],
+        "tasks": [f"row {row} of {path.name}" for row in range(rows)],
+        "backbone": backbone.facts["fingerprint"],
+        "parameters": {
+            "multi_task": trainable(adapter.skill_parameters()),
+            "routing": trainable(adapter.routing_parameters()),
+        },
+    }
+    with artifacts.writing(out) as folder:
+        save_adapter(adapter, folder / artifacts.ADAPTERS)
+        card = Card.of("pretrain", {"cell": own.model_dump(), "imported": path.name}, {"imported": path}, **facts)
+        artifacts.write_card(folder, card)
+    return cell, card
+
+
+def _method(adapter: Adapter, asked: str | None) -> str:
+    """The method that pre-trains such an adapter, or the one that was asked for if it is of the same kind."""
+    if isinstance(adapter, Scales):
+        fitting = ["ia3"]
+    elif isinstance(adapter, Inventory) and adapter.skills == 1:
+        fitting = ["lora", "lora_big"]
+    else:
+        fitting = ["poly", "random_mu"] if getattr(adapter, "heads", 1) == 1 else ["mhr"]
+    if asked is None:
+        return fitting[0]
+    if asked not in METHODS or METHODS[asked].pretrain not in fitting:
+        raise ParamsError(f"--method {asked}: the file holds what {' or '.join(fitting)} pre-trains")
+    return METHODS[asked].pretrain

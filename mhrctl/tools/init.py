@@ -1,0 +1,257 @@
+"""init: a ready project for a suite, under DVC: params.yaml, dvc.yaml, the expanded grid, a README."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from importlib.resources import as_file
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+from mhrctl.artifacts.outputs import Project
+from mhrctl.config.params import BackboneParams
+from mhrctl.config.resolve import load_params
+from mhrctl.errors import DataError, ParamsError, unknown
+from mhrctl.projects.templates import dvc_yaml, rendered, task_files, template_files
+from mhrctl.tools.grid import sync
+
+Setup = Literal["git", "subdir", "no_scm", "already"]
+"""How a folder comes under DVC: as the root of a git repository, below one, or without git; or it is already."""
+
+DVC_INIT: Mapping[Setup, Sequence[str]] = {"git": (), "subdir": ("--subdir",), "no_scm": ("--no-scm",)}
+DVC = Path(".dvc")
+EXTENDED = (Path(".gitignore"), Path(".gitattributes"))
+"""Files to which lines are added where the user has one, as DVC itself does."""
+KEPT = (Path("README.md"), Path(".dvc/plots/curves.json"))
+"""Files that are left out where the user has one."""
+HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+T5_XL = "google/t5-xl-lm-adapt"
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a suite's project begins with.
+
+    Attributes:
+        title: of its README.
+        table: of the paper, to look at first.
+        backbone: on the hub; None for a small one that is trained in the project.
+        fetch: {folder: shell command that brings it into the project}, kept out of git.
+    """
+
+    title: str
+    table: int = 2
+    backbone: str | None = None
+    fetch: Mapping[str, str] = field(default_factory=dict)
+
+
+SUITES = {
+    "compositional": Start("Compositions of list operations"),
+    "superni": Start(
+        "Super-NaturalInstructions",
+        backbone=T5_XL,
+        fetch={"natural-instructions": "git clone --depth 1 https://github.com/allenai/natural-instructions"},
+    ),
+    "t0": Start(
+        "T0",
+        table=4,
+        backbone=T5_XL,
+        fetch={
+            "t-few": "git clone https://github.com/r-three/t-few",
+            "promptsource": "git clone https://github.com/bigscience-workshop/promptsource",
+            "evaluation": "mkdir evaluation    # for storycloze.jsonl",
+        },
+    ),
+    "jsonl": Start("Our own tasks"),
+}
+
+
+@dataclass(frozen=True)
+class Made:
+    """What `initialise` did.
+
+    Attributes:
+        setup: how the folder came under DVC.
+        files: what it wrote, relative to the folder.
+        extended: the user's files that got further lines.
+        kept: the user's files that stand as they were.
+        commands: what to run next, in the folder.
+    """
+
+    setup: Setup
+    files: Sequence[Path]
+    extended: Sequence[Path]
+    kept: Sequence[Path]
+    commands: Sequence[str]
+
+
+def initialise(
+    folder: Path, suite: str, *, tasks: Path | None = None, backbone: str | None = None, without_git: bool = False
+) -> Made:
+    """Make a project: all of it, or nothing if anything fails.
+
+    Args:
+        folder: of the project, made if it is missing. Nothing in it is overwritten.
+        suite: one of `SUITES`.
+        tasks: the tasks, in place of the suite's own folder inside the project.
+        backbone: a hub id or a folder, in place of the suite's own.
+        without_git: set DVC up without git, even inside a git repository.
+
+    Raises:
+        ParamsError: if there is no such suite, or it reads no tasks from a folder.
+        DataError: if `tasks` or `backbone` is not there, a file is in the way, or DVC refuses; names it.
+    """
+    if suite not in SUITES:
+        raise ParamsError(f"--suite: {unknown('suite', suite, SUITES)}")
+    setup = dvc_setup(folder, without_git=without_git)
+    with TemporaryDirectory() as aside, ExitStack() as undo:
+        new = Path(aside)
+        commands = _fill(new, folder, suite, setup, _tasks(suite, tasks, folder), _backbone(suite, backbone, folder))
+        names = [path.relative_to(new) for path in new.rglob("*") if path.is_file()]
+        names.sort(key=lambda name: (len(name.parts), name))  # params.yaml and its like first
+        there = [name for name in names if (folder / name).exists()]
+        _require_free(folder, [name for name in names if name not in (*EXTENDED, *KEPT)], _stage_folders(new))
+        try:
+            _make_folder(folder, undo)
+            if setup != "already":
+                _put_under_dvc(folder, DVC_INIT[setup], undo)
+            for name in names:
+                if name not in there:
+                    _make_folder((folder / name).parent, undo)
+                    undo.callback((folder / name).unlink, missing_ok=True)
+                    shutil.copyfile(new / name, folder / name)
+                elif name in EXTENDED:
+                    _add_lines(folder / name, (new / name).read_text(), undo)
+        except OSError as error:
+            raise DataError(f"{error.filename or folder}: cannot be written: {error.strerror}") from error
+        undo.pop_all()
+    return Made(
+        setup,
+        [name for name in names if name not in there],
+        [name for name in there if name in EXTENDED],
+        [name for name in there if name in KEPT],
+        commands,
+    )
+
+
+def dvc_setup(folder: Path, *, without_git: bool) -> Setup:
+    """Decide how a folder comes under DVC. A folder inside another DVC project becomes a project of its own."""
+    around = [folder.resolve(), *folder.resolve().parents]
+    if (folder / DVC).exists():
+        return "already"
+    if without_git or not any((each / ".git").exists() for each in around):
+        return "no_scm"
+    return "git" if (around[0] / ".git").exists() else "subdir"
+
+
+def _tasks(suite: str, tasks: Path | None, folder: Path) -> str | None:
+    """`prepare.path`."""
+    if tasks is None:
+        return None
+    if suite == "compositional":
+        raise ParamsError("--path: the suite compositional makes its tasks itself; leave it out")
+    if not tasks.exists():
+        raise DataError(f"--path {tasks}: no such file or folder")
+    if set(Path(os.path.relpath(tasks, folder)).parts) <= {".."}:
+        raise DataError(f"--path {tasks}: holds the project itself; put the tasks into a folder of their own")
+    return _seen_from(folder, tasks)
+
+
+def _backbone(suite: str, backbone: str | None, folder: Path) -> BackboneParams | None:
+    name = backbone or SUITES[suite].backbone
+    if name is None:
+        return None
+    if backbone and Path(backbone).is_dir():
+        return BackboneParams(source="local", name=_seen_from(folder, Path(backbone)))
+    if not HUB_ID.fullmatch(name):
+        raise DataError(f"--backbone {name}: no such folder, and no id of the hub")
+    return BackboneParams(source="hub", name=name, revision="main")
+
+
+def _seen_from(folder: Path, path: Path) -> str:
+    """A path as the project's params.yaml names it: relative, but for an absolute one that leads out of the project."""
+    relative = Path(os.path.relpath(path, folder))
+    return (path if path.is_absolute() and ".." in relative.parts else relative).as_posix()
+
+
+def _fill(new: Path, folder: Path, suite: str, setup: Setup, tasks: str | None, backbone: BackboneParams | None) -> list[str]:
+    """Write the project's files into the empty folder `new`, and return the commands to run next in `folder`."""
+    start, project = SUITES[suite], Project(new)
+    project.params.write_text(rendered(f"{suite}.yaml", tasks=tasks, backbone=backbone))
+    settings = load_params(project.params)
+    sync(settings, project)
+    (new / "dvc.yaml").write_text(dvc_yaml(settings.params))
+    with as_file(template_files()) as templates:
+        (new / ".dvc/plots").mkdir(parents=True)
+        shutil.copyfile(templates / "curves.json", new / ".dvc/plots/curves.json")
+        shutil.copyfile(templates / "gitattributes", new / ".gitattributes")
+        if suite == "jsonl" and not tasks:
+            shutil.copytree(templates / "tasks", new / "tasks")
+    roots = {Path(path).parts[0] for path in task_files(settings.params.prepare)}
+    fetched = [name for name in start.fetch if name in roots]
+    (new / ".gitignore").write_text(rendered("gitignore", fetched=fetched))
+    missing = [start.fetch[name] for name in fetched if not (folder / name).exists()]
+    commands = [*missing, "mhrctl check", "dvc repro", f"mhrctl report --table {start.table}"]
+    readme = rendered("README.md", title=start.title, suite=suite, setup=setup, tasks=tasks, commands=commands)
+    (new / "README.md").write_text(readme)
+    return commands
+
+
+def _stage_folders(new: Path) -> list[Path]:
+    """The folders that the stages write."""
+    return [Path(name) for name in sorted(set(re.findall(r"data/[a-z]+", (new / "dvc.yaml").read_text())))]
+
+
+def _require_free(folder: Path, *names: Sequence[Path]) -> None:
+    """Check that nothing stands where something will be written.
+
+    Raises:
+        DataError: naming the first that does.
+    """
+    targets = [folder / name for each in names for name in each]
+    blocked = [path for target in targets for path in target.parents if path.exists() and not path.is_dir()]
+    if taken := [*blocked, *(path for path in targets if os.path.lexists(path))]:
+        raise DataError(f"{taken[0]}: is in the way and will not be overwritten; move it away, or name another folder")
+
+
+def _make_folder(folder: Path, undo: ExitStack) -> None:
+    for each in [*reversed(folder.parents), folder]:
+        if not each.exists():
+            each.mkdir()
+            undo.callback(each.rmdir)
+
+
+def _put_under_dvc(folder: Path, how: Sequence[str], undo: ExitStack) -> None:
+    """Run `dvc init`, and turn analytics off."""
+    undo.callback(shutil.rmtree, folder / DVC, ignore_errors=True)
+    if not (folder / ".dvcignore").exists():
+        undo.callback((folder / ".dvcignore").unlink, missing_ok=True)
+    for arguments in (["init", *how], ["config", "core.analytics", "false"]):
+        ran = subprocess.run(  # noqa: S603 - DVC, with our own words
+            [sys.executable, "-m", "dvc", *arguments],
+            cwd=folder,
+            env=os.environ | {"DVC_NO_ANALYTICS": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if ran.returncode:
+            said = " ".join(ran.stderr.split()).removeprefix("ERROR: ")
+            raise DataError(f"{folder}: `dvc {' '.join(arguments)}`: {said} Or leave git out of it with --no-scm.")
+
+
+def _add_lines(path: Path, wanted: str, undo: ExitStack) -> None:
+    before = path.read_bytes()
+    undo.callback(path.write_bytes, before)
+    own = before.decode().splitlines()
+    missing = [line for line in wanted.splitlines() if line not in own]
+    if missing:
+        end = b"" if not before or before.endswith(b"\n") else b"\n"
+        path.write_bytes(before + end + "".join(f"{line}\n" for line in missing).encode())

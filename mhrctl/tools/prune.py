@@ -1,0 +1,170 @@
+"""What cells that left the grid have left behind: outputs, scores, logs, checkpoints, and their entries in dvc.lock.
+
+DVC removes none of it. A cell that comes back into the grid is restored from DVC's cache, which this does not touch.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from mhrctl.artifacts.outputs import Project
+from mhrctl.config.cells import Cell
+from mhrctl.config.methods import BACKBONE
+from mhrctl.errors import ArtifactError
+from mhrctl.tools.grid import stage_cells
+
+CELL_STAGES = ("pretrain", "average", "adapt", "evaluate")
+"""Stages that have an output folder a cell."""
+FOLDED = {"pretrain-extra": "pretrain", "adapt-soup": "adapt", "evaluate-zero-shot": "evaluate"}
+"""{stage of dvc.yaml: the stage whose folder it writes to}, where the two have different names."""
+CELL_NAME = re.compile(r"[a-z][a-z0-9_]*(-[a-z0-9_]+)*-s\d+")
+ALIGNED = re.compile(r"(.*?)(-start|-checkpoint)?")
+CHECKPOINT = re.compile(r"pretrain-(.*?)(-part\d+)?")
+
+
+@dataclass(frozen=True)
+class Leftovers:
+    """What is left of cells that are not in the grid.
+
+    Attributes:
+        paths: {cell: its files and folders}.
+        entries: stages in dvc.lock that dvc.yaml no longer has, such as `adapt@poly-s0`.
+    """
+
+    paths: Mapping[str, Sequence[Path]]
+    entries: Sequence[str]
+
+    @property
+    def cells(self) -> list[str]:
+        """The cells, sorted."""
+        return sorted({*self.paths, *(entry.partition("@")[2] for entry in self.entries)})
+
+    def size(self, cell: str) -> int:
+        """Bytes of a cell's files."""
+        return sum(_size(path) for path in self.paths.get(cell, ()))
+
+
+def find_leftovers(cells: Sequence[Cell], project: Project) -> Leftovers:
+    """Look for what no cell of the grid needs; a pre-training or average that another cell starts from is needed.
+
+    Args:
+        cells: of the grid.
+        project: where to look.
+    """
+    needed = _needed(cells)
+    anything = set().union(*needed.values())
+    found: dict[str, list[Path]] = {}
+    for stage, name, path in _cell_paths(project):
+        known = needed[stage] if stage else anything
+        if CELL_NAME.fullmatch(name) and name not in known:
+            found.setdefault(name, []).append(path)
+    entries = [
+        entry
+        for entry in _lock_entries(project)
+        if (stage := FOLDED.get(entry.partition("@")[0], entry.partition("@")[0])) in needed
+        and entry.partition("@")[2] not in {"", *needed[stage]}
+    ]
+    return Leftovers(found, entries)
+
+
+def prune(leftovers: Leftovers, project: Project) -> None:
+    """Remove leftovers: first the entries of dvc.lock, then the files and what DVC's .gitignore files say of them.
+
+    Raises:
+        ArtifactError: if DVC is at work in the project.
+    """
+    if leftovers.entries:
+        _remove_entries(set(leftovers.entries), project)
+    for paths in leftovers.paths.values():
+        for path in paths:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+            _unignore(path)
+
+
+def _needed(cells: Sequence[Cell]) -> dict[str, set[str]]:
+    """{stage with folders of cells: the cells that it has}."""
+    by_stage = stage_cells(list(cells))
+    return {
+        "pretrain": {*by_stage["pretrain"], *by_stage["pretrain_extra"]},
+        "average": {*by_stage["average"]},
+        "adapt": {*by_stage["adapt"], *by_stage["adapt_soup"]},
+        "evaluate": {*by_stage["evaluate"], *by_stage["evaluate_zero_shot"], BACKBONE},
+    }
+
+
+def _cell_paths(project: Project) -> Iterator[tuple[str, str, Path]]:
+    """(stage, cell, path) of all that looks like a cell's; without a stage, what is of a cell whatever its stage."""
+    for stage in CELL_STAGES:
+        for path in sorted(project.output(stage).glob("[!.]*")):
+            yield stage, path.name, path
+        for path in sorted(project.metrics.glob(f"{stage}/*.*")):
+            yield stage, path.stem, path
+        for path in sorted(project.run_log(stage).parent.glob(f"{stage}-*.json")):
+            yield stage, path.stem.removeprefix(f"{stage}-"), path
+    for path in sorted(project.alignment("*").parent.glob("*.json")):
+        yield "", _group(ALIGNED, path.stem), path
+    for path in sorted(project.scratch.glob("pretrain-*.safetensors")):
+        yield "pretrain", _group(CHECKPOINT, path.stem), path
+
+
+def _group(pattern: re.Pattern[str], text: str) -> str:
+    match = pattern.fullmatch(text)
+    return match[1] if match else ""
+
+
+def _size(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _lock_file(project: Project) -> Path:
+    return project.root / "dvc.lock"
+
+
+def _lock_entries(project: Project) -> list[str]:
+    """The stages that dvc.lock has an entry of: its keys two spaces deep, since reading all of a long one takes seconds."""
+    if not _lock_file(project).exists():
+        return []
+    return re.findall(r"^  ([\w@.-]+):$", _lock_file(project).read_text(), re.MULTILINE)
+
+
+def _remove_entries(entries: set[str], project: Project) -> None:
+    """Write dvc.lock without some entries, in one step, while DVC is kept from writing it."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    path = _lock_file(project)
+    try:
+        with Repo(str(project.root)) as repo, repo.lock:
+            yaml = YAML()
+            yaml.default_flow_style = False
+            content: dict[str, Any] = yaml.load(path)
+            content["stages"] = {name: entry for name, entry in content["stages"].items() if name not in entries}
+            aside = path.with_name(f".{path.name}.partial")
+            with aside.open("w") as stream:
+                yaml.dump(content, stream)
+            aside.replace(path)
+    except DvcException as error:
+        raise ArtifactError(f"{path}: cannot be changed now: {str(error).splitlines()[0]}") from None
+
+
+def _unignore(path: Path) -> None:
+    """Take a path out of the .gitignore beside it, as `dvc remove` does."""
+    ignored = path.with_name(".gitignore")
+    lines = ignored.read_text().splitlines() if ignored.exists() else []
+    if f"/{path.name}" not in lines:
+        return
+    if kept := [line for line in lines if line != f"/{path.name}"]:
+        ignored.write_text("".join(f"{line}\n" for line in kept))
+    else:
+        ignored.unlink()

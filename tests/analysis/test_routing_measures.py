@@ -1,0 +1,218 @@
+"""The numbers of a routing: by hand, by plain loops, and against scipy's own statistics."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import spearmanr
+
+from mhrctl.adapters.inventory import Inventory
+from mhrctl.analysis.routing_measures import (
+    Array,
+    Inspection,
+    Measures,
+    Routing,
+    correlate,
+    measure_heads,
+    pairs_of,
+    routing_similarity,
+    similarity_order,
+)
+from mhrctl.errors import ArtifactError
+
+LAYERS = {
+    "encoder.block.0.layer.0.SelfAttention.q": (8, 8),
+    "encoder.block.0.layer.1.DenseReluDense.wo": (16, 8),
+    "decoder.block.0.layer.0.SelfAttention.q": (8, 8),
+}
+Q, WO, DECODER = LAYERS
+
+
+def random_logits(tasks: int = 5, heads: int = 3, skills: int = 4, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).normal(0, 2, (tasks, heads, skills))
+
+
+def random_routing(tasks: int = 5, heads: int = 3) -> Routing:
+    names = tuple(f"task {number}" for number in range(tasks))
+    return Routing(names, {layer: random_logits(tasks, heads, seed=seed) for seed, layer in enumerate(LAYERS)})
+
+
+def sigmoid(z: float) -> float:
+    return 1 / (1 + math.exp(-z))
+
+
+def by_plain_loops(logits: Array, head: int) -> Measures:
+    """The definitions, spelt out."""
+    tasks, _, skills = logits.shape
+    on, bits, use, effective = 0, 0.0, [0.0] * skills, 0.0
+    for task in range(tasks):
+        gates = [sigmoid(float(logits[task, head, skill])) for skill in range(skills)]
+        on += sum(math.floor(gate + 0.5) for gate in gates)
+        bits += sum(-gate * math.log2(gate) - (1 - gate) * math.log2(1 - gate) for gate in gates)
+        use = [total + gate for total, gate in zip(use, gates, strict=True)]
+        weights = [gate / sum(gates) for gate in gates]
+        effective += math.exp(-sum(weight * math.log(weight) for weight in weights))
+    shares = [total / sum(use) for total in use]
+    efficiency = -sum(share * math.log(share) for share in shares) / math.log(skills)
+    return Measures(on / (tasks * skills), bits / (tasks * skills), efficiency, effective / tasks)
+
+
+def values(measures: Measures) -> list[float]:
+    return list(vars(measures).values())
+
+
+def test_logits_of_zero_are_dense_undecided_and_even() -> None:
+    (head,) = measure_heads(np.zeros((3, 1, 8)))
+    assert values(head) == pytest.approx([1, 1, 1, 8], abs=1e-9)
+
+
+def test_one_skill_for_each_task() -> None:
+    logits = np.where(np.eye(4, dtype=bool), 50.0, -50.0)[:, None]
+    (head,) = measure_heads(logits)
+    assert values(head) == pytest.approx([1 / 4, 0, 1, 1], abs=1e-9)
+
+
+def test_one_skill_for_all_tasks() -> None:
+    logits = np.full((4, 1, 4), -50.0)
+    logits[..., 2] = 50
+    (head,) = measure_heads(logits)
+    assert values(head) == pytest.approx([1 / 4, 0, 0, 1], abs=1e-9)
+
+
+def test_logits_at_the_ends_of_the_range_give_numbers() -> None:
+    (head,) = measure_heads(np.array([[[1e4, -1e4]], [[-1e4, -1e4]]]))
+    assert np.isfinite(values(head)).all()
+    assert head.sparsity == 1 / 4
+
+
+@pytest.mark.parametrize("head", [0, 1, 2])
+def test_random_logits_as_by_plain_loops(head: int) -> None:
+    logits = random_logits()
+    assert values(measure_heads(logits)[head]) == pytest.approx(values(by_plain_loops(logits, head)), abs=1e-9)
+
+
+def test_parts_are_means_of_layers_and_layers_of_heads() -> None:
+    routing = random_routing()
+    by_layer = {
+        layer: np.mean([values(by_plain_loops(logits, head)) for head in range(3)], axis=0)
+        for layer, logits in routing.logits.items()
+    }
+    found = Inspection.of(routing)
+    for layer, expected in by_layer.items():
+        assert values(found.groups[layer]) == pytest.approx(expected.tolist())
+    encoder, decoder = found.of_coder("encoder"), found.of_coder("decoder")
+    assert encoder is not None
+    assert decoder is not None
+    assert values(encoder) == pytest.approx(((by_layer[Q] + by_layer[WO]) / 2).tolist())
+    assert values(decoder) == pytest.approx(by_layer[DECODER].tolist())
+    assert values(found.overall) == pytest.approx(np.mean(list(by_layer.values()), axis=0).tolist())
+
+
+def test_a_routing_of_the_whole_model_is_of_neither_coder() -> None:
+    found = Inspection.of(Routing(("a", "b"), {"model": random_logits(2)}))
+    assert found.of_coder("encoder") is None
+    assert values(found.overall) == pytest.approx(values(found.groups["model"]))
+
+
+def test_the_weights_are_those_that_the_inventory_mixes_with() -> None:
+    inventory = Inventory(LAYERS, heads=2, skills=3, tasks=4)
+    assert inventory.routing is not None
+    torch.nn.init.normal_(inventory.routing, std=2)
+    routing = Routing.of(inventory, ["a", "b", "c", "d"])
+    mixed = inventory.eval().routing_weights(torch.arange(4)[None])[0].detach().numpy()
+    assert list(routing.logits) == list(LAYERS)
+    assert (routing.heads, routing.skills) == (2, 3)
+    for place, layer in enumerate(inventory.layers):
+        np.testing.assert_allclose(routing.weights(layer), mixed[:, place], atol=1e-6)
+
+
+def test_runs_of_one_task_each_are_tasks() -> None:
+    inventory = Inventory(LAYERS, heads=2, skills=3).for_new_tasks([5, 6], train_skills=True)
+    routing = Routing.of(inventory, ["a", "b"])
+    assert inventory.routing is not None
+    np.testing.assert_allclose(routing.logits[Q][1].ravel(), inventory.routing[1, 0, 0].detach().numpy(), atol=1e-7)
+    with pytest.raises(ArtifactError, match="has 2 tasks, expected 3"):
+        Routing.of(inventory, ["a", "b", "c"])
+
+
+def test_parts_that_share_a_routing_are_named_by_what_shares_it() -> None:
+    routing = Routing.of(Inventory(LAYERS, skills=2, granularity="sublayer"), ["a"])
+    assert list(routing.logits) == [layer.rpartition(".")[0] for layer in LAYERS]
+
+
+def test_logits_that_are_not_finite_are_answered() -> None:
+    inventory = Inventory(LAYERS, skills=2)
+    assert inventory.routing is not None
+    with torch.no_grad():
+        inventory.routing[0, 1] = torch.nan
+    with pytest.raises(ArtifactError, match=r"routing of .*: its logits are not all finite"):
+        Routing.of(inventory, ["a"])
+
+
+@pytest.mark.parametrize("from_even", [True, False])
+def test_similarity_is_the_cosine_of_all_weights(from_even: bool) -> None:
+    routing = random_routing()
+    rows = np.concatenate([routing.weights(layer).reshape(5, -1) for layer in LAYERS], 1) - (0.25 if from_even else 0)
+    found = routing_similarity(routing, from_even=from_even)
+    for one in range(5):
+        for other in range(5):
+            expected = rows[one] @ rows[other] / math.sqrt((rows[one] @ rows[one]) * (rows[other] @ rows[other]))
+            assert found[one, other] == pytest.approx(expected, abs=1e-6)
+
+
+def test_opposite_preferences_are_unlike_and_no_preference_is_like_nothing() -> None:
+    logits = np.array([[[3.0, -3.0]], [[-3.0, 3.0]], [[3.0, -3.0]], [[0.0, 0.0]]])
+    found = routing_similarity(Routing(("a", "b", "c", "d"), {"model": logits}))
+    np.testing.assert_allclose(found[0], [1, -1, 1, 0], atol=1e-6)
+    assert not found[3].any()
+
+
+def test_similar_tasks_become_neighbours() -> None:
+    kinds = np.array([0, 1, 2, 0, 1, 2, 0])
+    similarity = np.where(kinds[:, None] == kinds, 0.9, 0.1)
+    np.fill_diagonal(similarity, 1)
+    ordered = kinds[similarity_order(similarity)]
+    assert sorted(similarity_order(similarity)) == list(range(7))
+    assert (np.diff(ordered) != 0).sum() == 2
+    assert similarity_order(np.ones((2, 2))) == [0, 1]
+
+
+def symmetric(tasks: int, seed: int) -> Array:
+    drawn = np.random.default_rng(seed).normal(size=(tasks, tasks)).round(1)  # with ties
+    return np.asarray(drawn + drawn.T)
+
+
+@pytest.mark.parametrize("tests", [0, 4])
+def test_the_correlation_is_scipys_over_the_pairs(tests: int) -> None:
+    one, other = symmetric(12, 0), symmetric(12, 1) + 0.3 * symmetric(12, 0)
+    pairs = pairs_of(12, tests)
+    found = correlate(one, other, tests)
+    assert found is not None
+    assert found.pairs == (8 * 4 if tests else 12 * 11 / 2)
+    assert found.spearman == pytest.approx(spearmanr(one[pairs], other[pairs]).statistic, abs=1e-6)
+    if tests:
+        assert set(pairs[0].tolist()) == {8, 9, 10, 11}
+        assert set(pairs[1].tolist()) == set(range(8))
+
+
+def test_the_correlation_of_equals_and_of_opposites() -> None:
+    one = symmetric(20, 0)
+    same, opposite = correlate(one, one**3), correlate(one, -one)
+    assert same is not None
+    assert opposite is not None
+    assert [same.spearman, same.p] == pytest.approx([1, 0.001])
+    assert [opposite.spearman, opposite.p] == pytest.approx([-1, 1])
+
+
+def test_the_p_is_uniform_where_there_is_nothing() -> None:
+    drawn = [correlate(symmetric(9, seed), symmetric(9, 100 + seed)) for seed in range(40)]
+    assert 0.35 < np.mean([found.p for found in drawn if found]) < 0.65
+
+
+def test_without_a_difference_between_pairs_there_is_no_correlation() -> None:
+    assert correlate(np.ones((4, 4)), symmetric(4, 0)) is None
+    assert correlate(symmetric(2, 0), symmetric(2, 1)) is None
+    assert correlate(np.ones((1, 1)), np.ones((1, 1))) is None

@@ -1,0 +1,172 @@
+"""What decides a stage's output: every file that it reads, and what it takes from elsewhere only if that cannot change."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mhrctl.artifacts import provenance
+from mhrctl.artifacts.outputs import Card, write_card
+from mhrctl.artifacts.provenance import Provenance
+from mhrctl.config.cells import Cell
+from mhrctl.config.params import AdaptParams, BackboneParams, PrepareParams
+from tests.conftest import mhrctl
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+TEST = ["prepare/test_tasks.parquet", "prepare/tasks.json", "prepare/tokenizer/tokenizer.json", "backbone/card.json"]
+TRAINING = ["prepare/training_tasks.parquet", "backbone/card.json"]
+
+READS = {
+    "backbone": ["prepare/training_tasks.parquet", "prepare/backbone_tasks.parquet", "prepare/tokenizer/tokenizer.json"],
+    "pretrain -m mhr": TRAINING,
+    "pretrain -m lora --extra-steps 3": [*TRAINING, "pretrain/lora-s0/adapters.safetensors"],
+    "pretrain -m adapter_soup": [*TRAINING, "prepare/tasks.json"],
+    "average -m mhr": ["pretrain/mhr-h4-s0/adapters.safetensors", "pretrain/mhr-h4-s0/card.json"],
+    "index": ["prepare/training_tasks.parquet", "prepare/tasks.json"],
+    "adapt -m lora": [*TEST, "pretrain/lora-s0/adapters.safetensors"],
+    "adapt -m mhr_mu": [*TEST, "average/mhr-h4-s0/adapters.safetensors"],
+    "adapt -m adapter_soup": [
+        *TEST,
+        "pretrain/adapter_soup-s0/adapters.safetensors",
+        "index/index.safetensors",
+        "index/card.json",
+    ],
+    "adapt -m full_ft_then_lora": [*TEST, "pretrain/full_ft-s0/adapters.safetensors", "pretrain/full_ft-s0/card.json"],
+    "evaluate -m mhr": [
+        *TEST,
+        *("pretrain/mhr-h4-s0/adapters.safetensors", "pretrain/mhr-h4-s0/card.json"),
+        *("adapt/mhr-h4-s0/adapters.safetensors", "adapt/mhr-h4-s0/card.json"),
+    ],
+    "evaluate -m lora --extra-steps 3": [*TEST, "pretrain/lora-x3-s0/adapters.safetensors", "pretrain/lora-x3-s0/card.json"],
+    "evaluate -m backbone": TEST,
+}
+"""{command: the files below data/ whose change may change its result}."""
+
+
+@pytest.fixture(scope="module")
+def shared(walked_all: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which everything stands; each test leaves it as it was."""
+    return Path(shutil.copytree(walked_all, tmp_path_factory.mktemp("shared") / "project"))
+
+
+@pytest.fixture
+def stands(shared: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], bool]:
+    """Asks a command whether its output stands; nothing is computed."""
+    real = Provenance.stands
+    answers: list[bool] = []
+
+    def answer(made: Provenance, *paths: Path) -> bool:
+        answers.append(real(made, *paths))
+        return True
+
+    def ask(command: str) -> bool:
+        answers.clear()
+        return mhrctl(*command.split(), "-C", shared) == 0 and answers == [True]
+
+    monkeypatch.setattr(Provenance, "stands", answer)
+    return ask
+
+
+@pytest.mark.parametrize(("command", "file"), [(command, file) for command, files in READS.items() for file in files])
+def test_no_output_stands_when_what_it_was_made_from_has_changed(
+    shared: Path, stands: Callable[[str], bool], command: str, file: str
+) -> None:
+    path = shared / "data" / file
+    before = path.read_bytes()
+    assert stands(command)
+    try:
+        path.write_bytes(before + b"\n")
+        assert not stands(command)
+        path.unlink()
+        assert not stands(command)
+    finally:
+        path.write_bytes(before)
+
+
+def test_so_many_processes_learn_something_of_their_own(stands: Callable[[str], bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert stands("pretrain -m lora")
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(name, "2")
+    assert not stands("pretrain -m lora")
+
+
+@pytest.mark.parametrize("file", ["test_tasks.parquet", "tasks.json"])
+def test_tasks_that_are_only_tested_decide_no_pretraining(shared: Path, stands: Callable[[str], bool], file: str) -> None:
+    path = shared / "data/prepare" / file
+    before = path.read_bytes()
+    path.write_bytes(before + b"\n")
+    assert stands("pretrain -m mhr")
+    path.write_bytes(before)
+
+
+def test_the_users_own_tasks_decide_what_is_prepared(shared: Path, stands: Callable[[str], bool]) -> None:
+    assert stands("prepare")
+    path = shared / "tasks/training/new.jsonl"
+    path.write_text('{"input": "a", "target": "b"}\n')
+    assert not stands("prepare")
+    path.unlink()
+    assert stands("prepare")
+
+
+def prepared(**params: Any) -> Callable[[Path], Provenance]:
+    return lambda root: provenance.of_prepare(PrepareParams(**({"tokenizer": "word"} | params)), root=root)
+
+
+def backbone(**params: Any) -> Callable[[Path], Provenance]:
+    return lambda root: provenance.of_backbone(BackboneParams(**params), prepared=root, root=root)
+
+
+def indexed(encoder: str, revision: str = "main") -> Callable[[Path], Provenance]:
+    return lambda root: provenance.of_index(encoder, revision, 9, prepared=root, root=root)
+
+
+def soup(encoder: str, revision: str = "main") -> Callable[[Path], Provenance]:
+    def of(root: Path) -> Provenance:
+        index = root / "index"
+        index.mkdir()
+        write_card(index, Card.of("index", {"encoder": encoder, "revision": revision, "examples": 9}, {}))
+        folders = {"prepared": root, "backbone": root, "start": root, "index": index, "root": root}
+        params = AdaptParams(steps=1, batch_size=1, shots=1, evaluate_every=1)
+        return provenance.of_adapt(Cell(method="adapter_soup"), params, **folders)
+
+    return of
+
+
+SUPERNI = "Muennighoff/natural-instructions"
+T0 = {"training_few_shot": ["rte"], "few_shot": "sets"}
+
+
+@pytest.mark.parametrize(
+    ("of", "complete"),
+    [
+        (prepared(source="compositional"), True),
+        (prepared(source="compositional", tokenizer="bpe"), True),
+        (prepared(source="jsonl", path="tasks", tokenizer="google/t5", tokenizer_revision=COMMIT), True),
+        (prepared(source="jsonl", path="tasks", tokenizer="google/t5"), False),
+        (prepared(source="jsonl", path="tasks", tokenizer="folder", tokenizer_revision=COMMIT), False),
+        (prepared(source="superni", hub=SUPERNI, revision=COMMIT), True),
+        (prepared(source="superni", hub=SUPERNI), False),
+        (prepared(source="superni", path="clone"), False),
+        (prepared(source="t0", hub="bigscience/P3", revision=COMMIT), False),
+        (prepared(source="t0", t0=T0), False),
+        (backbone(source="scratch"), True),
+        (backbone(source="hub", name="google/t5", revision=COMMIT), True),
+        (backbone(source="hub", name="google/t5", revision="main"), False),
+        (backbone(source="hub", name="google/t5", revision=COMMIT[:7]), False),
+        (backbone(source="local", name="folder", revision=COMMIT), False),
+        (indexed("tfidf"), True),
+        (indexed("sentence-transformers/x", COMMIT), True),
+        (indexed("sentence-transformers/x"), False),
+        (indexed("folder", COMMIT), False),
+        (soup("tfidf"), True),
+        (soup("sentence-transformers/x"), False),
+        (soup("folder", COMMIT), False),
+    ],
+)
+def test_what_may_change_unseen_is_read_again(tmp_path: Path, of: Callable[[Path], Provenance], complete: bool) -> None:
+    (tmp_path / "folder").mkdir()
+    assert of(tmp_path).is_complete == complete

@@ -1,0 +1,125 @@
+"""Generation and losses for many tasks side by side equal those of one task alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, T5ForConditionalGeneration
+
+from mhrctl.adapters.inventory import Inventory
+from mhrctl.data.batches import Sample
+from mhrctl.evaluation import prediction
+from mhrctl.evaluation.prediction import answer, choose, own_rows, predict, sample_losses
+from mhrctl.models.adapted import AdaptedModel
+from mhrctl.models.layer import inject
+from mhrctl.training.loop import Objective
+from tests.adapters.test_inventory import randomised
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def tokenizer() -> PreTrainedTokenizerBase:
+    vocabulary = {"<pad>": 0, "</s>": 1} | {f"w{number}": number for number in range(2, 64)}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
+    return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", eos_token="</s>")
+
+
+@pytest.fixture
+def samples() -> list[list[Sample]]:
+    """Runs of three and five samples of different lengths."""
+    rng = np.random.default_rng(0)
+
+    def sample(length: int) -> Sample:
+        return Sample(0, rng.integers(2, 64, length), rng.integers(2, 64, 3))
+
+    return [[sample(length) for length in (4, 7, 2)], [sample(length) for length in (3, 3, 8, 5, 6)]]
+
+
+@pytest.fixture
+def inventory(tiny_t5: T5ForConditionalGeneration) -> Inventory:
+    base = Inventory(inject(tiny_t5, "full"), heads=4, skills=2, tasks=3)
+    with torch.no_grad():
+        for bank in base.lora_B:
+            bank.normal_(std=0.3)
+    runs = base.for_new_tasks([1, 2], train_skills=True)
+    with torch.no_grad():
+        for parameter in runs.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return runs
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_answers_side_by_side_equal_answers_alone(
+    tiny_t5: T5ForConditionalGeneration,
+    inventory: Inventory,
+    tokenizer: PreTrainedTokenizerBase,
+    samples: list[list[Sample]],
+    beams: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(prediction, "BATCH_ROWS", 4 * beams)  # two rows a run and batch: the runs end in different batches
+    together = predict(AdaptedModel(tiny_t5, inventory), tokenizer, samples, beams=beams, max_new_tokens=4, device=CPU)
+    for run, own in enumerate(samples):
+        model = AdaptedModel(tiny_t5, inventory.select([run]))
+        for row, sample in enumerate(own):
+            (alone,) = predict(model, tokenizer, [[sample]], beams=beams, max_new_tokens=4, device=CPU)
+            assert together[run][row] == alone[0]
+    assert len({answer for run in together for answer in run}) > 1
+
+
+def test_losses_side_by_side_equal_losses_alone(
+    tiny_t5: T5ForConditionalGeneration, inventory: Inventory, samples: list[list[Sample]]
+) -> None:
+    objective = Objective("token_mean", 0.0, start_token=0)
+    together = sample_losses(AdaptedModel(tiny_t5, inventory), samples, own_rows(2), objective=objective, device=CPU)
+    for run, own in enumerate(samples):
+        model = AdaptedModel(tiny_t5, inventory.select([run]))
+        (alone,) = sample_losses(model, [own], own_rows(1), objective=objective, device=CPU)
+        assert together[run] == pytest.approx(alone, rel=1e-5)
+
+
+def with_choices(run: list[Sample], count: int) -> list[Sample]:
+    """The samples with answer choices of different lengths."""
+    rng = np.random.default_rng(count)
+    return [
+        Sample(row.task, row.input_ids, row.target_ids, tuple(rng.integers(2, 64, 1 + number) for number in range(count)), 0)
+        for row in run
+    ]
+
+
+def test_choices_are_scored_like_one_at_a_time(tiny_t5: T5ForConditionalGeneration, samples: list[list[Sample]]) -> None:
+    """Runs of two and of four choices side by side, against the loss of every choice alone under the run's own adapters."""
+    inventory = randomised(Inventory(inject(tiny_t5, "full"), heads=4, skills=3)).for_new_tasks([1, 2], train_skills=True)
+    runs = [with_choices(samples[0], 2), with_choices(samples[1], 4)]
+    objective = Objective("token_mean", 0.0, start_token=0)
+    together = choose(AdaptedModel(tiny_t5, inventory), runs, objective=objective, device=CPU)
+    for number, run in enumerate(runs):
+        alone = AdaptedModel(tiny_t5, inventory.select([number]))
+        for row, sample in enumerate(run):
+            one = [[Sample(0, sample.input_ids, choice)] for choice in sample.choices]
+            losses = [sample_losses(alone, [each], own_rows(1), objective=objective, device=CPU)[0] for each in one]
+            assert together[number][row] == losses.index(min(losses))
+
+
+def test_the_encoder_runs_once_an_input_however_many_choices(tiny_t5: T5ForConditionalGeneration) -> None:
+    rows: list[int] = []
+    tiny_t5.get_encoder().register_forward_hook(lambda _m, _a, output: rows.append(len(output[0])))
+    ids = torch.randint(2, 64, (2, 5))
+    logits = AdaptedModel(tiny_t5, None)(None, input_ids=ids, decoder_input_ids=torch.randint(2, 64, (6, 3)))
+    assert (len(logits), rows) == (6, [2])
+
+
+def test_runs_with_choices_choose_and_runs_without_generate(
+    tiny_t5: T5ForConditionalGeneration, samples: list[list[Sample]], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    inventory = randomised(Inventory(inject(tiny_t5, "full"), heads=4, skills=3)).for_new_tasks([1, 2], train_skills=True)
+    model = AdaptedModel(tiny_t5, inventory)
+    runs = [with_choices(samples[0], 2), samples[1]]
+    texts = [["yes", "no"]] * len(runs[0])
+    answers = answer(model, tokenizer, runs, [texts, []], beams=1, max_new_tokens=3, device=CPU)
+    assert set(answers[0]) <= {"yes", "no"}
+    generated = predict(model, tokenizer, samples, beams=1, max_new_tokens=3, device=CPU)
+    assert answers[1] == generated[1]

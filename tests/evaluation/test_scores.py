@@ -1,0 +1,119 @@
+"""The scores of a cell: what is accepted, and what a broken folder is answered with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from mhrctl.errors import ArtifactError
+from mhrctl.evaluation.scores import CellMetrics, read_metrics
+
+CELL: dict[str, Any] = {
+    "method": "mhr",
+    "heads": 8,
+    "variant": "plain",
+    "layout": "full",
+    "extra_steps": 0,
+    "seed": 0,
+    "trial": 0,
+    "settings": {},
+    "granularity": "layer",
+    "skills": 8,
+    "suite": "compositional",
+    "backbone": "scratch-1.2M",
+    "metric": "rouge_l",
+    "zero_shot": {"score": 41.2, "rouge_l": 41.2, "exact_match": 12.0},
+    "adapted": {"score": 80.1, "rouge_l": 80.1, "exact_match": 66.0},
+    "validation": 83.0,
+    "by_task": {"swap": {"metric": "rouge_l", "zero_shot": 41.2, "adapted": 80.1, "validation": 83.0}},
+    "parameters": {"multi_task": 1234, "adaptation": 123},
+    "examples": 1200,
+    "tasks": 12,
+}
+BARE = CELL | {
+    "method": "backbone",
+    "heads": None,
+    "seed": None,
+    "granularity": None,
+    "skills": None,
+    "adapted": None,
+    "validation": None,
+    "by_task": {"swap": {"metric": "rouge_l", "zero_shot": 41.2, "adapted": None, "validation": None}},
+    "parameters": {"multi_task": 0, "adaptation": 0},
+}
+
+
+def write(folder: Path, name: str, **changes: object) -> Path:
+    file = folder / f"{name}.json"
+    file.write_text(json.dumps(CELL | changes))
+    return file
+
+
+@pytest.mark.parametrize("content", [CELL, BARE], ids=["cell", "bare backbone"])
+def test_a_file_survives_a_round_trip(content: dict[str, Any]) -> None:
+    assert CellMetrics.model_validate(content).model_dump() == content
+
+
+def test_metrics_are_frozen() -> None:
+    metrics = CellMetrics.model_validate(CELL)
+    with pytest.raises(ValidationError, match="frozen"):
+        metrics.method = "lora"  # type: ignore[misc]
+
+
+def test_cells_are_read_by_name(tmp_path: Path) -> None:
+    write(tmp_path, "mhr-h8-s1", seed=1)
+    write(tmp_path, "mhr-h8-s0")
+    (tmp_path / "notes.txt").write_text("not a cell")
+    cells = read_metrics(tmp_path)
+    assert [(name, cell.seed) for name, cell in cells.items()] == [("mhr-h8-s0", 0), ("mhr-h8-s1", 1)]
+
+
+@pytest.mark.parametrize("folder", ["", "missing"])
+def test_no_scores_says_what_to_run(tmp_path: Path, folder: str) -> None:
+    with pytest.raises(ArtifactError, match=r"no scores yet; run `dvc repro` or `mhrctl evaluate`"):
+        read_metrics(tmp_path / folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"loss": 1.0}, "loss: Extra inputs are not permitted"),
+        ({"zero_shot": None}, "zero_shot: "),
+        ({"adapted": {"score": 1, "rouge_l": 100.5, "exact_match": 0}}, "adapted.rouge_l: Input should be less"),
+        ({"zero_shot": {"score": 1, "rouge_l": -1, "exact_match": 0}}, "zero_shot.rouge_l: Input should be greater"),
+        ({"zero_shot": {"score": 1, "rouge_l": float("nan"), "exact_match": 0}}, "zero_shot.rouge_l: "),
+        ({"method": "mhr_zz"}, "did you mean 'mhr_z'?"),
+    ],
+    ids=["extra key", "missing scores", "over 100", "below 0", "not a number", "unknown method"],
+)
+def test_a_wrong_value_is_named_in_one_line(tmp_path: Path, changes: dict[str, object], said: str) -> None:
+    file = write(tmp_path, "mhr-h8-s0", **changes)
+    with pytest.raises(ArtifactError) as error:
+        read_metrics(tmp_path)
+    assert str(error.value).startswith(f"{file}: ")
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b'{"method": "mhr"', b"\xff\xfe\x00", b""], ids=["cut off", "not text", "empty"])
+def test_a_file_that_is_no_json_is_named_in_one_line(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "mhr-h8-s0.json"
+    file.write_bytes(content)
+    with pytest.raises(ArtifactError) as error:
+        read_metrics(tmp_path)
+    assert str(error.value).startswith(f"{file}: Invalid JSON")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("other", [{"suite": "superni"}, {"backbone": "t5-xl"}])
+def test_scores_of_two_suites_or_backbones_do_not_mix(tmp_path: Path, other: dict[str, str]) -> None:
+    write(tmp_path, "lora-s0", method="lora", heads=1)
+    write(tmp_path, "mhr-h8-s0", **other)
+    with pytest.raises(ArtifactError) as error:
+        read_metrics(tmp_path)
+    for part in ("lora-s0.json", "mhr-h8-s0.json", *other.values()):
+        assert part in str(error.value)

@@ -1,0 +1,118 @@
+"""An adapter in the weights does what the worn adapter does, and leaves no trace."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import T5ForConditionalGeneration
+
+from mhrctl.adapters.adapter import Adapter
+from mhrctl.adapters.inventory import Inventory
+from mhrctl.adapters.scales import Scales
+from mhrctl.adapters.weights import Weights
+from mhrctl.models.adapted import AdaptedModel
+from mhrctl.models.folding import foldable, folded
+from mhrctl.models.layer import inject
+from mhrctl.models.speed import Speed
+
+KINDS = ["lora, rank 1", "lora, rank 4", "ia3"]
+
+
+def adapter_of(kind: str, shapes: dict[str, tuple[int, int]]) -> Adapter:
+    """An adapter of which every number counts."""
+    torch.manual_seed(1)
+    adapter = Scales(shapes) if kind == "ia3" else Inventory(shapes, rank=int(kind[-1]), alpha=2.0)
+    for parameter in adapter.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    return adapter
+
+
+def logits(backbone: Any, adapter: Adapter | None) -> Tensor:
+    ids = torch.arange(2, 12).view(2, 5)
+    with torch.no_grad():
+        found: Tensor = AdaptedModel(backbone, adapter).eval()(None, input_ids=ids, decoder_input_ids=ids + 20)
+    return found
+
+
+def losses(backbone: Any, adapter: Adapter | None, speed: Speed) -> Tensor:
+    ids = torch.arange(2, 12).view(2, 5)
+    with torch.no_grad():
+        model = AdaptedModel(backbone, adapter, speed=speed).eval()
+        found: Tensor = model(None, input_ids=ids, attention_mask=ids.sign(), decoder_input_ids=ids + 20, labels=ids + 21)
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("architecture", "targets"), [("tiny_t5", "full"), ("tiny_bart", ["q_proj", "v_proj", "fc1", "fc2"])])
+def test_folding_equals_wearing_and_leaves_no_trace(
+    architecture: str, targets: str | list[str], kind: str, request: pytest.FixtureRequest
+) -> None:
+    backbone = request.getfixturevalue(architecture)
+    adapter = adapter_of(kind, inject(backbone, targets))
+    bare, worn = logits(backbone, None), logits(backbone, adapter)
+    before = {name: (parameter, parameter.clone()) for name, parameter in backbone.named_parameters()}
+    with folded(backbone, adapter):
+        torch.testing.assert_close(logits(backbone, None), worn, rtol=1e-5, atol=1e-5)
+        assert not any(parameter.requires_grad for parameter in backbone.parameters())
+    assert not torch.allclose(bare, worn, atol=0.01)
+    after = dict(backbone.named_parameters())
+    assert after.keys() == before.keys()
+    for name, (parameter, values) in before.items():
+        assert after[name] is parameter
+        assert torch.equal(parameter, values)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_both_forwards_of_t5_read_the_folded_weights(tiny_t5: T5ForConditionalGeneration, kind: str) -> None:
+    adapter = adapter_of(kind, inject(tiny_t5, "full"))
+    worn = losses(tiny_t5, adapter, Speed(forward=False))
+    with folded(tiny_t5, adapter):
+        for forward in (True, False):
+            torch.testing.assert_close(losses(tiny_t5, None, Speed(forward=forward)), worn, rtol=1e-5, atol=1e-5)
+
+
+def test_what_shares_a_folded_weight_is_not_touched(tiny_t5: T5ForConditionalGeneration) -> None:
+    adapter = adapter_of("lora, rank 1", inject(tiny_t5, ["lm_head", "q"]))
+    assert tiny_t5.lm_head.weight is tiny_t5.shared.weight
+    embedding, worn = tiny_t5.shared.weight.clone(), logits(tiny_t5, adapter)
+    with folded(tiny_t5, adapter):
+        assert torch.equal(tiny_t5.shared.weight, embedding)
+        torch.testing.assert_close(logits(tiny_t5, None), worn, rtol=1e-5, atol=1e-5)
+    assert tiny_t5.lm_head.weight is tiny_t5.shared.weight
+
+
+def test_weights_come_back_after_an_exception(tiny_t5: T5ForConditionalGeneration, monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter = adapter_of("lora, rank 1", inject(tiny_t5, "full"))
+    before = logits(tiny_t5, None)
+    with pytest.raises(KeyboardInterrupt), folded(tiny_t5, adapter):
+        raise KeyboardInterrupt
+    assert torch.equal(logits(tiny_t5, None), before)
+    last = f"{list(adapter.shapes)[-1]}.lora_a"
+    slots = {name: slot for name, slot in adapter().items() if name != last}
+    monkeypatch.setattr(adapter, "forward", lambda: slots)
+    with pytest.raises(KeyError, match="lora_a"), folded(tiny_t5, adapter):  # half of the layers were folded
+        pass
+    assert torch.equal(logits(tiny_t5, None), before)
+
+
+def test_only_what_all_rows_wear_alike_is_folded_and_only_into_fp32(tiny_t5: T5ForConditionalGeneration) -> None:
+    shapes = inject(tiny_t5, "full")
+    assert foldable(tiny_t5, Inventory(shapes))
+    assert foldable(tiny_t5, Inventory(shapes, heads=4, skills=2).average())
+    assert foldable(tiny_t5, Scales(shapes))
+    for adapter in (
+        None,
+        Weights.of(tiny_t5),
+        Inventory(shapes, runs=2),
+        Inventory(shapes, skills=2, tasks=1),
+        Inventory(shapes, skills=2).for_new_tasks([1], train_skills=True),
+        Scales(shapes, runs=2),
+    ):
+        assert not foldable(tiny_t5, adapter)
+    tiny_t5.to(dtype=torch.bfloat16)  # type: ignore[call-arg]
+    assert not foldable(tiny_t5, Inventory(shapes))
+    with pytest.raises(ValueError, match="cannot be folded"), folded(tiny_t5, Inventory(shapes)):
+        pass

@@ -1,0 +1,141 @@
+"""Cells folded over seeds, the two aggregations, and trials of a search, by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mhrctl.errors import ArtifactError
+from mhrctl.evaluation.scores import CellMetrics
+from mhrctl.report.results import Group, fold_seeds, read_results, spread
+from tests.report.made import both, made_cell, write_cells
+
+
+def folded(cells: dict[str, dict[str, Any]]) -> list[Group]:
+    return fold_seeds({name: CellMetrics.model_validate(cell) for name, cell in cells.items()})
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [([60.0, 62.0, 67.0], "63.0±3.6"), ([80.0], "80.0"), ([3.0, 3.0], "3.0±0.0")],
+    ids=["three", "one has no deviation", "two alike"],
+)
+def test_a_spread_is_the_mean_and_the_deviation_of_a_sample(values: list[float], text: str) -> None:
+    assert str(spread(values)) == text  # 60, 62, 67: squares 9 + 1 + 16, over 2, root 3.61
+
+
+def test_nothing_has_no_spread() -> None:
+    assert spread([]) is None
+
+
+def test_groups_are_methods_heads_variants_and_extra_steps_in_the_order_of_the_methods() -> None:
+    cells = {
+        "mhr-h16-s0": made_cell("mhr", 16, 0, both(1)),
+        "mhr-h8-s1": made_cell("mhr", 8, 1, both(1)),
+        "mhr-h8-s0": made_cell("mhr", 8, 0, both(1)),
+        "mhr-h8-light-s0": made_cell("mhr", 8, 0, both(1), variant="light"),
+        "lora-x100-s0": made_cell("lora", 1, 0, extra_steps=100),
+        "lora-s0": made_cell("lora", 1, 0, both(1)),
+        "backbone": made_cell("backbone", None, None),
+    }
+    groups = folded(cells)
+    assert [(group.label, group.extra_steps, list(group.cells)) for group in groups] == [
+        ("backbone", 0, ["backbone"]),
+        ("lora", 0, ["lora-s0"]),
+        ("lora", 100, ["lora-x100-s0"]),
+        ("mhr h8", 0, ["mhr-h8-s0", "mhr-h8-s1"]),
+        ("mhr h8 light", 0, ["mhr-h8-light-s0"]),
+        ("mhr h16", 0, ["mhr-h16-s0"]),
+    ]
+
+
+def test_the_two_aggregations_differ() -> None:
+    (group,) = folded(
+        {
+            "poly-s0": made_cell("poly", 1, 0, {"a": 10.0, "b": 50.0}),
+            "poly-s1": made_cell("poly", 1, 1, {"a": 20.0, "b": 90.0}),
+            "poly-s2": made_cell("poly", 1, 2, {"a": 60.0, "b": 70.0}),
+        }
+    )
+    # seeds: 30, 55, 65 have the mean 50, squares 400 + 25 + 225, over 2, root 18.03
+    assert str(group.mean("adapted")) == "50.0±18.0"
+    # medians 20 and 70 have the mean 45, squares 625 + 625, over 1, root 35.36
+    assert str(group.median("adapted")) == "45.0±35.4"
+
+
+def test_a_group_without_adaptation_has_no_adapted_scores() -> None:
+    (group,) = folded({"backbone": made_cell("backbone", None, None, zero_shot=12.0)})
+    assert group.mean("adapted") is None
+    assert group.median("adapted") is None
+    assert group.mean("zero_shot") == spread([12.0])
+
+
+def search(*validations: float | None, seeds: int = 2) -> dict[str, dict[str, Any]]:
+    """A trial for each mean validation score; the first seed is a point above it, the second a point below."""
+    return {
+        f"mhr-h8-t{trial}-s{seed}": made_cell(
+            "mhr",
+            8,
+            seed,
+            both(60.0 + trial),
+            validation=None if validation is None else validation + 1 - 2 * seed,
+            trial=trial,
+            settings={"lr": trial / 1000, "routing_lr": 0.1},
+        )
+        for trial, validation in enumerate(validations, 1)
+        for seed in range(seeds)
+    }
+
+
+def test_of_a_search_the_trial_with_the_best_mean_validation_score_counts_for_all_seeds() -> None:
+    cells = search(50.0, 70.0, 60.0)
+    cells["mhr-h8-t3-s0"]["validation"] = 71.5  # the best of its seed, and not on the mean
+    cells["mhr-h8-t3-s1"]["validation"] = 40.0
+    (group,) = folded(cells)
+    assert list(group.cells) == ["mhr-h8-t2-s0", "mhr-h8-t2-s1"]
+    assert group.values("adapted") == [62.0, 62.0]
+    assert group.note == "mhr h8: of 3 trials number 2 has the best mean validation score, 70.0 (lr 0.002, routing_lr 0.1)."
+
+
+def test_a_trial_that_lacks_seeds_is_not_chosen() -> None:
+    cells = search(50.0, 60.0)
+    del cells["mhr-h8-t2-s1"]
+    (group,) = folded(cells)
+    assert list(group.cells) == ["mhr-h8-t1-s0", "mhr-h8-t1-s1"]
+    assert "of those with 2 seeds" in group.note
+
+
+def test_trials_without_validation_scores_are_answered_with_the_first() -> None:
+    (group,) = folded(search(None, None))
+    assert list(group.cells) == ["mhr-h8-t1-s0", "mhr-h8-t1-s1"]
+    assert "no trial has validation scores" in group.note
+
+
+def test_one_trial_needs_no_note() -> None:
+    (group,) = folded(search(50.0))
+    assert group.note == ""
+
+
+def test_no_scores_are_no_error(tmp_path: Path) -> None:
+    results = read_results(tmp_path)
+    assert (results.cells, results.groups, results.suite, results.metric_name) == ({}, [], None, "score")
+    assert results.lacking(["lora-s0"]) == ["lora-s0"]
+
+
+def test_malformed_scores_are(tmp_path: Path) -> None:
+    write_cells(tmp_path, {"lora-s0": made_cell("lora", 1, 0, both(50)) | {"metric": "bleu"}})
+    with pytest.raises(ArtifactError, match=r"lora-s0\.json: metric"):
+        read_results(tmp_path)
+
+
+def test_results_say_what_they_are_of(tmp_path: Path) -> None:
+    cells = {"lora-s0": made_cell("lora", 1, 0, both(50), metric="accuracy", suite="t0", backbone="bigscience/T0_3B")}
+    results = read_results(write_cells(tmp_path, cells))
+    assert (results.suite, results.backbone, results.metric, results.metric_name) == (
+        "t0",
+        "bigscience/T0_3B",
+        "accuracy",
+        "accuracy",
+    )

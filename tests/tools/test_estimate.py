@@ -1,0 +1,132 @@
+"""Sizes of cells: against what the stages write, and T5 against transformers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from transformers import BartConfig, T5Config
+
+from mhrctl.artifacts.outputs import ADAPTERS, Project
+from mhrctl.config.cells import Cell
+from mhrctl.config.params import BackboneParams
+from mhrctl.config.resolve import load_params, resolve_cell
+from mhrctl.errors import DataError, ParamsError
+from mhrctl.models.backbones import T5_SIZES, shape_model
+from mhrctl.models.layer import linear_shapes
+from mhrctl.tools.estimate import TaskCounts, backbone_shape, estimate, human_size, t5_shape
+
+TOY = TaskCounts(training=3, datasets=3, test=2)
+
+
+@pytest.mark.parametrize("gated", [True, False])
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_t5_has_the_layers_and_weights_of_transformers(gated: bool, tied: bool) -> None:
+    sizes = {**T5_SIZES["t5-small"], "num_decoder_layers": 3, "vocab_size": 500}
+    config = T5Config(**sizes, feed_forward_proj="gated-gelu" if gated else "relu")
+    model = shape_model(config, tied=tied)
+    shape = t5_shape(config.to_dict() | {"tie_word_embeddings": tied})
+    assert shape.weights == model.num_parameters()
+    assert list(shape.linears.items()) == list(linear_shapes(model).items())
+
+
+def test_estimates_are_what_the_stages_write(walked_all: Path) -> None:
+    where = Project(walked_all)
+    settings = load_params(where.params)
+    shape = backbone_shape(settings.params.backbone, where.root, vocab_size(where))
+    assert shape is not None
+    facts = json.loads((where.output("backbone") / "card.json").read_text())["facts"]
+    assert shape.weights == facts["parameters"]
+    compared = 0
+    for folder in sorted(where.output("adapt").iterdir()):
+        card = json.loads((folder / "card.json").read_text())
+        params = resolve_cell(settings, Cell.model_validate(card["params"]["cell"] | {"settings": ()}))
+        for (stage, cell), size in estimate(params, shape, TOY).outputs.items():
+            written = numbers(where.output(stage, cell) / ADAPTERS)
+            assert 4 * written == size, (stage, cell)
+            compared += 1
+    assert compared > 25
+
+
+def vocab_size(where: Project) -> int:
+    return json.loads((where.output("prepare") / "card.json").read_text())["facts"]["vocab_size"]
+
+
+def numbers(path: Path) -> int:
+    """What a safetensors file holds, by its header."""
+    with path.open("rb") as stream:
+        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+    spans = [entry["data_offsets"] for name, entry in header.items() if name != "__metadata__"]
+    return sum(end - start for start, end in spans) // 4
+
+
+def test_memory_grows_with_precision_tasks_and_optimizer(project: Path) -> None:
+    settings = load_params(project / "params.yaml")
+    shape = backbone_shape(settings.params.backbone, project, 100)
+    assert shape is not None
+    cell = Cell(method="lora")
+    lora = sum(d_in + d_out for name, (d_in, d_out) in shape.linears.items() if name != "lm_head")
+    base = estimate(resolve_cell(settings, cell), shape, TaskCounts(3, 3, 10))
+    assert base.memory == 4 * shape.weights + 4 * 4 * lora * 10  # adapting ten tasks: value, gradient and AdamW's two
+    assert base.checkpoint == 4 * 3 * lora
+    half = load_params(
+        project / "params.yaml", ["adapt.precision=bf16", "pretrain.precision=bf16", "adapt.optimizer=adafactor"]
+    )
+    assert estimate(resolve_cell(half, cell), shape, TaskCounts(3, 3, 10)).memory == 2 * shape.weights + 4 * 3 * lora * 10
+
+
+def test_heads_that_do_not_divide_and_targets_that_are_none_are_told(project: Path) -> None:
+    settings = load_params(project / "params.yaml")
+    shape = backbone_shape(settings.params.backbone, project, 100)
+    assert shape is not None
+    with pytest.raises(ParamsError, match=r"cell mhr-h3-s0: 3 heads do not divide layer encoder.* of shape 16 x 16"):
+        estimate(resolve_cell(settings, Cell(method="mhr", heads=3)), shape, TOY)
+    wrong = load_params(project / "params.yaml", ["pretrain.targets=[query]"])
+    with pytest.raises(ParamsError, match=r"pretrain.targets: no linear layer is named 'query'"):
+        estimate(resolve_cell(wrong, Cell(method="lora")), shape, TOY)
+
+
+def test_backbones_are_known_from_a_folder_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    local = BackboneParams(source="local", name="bart")
+    with pytest.raises(DataError, match=r"bart/config.json: no config of a backbone can be read"):
+        backbone_shape(local, tmp_path, 0)
+    config = BartConfig(d_model=16, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=32, decoder_ffn_dim=32, vocab_size=50)
+    config.save_pretrained(tmp_path / "bart")
+    shape = backbone_shape(local, tmp_path, 0)
+    assert shape is not None
+    assert shape.linears["model.encoder.layers.0.fc1"] == (16, 32)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_args, **_options: None)
+    assert backbone_shape(BackboneParams(source="hub", name="a/b", revision="main"), tmp_path, 0) is None
+    T5Config(**T5_SIZES["t5-small"]).save_pretrained(tmp_path / "cached")
+    found = str(tmp_path / "cached/config.json")
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_args, **_options: found)
+    shape = backbone_shape(BackboneParams(source="hub", name="a/b", revision="main"), tmp_path, 0)
+    assert shape is not None
+    assert shape.linears["encoder.block.0.layer.0.SelfAttention.q"] == (512, 384)
+
+
+def test_well_known_backbones_need_no_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_args, **_options: None)
+
+    def weights(name: str) -> int | None:
+        shape = backbone_shape(BackboneParams(source="hub", name=name, revision="main"), tmp_path, 0)
+        return None if shape is None else shape.weights
+
+    for name in ("google/t5-xl-lm-adapt", "google/t5-v1_1-xl", "google/flan-t5-xl", "bigscience/T0_3B"):
+        assert weights(name) == 2_849_757_184
+    assert weights("bigscience/T0pp") == weights("google/t5-v1_1-xxl") == 11_135_332_352
+    assert weights("google/flan-t5-small") == 76_961_152
+    assert weights("google-t5/t5-base") is None  # of the first version
+    assert weights("somebody/t5-v1_1-xl") is None
+
+
+def test_sizes_as_people_read_them() -> None:
+    assert [human_size(size) for size in (0, 940, 1200, 45_600_000, 7.25e11, 3e12)] == [
+        "0 B",
+        "940 B",
+        "1.2 kB",
+        "46 MB",
+        "725 GB",
+        "3.0 TB",
+    ]

@@ -1,0 +1,169 @@
+"""Adapters that leave: PEFT loads them, and says what we say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from torch import Tensor
+from transformers import AutoModelForSeq2SeqLM, PreTrainedModel
+
+from mhrctl.adapters.files import load_adapter
+from mhrctl.adapters.weights import Weights
+from mhrctl.models.adapted import AdaptedModel
+from mhrctl.models.backbones import load_backbone
+from mhrctl.stages.pretrain import dress
+from tests.conftest import Run
+
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")  # peft calls it
+TASKS = ["swap", "twice"]
+IDS = torch.tensor([[5, 6, 7, 1], [8, 9, 1, 0]])
+
+
+def ours(project: Path, folder: str, run: int = 0, task: int = 0) -> Tensor:
+    """Logits of the backbone that wears the adapters of a folder's run, with a row of its routing."""
+    backbone, _ = load_backbone(project / "data/backbone")
+    adapter = load_adapter(project / "data" / folder / "adapters.safetensors").select([run]).eval()
+    if isinstance(adapter, Weights):
+        adapter.put_into(backbone)
+        return logits(backbone)
+    dress(backbone, adapter)
+    with torch.no_grad():
+        return AdaptedModel(backbone, adapter).eval()(torch.tensor([[task]]), input_ids=IDS, decoder_input_ids=IDS[:, :3])
+
+
+@torch.no_grad()
+def logits(model: torch.nn.Module, **options: Tensor) -> Tensor:
+    found: Tensor = model(input_ids=IDS, decoder_input_ids=IDS[:, :3], **options).logits
+    return found
+
+
+def base(project: Path) -> PreTrainedModel:
+    model: PreTrainedModel = AutoModelForSeq2SeqLM.from_pretrained(project / "data/backbone").eval()
+    return model
+
+
+ADAPTERS = ["lora", "lora_big", "ia3", "adapter_soup", "poly", "poly_z", "mhr", "mhr_z", "mhr_mu", "random_mu"]
+
+
+@pytest.mark.parametrize("method", ADAPTERS)
+def test_adapted_adapters_load_in_peft_with_our_logits(walked_all: Path, tmp_path: Path, run: Run, method: str) -> None:
+    assert run("export", "-m", method, "--to", "peft", "--out", tmp_path, "-C", walked_all) == 0
+    cell = f"{method}-h4-s0" if method.startswith("mhr") else f"{method}-s0"
+    for number, task in enumerate(TASKS):
+        model = peft.PeftModel.from_pretrained(base(walked_all), tmp_path / task).eval()
+        torch.testing.assert_close(logits(model), ours(walked_all, f"adapt/{cell}", number))
+        assert not torch.allclose(logits(model), logits(base(walked_all)))
+
+
+@pytest.mark.parametrize(("method", "heads"), [("poly", 1), ("mhr", 4)])
+def test_a_pretrained_inventory_loads_as_peft_poly(walked_all: Path, tmp_path: Path, run: Run, method: str, heads: int) -> None:
+    assert run("export", "-m", method, "--stage", "pretrain", "--out", tmp_path / "out", "-C", walked_all) == 0
+    model = peft.PeftModel.from_pretrained(base(walked_all), tmp_path / "out").eval()
+    config = model.peft_config["default"]
+    assert isinstance(config, peft.PolyConfig)
+    assert (config.n_splits, config.n_skills, config.n_tasks) == (heads, 2, 3)
+    cell = f"{method}-h4-s0" if method == "mhr" else f"{method}-s0"
+    for task in range(3):
+        expected = ours(walked_all, f"pretrain/{cell}", task=task)
+        torch.testing.assert_close(logits(model, task_ids=torch.tensor([task, task])), expected)
+
+
+def test_the_average_and_private_adapters_leave_too(walked_all: Path, tmp_path: Path, run: Run) -> None:
+    assert run("export", "-m", "mhr_mu", "--stage", "average", "--out", tmp_path / "mean", "-C", walked_all) == 0
+    model = peft.PeftModel.from_pretrained(base(walked_all), tmp_path / "mean").eval()
+    torch.testing.assert_close(logits(model), ours(walked_all, "average/mhr-h4-s0"))
+    options = ("--stage", "pretrain", "--task", "first", "--out", tmp_path / "own")
+    assert run("export", "-m", "adapter_soup", *options, "-C", walked_all) == 0
+    assert [path.name for path in (tmp_path / "own").iterdir()] == ["first"]
+    model = peft.PeftModel.from_pretrained(base(walked_all), tmp_path / "own/first").eval()
+    torch.testing.assert_close(logits(model), ours(walked_all, "pretrain/adapter_soup-s0", run=1))
+
+
+@pytest.mark.parametrize("method", ["lora", "ia3", "mhr", "full_ft"])
+def test_merged_models_need_no_adapter_library(walked_all: Path, tmp_path: Path, run: Run, method: str) -> None:
+    assert run("export", "-m", method, "--merge", "--task", "twice", "--out", tmp_path, "-C", walked_all) == 0
+    model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "twice").eval()
+    cell = "mhr-h4-s0" if method == "mhr" else f"{method}-s0"
+    torch.testing.assert_close(logits(model), ours(walked_all, f"adapt/{cell}", 1), rtol=1e-4, atol=1e-5)
+    assert (tmp_path / "twice/tokenizer.json").exists()
+
+
+def test_a_merged_new_lora_stands_on_the_tuned_weights(walked_all: Path, tmp_path: Path, run: Run) -> None:
+    assert run("export", "-m", "full_ft_then_lora", "--merge", "--out", tmp_path, "-C", walked_all) == 0
+    backbone, _ = load_backbone(walked_all / "data/backbone")
+    tuned = load_adapter(walked_all / "data/pretrain/full_ft-s0/adapters.safetensors")
+    assert isinstance(tuned, Weights)
+    tuned.put_into(backbone)
+    adapter = load_adapter(walked_all / "data/adapt/full_ft_then_lora-s0/adapters.safetensors").select([0])
+    dress(backbone, adapter)
+    with torch.no_grad():
+        expected = AdaptedModel(backbone, adapter).eval()(None, input_ids=IDS, decoder_input_ids=IDS[:, :3])
+    model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "swap").eval()
+    torch.testing.assert_close(logits(model), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_export_says_where_it_came_from(walked_all: Path, run: Run) -> None:
+    assert run("export", "-m", "mhr", "--task", "swap", "-C", walked_all) == 0
+    folder = walked_all / "data/export/adapt/mhr-h4-s0/swap"
+    card = json.loads((folder / "card.json").read_text())
+    assert (card["stage"], card["params"]["cell"]["method"], card["facts"]["task"]) == ("export", "mhr", "swap")
+    assert set(card["parents"]) == {"adapt"}
+    readme = ModelCard.load(folder / "README.md")
+    assert readme.data.library_name == "peft"
+    assert "mhr" in readme.data.tags
+    assert "task `swap`" in readme.text
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"].endswith("data/backbone")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["-m", "mhr", "--task", "swop"], "--task swop: unknown task 'swop'; did you mean 'swap'?"),
+        (
+            ["-m", "mhr", "--stage", "pretrain", "--task", "swap"],
+            "--task swap: the pretrain output of mhr-h4-s0 is one",
+        ),
+        (["-m", "mhr", "--stage", "pretrain", "--merge"], "--merge: a routed inventory is no single adapter"),
+        (["-m", "full_ft"], "--to peft: full_ft tunes whole weights, which are no adapter; use --merge"),
+        (["-m", "full_ft_then_lora"], "--to peft: the LoRA of full_ft_then_lora belongs on tuned weights; use --merge"),
+        (["-m", "mhr", "--heads", "2"], "run `mhrctl adapt --method mhr --heads 2 --seed 0`"),
+        (["-m", "lora", "--extra-steps", "3"], "--extra-steps: such a cell is not adapted; export --stage pretrain"),
+        ([], "name the cell with --method"),
+    ],
+)
+def test_what_cannot_leave_is_answered(
+    walked_all: Path, run: Run, capfd: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    assert run("export", *options, "-C", walked_all) == 2
+    error = capfd.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_nothing_of_the_users_is_replaced(
+    walked_all: Path, tmp_path: Path, run: Run, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes.txt").write_text("mine")
+    options = ("export", "-m", "lora", "--stage", "pretrain", "-C", walked_all)
+    for out in (tmp_path / "mine", walked_all / "data/pretrain/lora-s0"):
+        before = sorted(path.name for path in out.iterdir())
+        assert run(*options, "--out", out) == 2
+        assert "holds other things, which an export would replace; name a new folder" in capfd.readouterr().err
+        assert sorted(path.name for path in out.iterdir()) == before
+    for _ in range(2):  # an export may be made again
+        assert run(*options, "--out", tmp_path / "new") == 0
+
+
+def test_tied_weights_are_not_merged(copy: Path, tmp_path: Path, run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run("pretrain", "-m", "lora", "--set", "pretrain.targets=.*", "-C", copy) == 0
+    assert run("export", "-m", "lora", "--stage", "pretrain", "--out", tmp_path / "a", "-C", copy) == 0
+    assert run("export", "-m", "lora", "--stage", "pretrain", "--merge", "--out", tmp_path / "b", "-C", copy) == 2
+    assert "--merge: lm_head shares its weights with another layer" in capfd.readouterr().err
+    assert not (tmp_path / "b").exists()

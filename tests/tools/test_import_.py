@@ -1,0 +1,104 @@
+"""Adapters that come in become pre-training outputs that adapt starts from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from mhrctl.adapters.files import load_adapter
+from mhrctl.models.backbones import sized_model
+from tests.conftest import Run
+
+SHARED = Path(__file__).parents[2].parent / "shared"
+
+
+@pytest.mark.parametrize("method", ["lora", "poly", "mhr"])
+def test_what_left_comes_back_as_it_was(copy: Path, tmp_path: Path, run: Run, method: str) -> None:
+    assert run("export", "-m", method, "--stage", "pretrain", "--out", tmp_path / "out", "-C", copy) == 0
+    cell = f"{method}-h4" if method == "mhr" else method
+    assert run("import", tmp_path / "out", "--seed", 7, "-C", copy) == 0
+    before = load_adapter(copy / f"data/pretrain/{cell}-s0/adapters.safetensors").state_dict()
+    after = load_adapter(copy / f"data/pretrain/{cell}-s7/adapters.safetensors").state_dict()
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        torch.testing.assert_close(after[name], tensor, rtol=0, atol=0)
+    assert run("adapt", "-m", method, "--seed", 7, "-C", copy) == 0
+    assert run("evaluate", "-m", method, "--seed", 7, "-C", copy) == 0
+    card = json.loads((copy / f"data/pretrain/{cell}-s7/card.json").read_text())
+    assert card["params"]["imported"] == "out"
+    assert card["facts"]["parameters"]["multi_task"] == sum(
+        tensor.numel() for name, tensor in after.items() if name.startswith("lora")
+    )
+
+
+def test_an_imported_inventory_is_averaged(copy: Path, tmp_path: Path, run: Run) -> None:
+    assert run("export", "-m", "mhr", "--stage", "pretrain", "--out", tmp_path / "out", "-C", copy) == 0
+    assert run("import", tmp_path / "out", "--seed", 7, "-C", copy) == 0
+    for stage in ("average", "adapt"):
+        assert run(stage, "-m", "mhr_mu", "--seed", 7, "-C", copy) == 0
+
+
+def test_nothing_is_replaced_unasked(copy: Path, tmp_path: Path, run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run("export", "-m", "lora", "--stage", "pretrain", "--out", tmp_path / "out", "-C", copy) == 0
+    before = (copy / "data/pretrain/lora-s0/card.json").read_bytes()
+    capfd.readouterr()
+    assert run("import", tmp_path / "out", "-C", copy) == 2
+    assert "there is a pre-training of this cell; choose another --seed, or --replace it" in capfd.readouterr().err
+    assert (copy / "data/pretrain/lora-s0/card.json").read_bytes() == before
+    assert run("import", tmp_path / "out", "--replace", "-C", copy) == 0
+    assert (copy / "data/pretrain/lora-s0/card.json").read_bytes() != before
+
+
+def test_a_method_that_does_not_fit_is_answered(
+    copy: Path, tmp_path: Path, run: Run, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run("export", "-m", "lora", "--stage", "pretrain", "--out", tmp_path / "out", "-C", copy) == 0
+    capfd.readouterr()
+    assert run("import", tmp_path / "out", "-m", "poly", "-C", copy) == 2
+    assert "--method poly: the file holds what lora or lora_big pre-trains" in capfd.readouterr().err
+    assert run("import", tmp_path / "nothing", "-C", copy) == 2
+    assert capfd.readouterr().err.count("\n") == 1
+
+
+def test_t_fews_file_is_taken_on_the_backbone_that_it_was_made_for(copy: Path, run: Run) -> None:
+    path = SHARED / "checkpoints/t-few-t03b-ia3.pt"
+    if not path.exists():
+        pytest.skip("T-Few's (IA)3 file is not at hand")
+    sized_model("t5-xl").config.save_pretrained(copy / "data/backbone")  # the sizes of T0-3B; no weights are needed
+    assert run("import", path, "-C", copy) == 0
+    adapter = load_adapter(copy / "data/pretrain/ia3-s0/adapters.safetensors")
+    taken, theirs = adapter.tensors(), torch.load(path, weights_only=True)
+    assert sum(tensor.numel() for tensor in taken.values()) == 540_672
+    assert len(taken) == len(theirs) == 192
+    for name, tensor in theirs.items():
+        assert torch.equal(taken[name.replace("multi_lora_b", "scale")][0], tensor.flatten())
+
+
+def test_t_fews_file_is_refused_by_name_on_a_backbone_of_other_sizes(
+    copy: Path, run: Run, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = SHARED / "checkpoints/t-few-t03b-ia3.pt"
+    if not path.exists():
+        pytest.skip("T-Few's (IA)3 file is not at hand")
+    assert run("import", path, "-C", copy) == 2
+    error = capfd.readouterr().err
+    assert "encoder.block.0.layer.0.SelfAttention.k" in error or "encoder.block.1.layer.0.SelfAttention.k" in error
+    assert error.count("\n") == 1
+    assert not (copy / "data/pretrain/ia3-s0").exists()
+
+
+def test_an_import_is_what_the_next_command_starts_from(
+    copy: Path, tmp_path: Path, run: Run, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run("export", "-m", "lora", "--stage", "pretrain", "--out", tmp_path / "out", "-C", copy) == 0
+    params = copy / "params.yaml"
+    params.write_text(params.read_text().replace("seeds: [0]", "seeds: [0]\n  pretrain_seed: 42"))
+    assert run("import", tmp_path / "out", "-C", copy) == 0
+    assert (copy / "data/pretrain/lora-s42").exists()
+    assert "note: lora-s42 is in the grid: `dvc repro` would pre-train it" in capfd.readouterr().err
+    assert run("adapt", "-m", "lora", "-C", copy) == 0
+    assert run("import", tmp_path / "out", "--variant", "../x", "-C", copy) == 2
+    assert "--variant: unknown variant '../x' (known: plain)" in capfd.readouterr().err

@@ -1,0 +1,265 @@
+"""New projects: what is made, under which DVC, and that nothing of the user's is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mhrctl.artifacts.outputs import Project
+from mhrctl.config.resolve import load_params
+from mhrctl.errors import DataError, ParamsError
+from mhrctl.projects.templates import template_files
+from mhrctl.suites.jsonl import read_jsonl
+from mhrctl.tools.grid import differences, expand
+from mhrctl.tools.init import SUITES, initialise
+from tests.conftest import Run
+from tests.test_dvc import dvc
+
+SITUATIONS = ["git", "subdir", "no_scm"]
+
+
+def git(folder: Path, *arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+def place(tmp_path: Path, setup: str) -> Path:
+    """A folder that is a git root, one below it, or one without git."""
+    if setup != "no_scm":
+        git(tmp_path, "init", "--quiet")
+    return tmp_path / "studies/first" if setup == "subdir" else tmp_path
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    """{name: content} of all files, git's own left out, and of the empty folders."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b""
+        for path in sorted(folder.rglob("*"))
+        if ".git" not in path.parts
+    }
+
+
+@pytest.mark.parametrize("setup", SITUATIONS)
+@pytest.mark.parametrize("suite", ["compositional", "jsonl"])
+def test_dvc_finds_every_stage_to_be_run(tmp_path: Path, suite: str, setup: str) -> None:
+    folder = place(tmp_path, setup)
+    made = initialise(folder, suite)
+    assert made.setup == setup
+    new = set(json.loads(dvc(folder, "status", "--json")))
+    cells = [path.stem for path in (folder / "data/cells").glob("*-s*.json")]
+    assert len(cells) in (5, 10)
+    assert {f"{stage}@{cell}" for cell in cells for stage in ("adapt", "evaluate")} <= new
+    assert {"prepare", "backbone", "pretrain@mhr-h8-s0", "average@mhr-h8-s0", "report"} <= new
+    assert "Running stage 'prepare'" in dvc(folder, "repro", "--dry", "--single-item", "prepare")
+    assert "analytics = false" in (folder / ".dvc/config").read_text()
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_every_suite_has_a_grid_in_step(tmp_path: Path, suite: str, run: Run) -> None:
+    folder = tmp_path / "new/project"
+    made = initialise(folder, suite)
+    assert {str(name) for name in made.files} == {name for name in everything(folder) if (folder / name).is_file()} - {
+        ".dvc/config",
+        ".dvc/tmp/btime",
+        ".dvcignore",
+    }
+    project = Project(folder)
+    assert differences(expand(load_params(project.params), project), project) == []
+    assert run("grid", "sync", "--check", "-C", folder) == 0
+    readme = (folder / "README.md").read_text()
+    assert all(f"$ {command}" in readme for command in made.commands)
+
+
+@pytest.mark.slow
+def test_the_example_tasks_run_end_to_end(tmp_path: Path, run: Run) -> None:
+    initialise(tmp_path, "jsonl")
+    params = tmp_path / "params.yaml"
+    text = params.read_text().replace("steps: 300", "steps: 2").replace("steps: 200", "steps: 2")
+    text = text.replace("steps: 50", "steps: 2").replace("evaluate_every: 10", "evaluate_every: 1")
+    params.write_text(text[: text.index("    poly:")])
+    assert run("grid", "sync", "-C", tmp_path) == 0
+    dvc(tmp_path, "repro")
+    assert "up to date" in dvc(tmp_path, "status")
+    assert json.loads((tmp_path / "data/metrics/evaluate/lora-s0.json").read_text())["suite"] == "jsonl"
+
+
+def test_a_project_without_git_goes_over_to_git(tmp_path: Path) -> None:
+    """As the project's README says, with an output in place of the stages'."""
+    initialise(tmp_path, "jsonl")
+    (tmp_path / "dvc.yaml").write_text("stages: {one: {cmd: mkdir -p data/one, outs: [data/one]}}\n")
+    dvc(tmp_path, "repro")
+    git(tmp_path, "init", "--quiet")
+    for command in (["config", "--unset", "core.no_scm"], ["repro"], ["commit", "--force"]):
+        dvc(tmp_path, *command)
+    assert (tmp_path / "data/.gitignore").read_text() == "/one\n"
+
+
+def test_the_example_tasks_show_each_form() -> None:
+    suite = read_jsonl(Path(str(template_files() / "tasks")))
+    assert [(task.name, task.role, task.metric) for task in suite.tasks] == [
+        ("sentiment", "training", "accuracy"),
+        ("who", "training", "rouge_l"),
+        ("topic", "test", "accuracy"),
+    ]
+    assert {len(example.targets) for task in suite.tasks for example in task.examples} == {1, 2}
+
+
+def test_git_keeps_the_project_and_leaves_out_what_is_fetched(tmp_path: Path) -> None:
+    git(tmp_path, "init", "--quiet")
+    made = initialise(tmp_path, "t0")
+    for name in ("t-few/data/x", "promptsource/x", "evaluation/x", "data/log/x", "data/scratch/x"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    git(tmp_path, "add", "--all")
+    staged = set(git(tmp_path, "diff", "--cached", "--name-only").split())
+    own = {".dvc/.gitignore", ".dvc/config", ".dvcignore"}
+    assert staged == {str(name) for name in made.files} | own
+
+
+def test_what_is_there_need_not_be_fetched(tmp_path: Path) -> None:
+    (tmp_path / "natural-instructions").mkdir()
+    assert not any("clone" in command for command in initialise(tmp_path, "superni").commands)
+
+
+def test_the_users_tasks_and_backbone(tmp_path: Path) -> None:
+    for name in ("tasks", "model"):
+        (tmp_path / name).mkdir()
+    folder = tmp_path / "project"
+    initialise(folder, "jsonl", tasks=tmp_path / "tasks", backbone=str(tmp_path / "model"))
+    params = load_params(folder / "params.yaml").params
+    assert params.prepare.path == str(tmp_path / "tasks")
+    assert (params.backbone.source, params.backbone.name) == ("local", str(tmp_path / "model"))
+    assert params.prepare.tokenizer == params.backbone.name
+    assert not (folder / "tasks").exists()
+    initialise(tmp_path, "jsonl", tasks=tmp_path / "tasks", backbone="google/t5-large-lm-adapt")
+    params = load_params(tmp_path / "params.yaml").params
+    assert params.prepare.path == "tasks"
+    assert (params.backbone.source, params.prepare.tokenizer) == ("hub", "google/t5-large-lm-adapt")
+    assert params.pretrain.steps == 10000  # not the size of the example
+
+
+def test_paths_are_relative_to_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    initialise(Path("a/b"), "superni", tasks=Path("mine"))
+    assert load_params(Path("a/b/params.yaml")).params.prepare.path == "../../mine"
+    assert "/natural-instructions" not in Path("a/b/.gitignore").read_text()
+
+
+def test_t0_takes_p3_from_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "p3").mkdir()
+    initialise(tmp_path, "t0", tasks=tmp_path / "p3")
+    prepare = load_params(tmp_path / "params.yaml").params.prepare
+    assert (prepare.path, prepare.hub) == ("p3", None)
+    assert "      - p3\n      - t-few/data\n" in (tmp_path / "dvc.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("taken", "named"),
+    [
+        ("params.yaml", "params.yaml"),
+        ("dvc.yaml", "dvc.yaml"),
+        ("data/cells/lora-s0.json", "data/cells/lora-s0.json"),
+        ("data/pretrain/old", "data/pretrain"),
+        ("tasks", "tasks"),
+        ("data", "data"),
+    ],
+)
+def test_nothing_is_overwritten(tmp_path: Path, taken: str, named: str) -> None:
+    (tmp_path / taken).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / taken).write_text("mine")
+    before = everything(tmp_path)
+    with pytest.raises(DataError, match=r"is in the way and will not be overwritten") as error:
+        initialise(tmp_path, "jsonl")
+    assert str(error.value).startswith(f"{tmp_path / named}: ")
+    assert everything(tmp_path) == before
+
+
+def test_a_readme_stays_and_gitignore_gets_lines(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("mine")
+    (tmp_path / ".gitignore").write_text("*.pyc\n/data/log/")
+    made = initialise(tmp_path, "jsonl")
+    assert (tmp_path / "README.md").read_text() == "mine"
+    lines = (tmp_path / ".gitignore").read_text().splitlines()
+    assert lines[:3] == ["*.pyc", "/data/log/", "/data/inspect/"]
+    assert [str(name) for name in (*made.kept, *made.extended)] == ["README.md", ".gitignore"]
+
+
+def test_a_dvc_project_is_not_initialised_again(tmp_path: Path) -> None:
+    dvc(tmp_path, "init", "--no-scm", "--quiet")
+    config = (tmp_path / ".dvc/config").read_text()
+    assert initialise(tmp_path, "compositional").setup == "already"
+    assert (tmp_path / ".dvc/config").read_text() == config
+    assert (tmp_path / ".dvc/plots/curves.json").exists()
+
+
+def test_without_git_inside_a_repository(tmp_path: Path) -> None:
+    git(tmp_path, "init", "--quiet")
+    assert initialise(tmp_path, "jsonl", without_git=True).setup == "no_scm"
+    assert "no_scm = True" in (tmp_path / ".dvc/config").read_text()
+
+
+def test_a_refusal_of_dvc_leaves_nothing(tmp_path: Path) -> None:
+    git(tmp_path, "init", "--quiet")
+    (tmp_path / ".gitignore").write_text("/ignored\n")
+    before = everything(tmp_path)
+    with pytest.raises(DataError, match=r"is ignored by your SCM tool.*--no-scm"):
+        initialise(tmp_path / "ignored/project", "jsonl")
+    assert everything(tmp_path) == before
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_failure_half_way_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    (tmp_path / ".gitignore").write_text("*.pyc\n")
+    before = everything(tmp_path)
+    copy = shutil.copyfile
+
+    def failing(source: Path, target: Path, **options: bool) -> object:
+        if tmp_path in Path(target).parents and Path(target).name == "params.yaml":
+            Path(target).write_text("half")
+            raise error
+        return copy(source, target, **options)
+
+    monkeypatch.setattr(shutil, "copyfile", failing)
+    with pytest.raises((DataError, KeyboardInterrupt)):
+        initialise(tmp_path, "jsonl")
+    assert everything(tmp_path) == before
+
+
+def test_bad_arguments_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = Path("project")
+    with pytest.raises(ParamsError, match="unknown suite 'supern'; did you mean 'superni'"):
+        initialise(folder, "supern")
+    with pytest.raises(ParamsError, match="compositional makes its tasks itself"):
+        initialise(folder, "compositional", tasks=tmp_path)
+    with pytest.raises(DataError, match="--path nowhere: no such file or folder"):
+        initialise(folder, "jsonl", tasks=Path("nowhere"))
+    with pytest.raises(DataError, match="holds the project itself"):
+        initialise(folder, "jsonl", tasks=tmp_path)
+    with pytest.raises(DataError, match=r"--backbone \./nowhere: no such folder, and no id of the hub"):
+        initialise(folder, "jsonl", backbone="./nowhere")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_stages_need_no_dvc(project: Path) -> None:
+    """A folder with params.yaml and tasks alone, and Python without DVC."""
+    stages = [["prepare"], ["backbone"], *([stage, "-m", "lora"] for stage in ("pretrain", "adapt", "evaluate")), ["report"]]
+    code = (
+        "import json, sys; sys.modules['dvc'] = None\n"
+        "from mhrctl.cli.app import app\n"
+        "for words in json.loads(sys.argv[1]): app(words, standalone_mode=False)\n"
+    )
+    words = json.dumps([[*stage, "-C", str(project)] for stage in stages])
+    ran = subprocess.run(
+        [sys.executable, "-c", code, words], cwd=Path(__file__).parents[2], env={**os.environ}, capture_output=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr.decode()
+    assert (project / "data/report/table2.md").exists()
+    assert not (project / ".dvc").exists()
