@@ -13,9 +13,10 @@ from benchmarks.peers import Trainer, ours, peft_mhr, require_equal
 from benchmarks.results import Measured, Row
 from benchmarks.shapes import END, PAD, SHAPES, TASKS
 from benchmarks.timing import interleave, milliseconds, ratio
-from mhrctl.artifacts import outputs as artifacts
+from mhrctl.artifacts.names import TRAINING_EXAMPLES
 from mhrctl.config.params import PrepareParams
-from mhrctl.data.batches import Batch, Examples, MixedBatches, Order, Sample
+from mhrctl.data.batches import Batch, MixedBatches, Order
+from mhrctl.data.examples import Examples, Sample
 from mhrctl.stages.prepare import prepare
 
 TARGETS = (2.5, 3.3)
@@ -88,7 +89,7 @@ def real_lengths(data: Path) -> tuple[Lengths, str]:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "prepared"
         prepare(params, root=data, out=out, scratch=Path(folder) / "scratch")
-        examples = Examples.read(out / artifacts.TRAINING_EXAMPLES).of(split="train")
+        examples = Examples.read(out / TRAINING_EXAMPLES).of(split="train")
         found = [(len(own.input_ids), len(own.target_ids), own.task) for own in examples.all_references()]
         tasks = len(examples.tasks)
     return found, f"lengths of {len(found)} training examples of {tasks} tasks of Super-NaturalInstructions, BPE of 16,000"

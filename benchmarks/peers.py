@@ -19,13 +19,14 @@ from mhrctl.config.cells import Cell
 from mhrctl.config.params import PretrainParams
 from mhrctl.data.batches import Batch
 from mhrctl.models.adapted import AdaptedModel
+from mhrctl.models.attach import LAYOUTS, new_adapter
 from mhrctl.models.backbones import PRECISIONS
-from mhrctl.models.layer import LAYOUTS
+from mhrctl.models.losses import token_losses
 from mhrctl.models.speed import Speed
-from mhrctl.stages.pretrain import new_adapter, objective_of, optimizer_of, trained_parameters
-from mhrctl.training.loop import Objective, fit
-from mhrctl.training.losses import run_losses, token_losses
-from mhrctl.training.optimizers import clip_runs
+from mhrctl.training.loop import fit
+from mhrctl.training.losses import run_losses
+from mhrctl.training.objective import Objective, objective_of
+from mhrctl.training.optimizers import clip_runs, optimizer_of, trained_parameters
 
 Precision = Literal["fp32", "bf16"]
 Batches = Callable[[int], Batch]

@@ -12,9 +12,11 @@ from benchmarks.peers import Ours, Peer, ours, peft_mhr, require_equal
 from benchmarks.results import Measured, Row
 from benchmarks.shapes import PAD, SHAPES, new_samples
 from benchmarks.timing import interleave, milliseconds, ratio
-from mhrctl.data.batches import Batch, Sample, collate
+from mhrctl.data.batches import Batch, collate
+from mhrctl.data.examples import Sample
 from mhrctl.evaluation.prediction import choose, own_rows
-from mhrctl.training.losses import choice_scores, token_losses
+from mhrctl.models.losses import token_losses
+from mhrctl.training.losses import choice_scores
 
 TARGETS = (1.7, 2.0)
 HEADS = 8

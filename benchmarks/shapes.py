@@ -9,7 +9,8 @@ import torch
 from transformers import T5ForConditionalGeneration
 
 from mhrctl.config.params import ScratchParams
-from mhrctl.data.batches import Batch, Sample, collate
+from mhrctl.data.batches import Batch, collate
+from mhrctl.data.examples import Sample
 from mhrctl.stages.backbone import scratch_config
 
 PAD = 0

@@ -12,7 +12,7 @@ import pytest
 from ruamel.yaml import YAML
 from typer.main import get_command
 
-from mhrctl.artifacts.outputs import Project
+from mhrctl.artifacts.names import Project
 from mhrctl.cli.app import app
 from mhrctl.config.methods import METHODS
 from mhrctl.config.params import Params

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from mhrctl.artifacts.outputs import Project
+from mhrctl.artifacts.names import Project
 from mhrctl.artifacts.versions import STAGE_VERSIONS
 from mhrctl.config.resolve import load_params
 from tests.conftest import PARAMS, Run, mhrctl, write_tasks

@@ -322,3 +322,15 @@ def _required(task_ids: Tensor | None) -> Tensor:
     if task_ids is None:
         raise ValueError("an inventory with routing needs task_ids")
     return task_ids
+
+
+def uniform_interpolation(step: int, *, steps: int, last: int) -> float:
+    """How much of the routing is still the learned one: 1 until the `last` steps, then cos(pi/2 n/last) in their n-th.
+
+    Args:
+        step: steps taken so far.
+        steps: in all.
+        last: in which the learned routing fades into the uniform one; 0 never fades.
+    """
+    into = step + 1 - (steps - last)
+    return math.cos(math.pi / 2 * into / last) if last and into > 0 else 1.0

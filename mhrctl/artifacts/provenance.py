@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mhrctl.artifacts import outputs as artifacts
-from mhrctl.artifacts.outputs import Card
+from mhrctl.artifacts import cards
+from mhrctl.artifacts.cards import Card, read_card
+from mhrctl.artifacts.names import ADAPTERS, BACKBONE_EXAMPLES, CARD, TASKS, TEST_EXAMPLES, TOKENIZER, TRAINING_EXAMPLES
 from mhrctl.config.cells import Cell
 from mhrctl.config.methods import BACKBONE
 from mhrctl.config.params import AdaptParams, BackboneParams, EvaluateParams, PrepareParams, PretrainParams
@@ -44,7 +45,7 @@ class Provenance:
 
     def stands(self, folder: Path, *beside: Path) -> bool:
         """Whether an output is there already, whole: the folder, and what the stage writes beside it."""
-        return self.is_complete and artifacts.stands(folder, self.stage, self.params, self.parents, beside=beside)
+        return self.is_complete and cards.stands(folder, self.stage, self.params, self.parents, beside=beside)
 
 
 def of_prepare(params: PrepareParams, *, root: Path) -> Provenance:
@@ -63,10 +64,10 @@ def of_prepare(params: PrepareParams, *, root: Path) -> Provenance:
 
 def of_backbone(params: BackboneParams, *, prepared: Path, root: Path) -> Provenance:
     """Of a backbone: trained here, or on the hub by its commit; a folder is read again, which verifies it."""
-    parents = {"tokenizer": prepared / artifacts.TOKENIZER}
+    parents = {"tokenizer": prepared / TOKENIZER}
     if params.source == "scratch":
-        parents["examples"] = prepared / artifacts.TRAINING_EXAMPLES
-        parents["backbone_examples"] = prepared / artifacts.BACKBONE_EXAMPLES
+        parents["examples"] = prepared / TRAINING_EXAMPLES
+        parents["backbone_examples"] = prepared / BACKBONE_EXAMPLES
         return Provenance("backbone", params.model_dump(), parents)
     is_complete = params.source == "hub" and _is_pinned(str(params.name), params.revision, root)
     return Provenance("backbone", params.model_dump(), parents, is_complete)
@@ -76,11 +77,11 @@ def of_pretrain(
     cell: Cell, params: PretrainParams, *, prepared: Path, backbone: Path, start: Path | None, processes: int = 1
 ) -> Provenance:
     """Of a pre-training, in which each of several processes adds its micro-batches to a step."""
-    parents = {"prepare": prepared / artifacts.TRAINING_EXAMPLES, "backbone": backbone / artifacts.CARD}
+    parents = {"prepare": prepared / TRAINING_EXAMPLES, "backbone": backbone / CARD}
     if cell.row.routing == "private":  # an adapter for each data set, which the table of tasks names
-        parents["tasks"] = prepared / artifacts.TASKS
+        parents["tasks"] = prepared / TASKS
     if start is not None:
-        parents["start"] = start / artifacts.ADAPTERS
+        parents["start"] = start / ADAPTERS
     many = {"processes": processes} if processes > 1 else {}
     return Provenance("pretrain", {"cell": cell.model_dump(), "pretrain": params.model_dump(), **many}, parents)
 
@@ -93,7 +94,7 @@ def of_average(pretrained: Path, card: Card) -> Provenance:
 def of_index(encoder: str, revision: str, examples: int, *, prepared: Path, root: Path) -> Provenance:
     """Of the index of training tasks."""
     params = {"encoder": encoder, "revision": revision, "examples": examples}
-    parents = {"examples": prepared / artifacts.TRAINING_EXAMPLES, "tasks": prepared / artifacts.TASKS}
+    parents = {"examples": prepared / TRAINING_EXAMPLES, "tasks": prepared / TASKS}
     return Provenance("index", params, parents, _is_fixed(encoder, revision, root))
 
 
@@ -105,13 +106,13 @@ def of_adapt(
     Raises:
         ArtifactError: if AdapterSoup's index is missing.
     """
-    parents = _test_tasks(prepared) | {"backbone": backbone / artifacts.CARD, "start": start / artifacts.ADAPTERS}
+    parents = _test_tasks(prepared) | {"backbone": backbone / CARD, "start": start / ADAPTERS}
     is_complete = True
     if cell.row.start == "new_lora":
         parents |= _with_card("start", start)
     if cell.row.start == "soup" and index is not None:
         parents["index"] = index
-        encoder = artifacts.read_card(index, stage="index", command="mhrctl index").params
+        encoder = read_card(index, stage="index", command="mhrctl index").params
         is_complete = _is_fixed(encoder["encoder"], encoder["revision"], root)
     return Provenance("adapt", {"cell": cell.model_dump(), "adapt": params.model_dump()}, parents, is_complete)
 
@@ -121,7 +122,7 @@ def of_evaluate(
 ) -> Provenance:
     """Of an evaluation; of the bare backbone if `cell` is None, and zero-shot only if `adapted` is."""
     identity = cell.model_dump() if cell else {"method": BACKBONE}
-    parents = _test_tasks(prepared) | {"backbone": backbone / artifacts.CARD}
+    parents = _test_tasks(prepared) | {"backbone": backbone / CARD}
     parents |= _with_card("start", start) if start else {}
     parents |= _with_card("adapted", adapted) if adapted else {}
     return Provenance("evaluate", {"cell": identity, "evaluate": params.model_dump()}, parents)
@@ -129,13 +130,13 @@ def of_evaluate(
 
 def _test_tasks(prepared: Path) -> dict[str, Path]:
     """What is read of the test tasks: their examples, their metrics, and the tokenizer that decodes answers."""
-    names = {"examples": artifacts.TEST_EXAMPLES, "tasks": artifacts.TASKS, "tokenizer": artifacts.TOKENIZER}
+    names = {"examples": TEST_EXAMPLES, "tasks": TASKS, "tokenizer": TOKENIZER}
     return {name: prepared / file for name, file in names.items()}
 
 
 def _with_card(name: str, folder: Path) -> dict[str, Path]:
     """Adapters, and the card that says more of them."""
-    return {name: folder / artifacts.ADAPTERS, f"{name}_card": folder / artifacts.CARD}
+    return {name: folder / ADAPTERS, f"{name}_card": folder / CARD}
 
 
 def _is_pinned(name: str, revision: str | None, root: Path) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mhrctl.artifacts.outputs import logging_run
+from mhrctl.artifacts.writing import logging_run
 from mhrctl.cli import display
 from mhrctl.cli.options import (
     DeviceOption,
@@ -22,8 +22,8 @@ from mhrctl.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from mhrctl.analysis.alignment import Alignment
     from mhrctl.report.table import Table
-    from mhrctl.tools.align import Alignment
 
 
 class At(StrEnum):

@@ -7,7 +7,25 @@ import sys
 import typer
 
 import mhrctl
-from mhrctl.cli import align, check, count, grid, index, init, inspect, interchange, report, run, stages
+from mhrctl.cli import (
+    adapt,
+    align,
+    average,
+    backbone,
+    check,
+    count,
+    evaluate,
+    export,
+    grid,
+    import_,
+    index,
+    init,
+    inspect,
+    prepare,
+    pretrain,
+    report,
+    run,
+)
 from mhrctl.cli.display import complain
 from mhrctl.errors import MhrctlError
 
@@ -18,11 +36,11 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (stages.prepare, stages.backbone, stages.pretrain, stages.average):
+for command in (prepare.prepare, backbone.backbone, pretrain.pretrain, average.average):
     app.command(rich_help_panel="Stages")(command)
 app.add_typer(index.app, name="index", rich_help_panel="Stages")
-app.command(rich_help_panel="Stages")(stages.adapt)
-app.command(rich_help_panel="Stages")(stages.evaluate)
+app.command(rich_help_panel="Stages")(adapt.adapt)
+app.command(rich_help_panel="Stages")(evaluate.evaluate)
 app.command(rich_help_panel="Stages")(report.report)
 app.command(rich_help_panel="Around them")(init.init)
 app.command(rich_help_panel="Around them")(run.run)
@@ -30,8 +48,8 @@ app.command(rich_help_panel="Around them")(check.check)
 app.command(rich_help_panel="Around them")(count.count)
 app.command(rich_help_panel="Around them")(align.align)
 app.command(rich_help_panel="Around them")(inspect.inspect)
-app.command(rich_help_panel="Around them")(interchange.export)
-app.command("import", rich_help_panel="Around them")(interchange.import_)
+app.command(rich_help_panel="Around them")(export.export)
+app.command("import", rich_help_panel="Around them")(import_.import_)
 app.add_typer(grid.app, name="grid", rich_help_panel="Around them")
 
 

@@ -27,8 +27,8 @@ def count(
     form: Annotated[Format, typer.Option("--format", help="Of the table.")] = Format.TERMINAL,
 ) -> None:
     """Print how many parameters each method trains, exactly, beside the paper's Table 6."""
+    from mhrctl.models.attach import linear_shapes
     from mhrctl.models.backbones import sized_model
-    from mhrctl.models.layer import linear_shapes
     from mhrctl.report.table import RENDERERS, rich_table
     from mhrctl.tools.count import Sizes, count_methods, counts_table
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,9 +9,12 @@ from rich import box
 from rich.table import Table
 
 from mhrctl.artifacts import provenance
-from mhrctl.artifacts.outputs import logging_run, read_card, unedited
+from mhrctl.artifacts.cards import read_card
+from mhrctl.artifacts.watching import unedited
+from mhrctl.artifacts.writing import logging_run
 from mhrctl.cli import display
 from mhrctl.cli.options import (
+    HERE,
     DeviceOption,
     ForceOption,
     ProjectOption,
@@ -26,7 +28,6 @@ from mhrctl.cli.options import (
 from mhrctl.errors import DataError, unknown
 
 app = typer.Typer(help="Embed each training task's inputs, for AdapterSoup.", invoke_without_command=True)
-HERE = Path()
 
 
 @app.callback()
@@ -78,8 +79,8 @@ def query(
     """Show the training tasks whose inputs are most similar to those of a task: of a test task, to its shots of a seed."""
     where, settings = open_project(project, set_)
     accelerator = open_accelerator(device)
+    from mhrctl.data.index import load_index
     from mhrctl.data.shots import draw_shots
-    from mhrctl.stages.index import load_index
 
     known = load_index(where.output("index"), root=where.root, device=str(accelerator.device))
     read_card(where.output("prepare"), stage="prepare", command="mhrctl prepare")

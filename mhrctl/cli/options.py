@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mhrctl.artifacts.outputs import Project
+from mhrctl.artifacts.names import Project
 from mhrctl.artifacts.provenance import Provenance
 from mhrctl.cli import display
 from mhrctl.config.cells import Cell, CellParams
@@ -23,6 +23,8 @@ from mhrctl.models.speed import OFF
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+HERE = Path()
+"""The project unless `--project` names another."""
 ProjectOption = Annotated[
     Path,
     typer.Option("--project", "-C", help="Folder that holds params.yaml.", envvar="MHRCTL_PROJECT", show_default=False),
@@ -148,6 +150,12 @@ def named_cell(
         pretrain_seed=grid.pretrain_seed,
         extra_steps=extra_steps or 0,
     )
+
+
+def output_of(project: Project, output: tuple[str, Cell]) -> Path:
+    """The folder of a stage's output for a cell."""
+    stage, cell = output
+    return project.output(stage, cell.name)
 
 
 def nothing_to_do(made: Provenance, out: Path, *beside: Path, force: bool) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mhrctl.artifacts.outputs import Project
+from mhrctl.artifacts.names import Project
 from mhrctl.cli import display
 from mhrctl.cli.options import ProjectOption, SetOption, open_project
 from mhrctl.config.cells import grid_cells

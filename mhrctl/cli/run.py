@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mhrctl.artifacts.outputs import Project
+from mhrctl.artifacts.names import Project
 from mhrctl.cli import display
 from mhrctl.cli.options import ProjectOption, open_project
 from mhrctl.errors import ArtifactError, DataError, ParamsError

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mhrctl.artifacts import outputs as artifacts
-from mhrctl.data.batches import Examples, Sample
+from mhrctl.artifacts.names import TEST_EXAMPLES
+from mhrctl.data.examples import Examples, Sample
 from mhrctl.data.splits import few_shot_split
 from mhrctl.data.table import task_metrics
 from mhrctl.errors import DataError, ParamsError
@@ -64,7 +64,7 @@ def draw_shots(
         DataError: if a task has few-shot sets, but none for the seed.
         ParamsError: if `shots` is None and a task's few-shot sets are not given.
     """
-    examples = Examples.read(prepared / artifacts.TEST_EXAMPLES)
+    examples = Examples.read(prepared / TEST_EXAMPLES)
     metrics = task_metrics(prepared)
     drawn = []
     for name in examples.tasks:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from safetensors import SafetensorError
 
-from mhrctl.artifacts.outputs import digest
+from mhrctl.artifacts.hashing import digest
 from mhrctl.errors import DataError
 
 TFIDF = "tfidf"

@@ -9,7 +9,8 @@ from functools import lru_cache
 from itertools import accumulate, pairwise
 from typing import Literal
 
-from mhrctl.data.batches import Order, Sample
+from mhrctl.data.batches import Order
+from mhrctl.data.examples import Sample
 
 Balance = Literal["rows", "tokens"]
 """What the micro-batches of a window have alike."""

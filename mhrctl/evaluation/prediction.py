@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from mhrctl.data.batches import Sample, collate
+from mhrctl.data.batches import collate
+from mhrctl.data.examples import Sample
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.progress import Track, silent
-from mhrctl.training.loop import Objective
 from mhrctl.training.losses import choice_scores
+from mhrctl.training.objective import Objective
 
 BATCH_ROWS = 256
 """Rows of a batch, times beams or choices: a matter of memory, not of results."""

@@ -15,16 +15,16 @@ from mhrctl.adapters.adapter import Adapter
 from mhrctl.adapters.weights import Weights
 from mhrctl.data.batches import Lengths
 from mhrctl.errors import ParamsError
+from mhrctl.models.losses import token_losses
 from mhrctl.models.speed import Speed
 from mhrctl.models.t5.model import FastT5, obstacle
-from mhrctl.training.losses import token_losses
 
 
 class AdaptedModel(nn.Module):
     """An encoder-decoder whose adapted layers take their adapters from each call's task ids.
 
     Attributes:
-        backbone: the injected transformers model (see `mhrctl.models.layer.inject`), frozen.
+        backbone: the injected transformers model (see `mhrctl.models.attach.inject`), frozen.
         adapter: what it wears; None is the bare backbone.
         speed: how it is run.
         fast: T5's forward of our own, where the model can be run by it.

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedModel, T5Config
+from transformers import AutoConfig, AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, T5Config
 
-from mhrctl.artifacts import outputs as artifacts
+from mhrctl.artifacts.cards import Card, read_card, require_backbone
+from mhrctl.artifacts.names import TOKENIZER
+from mhrctl.data.tokenization import saved_tokenizer
 from mhrctl.errors import ArtifactError, DataError
 
 T5_SIZES: dict[str, dict[str, Any]] = {
@@ -58,7 +60,7 @@ def load_backbone(folder: Path) -> tuple[PreTrainedModel, str]:
     Raises:
         ArtifactError: if there is no backbone, or its weights have changed since.
     """
-    card = artifacts.read_card(folder, stage="backbone", command="mhrctl backbone")
+    card = read_card(folder, stage="backbone", command="mhrctl backbone")
     name = location(folder, card)
     model = load_pretrained(name, revision=card.facts["revision"], dtype=torch.float32)
     recorded: str = card.facts["fingerprint"]
@@ -67,7 +69,7 @@ def load_backbone(folder: Path) -> tuple[PreTrainedModel, str]:
     return model, recorded
 
 
-def location(folder: Path, card: artifacts.Card) -> str:
+def location(folder: Path, card: Card) -> str:
     """Where the weights of a backbone are: a hub id or a folder.
 
     Args:
@@ -138,3 +140,24 @@ def is_tied(model: PreTrainedModel) -> bool:
     """Whether the output layer is the input embedding."""
     output = model.get_output_embeddings()
     return output is not None and output.weight is model.get_input_embeddings().weight
+
+
+def open_backbone(
+    prepared: Path, backbone: Path, wearing: Card | None, folder: Path | None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load backbone and tokenizer in fp32, and check that they are those that an adapter was made for.
+
+    Args:
+        prepared: output of the prepare stage.
+        backbone: output of the backbone stage.
+        wearing: card of the adapter; None for the bare backbone.
+        folder: of the adapter, for the error.
+
+    Raises:
+        ArtifactError: if an input folder is missing, or `wearing` belongs to another backbone.
+    """
+    read_card(prepared, stage="prepare", command="mhrctl prepare")
+    model, fingerprint = load_backbone(backbone)
+    if wearing is not None and folder is not None:
+        require_backbone(wearing, folder, fingerprint, backbone)
+    return model, saved_tokenizer(prepared / TOKENIZER)

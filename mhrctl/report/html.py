@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mhrctl.artifacts.outputs import CARD
+from mhrctl.artifacts.names import CARD
 from mhrctl.config.methods import BACKBONE
 from mhrctl.evaluation.scores import METRIC_NAMES, CellMetrics
 from mhrctl.report.differences import baseline_differences

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import quote, unquote
 
-from mhrctl.artifacts.outputs import write_json
+from mhrctl.artifacts.writing import write_json
 
 GRACE = 10.0
 """Seconds between SIGTERM and SIGKILL."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
-from mhrctl.artifacts.outputs import read_json
+from mhrctl.artifacts.writing import read_json
 from mhrctl.running.pipeline import State, command_of, stage_of
 
 ENDED = frozenset(State) - {State.WAITING, State.RUNNING}

@@ -16,26 +16,27 @@ from mhrctl.adapters.adapter import Adapter, stack_runs, trainable
 from mhrctl.adapters.files import load_adapter, save_adapter
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.weights import Weights
-from mhrctl.artifacts import outputs as artifacts
 from mhrctl.artifacts import provenance
-from mhrctl.artifacts.outputs import Card
+from mhrctl.artifacts.cards import Card, read_card, require_tasks, write_card
+from mhrctl.artifacts.names import ADAPTERS, SOUP, SOUP_TASKS, VALIDATION
+from mhrctl.artifacts.writing import write_csv, writing
 from mhrctl.config.cells import Cell
 from mhrctl.config.params import AdaptParams, PretrainParams
 from mhrctl.data.batches import GroupedOrder, RunBatches
+from mhrctl.data.index import load_index
 from mhrctl.data.shots import TaskShots, draw_shots
 from mhrctl.data.similarity import select
-from mhrctl.data.tokenization import saved_tokenizer
 from mhrctl.errors import ParamsError
 from mhrctl.evaluation.metrics import SCORES
 from mhrctl.evaluation.prediction import answer, of_runs, own_rows, sample_losses
 from mhrctl.models.adapted import AdaptedModel
-from mhrctl.models.backbones import PRECISIONS, load_backbone
+from mhrctl.models.attach import dress, new_adapter
+from mhrctl.models.backbones import PRECISIONS, open_backbone
 from mhrctl.models.speed import Speed
 from mhrctl.progress import Track, silent
-from mhrctl.stages.index import load_index
-from mhrctl.stages.pretrain import dress, new_adapter, objective_of, optimizer_of, trained_parameters
 from mhrctl.training.loop import fit
-from mhrctl.training.optimizers import clip_runs, select_runs
+from mhrctl.training.objective import objective_of
+from mhrctl.training.optimizers import clip_runs, optimizer_of, select_runs, trained_parameters
 from mhrctl.training.selection import BestSteps
 
 
@@ -100,7 +101,7 @@ def adapt(
     if cell.extra_steps:
         raise ParamsError(f"cell {cell.name}: extra steps are for zero-shot evaluation; run `mhrctl evaluate {cell.options}`")
     stage, origin = cell.start
-    start_card = artifacts.read_card(start, stage=stage, command=f"mhrctl {stage} {origin.options}")
+    start_card = read_card(start, stage=stage, command=f"mhrctl {stage} {origin.options}")
     frozen, tokenizer = open_backbone(prepared, backbone, start_card, start)
     shots = draw_shots(
         prepared, shots=params.shots, validation=params.validation, seed=cell.seed, validate_on=params.validate_on
@@ -133,36 +134,15 @@ def adapt(
         "backbone": start_card.facts["backbone"],
         "parameters": trainable(trained_parameters(result).values()) // len(shots),
     }
-    with artifacts.writing(out) as folder:
-        save_adapter(result, folder / artifacts.ADAPTERS)
+    with writing(out) as folder:
+        save_adapter(result, folder / ADAPTERS)
         if begin.notes:
-            save_adapter(begin.base, folder / artifacts.SOUP)
-            artifacts.write_csv(folder / artifacts.SOUP_TASKS, ("task", "training_task", "cosine"), begin.notes)
-        artifacts.write_csv(folder / artifacts.VALIDATION, ("task", "step", "score"), curves)
+            save_adapter(begin.base, folder / SOUP)
+            write_csv(folder / SOUP_TASKS, ("task", "training_task", "cosine"), begin.notes)
+        write_csv(folder / VALIDATION, ("task", "step", "score"), curves)
         card = made.card(**facts)
-        artifacts.write_card(folder, card)
+        write_card(folder, card)
     return card
-
-
-def open_backbone(
-    prepared: Path, backbone: Path, wearing: Card | None, folder: Path | None
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load backbone and tokenizer in fp32, and check that they are those that an adapter was made for.
-
-    Args:
-        prepared: output of the prepare stage.
-        backbone: output of the backbone stage.
-        wearing: card of the adapter; None for the bare backbone.
-        folder: of the adapter, for the error.
-
-    Raises:
-        ArtifactError: if an input folder is missing, or `wearing` belongs to another backbone.
-    """
-    artifacts.read_card(prepared, stage="prepare", command="mhrctl prepare")
-    model, fingerprint = load_backbone(backbone)
-    if wearing is not None and folder is not None:
-        artifacts.require_backbone(wearing, folder, fingerprint, backbone)
-    return model, saved_tokenizer(prepared / artifacts.TOKENIZER)
 
 
 def _start(
@@ -177,7 +157,7 @@ def _start(
     device: str,
 ) -> Start:
     """What adaptation starts from, worn by the backbone."""
-    base = load_adapter(start / artifacts.ADAPTERS)
+    base = load_adapter(start / ADAPTERS)
     notes: list[tuple[str, str, float]] = []
     if cell.row.start == "new_lora":
         if not isinstance(base, Weights):
@@ -200,7 +180,7 @@ def _soups(
 ) -> tuple[list[list[int]], list[tuple[str, str, float]]]:
     """For each test task, the training tasks whose adapters are averaged; and the same by name, with the cosines."""
     known = load_index(index, root=root, device=device)
-    artifacts.require_tasks(artifacts.read_card(index, stage="index", command="mhrctl index"), index, list(training_tasks))
+    require_tasks(read_card(index, stage="index", command="mhrctl index"), index, list(training_tasks))
     groups, notes = [], []
     for task in shots:
         nearest = known.nearest(task.prompts)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from mhrctl.adapters.files import load_adapter, save_adapter
-from mhrctl.artifacts import outputs as artifacts
 from mhrctl.artifacts import provenance
-from mhrctl.artifacts.outputs import Card
+from mhrctl.artifacts.cards import Card, read_card, write_card
+from mhrctl.artifacts.names import ADAPTERS
+from mhrctl.artifacts.writing import writing
 from mhrctl.config.cells import Cell
 from mhrctl.errors import ParamsError
 
@@ -25,9 +26,9 @@ def average(cell: Cell, *, pretrained: Path, out: Path) -> Card:
     """
     if cell.row.routing not in ("learned", "random"):
         raise ParamsError(f"--method {cell.method}: pre-training has no skills to average; use poly, mhr or random_mu")
-    parent = artifacts.read_card(pretrained, stage="pretrain", command=f"mhrctl pretrain {cell.options}")
-    with artifacts.writing(out) as folder:
-        save_adapter(load_adapter(pretrained / artifacts.ADAPTERS).average(), folder / artifacts.ADAPTERS)
+    parent = read_card(pretrained, stage="pretrain", command=f"mhrctl pretrain {cell.options}")
+    with writing(out) as folder:
+        save_adapter(load_adapter(pretrained / ADAPTERS).average(), folder / ADAPTERS)
         card = provenance.of_average(pretrained, parent).card(**parent.facts)
-        artifacts.write_card(folder, card)
+        write_card(folder, card)
     return card

@@ -12,17 +12,20 @@ import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, T5Config, T5ForConditionalGeneration
 
-from mhrctl.artifacts import outputs as artifacts
 from mhrctl.artifacts import provenance
-from mhrctl.artifacts.outputs import Card
+from mhrctl.artifacts.cards import Card, read_card, write_card
+from mhrctl.artifacts.names import BACKBONE_EXAMPLES, TOKENIZER, TRAINING_EXAMPLES
+from mhrctl.artifacts.writing import writing
 from mhrctl.config.params import BackboneParams, ScratchParams
-from mhrctl.data.batches import Batch, Examples, Order, Sample, collate
+from mhrctl.data.batches import Batch, Order, collate
+from mhrctl.data.examples import Examples, Sample
 from mhrctl.data.tokenization import SENTINELS, saved_tokenizer
 from mhrctl.errors import DataError
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.backbones import fingerprint, is_tied, load_pretrained
 from mhrctl.progress import Track, silent
-from mhrctl.training.loop import Objective, fit
+from mhrctl.training.loop import fit
+from mhrctl.training.objective import Objective
 
 NOISE_DENSITY = 0.15
 MEAN_SPAN = 3
@@ -46,9 +49,9 @@ def backbone(
     Raises:
         DataError: if the backbone cannot be loaded or the tokenizer does not fit it.
     """
-    artifacts.read_card(prepared, stage="prepare", command="mhrctl prepare")
-    tokenizer = saved_tokenizer(prepared / artifacts.TOKENIZER)
-    with artifacts.writing(out) as folder:
+    read_card(prepared, stage="prepare", command="mhrctl prepare")
+    tokenizer = saved_tokenizer(prepared / TOKENIZER)
+    with writing(out) as folder:
         if params.source == "scratch":
             model: PreTrainedModel = train_scratch(
                 params.scratch, prepared, tokenizer, seed=params.seed, accelerator=accelerator, track=track
@@ -74,7 +77,7 @@ def backbone(
             "fingerprint": fingerprint(model),
         }
         card = provenance.of_backbone(params, prepared=prepared, root=root).card(**facts)
-        artifacts.write_card(folder, card)
+        write_card(folder, card)
     return card
 
 
@@ -136,8 +139,8 @@ class _Batches:
     def __init__(
         self, prepared: Path, tokenizer: PreTrainedTokenizerBase, *, batch_size: int, denoising: float, seed: int
     ) -> None:
-        self._texts = Examples.read(prepared / artifacts.TRAINING_EXAMPLES).of(split="train").scored()
-        self._tasks = Examples.read(prepared / artifacts.BACKBONE_EXAMPLES).of(split="train").scored()
+        self._texts = Examples.read(prepared / TRAINING_EXAMPLES).of(split="train").scored()
+        self._tasks = Examples.read(prepared / BACKBONE_EXAMPLES).of(split="train").scored()
         self._noisy = batch_size if not self._tasks else round(batch_size * denoising)
         self._clean = batch_size - self._noisy
         self._orders = Order(len(self._texts), f"{seed}/texts"), Order(max(1, len(self._tasks)), f"{seed}/tasks")

@@ -17,13 +17,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from mhrctl.adapters.adapter import Adapter
 from mhrctl.adapters.files import load_adapter
 from mhrctl.adapters.weights import Weights
-from mhrctl.artifacts import outputs as artifacts
 from mhrctl.artifacts import provenance
-from mhrctl.artifacts.outputs import Card
+from mhrctl.artifacts.cards import Card, read_card, require_parent, require_tasks, write_card
+from mhrctl.artifacts.names import ADAPTERS, PREDICTIONS, SCORES, SOUP, TEST_EXAMPLES
+from mhrctl.artifacts.writing import write_csv, write_json, writing
 from mhrctl.config.cells import Cell
 from mhrctl.config.methods import BACKBONE
 from mhrctl.config.params import PLAIN, EvaluateParams
-from mhrctl.data.batches import Examples
+from mhrctl.data.examples import Examples
 from mhrctl.data.shots import scored_choices
 from mhrctl.data.table import task_metrics
 from mhrctl.errors import ArtifactError
@@ -31,13 +32,11 @@ from mhrctl.evaluation.metrics import exact_match, rouge_l
 from mhrctl.evaluation.prediction import answer
 from mhrctl.evaluation.scores import CellMetrics, Parameters, Scores, TaskScores
 from mhrctl.models.adapted import AdaptedModel
-from mhrctl.models.backbones import PRECISIONS
+from mhrctl.models.attach import dress, layout_name
+from mhrctl.models.backbones import PRECISIONS, open_backbone
 from mhrctl.models.folding import foldable, folded
-from mhrctl.models.layer import layout_name
 from mhrctl.models.speed import Speed
 from mhrctl.progress import Track, silent
-from mhrctl.stages.adapt import open_backbone
-from mhrctl.stages.pretrain import dress
 from mhrctl.suites.task import Metric
 
 Phase = Literal["zero_shot", "adapted"]
@@ -94,12 +93,12 @@ def evaluate(
     cards = _read_cards(cell, start, adapted)
     wearing = cards.get("adapted", cards.get("zero_shot"))
     model, tokenizer = open_backbone(prepared, backbone, wearing, adapted or start)
-    examples = Examples.read(prepared / artifacts.TEST_EXAMPLES).of(split="test")
+    examples = Examples.read(prepared / TEST_EXAMPLES).of(split="test")
     if adapted:
-        artifacts.require_tasks(cards["adapted"], adapted, examples.tasks)
+        require_tasks(cards["adapted"], adapted, examples.tasks)
     if cell and start and adapted and cell.row.start == "new_lora":  # its LoRA belongs on these weights and no others
         command = f"mhrctl adapt {cell.options}"
-        artifacts.require_parent(cards["adapted"], adapted, "start", start / artifacts.ADAPTERS, command)
+        require_parent(cards["adapted"], adapted, "start", start / ADAPTERS, command)
     adapters = _load_phases(cell, start, adapted, model)
     model.to(device=accelerator.device, dtype=PRECISIONS[params.precision])  # type: ignore[call-arg]
     metrics_of = task_metrics(prepared)
@@ -120,8 +119,8 @@ def evaluate(
         settings=dict(cell.settings) if cell else {},
         granularity=routed.get("granularity"),
         skills=routed.get("skills"),
-        suite=artifacts.read_card(prepared, stage="prepare", command="mhrctl prepare").facts["suite"],
-        backbone=artifacts.read_card(backbone, stage="backbone", command="mhrctl backbone").facts["name"],
+        suite=read_card(prepared, stage="prepare", command="mhrctl prepare").facts["suite"],
+        backbone=read_card(backbone, stage="backbone", command="mhrctl backbone").facts["name"],
         metric=_common([task.metric for task in by_task.values()]),
         zero_shot=_mean_scores(results, "zero_shot", metrics_of),
         adapted=_mean_scores(results, "adapted", metrics_of) if adapted else None,
@@ -135,11 +134,11 @@ def evaluate(
         tasks=len(examples.tasks),
     )
     made = provenance.of_evaluate(cell, params, prepared=prepared, backbone=backbone, start=start, adapted=adapted)
-    with artifacts.writing(out) as folder:
+    with writing(out) as folder:
         _write_predictions(folder, results)
         card = made.card(tasks=examples.tasks)
-        artifacts.write_json(scores, metrics.model_dump())
-        artifacts.write_card(folder, card, beside=[scores])
+        write_json(scores, metrics.model_dump())
+        write_card(folder, card, beside=[scores])
     return metrics
 
 
@@ -157,11 +156,9 @@ def _read_cards(cell: Cell | None, start: Path | None, adapted: Path | None) -> 
             " without --zero-shot"
         )
     stage, origin = cell.start
-    cards: dict[Phase, Card] = {
-        "zero_shot": artifacts.read_card(start, stage=stage, command=f"mhrctl {stage} {origin.options}")
-    }
+    cards: dict[Phase, Card] = {"zero_shot": read_card(start, stage=stage, command=f"mhrctl {stage} {origin.options}")}
     if adapted:
-        cards["adapted"] = artifacts.read_card(adapted, stage="adapt", command=f"mhrctl adapt {cell.options}")
+        cards["adapted"] = read_card(adapted, stage="adapt", command=f"mhrctl adapt {cell.options}")
     return cards
 
 
@@ -171,12 +168,9 @@ def _load_phases(
     """The adapter of each phase, whose slots the backbone then has; None is the backbone as it is."""
     if cell is None or start is None:
         return {"zero_shot": None}
-    before: Adapter | None
-    if cell.row.start == "soup" and adapted:
-        before = load_adapter(adapted / artifacts.SOUP)
-    else:
-        before = load_adapter(start / artifacts.ADAPTERS).average()
-    after = load_adapter(adapted / artifacts.ADAPTERS) if adapted else None
+    soup = adapted / SOUP if adapted and cell.row.start == "soup" else None
+    before: Adapter | None = load_adapter(soup) if soup else load_adapter(start / ADAPTERS).average()
+    after = load_adapter(adapted / ADAPTERS) if adapted else None
     if cell.row.start == "new_lora" and isinstance(before, Weights):
         before.put_into(backbone)
         before = None
@@ -293,8 +287,8 @@ def _write_predictions(folder: Path, results: Sequence[TaskPredictions]) -> None
         columns["references"] += result.references
         columns["rouge_l"] += result.rouge_l
         columns["exact_match"] += result.exact_match
-    pq.write_table(pa.table(columns), folder / artifacts.PREDICTIONS, compression="zstd")
+    pq.write_table(pa.table(columns), folder / PREDICTIONS, compression="zstd")
     rows = [
         (result.task, result.phase, round(fmean(result.rouge_l), 2), round(fmean(result.exact_match), 2)) for result in results
     ]
-    artifacts.write_csv(folder / artifacts.SCORES, ("task", "phase", "rouge_l", "exact_match"), rows)
+    write_csv(folder / SCORES, ("task", "phase", "rouge_l", "exact_match"), rows)

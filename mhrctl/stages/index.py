@@ -4,50 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from mhrctl.artifacts import outputs as artifacts
 from mhrctl.artifacts import provenance
-from mhrctl.artifacts.outputs import Card
-from mhrctl.data.similarity import TFIDF, Array, Encoder, SentenceEncoder, TfIdfEncoder, cosines
+from mhrctl.artifacts.cards import Card, read_card, write_card
+from mhrctl.artifacts.names import INDEX, TRAINING_EXAMPLES
+from mhrctl.artifacts.writing import writing
+from mhrctl.data.index import _place
+from mhrctl.data.similarity import TFIDF, Array, Encoder, SentenceEncoder, TfIdfEncoder
 from mhrctl.data.table import training_data_sets
-from mhrctl.errors import ArtifactError
 from mhrctl.progress import Track, silent
-
-
-@dataclass(frozen=True)
-class Index:
-    """Training tasks and their vectors.
-
-    Attributes:
-        tasks: names.
-        vectors: the mean embedding of each task's inputs, [tasks, d].
-        encoder: what embeds.
-    """
-
-    tasks: list[str]
-    vectors: Array
-    encoder: Encoder
-
-    def nearest(self, texts: Sequence[str]) -> list[tuple[str, float]]:
-        """All tasks with their similarity to the mean of some texts, the most similar first."""
-        return self._ranked(self.encoder.encode(texts).mean(0))
-
-    def nearest_to(self, task: str) -> list[tuple[str, float]]:
-        """All other tasks with their similarity to one of the tasks, the most similar first."""
-        return [(name, cosine) for name, cosine in self._ranked(self.vectors[self.tasks.index(task)]) if name != task]
-
-    def _ranked(self, vector: Array) -> list[tuple[str, float]]:
-        similar = cosines(vector, self.vectors).round(6).tolist()  # so that equals are equal whatever the machine
-        return sorted(zip(self.tasks, similar, strict=True), key=lambda pair: -pair[1])
 
 
 def index(
@@ -76,8 +48,8 @@ def index(
     Raises:
         DataError: if the encoder cannot be loaded.
     """
-    parent = artifacts.read_card(prepared, stage="prepare", command="mhrctl prepare")
-    prompts = _prompts(prepared / artifacts.TRAINING_EXAMPLES, training_data_sets(prepared), examples)
+    parent = read_card(prepared, stage="prepare", command="mhrctl prepare")
+    prompts = _prompts(prepared / TRAINING_EXAMPLES, training_data_sets(prepared), examples)
     tensors: dict[str, Array] = {}
     if encoder == TFIDF:
         fitted = TfIdfEncoder.fit([text for texts in prompts.values() for text in texts])
@@ -92,10 +64,10 @@ def index(
             bar.advance(note=task)
     tensors["vectors"] = np.stack(vectors)
     facts = {"suite": parent.facts["suite"], "tasks": list(prompts), "encoder": known.identity}
-    with artifacts.writing(out) as folder:
-        save_file(tensors, folder / artifacts.INDEX, {"tasks": json.dumps(list(prompts))})
+    with writing(out) as folder:
+        save_file(tensors, folder / INDEX, {"tasks": json.dumps(list(prompts))})
         card = provenance.of_index(encoder, revision, examples, prepared=prepared, root=root).card(**facts)
-        artifacts.write_card(folder, card)
+        write_card(folder, card)
     return card
 
 
@@ -118,37 +90,3 @@ def _prompts(path: Path, data_sets: Mapping[str, Sequence[str]], most: int) -> d
             texts.update(zip(rows.tolist(), column.take(pa.array(rows - start)).to_pylist(), strict=True))
         start = end
     return {name: [texts[row] for row in rows] for name, rows in chosen.items()}
-
-
-def load_index(folder: Path, *, root: Path, device: str = "cpu") -> Index:
-    """Open what the index stage wrote, with its encoder.
-
-    Args:
-        folder: the output folder.
-        root: what a relative folder of the encoder is relative to.
-        device: where to run the encoder.
-
-    Raises:
-        ArtifactError: if there is no index, or its encoder has changed since.
-        DataError: if the encoder cannot be loaded.
-    """
-    card = artifacts.read_card(folder, stage="index", command="mhrctl index")
-    try:
-        with safe_open(folder / artifacts.INDEX, "numpy") as file:
-            tasks: list[str] = json.loads(file.metadata()["tasks"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (OSError, SafetensorError) as error:
-        raise ArtifactError(f"{folder / artifacts.INDEX}: cannot be read ({error}); run `mhrctl index`") from None
-    known: Encoder
-    if "idf" in tensors:
-        known = TfIdfEncoder(tensors["idf"])
-    else:
-        known = SentenceEncoder(_place(card.params["encoder"], root), revision=card.params["revision"], device=device)
-        if known.identity != card.facts["encoder"]:
-            raise ArtifactError(f"{folder}: made with another encoder ({card.facts['encoder']}); run `mhrctl index`")
-    return Index(tasks, tensors["vectors"], known)
-
-
-def _place(encoder: str, root: Path) -> str:
-    folder = root / encoder
-    return str(folder) if folder.is_dir() else encoder

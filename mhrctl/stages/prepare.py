@@ -14,8 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from transformers import PreTrainedTokenizerBase
 
-from mhrctl.artifacts import outputs as artifacts
 from mhrctl.artifacts import provenance
+from mhrctl.artifacts.cards import write_card
+from mhrctl.artifacts.hashing import digest
+from mhrctl.artifacts.names import BACKBONE_EXAMPLES, TASKS, TEST_EXAMPLES, TOKENIZER, TRAINING_EXAMPLES, folder_name
+from mhrctl.artifacts.writing import write_json, writing
 from mhrctl.config.params import PrepareParams
 from mhrctl.data.rows import SCHEMA, TEST_SCHEMA, Draft, Encoder
 from mhrctl.data.shards import copy_shard, read_cuts, write_shard
@@ -90,9 +93,9 @@ SOURCES: dict[str, Callable[[PrepareParams, Path, Track], Suite]] = {
 }
 
 FILES: dict[Role, str] = {
-    "backbone": artifacts.BACKBONE_EXAMPLES,
-    "training": artifacts.TRAINING_EXAMPLES,
-    "test": artifacts.TEST_EXAMPLES,
+    "backbone": BACKBONE_EXAMPLES,
+    "training": TRAINING_EXAMPLES,
+    "test": TEST_EXAMPLES,
 }
 
 
@@ -120,10 +123,10 @@ def prepare(params: PrepareParams, *, root: Path, out: Path, scratch: Path, trac
     splits = {task.name: _splits(task, params, suite.dropped) for task in tasks if task.stream is None}
     tasks = [task for task in tasks if task.name not in suite.dropped]
     _require_roles(suite.name, tasks)
-    with artifacts.writing(out) as folder:
+    with writing(out) as folder:
         tokenizer = _tokenizer(params, root, tasks, splits)
-        tokenizer.save_pretrained(str(folder / artifacts.TOKENIZER))
-        shards = scratch / f"prepare-{_key(params, folder / artifacts.TOKENIZER)}"
+        tokenizer.save_pretrained(str(folder / TOKENIZER))
+        shards = scratch / f"prepare-{_key(params, folder / TOKENIZER)}"
         rows = []
         with track("prepare", len(tasks)) as bar:
             for role, file in FILES.items():
@@ -137,20 +140,20 @@ def prepare(params: PrepareParams, *, root: Path, out: Path, scratch: Path, trac
                             rows.append(_write_stream(task, task.stream(), params, encoder, shards, writer, bar))
                         bar.advance(note=task.name)
         table = {"suite": suite.name, "tasks": rows, "dropped": suite.dropped, "notes": suite.notes}
-        artifacts.write_json(folder / artifacts.TASKS, table)
+        write_json(folder / TASKS, table)
         facts = {
             "suite": suite.name,
-            "tokenizer": artifacts.digest(folder / artifacts.TOKENIZER),
+            "tokenizer": digest(folder / TOKENIZER),
             "vocab_size": len(tokenizer),
         }
-        artifacts.write_card(folder, provenance.of_prepare(params, root=root).card(**facts))
+        write_card(folder, provenance.of_prepare(params, root=root).card(**facts))
     shutil.rmtree(shards, ignore_errors=True)
     return table
 
 
 def _key(params: PrepareParams, tokenizer: Path) -> str:
     """Of shards: what they depend on."""
-    return sha256(f"{params.model_dump_json()} {artifacts.digest(tokenizer)}".encode()).hexdigest()[:16]
+    return sha256(f"{params.model_dump_json()} {digest(tokenizer)}".encode()).hexdigest()[:16]
 
 
 def _selected(suite: Suite, names: list[str]) -> list[Task]:
@@ -289,7 +292,7 @@ def _write_stream(
     bar: Bar,
 ) -> dict[str, Any]:
     """Write a streamed task, from its shard if a killed run left it, and return the task's row of the task table."""
-    shard = shards / f"{artifacts.folder_name(task.name)}.parquet"
+    shard = shards / f"{folder_name(task.name)}.parquet"
     if not shard.exists():
         write_shard(examples, encoder, shard, lambda rows: bar.advance(0, note=f"{task.name}: {rows:,} rows"))
     t0 = params.t0

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -17,28 +16,28 @@ from transformers import PreTrainedModel
 
 from mhrctl.adapters.adapter import Adapter, stack_runs, trainable
 from mhrctl.adapters.files import load_adapter, save_adapter
-from mhrctl.adapters.inventory import Inventory
-from mhrctl.adapters.scales import Scales
-from mhrctl.adapters.weights import Weights
-from mhrctl.artifacts import outputs as artifacts
+from mhrctl.adapters.inventory import Inventory, uniform_interpolation
+from mhrctl.analysis.alignment import gradient_alignment, require_shared, task_batches
 from mhrctl.artifacts import provenance
-from mhrctl.artifacts.outputs import Card
+from mhrctl.artifacts.cards import Card, read_card, require_backbone, write_card
+from mhrctl.artifacts.names import ADAPTERS, LOG, TRAINING_EXAMPLES, VALIDATION
+from mhrctl.artifacts.writing import write_csv, writing
 from mhrctl.config.cells import Cell
-from mhrctl.config.params import OptimisationParams, PretrainParams
-from mhrctl.data.batches import Batch, Examples, MixedBatches, Order, RunBatches, Sample
+from mhrctl.config.params import PretrainParams
+from mhrctl.data.batches import Batch, MixedBatches, Order, RunBatches
+from mhrctl.data.examples import Examples, Sample
 from mhrctl.data.table import training_data_sets
 from mhrctl.data.windows import WindowedOrder
-from mhrctl.errors import ParamsError
 from mhrctl.evaluation.prediction import own_rows, sample_losses
 from mhrctl.models.adapted import AdaptedModel
+from mhrctl.models.attach import dress, new_adapter
 from mhrctl.models.backbones import PRECISIONS, load_backbone
-from mhrctl.models.layer import inject
 from mhrctl.models.speed import Speed
 from mhrctl.progress import Track, silent
-from mhrctl.tools.align import gradient_alignment, require_shared, task_batches
-from mhrctl.training.checkpoint import load_checkpoint, save_checkpoint
-from mhrctl.training.loop import Objective, fit
-from mhrctl.training.optimizers import clip_runs, make_optimizer
+from mhrctl.training.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
+from mhrctl.training.loop import fit
+from mhrctl.training.objective import Objective, objective_of
+from mhrctl.training.optimizers import clip_runs, optimizer_of, trained_parameters
 
 CHECKPOINT_EVERY = 1000
 """Steps between checkpoints: a matter of what a killed run has to do again, not of results."""
@@ -86,18 +85,18 @@ def pretrain(
     """
     if params.align_every:
         require_shared(cell, f"pretrain.align_every {params.align_every}")
-    prepared_card = artifacts.read_card(prepared, stage="prepare", command="mhrctl prepare")
+    prepared_card = read_card(prepared, stage="prepare", command="mhrctl prepare")
     frozen, fingerprint = load_backbone(backbone)
-    examples = Examples.open(prepared / artifacts.TRAINING_EXAMPLES, scratch)
+    examples = Examples.open(prepared / TRAINING_EXAMPLES, scratch)
     data_sets = training_data_sets(prepared)
     private = cell.row.routing == "private"
     if start is None:
         adapter = new_adapter(frozen, cell, params, tasks=len(data_sets if private else examples.tasks))
     else:
         stage, origin = cell.origin
-        origin_card = artifacts.read_card(start, stage=stage, command=f"mhrctl {stage} {origin.options}")
-        artifacts.require_backbone(origin_card, start, fingerprint, backbone)
-        adapter = load_adapter(start / artifacts.ADAPTERS)
+        origin_card = read_card(start, stage=stage, command=f"mhrctl {stage} {origin.options}")
+        require_backbone(origin_card, start, fingerprint, backbone)
+        adapter = load_adapter(start / ADAPTERS)
         dress(frozen, adapter)
     frozen.to(dtype=PRECISIONS[params.precision])  # type: ignore[call-arg]
     counts = {
@@ -115,109 +114,14 @@ def pretrain(
     losses = training.validation_losses(adapter)
     if accelerator.is_main_process:
         columns = LOG_COLUMNS + ALIGNMENT_COLUMNS if params.align_every else LOG_COLUMNS
-        with artifacts.writing(out) as folder:
-            save_adapter(adapter, folder / artifacts.ADAPTERS)
-            artifacts.write_csv(folder / artifacts.VALIDATION, ("task", "loss"), losses)
-            (folder / artifacts.LOG).write_text(
-                "".join(json.dumps(dict(zip(columns, row, strict=True))) + "\n" for row in rows)
-            )
-            artifacts.write_csv(log, columns, rows)
-            artifacts.write_card(folder, card, beside=[log])
+        with writing(out) as folder:
+            save_adapter(adapter, folder / ADAPTERS)
+            write_csv(folder / VALIDATION, ("task", "loss"), losses)
+            (folder / LOG).write_text("".join(json.dumps(dict(zip(columns, row, strict=True))) + "\n" for row in rows))
+            write_csv(log, columns, rows)
+            write_card(folder, card, beside=[log])
         training.remove_checkpoints()
     return card
-
-
-def new_adapter(backbone: PreTrainedModel, cell: Cell, params: PretrainParams, *, tasks: int) -> Adapter:
-    """Make the adapter that a cell pre-trains, and let the backbone wear it; its init depends on the seed only.
-
-    Raises:
-        ParamsError: if the heads do not divide a layer, or a target is no layer.
-    """
-    row = cell.row
-    if row.adapter == "weights":
-        backbone.requires_grad_(requires_grad=False)
-        return Weights.of(backbone)
-    routed = row.routing in ("learned", "random")
-    if routed and params.skills < 2:
-        raise ParamsError(f"pretrain.skills {params.skills}: {row.name} mixes skills and needs two or more; one skill is lora")
-    shapes = inject(backbone, params.targets, dropout=params.dropout)
-    torch.manual_seed(cell.seed)
-    if row.adapter == "ia3":
-        return Scales(shapes)
-    try:
-        return Inventory(
-            shapes,
-            heads=cell.heads,
-            skills=params.skills if routed else 1,
-            rank=params.rank,
-            alpha=params.alpha,
-            tasks=tasks,
-            runs=tasks if row.routing == "private" else 1,
-            routing="random" if row.routing == "random" else "learned",
-            granularity=params.granularity,
-            routing_blocks=params.routing_blocks,
-            temperature=params.temperature if params.relaxed_bernoulli else None,
-            straight_through=params.straight_through,
-            dropout=params.dropout,
-        )
-    except ValueError as error:
-        raise ParamsError(f"--heads {cell.heads}: {error}") from None
-
-
-def dress(backbone: PreTrainedModel, adapter: Adapter) -> None:
-    """Give the backbone the slots of an adapter's layers."""
-    backbone.requires_grad_(requires_grad=False)
-    if adapter.shapes:
-        inject(backbone, list(adapter.shapes), dropout=adapter.dropout)
-
-
-def optimizer_of(adapter: Adapter, params: OptimisationParams, *, fused: bool = True) -> Optimizer:
-    """Make the optimizer of what an adapter trains."""
-    return make_optimizer(
-        params.optimizer,
-        skills=[parameter for parameter in adapter.skill_parameters() if parameter.requires_grad],
-        routing=adapter.routing_parameters(),
-        lr=params.lr,
-        routing_lr=params.routing_lr,
-        weight_decay=params.weight_decay,
-        scale_parameter=params.scale_parameter,
-        fused=fused,
-    )
-
-
-def objective_of(backbone: PreTrainedModel, params: OptimisationParams) -> Objective:
-    """Make the losses of a stage."""
-    return Objective(
-        params.loss,
-        params.label_smoothing,
-        start_token=backbone.config.decoder_start_token_id,
-        pad=backbone.config.pad_token_id,
-        mc_weight=params.mc_weight,
-        unlikelihood_weight=params.unlikelihood_weight,
-        length_norm=params.length_norm,
-    )
-
-
-def trained_parameters(adapter: Adapter) -> dict[str, nn.Parameter]:
-    """What an adapter trains, by name."""
-    return {name: parameter for name, parameter in adapter.named_parameters() if parameter.requires_grad}
-
-
-def checkpoint_path(scratch: Path, cell: Cell, part: int | None = None) -> Path:
-    """Where a pre-training in progress leaves its checkpoint; `part` is the first task of one of several trainings."""
-    return scratch / f"pretrain-{cell.name}{'' if part is None else f'-part{part}'}.safetensors"
-
-
-def uniform_interpolation(step: int, *, steps: int, last: int) -> float:
-    """How much of the routing is still the learned one: 1 until the `last` steps, then cos(pi/2 n/last) in their n-th.
-
-    Args:
-        step: steps taken so far.
-        steps: in all.
-        last: in which the learned routing fades into the uniform one; 0 never fades.
-    """
-    into = step + 1 - (steps - last)
-    return math.cos(math.pi / 2 * into / last) if last and into > 0 else 1.0
 
 
 def _due(step: int, every: int, steps: int) -> bool:

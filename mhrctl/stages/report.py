@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mhrctl.artifacts.outputs import write_csv, write_json
+from mhrctl.artifacts.writing import write_csv, write_json
 from mhrctl.evaluation.scores import read_metrics
 from mhrctl.report.differences import baseline_differences
 from mhrctl.report.logs import read_logs

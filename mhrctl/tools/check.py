@@ -13,7 +13,8 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
-from mhrctl.artifacts.outputs import CARD, TASKS, Project, read_json
+from mhrctl.artifacts.names import CARD, TASKS, Project
+from mhrctl.artifacts.writing import read_json
 from mhrctl.config.methods import METHODS
 from mhrctl.config.params import Params, PrepareParams
 from mhrctl.errors import DataError, unknown

@@ -12,7 +12,7 @@ from mhrctl.adapters.adapter import Shapes, trainable
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.scales import Scales
 from mhrctl.config.methods import METHODS, Method
-from mhrctl.models.layer import LAYOUTS, find_layers
+from mhrctl.models.attach import LAYOUTS, find_layers
 from mhrctl.report.printed import printed
 from mhrctl.report.table import Table
 

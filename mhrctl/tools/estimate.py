@@ -183,7 +183,7 @@ def _lora(params: PretrainParams, shape: Shape) -> int:
 
 
 def _adapted_layers(params: PretrainParams, shape: Shape) -> dict[str, tuple[int, int]]:
-    from mhrctl.models.layer import find_layers
+    from mhrctl.models.attach import find_layers
 
     return find_layers(shape.linears, params.targets)
 
@@ -230,7 +230,7 @@ def _known_shape(name: str) -> Shape | None:
 
 
 def _model_shape(model: PreTrainedModel) -> Shape:
-    from mhrctl.models.layer import linear_shapes
+    from mhrctl.models.attach import linear_shapes
 
     return Shape(linear_shapes(model), model.num_parameters())
 

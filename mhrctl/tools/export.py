@@ -16,8 +16,9 @@ from mhrctl.adapters.files import load_adapter
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.scales import Scales
 from mhrctl.adapters.weights import Weights
-from mhrctl.artifacts import outputs as artifacts
-from mhrctl.artifacts.outputs import Card
+from mhrctl.artifacts.cards import Card, read_card, require_parent, require_replaceable, write_card
+from mhrctl.artifacts.names import ADAPTERS, TOKENIZER, folder_name
+from mhrctl.artifacts.writing import writing
 from mhrctl.config.cells import Cell
 from mhrctl.data.tokenization import saved_tokenizer
 from mhrctl.errors import DataError, ParamsError, unknown
@@ -62,10 +63,10 @@ def export(
     """
     if stage == "average" and cell.row.routing not in ("learned", "random"):
         raise ParamsError(f"--stage average: {cell.method} has no skills to average; export --stage pretrain or --stage adapt")
-    card = artifacts.read_card(source, stage=stage, command=f"mhrctl {stage} {cell.options}")
+    card = read_card(source, stage=stage, command=f"mhrctl {stage} {cell.options}")
     if stage == "adapt" and cell.row.start == "new_lora" and start is not None:
-        artifacts.require_parent(card, source, "start", start / artifacts.ADAPTERS, f"mhrctl adapt {cell.options}")
-    adapter = load_adapter(source / artifacts.ADAPTERS)
+        require_parent(card, source, "start", start / ADAPTERS, f"mhrctl adapt {cell.options}")
+    adapter = load_adapter(source / ADAPTERS)
     by_task = stage == "adapt" or cell.row.routing == "private"
     if isinstance(adapter, Inventory) and stage == "adapt":
         adapter = adapter.composed()
@@ -75,13 +76,13 @@ def export(
         where = f"the {stage} output of {cell.name} is one adapter for all tasks" if not by_task else ""
         raise DataError(f"--task {missing[0]}: {where or unknown('task', missing[0], names)}")
     wanted: list[str | None] = [*(tasks or names)] or [None]
-    folders = [(out / artifacts.folder_name(task) if task else out).resolve() for task in wanted]
+    folders = [(out / folder_name(task) if task else out).resolve() for task in wanted]
     for folder in folders:
-        artifacts.require_replaceable(folder, "export")
+        require_replaceable(folder, "export")
     for task, folder in zip(wanted, folders, strict=True):
         one = adapter.select([names.index(task)]) if task else adapter
         facts = {"task": task, "base": _base(backbone), **{key: card.facts[key] for key in ("suite", "backbone")}}
-        with artifacts.writing(folder) as aside:
+        with writing(folder) as aside:
             if merge:
                 _write_merged(one, cell, start, backbone, prepared, aside)
             else:
@@ -89,7 +90,7 @@ def export(
                 write_peft(aside, to_weights(one), base=base["name"], revision=base["revision"], dropout=one.dropout)
             (aside / "README.md").write_text(model_card(cell, stage, facts, merged=merge))
             what = {"cell": cell.model_dump(), "stage": stage, "merged": merge}
-            artifacts.write_card(aside, Card.of("export", what, {stage: source / artifacts.ADAPTERS}, **facts))
+            write_card(aside, Card.of("export", what, {stage: source / ADAPTERS}, **facts))
     return folders
 
 
@@ -170,15 +171,15 @@ def _refuse(cell: Cell, adapter: Adapter, stage: ExportStage, *, merge: bool) ->
 def _write_merged(adapter: Adapter, cell: Cell, start: Path | None, backbone: Path, prepared: Path, out: Path) -> None:
     model, _ = load_backbone(backbone)
     if cell.row.start == "new_lora" and start is not None:
-        merge_into(model, load_adapter(start / artifacts.ADAPTERS))
+        merge_into(model, load_adapter(start / ADAPTERS))
     merge_into(model, adapter)
     model.save_pretrained(str(out))
-    saved_tokenizer(prepared / artifacts.TOKENIZER).save_pretrained(str(out))
+    saved_tokenizer(prepared / TOKENIZER).save_pretrained(str(out))
 
 
 def _base(backbone: Path) -> dict[str, str | None]:
     """Where the backbone of an export is found: on the hub, or in a folder."""
-    card = artifacts.read_card(backbone, stage="backbone", command="mhrctl backbone")
+    card = read_card(backbone, stage="backbone", command="mhrctl backbone")
     place = location(backbone, card)
     hub = card.facts["source"] == "hub"
     return {

@@ -15,8 +15,9 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from mhrctl.artifacts.outputs import Project, read_json
+from mhrctl.artifacts.names import Project
 from mhrctl.artifacts.versions import STAGE_VERSIONS
+from mhrctl.artifacts.writing import read_json
 from mhrctl.config.cells import Cell, CellParams, grid_cells
 from mhrctl.config.methods import BACKBONE
 from mhrctl.config.params import EvaluateParams

@@ -8,15 +8,16 @@ from mhrctl.adapters.adapter import Adapter, trainable
 from mhrctl.adapters.files import save_adapter
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.scales import Scales
-from mhrctl.artifacts import outputs as artifacts
-from mhrctl.artifacts.outputs import Card, Project
+from mhrctl.artifacts.cards import Card, read_card, write_card
+from mhrctl.artifacts.names import ADAPTERS, Project
+from mhrctl.artifacts.writing import writing
 from mhrctl.config.cells import Cell
 from mhrctl.config.methods import METHODS
 from mhrctl.errors import ArtifactError, ParamsError
 from mhrctl.interchange.checkpoints import read_any
 from mhrctl.interchange.convert import to_adapter
+from mhrctl.models.attach import linear_shapes
 from mhrctl.models.backbones import location, pretrained_config, shape_model
-from mhrctl.models.layer import linear_shapes
 
 
 def import_adapter(
@@ -48,8 +49,8 @@ def import_adapter(
         ParamsError: if the method does not fit the file.
         ArtifactError: if there is such an output already.
     """
-    prepared = artifacts.read_card(project.output("prepare"), stage="prepare", command="mhrctl prepare")
-    backbone = artifacts.read_card(project.output("backbone"), stage="backbone", command="mhrctl backbone")
+    prepared = read_card(project.output("prepare"), stage="prepare", command="mhrctl prepare")
+    backbone = read_card(project.output("backbone"), stage="backbone", command="mhrctl backbone")
     place = location(project.output("backbone"), backbone)
     shapes = linear_shapes(shape_model(pretrained_config(place, revision=backbone.facts["revision"])))
     adapter = to_adapter(read_any(path, shapes), shapes)
@@ -69,10 +70,10 @@ def import_adapter(
             "routing": trainable(adapter.routing_parameters()),
         },
     }
-    with artifacts.writing(out) as folder:
-        save_adapter(adapter, folder / artifacts.ADAPTERS)
+    with writing(out) as folder:
+        save_adapter(adapter, folder / ADAPTERS)
         card = Card.of("pretrain", {"cell": own.model_dump(), "imported": path.name}, {"imported": path}, **facts)
-        artifacts.write_card(folder, card)
+        write_card(folder, card)
     return cell, card
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
-from mhrctl.artifacts.outputs import Project
+from mhrctl.artifacts.names import Project
 from mhrctl.config.params import BackboneParams
 from mhrctl.config.resolve import load_params
 from mhrctl.errors import DataError, ParamsError, unknown

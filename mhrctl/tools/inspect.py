@@ -24,15 +24,16 @@ from mhrctl.analysis.routing_measures import (
     routing_similarity,
     similarity_order,
 )
-from mhrctl.artifacts import outputs as artifacts
-from mhrctl.artifacts.outputs import Card
+from mhrctl.artifacts.cards import Card, read_card, require_parent, require_replaceable, require_tasks, write_card
+from mhrctl.artifacts.names import ADAPTERS, CARD, HEATMAPS, INDEX, ROUTING, SIMILARITY, TEST_EXAMPLES
+from mhrctl.artifacts.writing import write_json, writing
 from mhrctl.config.cells import Cell
 from mhrctl.config.methods import METHODS
+from mhrctl.data.index import load_index
 from mhrctl.data.shots import draw_shots
 from mhrctl.data.similarity import cosines
 from mhrctl.data.table import training_data_sets
 from mhrctl.errors import ArtifactError, ParamsError, unknown
-from mhrctl.stages.index import load_index
 
 MAX_PANELS = 24
 """Heat maps by skill on one page."""
@@ -126,22 +127,22 @@ def inspect(
         ArtifactError: if an input folder is missing or does not fit, or `out` holds other things.
     """
     _require_routing(cell, stage)
-    artifacts.require_replaceable(out, "inspect")
+    require_replaceable(out, "inspect")
     source = _read(cell, stage, pretrained, adapted)
     measured = Inspection.of(source.tests or source.training)
     drawn = panels(source.routing, measured, layers, heads)
     similarity = routing_similarity(source.routing)
     inputs, comparison = None, None
-    if (index / artifacts.CARD).exists():
+    if (index / CARD).exists():
         inputs, comparison = _compare(source, similarity, prepared, index, root, device)
     training = Inspection.of(source.training) if source.tests else None
     found = Findings(source.training.skills, measured, training, _pairs(source, similarity, inputs), comparison)
-    with artifacts.writing(out) as folder:
+    with writing(out) as folder:
         _draw(folder, source, drawn, similarity, inputs, comparison)
-        artifacts.write_json(folder / artifacts.ROUTING, _record(source, found))
+        write_json(folder / ROUTING, _record(source, found))
         what = {"cell": source.cell.model_dump(), "stage": stage, "layers": list(layers), "heads": list(heads)}
-        parents = {**source.parents} | ({"index": index / artifacts.INDEX} if comparison else {})
-        artifacts.write_card(folder, Card.of("inspect", what, parents, suite=source.card.facts["suite"]))
+        parents = {**source.parents} | ({"index": index / INDEX} if comparison else {})
+        write_card(folder, Card.of("inspect", what, parents, suite=source.card.facts["suite"]))
     return found
 
 
@@ -174,15 +175,15 @@ class _Source:
 
 def _read(cell: Cell, stage: Stage, pretrained: Path, adapted: Path) -> _Source:
     first = cell.pretrain_cell
-    card = artifacts.read_card(pretrained, stage="pretrain", command=f"mhrctl pretrain {first.options}")
-    parents = {"pretrain": pretrained / artifacts.ADAPTERS}
+    card = read_card(pretrained, stage="pretrain", command=f"mhrctl pretrain {first.options}")
+    parents = {"pretrain": pretrained / ADAPTERS}
     training = Routing.of(_inventory(parents["pretrain"]), card.facts["tasks"])
     if stage == "pretrain":
         return _Source(first, pretrained, card, training, None, training, parents)
     again = f"mhrctl adapt {cell.options}"
-    card = artifacts.read_card(adapted, stage="adapt", command=again)
-    artifacts.require_parent(card, adapted, "start", parents["pretrain"], again)
-    parents["adapt"] = adapted / artifacts.ADAPTERS
+    card = read_card(adapted, stage="adapt", command=again)
+    require_parent(card, adapted, "start", parents["pretrain"], again)
+    parents["adapt"] = adapted / ADAPTERS
     tests = Routing.of(_inventory(parents["adapt"]), card.facts["tasks"])
     return _Source(cell, adapted, card, training, tests, training.with_tasks(tests), parents)
 
@@ -278,10 +279,10 @@ def _compare(
 
     Tasks that are templates of one data set have one vector in the index.
     """
-    artifacts.read_card(prepared, stage="prepare", command="mhrctl prepare")
-    card = artifacts.read_card(index, stage="index", command="mhrctl index")
+    read_card(prepared, stage="prepare", command="mhrctl prepare")
+    card = read_card(index, stage="index", command="mhrctl index")
     data_sets = training_data_sets(prepared)
-    artifacts.require_tasks(card, index, list(data_sets))
+    require_tasks(card, index, list(data_sets))
     known = load_index(index, root=root, device=device)
     places = {task: place for place, own in enumerate(data_sets.values()) for task in own}
     if missing := [task for task in source.training.tasks if task not in places]:
@@ -289,7 +290,7 @@ def _compare(
     vectors = known.vectors[[places[task] for task in source.training.tasks]]
     if source.tests is not None:
         again = f"mhrctl adapt {source.cell.options}"
-        artifacts.require_parent(source.card, source.folder, "examples", prepared / artifacts.TEST_EXAMPLES, again)
+        require_parent(source.card, source.folder, "examples", prepared / TEST_EXAMPLES, again)
         adapt = source.card.params["adapt"]
         shots = draw_shots(prepared, shots=adapt["shots"], validation=adapt["validation"], seed=source.cell.seed)
         vectors = np.concatenate([vectors, np.stack([known.encoder.encode(task.prompts).mean(0) for task in shots])])
@@ -330,13 +331,13 @@ def _draw(
     tasks = [source.routing.tasks[place] for place in order]
     name = f"{source.cell.name} after {'adaptation; test tasks in bold' if tests else 'pre-training'}"
     ordered = [replace(panel, values=panel.values[order]) for panel in drawn]
-    draw_by_skill(ordered, tasks, folder / artifacts.HEATMAPS, title=f"Routing weights of {name}", tests=tests)
+    draw_by_skill(ordered, tasks, folder / HEATMAPS, title=f"Routing weights of {name}", tests=tests)
     matrices = [Matrix("by routing", similarity[np.ix_(order, order)])]
     if inputs is not None and comparison is not None:
         found = comparison.correlation
         rho = f"; Spearman {found.spearman:.2f} over {found.pairs:,} pairs, p {found.p:.3f}" if found else ""
         matrices.append(Matrix(f"by inputs, {comparison.encoder}{rho}", inputs[np.ix_(order, order)]))
-    draw_by_task(matrices, tasks, folder / artifacts.SIMILARITY, title=f"Similarity of tasks, {name}", tests=tests)
+    draw_by_task(matrices, tasks, folder / SIMILARITY, title=f"Similarity of tasks, {name}", tests=tests)
 
 
 def _record(source: _Source, found: Findings) -> dict[str, Any]:

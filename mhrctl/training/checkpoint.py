@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from mhrctl.config.cells import Cell
+
 FILE = "checkpoint.safetensors"
 
 
@@ -74,3 +76,8 @@ def load_checkpoint(
         slot, _, name = stored.partition("/")
         optimizer.state[parameters[name]][slot] = number
     return facts["step"], facts["log"]
+
+
+def checkpoint_path(scratch: Path, cell: Cell, part: int | None = None) -> Path:
+    """Where a pre-training in progress leaves its checkpoint; `part` is the first task of one of several trainings."""
+    return scratch / f"pretrain-{cell.name}{'' if part is None else f'-part{part}'}.safetensors"

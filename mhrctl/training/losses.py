@@ -33,18 +33,6 @@ def run_losses(losses: Tensor, labels: Tensor, *, runs: int, kind: str) -> Tenso
     return losses.sum(1) / (len(labels) // runs)
 
 
-def token_losses(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy of each token, [rows, length]; 0 where the label is -100."""
-    losses = F.cross_entropy(
-        logits.flatten(0, 1).float(),
-        labels.flatten(),
-        ignore_index=IGNORED,
-        label_smoothing=label_smoothing,
-        reduction="none",
-    )
-    return losses.view_as(labels)
-
-
 def choice_scores(losses: Tensor, labels: Tensor, choices: Tensor, *, length_norm: float = 1.0) -> Tensor:
     """Scores of answer choices, of which the smallest wins: the summed token losses over the number of tokens ^ length_norm.
 

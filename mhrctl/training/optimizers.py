@@ -9,6 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from mhrctl.adapters.adapter import Adapter
+from mhrctl.config.params import OptimisationParams
+
 STACKED = 2
 """Leading axes of a stacked parameter: every (run, layer) is a parameter of its own to the optimizer."""
 ROUTING_WEIGHT_DECAY = {"adamw": 0.01, "adafactor": 0.0}
@@ -128,3 +131,22 @@ def _average(state: dict[str, Any], name: str, new: Tensor, decay: float) -> Ten
 def _rms(tensor: Tensor) -> Tensor:
     """Root mean square of each (run, layer), broadcastable to the tensor."""
     return tensor.flatten(STACKED).square().mean(-1).sqrt().view(*tensor.shape[:STACKED], *[1] * (tensor.dim() - STACKED))
+
+
+def optimizer_of(adapter: Adapter, params: OptimisationParams, *, fused: bool = True) -> Optimizer:
+    """Make the optimizer of what an adapter trains."""
+    return make_optimizer(
+        params.optimizer,
+        skills=[parameter for parameter in adapter.skill_parameters() if parameter.requires_grad],
+        routing=adapter.routing_parameters(),
+        lr=params.lr,
+        routing_lr=params.routing_lr,
+        weight_decay=params.weight_decay,
+        scale_parameter=params.scale_parameter,
+        fused=fused,
+    )
+
+
+def trained_parameters(adapter: Adapter) -> dict[str, nn.Parameter]:
+    """What an adapter trains, by name."""
+    return {name: parameter for name, parameter in adapter.named_parameters() if parameter.requires_grad}

@@ -10,7 +10,7 @@ from transformers import T5ForConditionalGeneration
 from mhrctl.adapters.granularity import GRANULARITIES, routing_groups
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.errors import ParamsError
-from mhrctl.models.layer import inject
+from mhrctl.models.attach import inject
 from tests.adapters.test_inventory import randomised
 
 T5 = [

@@ -13,10 +13,10 @@ from transformers import T5ForConditionalGeneration
 
 from mhrctl.adapters.adapter import trainable
 from mhrctl.adapters.files import load_adapter, save_adapter
-from mhrctl.adapters.inventory import Inventory
+from mhrctl.adapters.inventory import Inventory, uniform_interpolation
 from mhrctl.models.adapted import AdaptedModel
-from mhrctl.models.layer import AdaptedLinear, inject
-from mhrctl.stages.pretrain import uniform_interpolation
+from mhrctl.models.attach import inject
+from mhrctl.models.layer import AdaptedLinear
 
 TASKS, SKILLS = 5, 3
 

@@ -6,7 +6,7 @@ import peft
 import torch
 
 from mhrctl.adapters.scales import Scales
-from mhrctl.models.layer import inject
+from mhrctl.models.attach import inject
 from tests.adapters.test_inventory import Stack
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mhrctl.artifacts import provenance
-from mhrctl.artifacts.outputs import Card, write_card
+from mhrctl.artifacts.cards import Card, write_card
 from mhrctl.artifacts.provenance import Provenance
 from mhrctl.config.cells import Cell
 from mhrctl.config.params import AdaptParams, BackboneParams, PrepareParams

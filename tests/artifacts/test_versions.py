@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from mhrctl.artifacts.outputs import CARD, Card, Project, read_card, write_card
+from mhrctl.artifacts.cards import Card, read_card, write_card
+from mhrctl.artifacts.names import CARD, Project
 from mhrctl.artifacts.versions import STAGE_VERSIONS
 from mhrctl.config.resolve import load_params
 from mhrctl.errors import ArtifactError
@@ -44,7 +45,7 @@ def test_cards_say_their_version_and_readers_refuse_another(tmp_path: Path, monk
     made = STAGE_VERSIONS["adapt"]
     assert read_card(tmp_path, stage="adapt", command="mhrctl adapt").version == made
     with monkeypatch.context() as patch:
-        patch.setattr("mhrctl.artifacts.outputs.STAGE_VERSIONS", STAGE_VERSIONS | {"adapt": 7})
+        patch.setattr("mhrctl.artifacts.cards.STAGE_VERSIONS", STAGE_VERSIONS | {"adapt": 7})
         with pytest.raises(
             ArtifactError, match=rf"made by version {made} of adapt, .* has version 7 .* run `mhrctl adapt --seed 1`, or"
         ):

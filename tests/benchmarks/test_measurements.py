@@ -16,7 +16,7 @@ from benchmarks.peers import UnequalError
 from benchmarks.results import Measured, Row
 from benchmarks.shapes import SHAPES, new_samples
 from benchmarks.timing import Ratio
-from mhrctl.artifacts.outputs import Project
+from mhrctl.artifacts.names import Project
 from tests.conftest import PARAMS, write_tasks
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mhrctl.artifacts.outputs import digest
+from mhrctl.artifacts.hashing import digest
 from mhrctl.stages import pretrain
 from tests.conftest import Run, killed_after_checkpoint
 

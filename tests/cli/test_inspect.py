@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from mhrctl.data.index import Index, load_index
 from mhrctl.data.shots import draw_shots
 from mhrctl.data.similarity import cosines
-from mhrctl.stages.index import Index, load_index
 from tests.conftest import Run
 
 Capture = pytest.CaptureFixture[str]

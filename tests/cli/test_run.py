@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from mhrctl.artifacts.outputs import Project
+from mhrctl.artifacts.names import Project
 from mhrctl.cli import display
 from mhrctl.cli.run_view import LiveView, PlainView, make_view
 from mhrctl.config.resolve import load_params

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from transformers import T5ForConditionalGeneration
 
-from mhrctl.artifacts import outputs as artifacts
-from mhrctl.artifacts.outputs import Card, digest
+from mhrctl.artifacts.cards import Card, read_card
+from mhrctl.artifacts.hashing import digest
 from mhrctl.artifacts.provenance import Provenance
 from mhrctl.artifacts.versions import STAGE_VERSIONS
 from mhrctl.cli.options import nothing_to_do
@@ -203,7 +203,7 @@ def test_a_run_that_was_cut_short_leaves_no_output_that_stands(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(artifacts, "write_card", killed)
+        patch.setattr("mhrctl.stages.pretrain.write_card", killed)
         assert run("pretrain", "-m", "lora", "--set", "pretrain.lr=0.5", "-C", copy) == 130
     assert (copy / LOG).read_bytes() != before
     assert is_made_anew(run, capfd, "pretrain", "-m", "lora", "-C", copy)
@@ -233,9 +233,9 @@ def test_other_versions_of_stage_and_libraries_make_it_anew(
         card.write_text(json.dumps(changed))
         assert is_made_anew(run, capfd, "adapt", "-m", "lora", "-C", copy)
         assert json.loads(card.read_text()) == content
-    monkeypatch.setattr(artifacts, "STAGE_VERSIONS", STAGE_VERSIONS | {"adapt": 7})
+    monkeypatch.setattr("mhrctl.artifacts.cards.STAGE_VERSIONS", STAGE_VERSIONS | {"adapt": 7})
     assert is_made_anew(run, capfd, "adapt", "-m", "lora", "-C", copy)
-    monkeypatch.setattr(artifacts, "STAGE_VERSIONS", STAGE_VERSIONS | {"adapt": 7, "pretrain": 8})
+    monkeypatch.setattr("mhrctl.artifacts.cards.STAGE_VERSIONS", STAGE_VERSIONS | {"adapt": 7, "pretrain": 8})
     assert run("adapt", "-m", "lora", "-C", copy) == 2
     assert f"lora-s0: made by version {STAGE_VERSIONS['pretrain']} of pretrain" in capfd.readouterr().err
 
@@ -259,7 +259,7 @@ def test_processes_of_one_machine_answer_alike_and_one_of_them_says_it(
     walked: Path, capfd: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = walked / "data/prepare"
-    card = artifacts.read_card(out, stage="prepare", command="")
+    card = read_card(out, stage="prepare", command="")
     made = Provenance("prepare", card.params, {"tasks": walked / "tasks"})
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mhrctl.data.batches import Examples, GroupedOrder, Order, collate
+from mhrctl.data.batches import GroupedOrder, Order, collate
+from mhrctl.data.examples import Examples
 from mhrctl.data.rows import SCHEMA
 
 
@@ -85,7 +86,7 @@ def test_a_large_file_is_mapped_and_a_changed_one_mapped_anew(tmp_path: Path, mo
     examples(tmp_path)
     assert len(Examples.open(tmp_path / "e.parquet", tmp_path / "scratch")) == 4
     assert not (tmp_path / "scratch").exists()
-    monkeypatch.setattr("mhrctl.data.batches.LARGE", 1)
+    monkeypatch.setattr("mhrctl.data.examples.LARGE", 1)
     assert len(Examples.open(tmp_path / "e.parquet", tmp_path / "scratch")) == 4
     pq.write_table(pq.read_table(tmp_path / "e.parquet").slice(0, 3), tmp_path / "e.parquet")
     assert len(Examples.open(tmp_path / "e.parquet", tmp_path / "scratch")) == 3

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from mhrctl.artifacts.outputs import write_json
+from mhrctl.artifacts.writing import write_json
 from mhrctl.data.rows import TEST_SCHEMA, Draft, Encoder
 from mhrctl.data.shots import draw_shots
 from mhrctl.data.tokenization import train_tokenizer

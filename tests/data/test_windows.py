@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mhrctl.data.batches import MixedBatches, Order, Sample
+from mhrctl.data.batches import MixedBatches, Order
+from mhrctl.data.examples import Sample
 from mhrctl.data.windows import Balance, WindowedOrder, balanced_sizes
 
 SIZE = 8

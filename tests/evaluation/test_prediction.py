@@ -9,12 +9,12 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, T5ForConditionalGeneration
 
 from mhrctl.adapters.inventory import Inventory
-from mhrctl.data.batches import Sample
+from mhrctl.data.examples import Sample
 from mhrctl.evaluation import prediction
 from mhrctl.evaluation.prediction import answer, choose, own_rows, predict, sample_losses
 from mhrctl.models.adapted import AdaptedModel
-from mhrctl.models.layer import inject
-from mhrctl.training.loop import Objective
+from mhrctl.models.attach import inject
+from mhrctl.training.objective import Objective
 from tests.adapters.test_inventory import randomised
 
 CPU = torch.device("cpu")

@@ -18,7 +18,7 @@ from mhrctl.errors import DataError
 from mhrctl.interchange.checkpoints import read_any, read_checkpoint
 from mhrctl.interchange.peft import write_peft
 from mhrctl.interchange.weights import LayerSkills, ScaleWeights, SkillWeights
-from mhrctl.models.layer import linear_shapes
+from mhrctl.models.attach import linear_shapes
 from tests.interchange.test_peft import SKILLS, TASKS, WI_1, WO, Q, V, assert_same, random_skills, some
 
 SHAPES = {Q: (16, 16), V: (16, 16), WI_1: (16, 32), WO: (32, 16)}

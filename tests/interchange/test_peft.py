@@ -19,7 +19,7 @@ from transformers import T5ForConditionalGeneration
 from mhrctl.errors import DataError
 from mhrctl.interchange.peft import read_peft, write_peft
 from mhrctl.interchange.weights import LayerSkills, ScaleWeights, Shapes, SkillWeights
-from mhrctl.models.layer import linear_shapes
+from mhrctl.models.attach import linear_shapes
 
 Q, V = "encoder.block.0.layer.0.SelfAttention.q", "decoder.block.0.layer.1.EncDecAttention.v"
 WI_1, WO = "encoder.block.0.layer.1.DenseReluDense.wi_1", "encoder.block.0.layer.1.DenseReluDense.wo"

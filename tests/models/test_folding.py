@@ -14,8 +14,8 @@ from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.scales import Scales
 from mhrctl.adapters.weights import Weights
 from mhrctl.models.adapted import AdaptedModel
+from mhrctl.models.attach import inject
 from mhrctl.models.folding import foldable, folded
-from mhrctl.models.layer import inject
 from mhrctl.models.speed import Speed
 
 KINDS = ["lora, rank 1", "lora, rank 4", "ia3"]

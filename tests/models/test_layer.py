@@ -10,7 +10,7 @@ from transformers import BartForConditionalGeneration, T5ForConditionalGeneratio
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.errors import ParamsError
 from mhrctl.models.adapted import AdaptedModel
-from mhrctl.models.layer import find_layers, inject, linear_shapes
+from mhrctl.models.attach import find_layers, inject, linear_shapes
 from tests.adapters.test_inventory import Stack, randomised
 
 

@@ -17,7 +17,7 @@ from mhrctl.adapters.files import load_adapter
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.errors import ParamsError
 from mhrctl.models.adapted import AdaptedModel
-from mhrctl.models.layer import inject
+from mhrctl.models.attach import inject
 from mhrctl.models.speed import OFF, Speed
 from tests.conftest import Run
 

@@ -15,10 +15,10 @@ from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, T5ForConditionalGeneration
 
 from mhrctl.config.params import BackboneParams
-from mhrctl.data.batches import Sample
+from mhrctl.data.examples import Sample
 from mhrctl.errors import ArtifactError, DataError
+from mhrctl.models.attach import inject
 from mhrctl.models.backbones import fingerprint, is_tied, load_backbone, load_pretrained
-from mhrctl.models.layer import inject
 from mhrctl.stages.backbone import backbone, span_corruption
 
 

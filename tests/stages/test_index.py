@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from mhrctl.artifacts.outputs import digest
-from mhrctl.data.batches import Examples
+from mhrctl.artifacts.hashing import digest
+from mhrctl.data.examples import Examples
+from mhrctl.data.index import load_index
 from mhrctl.errors import ArtifactError
-from mhrctl.stages.index import load_index
 from tests.conftest import Run
 from tests.data.test_similarity import minilm
 

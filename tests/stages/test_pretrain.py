@@ -14,14 +14,15 @@ from transformers import T5ForConditionalGeneration
 
 from mhrctl.adapters.files import load_adapter
 from mhrctl.adapters.inventory import Inventory
-from mhrctl.artifacts.outputs import TRAINING_EXAMPLES, digest
+from mhrctl.artifacts.hashing import digest
+from mhrctl.artifacts.names import TRAINING_EXAMPLES
 from mhrctl.config.cells import Cell
 from mhrctl.config.methods import METHODS
 from mhrctl.config.params import PretrainParams
 from mhrctl.data.rows import SCHEMA
 from mhrctl.models.adapted import AdaptedModel
+from mhrctl.models.attach import new_adapter
 from mhrctl.stages import pretrain
-from mhrctl.stages.pretrain import new_adapter
 from mhrctl.training import checkpoint
 from tests.conftest import Run, killed_after_checkpoint
 

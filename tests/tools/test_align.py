@@ -17,15 +17,16 @@ from transformers import T5ForConditionalGeneration
 from mhrctl.adapters.adapter import Adapter
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.scales import Scales
+from mhrctl.analysis.alignment import gradient_alignment, require_shared, task_batches
 from mhrctl.config.cells import Cell
 from mhrctl.config.methods import METHODS
 from mhrctl.config.params import PretrainParams
-from mhrctl.data.batches import Batch, Examples
+from mhrctl.data.batches import Batch
+from mhrctl.data.examples import Examples
 from mhrctl.errors import DataError, ParamsError
 from mhrctl.models.adapted import AdaptedModel
+from mhrctl.models.attach import new_adapter
 from mhrctl.models.speed import Speed
-from mhrctl.stages.pretrain import new_adapter
-from mhrctl.tools.align import gradient_alignment, require_shared, task_batches
 
 TASKS = 4
 TRAINING = "data/prepare/training_tasks.parquet"

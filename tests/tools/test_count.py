@@ -8,8 +8,8 @@ import pytest
 from transformers import BartConfig
 
 from mhrctl.config.methods import METHODS
+from mhrctl.models.attach import linear_shapes
 from mhrctl.models.backbones import sized_model
-from mhrctl.models.layer import linear_shapes
 from mhrctl.report.printed import printed
 from mhrctl.tools.count import Counts, Sizes, count_methods, counts_table
 from tests.conftest import Run

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from transformers import BartConfig, T5Config
 
-from mhrctl.artifacts.outputs import ADAPTERS, Project
+from mhrctl.artifacts.names import ADAPTERS, Project
 from mhrctl.config.cells import Cell
 from mhrctl.config.params import BackboneParams
 from mhrctl.config.resolve import load_params, resolve_cell
 from mhrctl.errors import DataError, ParamsError
+from mhrctl.models.attach import linear_shapes
 from mhrctl.models.backbones import T5_SIZES, shape_model
-from mhrctl.models.layer import linear_shapes
 from mhrctl.tools.estimate import TaskCounts, backbone_shape, estimate, human_size, t5_shape
 
 TOY = TaskCounts(training=3, datasets=3, test=2)

@@ -15,8 +15,8 @@ from transformers import AutoModelForSeq2SeqLM, PreTrainedModel
 from mhrctl.adapters.files import load_adapter
 from mhrctl.adapters.weights import Weights
 from mhrctl.models.adapted import AdaptedModel
+from mhrctl.models.attach import dress
 from mhrctl.models.backbones import load_backbone
-from mhrctl.stages.pretrain import dress
 from tests.conftest import Run
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")  # peft calls it

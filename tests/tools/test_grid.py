@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from mhrctl.artifacts.outputs import Project
+from mhrctl.artifacts.names import Project
 from mhrctl.config.resolve import load_params
 from mhrctl.errors import ArtifactError
 from mhrctl.tools.grid import differences, expand, read_cell, sync

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mhrctl.artifacts.outputs import Project
+from mhrctl.artifacts.names import Project
 from mhrctl.config.resolve import load_params
 from mhrctl.errors import DataError, ParamsError
 from mhrctl.projects.templates import template_files

@@ -16,7 +16,8 @@ from mhrctl.adapters.files import save_adapter
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.analysis.heatmaps import Panel
 from mhrctl.analysis.routing_measures import Inspection, Routing, correlate, routing_similarity
-from mhrctl.artifacts.outputs import Card, digest, write_card
+from mhrctl.artifacts.cards import Card, write_card
+from mhrctl.artifacts.hashing import digest
 from mhrctl.config.cells import Cell
 from mhrctl.config.methods import METHODS
 from mhrctl.errors import ArtifactError, ParamsError

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mhrctl.artifacts.outputs import Project
+from mhrctl.artifacts.names import Project
 from mhrctl.config.cells import grid_cells
 from mhrctl.config.resolve import load_params
 from mhrctl.tools.prune import find_leftovers, prune

@@ -13,9 +13,10 @@ from transformers import T5ForConditionalGeneration
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.data.batches import IGNORED, Batch
 from mhrctl.models.adapted import AdaptedModel
-from mhrctl.models.layer import inject
+from mhrctl.models.attach import inject
 from mhrctl.training.checkpoint import load_checkpoint, save_checkpoint
-from mhrctl.training.loop import Objective, fit, shift_right
+from mhrctl.training.loop import fit
+from mhrctl.training.objective import Objective, shift_right
 from mhrctl.training.optimizers import clip_runs, make_optimizer
 
 STEPS = 6

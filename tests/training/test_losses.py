@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mhrctl.training.losses import choice_scores, multiple_choice_losses, run_losses, token_losses, unlikelihood_losses
+from mhrctl.models.losses import token_losses
+from mhrctl.training.losses import choice_scores, multiple_choice_losses, run_losses, unlikelihood_losses
 
 LABELS = torch.tensor([[1, 2, -100], [3, -100, -100], [0, 1, 2], [4, 4, -100]])
 

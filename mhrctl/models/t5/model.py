@@ -72,7 +72,7 @@ class FastT5:
         label_smoothing: float = 0.0,
         lengths: Lengths | None = None,
     ) -> Tensor:
-        """Cross-entropy of each target token, as `mhrctl.training.losses.token_losses` of transformers' logits.
+        """Cross-entropy of each target token, as `mhrctl.models.losses.token_losses` of transformers' logits.
 
         Args:
             slots: what the adapters give (see `mhrctl.models.layer.AdaptedLinear`), in any dtype; n groups of equally many

@@ -20,12 +20,12 @@ from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.scales import Scales
 from mhrctl.data.batches import IGNORED, Lengths
 from mhrctl.models.adapted import AdaptedModel
-from mhrctl.models.layer import inject
+from mhrctl.models.attach import inject
+from mhrctl.models.losses import token_losses
 from mhrctl.models.speed import Speed
 from mhrctl.models.t5.model import FastT5, obstacle
 from mhrctl.models.t5.packing import Packing
-from mhrctl.training.loop import shift_right
-from mhrctl.training.losses import token_losses
+from mhrctl.training.objective import shift_right
 
 INPUTS = [7, 40, 3, 11, 25, 1]
 TARGETS = [4, 1, 9, 2, 6, 3]

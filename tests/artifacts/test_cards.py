@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from mhrctl.artifacts.outputs import CARD, Card, digest, logging_run, read_card, write_card, write_json, writing
+from mhrctl.artifacts.cards import Card, read_card, write_card
+from mhrctl.artifacts.hashing import digest
+from mhrctl.artifacts.names import CARD
+from mhrctl.artifacts.writing import logging_run, write_json, writing
 from mhrctl.errors import ArtifactError
 
 

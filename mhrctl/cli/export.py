@@ -1,4 +1,4 @@
-"""`mhrctl export` and `mhrctl import`: adapters to and from other libraries."""
+"""`mhrctl export`: adapters as other libraries read them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ from mhrctl.cli.options import (
     open_project,
     quieten,
 )
-from mhrctl.config.cells import grid_cells
-from mhrctl.config.params import PLAIN
-from mhrctl.errors import ParamsError, unknown
+from mhrctl.errors import ParamsError
 
 
 class Target(StrEnum):
@@ -75,39 +73,3 @@ def export(
     )
     for folder in folders:
         display.done(f"wrote {folder}: {'a merged model' if merge else f'for {to.value}'}")
-
-
-def import_(
-    path: Annotated[Path, typer.Argument(help="A PEFT folder, a checkpoint of the paper's authors, or T-Few's (IA)3 file.")],
-    method: MethodOption = None,
-    variant: VariantOption = None,
-    seed: SeedOption = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Replace a pre-training that is there already.")] = False,
-    project: ProjectOption = Path(),
-) -> None:
-    """Take an adapter of another library as the pre-training of a cell."""
-    where, settings = open_project(project, [])
-    from mhrctl.tools.import_ import import_adapter
-
-    quieten()
-    grid = settings.params.grid
-    if variant is not None and variant not in (PLAIN, *grid.variants):
-        raise ParamsError(f"--variant: {unknown('variant', variant, [PLAIN, *grid.variants])}")
-    cell, card = import_adapter(
-        path,
-        method=method,
-        variant=variant or PLAIN,
-        seed=grid.seeds[0] if seed is None else seed,
-        pretrain_seed=grid.pretrain_seed,
-        project=where,
-        replace=replace,
-    )
-    own, counts = cell.pretrain_cell, card.facts["parameters"]
-    display.done(
-        f"wrote {where.output('pretrain', own.name)}: {counts['multi_task']:,} adapter and {counts['routing']:,} routing"
-        f" parameters; go on with `mhrctl adapt {cell.options}`"
-    )
-    if any(own == cell.pretrain_cell for cell in grid_cells(settings.params)):
-        display.done(
-            f"note: {own.name} is in the grid: `dvc repro` would pre-train it, `dvc commit pretrain@{own.name}` keeps this"
-        )

@@ -1,0 +1,236 @@
+"""Gradient alignment: how far training tasks pull the adapters the same way (the paper's Figure 3, left).
+
+Neither the paper nor its code says how it was measured; the definition here is ours (section 4 of the reference recipe). For
+each of some training tasks, the gradient of the token-mean loss of one batch, with dropout and the noise of sampled routing
+off; then the mean over the pairs of tasks of the cosine between their gradients, taken twice:
+
+    composed   on the adapters that each task wears: A^t, and B^t without the scaling, both [rank, d]
+    shared     on what all tasks train: A and B of all skills and heads; never Z, of which each task has rows of its own
+
+Of head h and skill k, A^t has the share a[t,h,k] of A[h,k], so dL/dA[h,k] = a[t,h,k] dL/dA^t[h], and likewise for B. The
+product of two shared gradients is therefore, head by head, that of the composed ones times sum_k a[t,h,k] a[u,h,k]: exactly
+what routing does to the agreement, and the reason why gradients on the skills need neither be computed nor kept.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mhrctl.adapters.adapter import Adapter
+from mhrctl.adapters.inventory import Inventory
+from mhrctl.adapters.scales import Scales
+from mhrctl.config.cells import Cell
+from mhrctl.data.batches import Batch, Order, collate
+from mhrctl.data.examples import Examples
+from mhrctl.errors import DataError, ParamsError
+from mhrctl.models.adapted import AdaptedModel
+from mhrctl.training.objective import Objective
+
+DIGITS = 4
+"""Of a written cosine: what is beyond differs between machines."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Mean cosines between the gradients of two tasks, over all pairs of tasks.
+
+    Attributes:
+        overall: on all adapted layers, as one vector.
+        encoder: on those of the encoder; None if none is adapted.
+        decoder: on those of the decoder; None if none is adapted.
+        layers: {layer: on this one}, in the model's order.
+    """
+
+    overall: float
+    encoder: float | None
+    decoder: float | None
+    layers: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """The agreement of some training tasks.
+
+    Attributes:
+        tasks: their names.
+        shared: on A and B of all skills and heads.
+        composed: on the adapters that the tasks wear.
+    """
+
+    tasks: tuple[str, ...]
+    shared: Agreement
+    composed: Agreement
+
+    @property
+    def logged(self) -> list[float]:
+        """What a training log says of it: shared and composed, on all layers."""
+        return [round(self.shared.overall, DIGITS), round(self.composed.overall, DIGITS)]
+
+
+def require_shared(cell: Cell, setting: str) -> None:
+    """Check that the training tasks of a cell share an adapter.
+
+    Args:
+        cell: a pre-training cell.
+        setting: what asked for alignment, for the error.
+
+    Raises:
+        ParamsError: if they do not.
+    """
+    if cell.row.adapter == "weights":
+        why = f"{cell.method} tunes all weights and wears no adapter"
+    elif cell.row.routing == "private":
+        why = f"{cell.method} gives each training task an adapter of its own, so their gradients meet nowhere"
+    else:
+        return
+    raise ParamsError(f"{setting}: {why}; gradient alignment is of lora, lora_big, ia3, poly, mhr and random_mu")
+
+
+def task_batches(examples: Examples, *, tasks: int, size: int, seed: int, pad: int) -> dict[str, Batch]:
+    """Draw one batch of training examples from each of some tasks.
+
+    Args:
+        examples: of all training tasks.
+        tasks: how many to draw, at most all.
+        size: examples of each, at most all; fewer are the first of more.
+        seed: of both draws.
+        pad: the padding token.
+
+    Returns:
+        {task: one group of rows with the task's routing}, in the order of the tasks.
+
+    Raises:
+        ParamsError: if fewer than two tasks are to be drawn.
+        DataError: if there are not two.
+    """
+    if tasks < 2:
+        raise ParamsError(f"gradient alignment of {tasks} task: it is between tasks; draw two or more (pretrain.align_tasks)")
+    if len(examples.tasks) < 2:
+        raise DataError(
+            f"training tasks: only {', '.join(examples.tasks)}; gradient alignment is between tasks and needs two or more"
+        )
+    drawn = random.Random(f"{seed}/align").sample(range(len(examples.tasks)), min(tasks, len(examples.tasks)))
+    batches = {}
+    for task in sorted(drawn):
+        name = examples.tasks[task]
+        samples = examples.of(tasks=[name], split="train").all_references()
+        rows = Order(len(samples), f"{seed}/align/{name}").slice(0, min(size, len(samples)))
+        batches[name] = collate([samples[row] for row in rows], [[task]], pad=pad)
+    return batches
+
+
+def gradient_alignment(
+    model: AdaptedModel, batches: Mapping[str, Batch], *, advance: Callable[[], None] = lambda: None
+) -> Alignment:
+    """Measure how far the gradients of tasks agree.
+
+    Nothing is changed: neither parameters nor their gradients, nor any state of a random generator; the model is in evaluation
+    mode meanwhile. Nothing in here waits for another process, so one of several may measure while the others train on.
+    The composed gradients of all tasks, each as many numbers as one LoRA of the model, are kept in CPU memory.
+
+    Args:
+        model: wearing an adapter that all tasks share.
+        batches: {task: its batch, one group of rows}; two or more.
+        advance: is called after each task.
+
+    Raises:
+        ValueError: if the adapter has several runs or none, or there are not two batches.
+    """
+    adapter = model.adapter
+    if not isinstance(adapter, Inventory | Scales) or adapter.runs != 1 or len(batches) < 2:
+        raise ValueError("alignment is of two or more tasks on one adapter that they share")
+    config, device, was_training = model.backbone.config, model.backbone.device, model.training
+    objective = Objective("token_mean", 0.0, config.decoder_start_token_id, config.pad_token_id)
+    gradients: dict[str, list[Tensor]] = {layer: [] for layer in adapter.shapes}
+    model.eval()
+    for batch in batches.values():
+        for layer, gradient in _composed_gradients(model, adapter, batch.to(device), objective).items():
+            gradients[layer].append(gradient)
+        advance()
+    overlaps = _routing_overlaps(adapter, torch.cat([batch.task_ids for batch in batches.values()], 1).to(device))
+    model.train(was_training)
+    shared, composed = {}, {}
+    for layer, by_task in gradients.items():
+        stacked = torch.stack(by_task).double()  # [tasks, heads, numbers]
+        products = torch.einsum("thn,uhn->htu", stacked, stacked)
+        composed[layer] = products.sum(0)
+        shared[layer] = (products * overlaps[layer]).sum(0) if overlaps else composed[layer]
+    return Alignment(tuple(batches), _agreement(shared), _agreement(composed))
+
+
+def _composed_gradients(
+    model: AdaptedModel, adapter: Inventory | Scales, batch: Batch, objective: Objective
+) -> dict[str, Tensor]:
+    """The gradient of a task's loss on the adapters that it wears.
+
+    Returns:
+        {layer: [heads, numbers]}: of a head, its part of A^t and of B^t without the scaling, or of (IA)3's vector.
+    """
+    heads, scaling = (adapter.heads, adapter.alpha / adapter.rank) if isinstance(adapter, Inventory) else (1, 1.0)
+    slots: dict[str, Tensor] = {}
+
+    def wear(_module: nn.Module, _inputs: Any, composed: dict[str, Tensor]) -> dict[str, Tensor]:  # noqa: ANN401
+        slots.update({name: slot.detach().requires_grad_() for name, slot in composed.items()})
+        return slots
+
+    with torch.enable_grad(), adapter.register_forward_hook(wear):
+        loss = objective(model, batch, runs=1).sum()
+    found = torch.autograd.grad(loss, list(slots.values()), materialize_grads=True)
+    parts: dict[str, list[Tensor]] = {layer: [] for layer in adapter.shapes}
+    for name, gradient in zip(slots, found, strict=True):
+        layer, _, slot = name.rpartition(".")
+        by_head = gradient[0].float().unflatten(-1, (heads, -1)).movedim(-2, 0).flatten(1)  # of [rank, d] or [d]
+        parts[layer].append((by_head * scaling if slot == "lora_b" else by_head).cpu())
+    return {layer: torch.cat(of_layer, 1) for layer, of_layer in parts.items()}
+
+
+@torch.no_grad()
+def _routing_overlaps(adapter: Adapter, task_ids: Tensor) -> dict[str, Tensor]:
+    """What two tasks' routings have in common, sum_k a[t,h,k] a[u,h,k].
+
+    Args:
+        adapter: in evaluation mode.
+        task_ids: [1, tasks].
+
+    Returns:
+        {layer: [heads, tasks, tasks]}; nothing for an adapter without routing.
+    """
+    if not isinstance(adapter, Inventory) or adapter.skills == 1:
+        return {}
+    weights = adapter.routing_weights(task_ids)[0].double().cpu()  # [tasks, layers, heads, skills]
+    return dict(zip(adapter.layers, torch.einsum("tlhk,ulhk->lhtu", weights, weights), strict=True))
+
+
+def _agreement(products: Mapping[str, Tensor]) -> Agreement:
+    """Mean cosines from {layer: products of all pairs of gradients on it, [tasks, tasks]}."""
+
+    def within(coder: str) -> float | None:
+        chosen = [own for layer, own in products.items() if coder in layer.split(".")]
+        return _mean_cosine(chosen) if chosen else None
+
+    return Agreement(
+        _mean_cosine(list(products.values())),
+        within("encoder"),
+        within("decoder"),
+        {layer: _mean_cosine([own]) for layer, own in products.items()},
+    )
+
+
+def _mean_cosine(products: Sequence[Tensor]) -> float:
+    """The mean cosine over pairs t < u; a gradient of zero agrees with none, so that its cosines are 0.
+
+    Args:
+        products: of the gradients on some layers, each [tasks, tasks].
+    """
+    total = torch.stack(list(products)).sum(0)
+    norms = total.diagonal().sqrt()
+    lengths = norms[:, None] * norms
+    cosines = torch.where(lengths == 0, 0.0, total / lengths)  # and not a number where a gradient is none
+    first, second = torch.triu_indices(len(total), len(total), 1)
+    return cosines[first, second].mean().item()

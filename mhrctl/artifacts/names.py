@@ -1,0 +1,123 @@
+"""Every file name of a project."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+CARD = "card.json"
+
+
+TASKS = "tasks.json"
+
+
+TRAINING_EXAMPLES = "training_tasks.parquet"
+
+
+TEST_EXAMPLES = "test_tasks.parquet"
+
+
+BACKBONE_EXAMPLES = "backbone_tasks.parquet"
+
+
+TOKENIZER = "tokenizer"
+
+
+ADAPTERS = "adapters.safetensors"
+
+
+PREDICTIONS = "predictions.parquet"
+
+
+SCORES = "scores.csv"
+
+
+VALIDATION = "validation.csv"
+
+
+LOG = "log.jsonl"
+
+
+INDEX = "index.safetensors"
+
+
+SOUP = "soup.safetensors"
+
+
+SOUP_TASKS = "soup.csv"
+
+
+ROUTING = "routing.json"
+
+
+HEATMAPS = "heatmaps"
+
+
+SIMILARITY = "similarity"
+
+
+@dataclass(frozen=True)
+class Project:
+    """Where a project's files are, below the folder that holds params.yaml."""
+
+    root: Path
+
+    @property
+    def params(self) -> Path:
+        """The params file."""
+        return self.root / "params.yaml"
+
+    @property
+    def data(self) -> Path:
+        """The folder of everything that stages write."""
+        return self.root / "data"
+
+    def output(self, stage: str, cell: str | None = None) -> Path:
+        """The output folder of a stage, or of one cell of a stage."""
+        return self.data / stage / cell if cell else self.data / stage
+
+    def cell_file(self, cell: str) -> Path:
+        """The resolved parameters of a cell, which its DVC stages depend on."""
+        return self.data / "cells" / f"{cell}.json"
+
+    @property
+    def cell_index(self) -> Path:
+        """The lists of cells that dvc.yaml expands."""
+        return self.data / "cells" / "index.yaml"
+
+    @property
+    def stage_versions(self) -> Path:
+        """The versions of the stages, of which each stage of dvc.yaml depends on its own."""
+        return self.data / "cells" / "versions.json"
+
+    @property
+    def scratch(self) -> Path:
+        """The folder for checkpoints of runs in progress."""
+        return self.data / "scratch"
+
+    @property
+    def metrics(self) -> Path:
+        """The folder of what git keeps of the results: scores and training logs."""
+        return self.data / "metrics"
+
+    def scores(self, cell: str) -> Path:
+        """The scores of one cell."""
+        return self.metrics / "evaluate" / f"{cell}.json"
+
+    def training_log(self, cell: str) -> Path:
+        """The pre-training log of one cell."""
+        return self.metrics / "pretrain" / f"{cell}.csv"
+
+    def alignment(self, name: str) -> Path:
+        """The gradient alignment of one cell; the name ends in -start or -checkpoint if it is not of the end."""
+        return self.metrics / "align" / f"{name}.json"
+
+    def run_log(self, stage: str, cell: str | None = None) -> Path:
+        """What the last run of a stage took: never an input of anything."""
+        return self.data / "log" / (f"{stage}-{cell}.json" if cell else f"{stage}.json")
+
+
+def folder_name(task: str) -> str:
+    """A folder's name for a task: its own, with nothing in it that could lead elsewhere."""
+    return re.sub(r"[^\w.-]+", "_", task).lstrip(".") or "_"

@@ -1,0 +1,88 @@
+"""`mhrctl adapt`: few-shot adaptation to each test task."""
+
+from __future__ import annotations
+
+from mhrctl.artifacts import provenance
+from mhrctl.artifacts.names import Project
+from mhrctl.artifacts.watching import unedited
+from mhrctl.artifacts.writing import logging_run
+from mhrctl.cli import display
+from mhrctl.cli.options import (
+    HERE,
+    CellOption,
+    CheckpointingOption,
+    CompileOption,
+    DeviceOption,
+    ForceOption,
+    HeadsOption,
+    MethodOption,
+    OffOption,
+    ProjectOption,
+    RecipeOption,
+    SeedOption,
+    SetOption,
+    TogetherOption,
+    VariantOption,
+    chosen_cell,
+    nothing_to_do,
+    open_accelerator,
+    output_of,
+)
+from mhrctl.config.cells import CellParams
+from mhrctl.models.speed import Speed
+
+
+def adapt(
+    method: MethodOption = None,
+    heads: HeadsOption = None,
+    variant: VariantOption = None,
+    seed: SeedOption = None,
+    cell: CellOption = None,
+    project: ProjectOption = HERE,
+    set_: SetOption = [],
+    recipe: RecipeOption = None,
+    device: DeviceOption = "auto",
+    together: TogetherOption = Speed.together,
+    off: OffOption = [],
+    checkpointing: CheckpointingOption = False,
+    compile: CompileOption = False,  # noqa: A002 - the option's name
+    force: ForceOption = False,
+) -> None:
+    """Adapt to each test task from a few examples."""
+
+    def read() -> tuple[Project, CellParams]:
+        return chosen_cell(project, set_, recipe, cell, method, heads, variant, seed, reads="adapt")
+
+    where, params = read()
+    speed = Speed(together=together, checkpointing=checkpointing, compile=compile).without(off)
+    name = params.cell.name
+    out = where.output("adapt", name)
+    start = output_of(where, params.cell.start)
+    prepared, frozen, index = where.output("prepare"), where.output("backbone"), where.output("index")
+    made = provenance.of_adapt(
+        params.cell, params.adapt, prepared=prepared, backbone=frozen, start=start, index=index, root=where.root
+    )
+    if nothing_to_do(made, out, force=force):
+        return
+    accelerator = open_accelerator(device)
+    from mhrctl.stages.adapt import adapt as stage
+
+    inputs = [frozen, start, *made.parents.values()]
+    with (
+        logging_run(where.run_log("adapt", name), device=str(accelerator.device)),
+        unedited(lambda: read()[1].adapt, *inputs),
+    ):
+        card = stage(
+            params.cell,
+            params.adapt,
+            prepared=prepared,
+            backbone=frozen,
+            start=start,
+            out=out,
+            index=index,
+            root=where.root,
+            accelerator=accelerator,
+            speed=speed,
+            track=display.track,
+        )
+    display.done(f"wrote {out}: {len(card.facts['tasks'])} tasks, {card.facts['parameters']:,} trained parameters each")

@@ -1,0 +1,48 @@
+"""`mhrctl average`: the skills of a cell as one LoRA."""
+
+from __future__ import annotations
+
+from mhrctl.artifacts import provenance
+from mhrctl.artifacts.cards import read_card
+from mhrctl.artifacts.watching import unedited
+from mhrctl.artifacts.writing import logging_run
+from mhrctl.cli import display
+from mhrctl.cli.options import (
+    HERE,
+    CellOption,
+    ForceOption,
+    HeadsOption,
+    MethodOption,
+    ProjectOption,
+    SeedOption,
+    SetOption,
+    VariantOption,
+    chosen_cell,
+    nothing_to_do,
+)
+
+
+def average(
+    method: MethodOption = None,
+    heads: HeadsOption = None,
+    variant: VariantOption = None,
+    seed: SeedOption = None,
+    cell: CellOption = None,
+    project: ProjectOption = HERE,
+    set_: SetOption = [],
+    force: ForceOption = False,
+) -> None:
+    """Average the skills of a pre-training cell into one ordinary LoRA."""
+    where, params = chosen_cell(project, set_, None, cell, method, heads, variant, seed, reads="pretrain")
+    own = params.cell.pretrain_cell
+    out = where.output("average", own.name)
+    pretrained = where.output("pretrain", own.name)
+    if out.exists():  # else the stage says whether there can be an average
+        card = read_card(pretrained, stage="pretrain", command=f"mhrctl pretrain {own.options}")
+        if nothing_to_do(provenance.of_average(pretrained, card), out, force=force):
+            return
+    from mhrctl.stages.average import average as stage
+
+    with logging_run(where.run_log("average", own.name)), unedited(lambda: own, pretrained):
+        stage(own, pretrained=pretrained, out=out)
+    display.done(f"wrote {out}")

@@ -1,0 +1,48 @@
+"""`mhrctl backbone`: the frozen backbone."""
+
+from __future__ import annotations
+
+from mhrctl.artifacts import provenance
+from mhrctl.artifacts.watching import unedited
+from mhrctl.artifacts.writing import logging_run
+from mhrctl.cli import display
+from mhrctl.cli.options import (
+    HERE,
+    DeviceOption,
+    ForceOption,
+    ProjectOption,
+    SetOption,
+    nothing_to_do,
+    open_accelerator,
+    open_project,
+)
+
+
+def backbone(
+    project: ProjectOption = HERE, set_: SetOption = [], device: DeviceOption = "auto", force: ForceOption = False
+) -> None:
+    """Fetch the frozen backbone, or train a small one on the suite."""
+    where, settings = open_project(project, set_)
+    out = where.output("backbone")
+    made = provenance.of_backbone(settings.params.backbone, prepared=where.output("prepare"), root=where.root)
+    if nothing_to_do(made, out, force=force):
+        return
+    accelerator = open_accelerator(device)
+    from mhrctl.stages.backbone import backbone as stage
+
+    folder = [where.root / str(settings.params.backbone.name)] if settings.params.backbone.source == "local" else []
+    with (
+        logging_run(where.run_log("backbone"), device=str(accelerator.device)),
+        unedited(lambda: open_project(project, set_)[1].params.backbone, *made.parents.values(), *folder),
+    ):
+        card = stage(
+            settings.params.backbone,
+            prepared=where.output("prepare"),
+            root=where.root,
+            out=out,
+            accelerator=accelerator,
+            track=display.track,
+        )
+    display.done(
+        f"wrote {out}: {card.facts['name']}, {card.facts['parameters']:,} parameters, {card.facts['fingerprint'][:12]}"
+    )

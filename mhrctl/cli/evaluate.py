@@ -1,0 +1,105 @@
+"""`mhrctl evaluate`: scores of the test splits."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mhrctl.artifacts import provenance
+from mhrctl.artifacts.names import Project
+from mhrctl.artifacts.watching import unedited
+from mhrctl.artifacts.writing import logging_run
+from mhrctl.cli import display
+from mhrctl.cli.options import (
+    HERE,
+    CellOption,
+    DeviceOption,
+    ExtraStepsOption,
+    ForceOption,
+    HeadsOption,
+    MethodOption,
+    OffOption,
+    ProjectOption,
+    RecipeOption,
+    SeedOption,
+    SetOption,
+    TogetherOption,
+    VariantOption,
+    chosen_cell,
+    nothing_to_do,
+    open_accelerator,
+    open_project,
+    output_of,
+)
+from mhrctl.config.cells import Cell
+from mhrctl.config.methods import BACKBONE
+from mhrctl.config.params import EvaluateParams
+from mhrctl.evaluation.scores import METRIC_NAMES
+from mhrctl.models.speed import Speed
+from mhrctl.tools.grid import read_bare
+
+
+def evaluate(
+    method: MethodOption = None,
+    heads: HeadsOption = None,
+    variant: VariantOption = None,
+    seed: SeedOption = None,
+    extra_steps: ExtraStepsOption = None,
+    cell: CellOption = None,
+    zero_shot: Annotated[bool, typer.Option("--zero-shot", help="Only before adaptation; no adapt output is needed.")] = False,
+    project: ProjectOption = HERE,
+    set_: SetOption = [],
+    recipe: RecipeOption = None,
+    device: DeviceOption = "auto",
+    together: TogetherOption = Speed.together,
+    off: OffOption = [],
+    force: ForceOption = False,
+) -> None:
+    """Score the test splits, zero-shot and after adaptation; `--method backbone` scores the bare backbone."""
+
+    def read() -> tuple[EvaluateParams, Cell | None]:
+        if cell == BACKBONE:
+            return read_bare(where), None
+        if method == BACKBONE:
+            return open_project(project, set_, recipe)[1].params.evaluate, None
+        params = chosen_cell(project, set_, recipe, cell, method, heads, variant, seed, extra_steps, reads="evaluate")[1]
+        return params.evaluate, params.cell
+
+    where, start, adapted = Project(project), None, None
+    params, own = read()
+    name = own.name if own else BACKBONE
+    if own:
+        start = output_of(where, own.start)
+        adapted = None if zero_shot or own.extra_steps else where.output("adapt", name)
+    speed = Speed(together=together).without(off)
+    out, scores = where.output("evaluate", name), where.scores(name)
+    prepared, frozen = where.output("prepare"), where.output("backbone")
+    made = provenance.of_evaluate(own, params, prepared=prepared, backbone=frozen, start=start, adapted=adapted)
+    if nothing_to_do(made, out, scores, force=force):
+        return
+    accelerator = open_accelerator(device)
+    from mhrctl.stages.evaluate import evaluate as stage
+
+    with (
+        logging_run(where.run_log("evaluate", name), device=str(accelerator.device)),
+        unedited(read, frozen, *(path for path in (start, adapted) if path), *made.parents.values()),
+    ):
+        metrics = stage(
+            own,
+            params,
+            prepared=prepared,
+            backbone=frozen,
+            start=start,
+            adapted=adapted,
+            out=out,
+            scores=scores,
+            accelerator=accelerator,
+            speed=speed,
+            track=display.track,
+        )
+    for phase, means in (("zero-shot", metrics.zero_shot), ("adapted", metrics.adapted)):
+        if means:
+            beside = f", exact match {means.exact_match:.1f}" if metrics.metric in ("rouge_l", "mixed") else ""
+            display.done(f"{name} {phase}: {METRIC_NAMES[metrics.metric]} {means.score:.1f}{beside}")
+    display.done(f"wrote {out} and {scores}")

@@ -1,0 +1,92 @@
+"""`mhrctl prepare`: tasks from a source, split, put into prompts and tokenised."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from mhrctl.artifacts import provenance
+from mhrctl.artifacts.names import Project
+from mhrctl.artifacts.watching import unedited
+from mhrctl.artifacts.writing import logging_run
+from mhrctl.cli import display
+from mhrctl.cli.options import (
+    HERE,
+    ForceOption,
+    ProjectOption,
+    RecipeOption,
+    SetOption,
+    nothing_to_do,
+    open_project,
+    quieten,
+)
+from mhrctl.config.params import PrepareParams
+
+NAMED = 5
+"""Unused tasks named for one reason; tasks.json has them all."""
+
+
+def prepare(
+    project: ProjectOption = HERE, set_: SetOption = [], recipe: RecipeOption = None, force: ForceOption = False
+) -> None:
+    """Read the suite's tasks, split them, put them into prompts and tokenise them."""
+    where, settings = open_project(project, set_, recipe)
+    out = where.output("prepare")
+    if nothing_to_do(provenance.of_prepare(settings.params.prepare, root=where.root), out, force=force):
+        return
+    quieten()
+    from mhrctl.stages.prepare import prepare as stage
+
+    with (
+        logging_run(where.run_log("prepare")),
+        unedited(lambda: open_project(project, set_, recipe)[1].params.prepare, *_sources(where, settings.params.prepare)),
+    ):
+        table = stage(settings.params.prepare, root=where.root, out=out, scratch=where.scratch, track=display.track)
+    display.err.print(_task_table(table))
+    for reason, names in _by_reason(table["dropped"]).items():
+        shown = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED:,} more" if len(names) > NAMED else "")
+        display.done(f"not used: {shown}: {reason}")
+    for what, count in table["notes"].items():
+        display.done(f"note: {count} {what}")
+    display.done(f"wrote {out}")
+
+
+def _sources(where: Project, params: PrepareParams) -> list[Path]:
+    """The user's own files and folders that prepare reads."""
+    named = (params.path, params.t0.few_shot, params.t0.promptsource, params.t0.evaluation, params.tokenizer)
+    return [where.root / path for path in named if path]
+
+
+def _by_reason(dropped: dict[str, str]) -> dict[str, list[str]]:
+    """{reason: the tasks that are not used for it}."""
+    reasons: dict[str, list[str]] = {}
+    for name, reason in dropped.items():
+        reasons.setdefault(reason, []).append(name)
+    return reasons
+
+
+def _task_table(table: dict[str, Any]) -> Table:
+    """Counts by role: tasks, examples by split, and what was cut or left over."""
+    shown = Table(title=f"suite {table['suite']}")
+    columns = ("tasks", "train", "validation", "test", "pool", "unused", "cut inputs", "cut targets")
+    shown.add_column("role")
+    for column in columns:
+        shown.add_column(column, justify="right")
+    for role in dict.fromkeys(row["role"] for row in table["tasks"]):
+        total: Counter[str] = Counter()
+        for row in table["tasks"]:
+            if row["role"] == role:
+                total.update(
+                    {
+                        "tasks": 1,
+                        "unused": row["unused"],
+                        "cut inputs": row["cut_inputs"],
+                        "cut targets": row["cut_targets"],
+                    }
+                )
+                total.update(row["splits"])
+        shown.add_row(role, *(f"{total[column]:,}" for column in columns))
+    return shown

@@ -1,0 +1,93 @@
+"""`mhrctl pretrain`: adapters learned on all training tasks."""
+
+from __future__ import annotations
+
+from mhrctl.artifacts import provenance
+from mhrctl.artifacts.names import Project
+from mhrctl.artifacts.watching import unedited
+from mhrctl.artifacts.writing import logging_run
+from mhrctl.cli import display
+from mhrctl.cli.options import (
+    HERE,
+    CellOption,
+    CheckpointingOption,
+    CompileOption,
+    DeviceOption,
+    ExtraStepsOption,
+    ForceOption,
+    HeadsOption,
+    MethodOption,
+    OffOption,
+    ProjectOption,
+    RecipeOption,
+    SeedOption,
+    SetOption,
+    TogetherOption,
+    VariantOption,
+    chosen_cell,
+    launched_processes,
+    nothing_to_do,
+    open_accelerator,
+    output_of,
+)
+from mhrctl.config.cells import CellParams
+from mhrctl.models.speed import Speed
+
+
+def pretrain(
+    method: MethodOption = None,
+    heads: HeadsOption = None,
+    variant: VariantOption = None,
+    seed: SeedOption = None,
+    extra_steps: ExtraStepsOption = None,
+    cell: CellOption = None,
+    project: ProjectOption = HERE,
+    set_: SetOption = [],
+    recipe: RecipeOption = None,
+    device: DeviceOption = "auto",
+    together: TogetherOption = Speed.together,
+    off: OffOption = [],
+    checkpointing: CheckpointingOption = False,
+    compile: CompileOption = False,  # noqa: A002 - the option's name
+    force: ForceOption = False,
+) -> None:
+    """Learn skills and routing together on the training tasks; with `--extra-steps`, train a single adapter on."""
+
+    def read() -> tuple[Project, CellParams]:
+        return chosen_cell(project, set_, recipe, cell, method, heads, variant, seed, extra_steps, reads="pretrain")
+
+    where, params = read()
+    speed = Speed(together=together, checkpointing=checkpointing, compile=compile).without(off)
+    own = params.cell if params.cell.extra_steps else params.cell.pretrain_cell
+    out, log = where.output("pretrain", own.name), where.training_log(own.name)
+    prepared, frozen = where.output("prepare"), where.output("backbone")
+    start = output_of(where, own.origin) if own.extra_steps else None
+    made = provenance.of_pretrain(
+        own, params.pretrain, prepared=prepared, backbone=frozen, start=start, processes=launched_processes()
+    )
+    if nothing_to_do(made, out, log, force=force):
+        return
+    accelerator = open_accelerator(device, many_processes=True)
+    from mhrctl.stages.pretrain import pretrain as stage
+
+    inputs = [frozen, *([start] if start else []), *made.parents.values()]
+    with (
+        logging_run(where.run_log("pretrain", own.name), device=str(accelerator.device)),
+        unedited(lambda: read()[1].pretrain, *inputs),
+    ):
+        card = stage(
+            own,
+            params.pretrain,
+            prepared=prepared,
+            backbone=frozen,
+            start=start,
+            out=out,
+            log=log,
+            scratch=where.scratch,
+            accelerator=accelerator,
+            speed=speed,
+            track=display.track,
+        )
+    counts = card.facts["parameters"]
+    if accelerator.is_main_process:
+        display.done(f"wrote {out}: {counts['multi_task']:,} adapter and {counts['routing']:,} routing parameters")
