@@ -34,6 +34,8 @@ from mhrctl.training.objective import Objective
 
 DIGITS = 4
 """Of a written cosine: what is beyond differs between machines."""
+ROUNDING = 1e-6
+"""A gradient of less than this part of the largest one's norm is no gradient but rounding."""
 
 
 @dataclass(frozen=True)
@@ -230,6 +232,8 @@ def _mean_cosine(products: Sequence[Tensor]) -> float:
     """
     total = torch.stack(list(products)).sum(0)
     norms = total.diagonal().sqrt()
+    # A gradient that is zero on paper comes out as rounding of fp32 on some machines, and rounding points anywhere.
+    norms = torch.where(norms > ROUNDING * norms.max(), norms, 0.0)
     lengths = norms[:, None] * norms
     cosines = torch.where(lengths == 0, 0.0, total / lengths)  # and not a number where a gradient is none
     first, second = torch.triu_indices(len(total), len(total), 1)
