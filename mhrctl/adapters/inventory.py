@@ -126,7 +126,7 @@ class Inventory(Adapter):
                 where a run is one group.
 
         Returns:
-            `<layer>.lora_a` [n, r, d_in] and `<layer>.lora_b` [n, r, d_out] with the scaling folded in; the n groups are
+            `<layer>.down` [n, r, d_in] and `<layer>.up` [n, r, d_out] with the scaling folded in; the n groups are
             ordered by run.
         """
         weights = None if self.skills == 1 else self.routing_weights(_required(task_ids))
@@ -137,7 +137,7 @@ class Inventory(Adapter):
             a = _mix(own, bank_a).movedim(-1, 2).flatten(-2)  # [layers, n, r, d_in]
             b = _mix(own, bank_b).transpose(2, 3).flatten(-2) * (self.alpha / self.rank)
             for name, layer_a, layer_b in zip(names, a.unbind(), b.unbind(), strict=True):
-                slots[f"{name}.lora_a"], slots[f"{name}.lora_b"] = layer_a, layer_b
+                slots[f"{name}.down"], slots[f"{name}.up"] = layer_a, layer_b
             start += len(names)
         return slots
 
@@ -203,8 +203,8 @@ class Inventory(Adapter):
         self.train(was_training)
         merged = Inventory(self.shapes, rank=self.rank, alpha=self.alpha, runs=self.runs, dropout=self.dropout)
         for names, bank_a, bank_b in zip(merged.groups.values(), merged.lora_A, merged.lora_B, strict=True):
-            a = torch.stack([slots[f"{name}.lora_a"] for name in names], 1)  # [runs, layers, r, d_in]
-            b = torch.stack([slots[f"{name}.lora_b"] for name in names], 1) * (self.rank / self.alpha)
+            a = torch.stack([slots[f"{name}.down"] for name in names], 1)  # [runs, layers, r, d_in]
+            b = torch.stack([slots[f"{name}.up"] for name in names], 1) * (self.rank / self.alpha)
             bank_a.copy_(a.transpose(2, 3)[:, :, None, None])
             bank_b.copy_(b[:, :, None, None])
         return merged

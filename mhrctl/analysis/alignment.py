@@ -188,7 +188,7 @@ def _composed_gradients(
     for name, gradient in zip(slots, found, strict=True):
         layer, _, slot = name.rpartition(".")
         by_head = gradient[0].float().unflatten(-1, (heads, -1)).movedim(-2, 0).flatten(1)  # of [rank, d] or [d]
-        parts[layer].append((by_head * scaling if slot == "lora_b" else by_head).cpu())
+        parts[layer].append((by_head * scaling if slot == "up" else by_head).cpu())
     return {layer: torch.cat(of_layer, 1) for layer, of_layer in parts.items()}
 
 

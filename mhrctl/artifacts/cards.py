@@ -105,7 +105,7 @@ def read_card(folder: Path, *, stage: str, command: str) -> Card:
     return card
 
 
-def stands(
+def is_up_to_date(
     folder: Path, stage: str, params: Mapping[str, Any], parents: Mapping[str, Path], *, beside: Sequence[Path] = ()
 ) -> bool:
     """Whether an output folder is what its stage would write now.

@@ -43,9 +43,9 @@ class Provenance:
         """The card of an output, with the hashes of the parents as they are now."""
         return Card.of(self.stage, self.params, self.parents, **facts)
 
-    def stands(self, folder: Path, *beside: Path) -> bool:
+    def is_up_to_date(self, folder: Path, *beside: Path) -> bool:
         """Whether an output is there already, whole: the folder, and what the stage writes beside it."""
-        return self.is_complete and cards.stands(folder, self.stage, self.params, self.parents, beside=beside)
+        return self.is_complete and cards.is_up_to_date(folder, self.stage, self.params, self.parents, beside=beside)
 
 
 def of_prepare(params: PrepareParams, *, root: Path) -> Provenance:

@@ -170,7 +170,7 @@ def nothing_to_do(made: Provenance, out: Path, *beside: Path, force: bool) -> bo
         force: make it anew in any case.
     """
     on_one_machine = launched_processes() == int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if force or not on_one_machine or not made.stands(out, *beside):
+    if force or not on_one_machine or not made.is_up_to_date(out, *beside):
         return False
     if os.environ.get("RANK", "0") == "0":
         display.done(f"{out} is made already; --force makes it anew")

@@ -2,8 +2,8 @@
 
 A file is a state dict, or a Lightning checkpoint with one. The names of the layers may have a prefix, such as `model.`:
 
-    <layer>.lora_a, <layer>.lora_b         LoRA: [d_in, rank], [rank, d_out], or both transposed, as mttl once had them
-    <layer>.lora_a, <layer>.lora_b         routed: [heads, skills, d_in / heads, rank], [heads, skills, rank, d_out / heads], or
+    <layer>.down, <layer>.up         LoRA: [d_in, rank], [rank, d_out], or both transposed, as mttl once had them
+    <layer>.down, <layer>.up         routed: [heads, skills, d_in / heads, rank], [heads, skills, rank, d_out / heads], or
                                            in later versions [skills, heads, d_in / heads, rank], [skills, rank, heads, ...]
     <layer>.selector.module_logits         [tasks, heads * skills]
     <layer>.multi_lora_b                   (IA)3: [d_out] or [d_out, 1]
@@ -31,7 +31,7 @@ from mhrctl.interchange.weights import (
     skill_weights,
 )
 
-_A, _B, _Z = "lora_a", "lora_b", "selector.module_logits"
+_A, _B, _Z = "down", "up", "selector.module_logits"
 _IN, _OUT = "multi_lora_a", "multi_lora_b"
 _SUFFIXES = (_A, _B, _Z, _IN, _OUT)
 _FROZEN = re.compile(r"(^|\.)([^.]*norm|shared|embed_(tokens|positions)|relative_attention_bias)\.(weight|bias)$")

@@ -17,7 +17,7 @@ from mhrctl.data.batches import Lengths
 from mhrctl.errors import ParamsError
 from mhrctl.models.losses import token_losses
 from mhrctl.models.speed import Speed
-from mhrctl.models.t5.model import FastT5, obstacle
+from mhrctl.models.t5.model import FastT5, unsupported_reason
 
 
 class AdaptedModel(nn.Module):
@@ -93,7 +93,7 @@ def _fast(backbone: PreTrainedModel, adapter: Adapter | None, speed: Speed) -> F
     if isinstance(adapter, Weights):
         reason: str | None = "whole weights are trained"
     else:
-        reason = obstacle(backbone, adapter.shapes if adapter else ()) if speed.forward else "it is switched off"
+        reason = unsupported_reason(backbone, adapter.shapes if adapter else ()) if speed.forward else "it is switched off"
     wanted = speed.needs_forward
     if wanted and adapter is not None and adapter.dropout:
         reason = reason or "the adapters' inputs have dropout"

@@ -101,7 +101,7 @@ def _last_names(linears: Mapping[str, tuple[int, int]]) -> list[str]:
     return sorted({name.rpartition(".")[2] for name in linears})
 
 
-def dress(backbone: nn.Module, adapter: Adapter) -> None:
+def attach(backbone: nn.Module, adapter: Adapter) -> None:
     """Give the backbone the slots of an adapter's layers."""
     backbone.requires_grad_(requires_grad=False)
     if adapter.shapes:

@@ -143,14 +143,14 @@ def is_tied(model: PreTrainedModel) -> bool:
 
 
 def open_backbone(
-    prepared: Path, backbone: Path, wearing: Card | None, folder: Path | None
+    prepared: Path, backbone: Path, attached: Card | None, folder: Path | None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load backbone and tokenizer in fp32, and check that they are those that an adapter was made for.
 
     Args:
         prepared: output of the prepare stage.
         backbone: output of the backbone stage.
-        wearing: card of the adapter; None for the bare backbone.
+        attached: card of the adapter; None for the bare backbone.
         folder: of the adapter, for the error.
 
     Raises:
@@ -158,6 +158,6 @@ def open_backbone(
     """
     read_card(prepared, stage="prepare", command="mhrctl prepare")
     model, fingerprint = load_backbone(backbone)
-    if wearing is not None and folder is not None:
-        require_backbone(wearing, folder, fingerprint, backbone)
+    if attached is not None and folder is not None:
+        require_backbone(attached, folder, fingerprint, backbone)
     return model, saved_tokenizer(prepared / TOKENIZER)

@@ -74,7 +74,7 @@ def _fold(layer: AdaptedLinear, name: str, slots: Mapping[str, Tensor]) -> None:
         layer.weight = _frozen(weight * slot("scale")[:, None])
         layer.bias = None if bias is None else _frozen(bias * slot("scale"))
     else:
-        layer.weight = _frozen(torch.addmm(weight, slot("lora_b").T, slot("lora_a")))
+        layer.weight = _frozen(torch.addmm(weight, slot("up").T, slot("down")))
 
 
 def _frozen(tensor: Tensor) -> nn.Parameter:

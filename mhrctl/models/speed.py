@@ -14,7 +14,7 @@ class Speed:
     """What is on, and what is off.
 
     Attributes:
-        forward: run T5 by `mhrctl.models.t5` where that can (see its `model.obstacle`), not by transformers' forward.
+        forward: run T5 by `mhrctl.models.t5` where that can (see its `model.unsupported_reason`), not by transformers' forward.
         packing: with that forward, leave padding out of all products where it pays.
         fused: let AdamW update all parameters in one kernel.
         folding: in evaluation, add an adapter that all tasks wear to the weights of an fp32 backbone.

@@ -14,7 +14,7 @@ METRICS = {"accuracy": "accuracy", "Rouge-L": "rouge_l"}
 UNITS = {"K": 10**3, "M": 10**6, "B": 10**9}
 
 
-class Spread(NamedTuple):
+class MeanStd(NamedTuple):
     """A mean, and a standard deviation (of a sample) where there is one."""
 
     mean: float
@@ -62,7 +62,7 @@ class PrintedTable(Setting):
         rows: {method: mean and standard deviation}.
     """
 
-    rows: dict[str, Spread]
+    rows: dict[str, MeanStd]
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class PrintedRow:
     heads: int | None
     multi_task: str
     adaptation: str
-    score: Spread
+    score: MeanStd
 
     @property
     def adapted_parameters(self) -> float:
@@ -112,7 +112,7 @@ def printed() -> dict[str, Any]:
 def printed_table(name: str) -> PrintedTable:
     """A table of scores, such as `table2`."""
     table = printed()[name]
-    rows = {row["method"]: Spread(row["mean"], row["std"]) for row in table["rows"]}
+    rows = {row["method"]: MeanStd(row["mean"], row["std"]) for row in table["rows"]}
     return PrintedTable(table["suite"], table["metric"], table["backbone"], rows)
 
 
@@ -130,7 +130,7 @@ def printed_blocks() -> list[PrintedBlock]:
                     row["heads"],
                     row["multi_task_params"],
                     row["adaptation_params"],
-                    Spread(row["mean"], row["std"]),
+                    MeanStd(row["mean"], row["std"]),
                 )
                 for row in block["rows"]
             },

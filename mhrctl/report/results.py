@@ -11,7 +11,7 @@ from typing import Literal
 from mhrctl.config.methods import BACKBONE, METHODS
 from mhrctl.config.params import PLAIN
 from mhrctl.evaluation.scores import METRIC_NAMES, CellMetrics, read_metrics
-from mhrctl.report.printed import Spread
+from mhrctl.report.printed import MeanStd
 
 Phase = Literal["zero_shot", "adapted"]
 Score = Literal["score", "rouge_l", "exact_match"]
@@ -20,11 +20,11 @@ ORDER = [BACKBONE, *METHODS]
 NO_SCORES = "No scores yet; run `dvc repro`, or `mhrctl evaluate` for each cell."
 
 
-def spread(values: Sequence[float]) -> Spread | None:
+def spread(values: Sequence[float]) -> MeanStd | None:
     """Mean and standard deviation; None of no values."""
     if not values:
         return None
-    return Spread(fmean(values), stdev(values) if len(values) > 1 else None)
+    return MeanStd(fmean(values), stdev(values) if len(values) > 1 else None)
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Group:
         phases = [getattr(cell, phase) for cell in self.cells.values()]
         return [getattr(scores, score) for scores in phases if scores is not None]
 
-    def mean(self, phase: Phase, score: Score = "score") -> Spread | None:
+    def mean(self, phase: Phase, score: Score = "score") -> MeanStd | None:
         """Mean and standard deviation over seeds of the mean over tasks."""
         return spread(self.values(phase, score))
 
@@ -73,7 +73,7 @@ class Group:
                     found.setdefault(task, {})[cell.seed] = value
         return found
 
-    def median(self, phase: Phase) -> Spread | None:
+    def median(self, phase: Phase) -> MeanStd | None:
         """The paper's aggregation for T0: the median over seeds of each task; of those, mean and standard deviation over tasks.
 
         As the authors' `get_metrics.py` does it (recipe section 1.5): the deviation says how far tasks differ, not seeds.

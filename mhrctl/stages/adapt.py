@@ -30,7 +30,7 @@ from mhrctl.errors import ParamsError
 from mhrctl.evaluation.metrics import SCORES
 from mhrctl.evaluation.prediction import answer, of_runs, own_rows, sample_losses
 from mhrctl.models.adapted import AdaptedModel
-from mhrctl.models.attach import dress, new_adapter
+from mhrctl.models.attach import attach, new_adapter
 from mhrctl.models.backbones import PRECISIONS, open_backbone
 from mhrctl.models.speed import Speed
 from mhrctl.progress import Track, silent
@@ -171,7 +171,7 @@ def _start(
             raise TypeError(f"{start} holds {base.kind}, not LoRAs")
         groups, notes = _soups(params, start_card.facts["tasks"], shots, _required(index), root, device)
         base = base.mean_of_runs(groups)
-    dress(backbone, base)
+    attach(backbone, base)
     return Start(base, by_task=bool(notes), trains_skills=cell.row.trains == "adapter", notes=notes)
 
 

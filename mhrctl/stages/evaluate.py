@@ -32,7 +32,7 @@ from mhrctl.evaluation.metrics import exact_match, rouge_l
 from mhrctl.evaluation.prediction import answer
 from mhrctl.evaluation.scores import CellMetrics, Parameters, Scores, TaskScores
 from mhrctl.models.adapted import AdaptedModel
-from mhrctl.models.attach import dress, layout_name
+from mhrctl.models.attach import attach, layout_name
 from mhrctl.models.backbones import PRECISIONS, open_backbone
 from mhrctl.models.folding import foldable, folded
 from mhrctl.models.speed import Speed
@@ -91,8 +91,8 @@ def evaluate(
         ArtifactError: if an input folder is missing or was made for another backbone or other tasks.
     """
     cards = _read_cards(cell, start, adapted)
-    wearing = cards.get("adapted", cards.get("zero_shot"))
-    model, tokenizer = open_backbone(prepared, backbone, wearing, adapted or start)
+    attached = cards.get("adapted", cards.get("zero_shot"))
+    model, tokenizer = open_backbone(prepared, backbone, attached, adapted or start)
     examples = Examples.read(prepared / TEST_EXAMPLES).of(split="test")
     if adapted:
         require_tasks(cards["adapted"], adapted, examples.tasks)
@@ -175,7 +175,7 @@ def _load_phases(
         before.put_into(backbone)
         before = None
     if worn := before or after:
-        dress(backbone, worn)
+        attach(backbone, worn)
     return {"zero_shot": before, "adapted": after} if after else {"zero_shot": before}
 
 
@@ -194,7 +194,7 @@ def _predict_phase(
     """Predict and score all tasks in one phase, some tasks to a batch."""
     results = []
     together = 1 if isinstance(adapter, Weights) else speed.together
-    with _left_to_wear(backbone, adapter, speed) as worn:
+    with _folded_if_shared(backbone, adapter, speed) as worn:
         by_task = worn is not None and worn.runs == len(examples.tasks)
         for first in range(0, len(examples.tasks), together):
             tasks = list(range(first, min(first + together, len(examples.tasks))))
@@ -216,7 +216,7 @@ def _predict_phase(
 
 
 @contextmanager
-def _left_to_wear(backbone: PreTrainedModel, adapter: Adapter | None, speed: Speed) -> Iterator[Adapter | None]:
+def _folded_if_shared(backbone: PreTrainedModel, adapter: Adapter | None, speed: Speed) -> Iterator[Adapter | None]:
     """Fold an adapter that serves all tasks into the weights, if they are fp32, and give what is left to wear."""
     if adapter is not None and speed.folding and foldable(backbone, adapter):
         with folded(backbone, adapter):

@@ -30,7 +30,7 @@ from mhrctl.data.table import training_data_sets
 from mhrctl.data.windows import WindowedOrder
 from mhrctl.evaluation.prediction import own_rows, sample_losses
 from mhrctl.models.adapted import AdaptedModel
-from mhrctl.models.attach import dress, new_adapter
+from mhrctl.models.attach import attach, new_adapter
 from mhrctl.models.backbones import PRECISIONS, load_backbone
 from mhrctl.models.speed import Speed
 from mhrctl.progress import Track, silent
@@ -97,7 +97,7 @@ def pretrain(
         origin_card = read_card(start, stage=stage, command=f"mhrctl {stage} {origin.options}")
         require_backbone(origin_card, start, fingerprint, backbone)
         adapter = load_adapter(start / ADAPTERS)
-        dress(frozen, adapter)
+        attach(frozen, adapter)
     frozen.to(dtype=PRECISIONS[params.precision])  # type: ignore[call-arg]
     counts = {
         "multi_task": trainable(adapter.skill_parameters()),

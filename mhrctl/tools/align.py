@@ -23,7 +23,7 @@ from mhrctl.config.params import PretrainParams
 from mhrctl.data.examples import Examples
 from mhrctl.errors import ArtifactError
 from mhrctl.models.adapted import AdaptedModel
-from mhrctl.models.attach import dress, new_adapter
+from mhrctl.models.attach import attach, new_adapter
 from mhrctl.models.backbones import PRECISIONS, load_backbone
 from mhrctl.progress import Track, silent
 from mhrctl.training.checkpoint import checkpoint_path, load_checkpoint
@@ -111,7 +111,7 @@ def _adapter_at(
         fits(card, pretrained)
         params = PretrainParams.model_validate(card.params["pretrain"])
         adapter, step = load_adapter(pretrained / ADAPTERS), params.steps
-        dress(backbone, adapter)
+        attach(backbone, adapter)
     else:
         path = checkpoint_path(scratch, cell)
         key = _checkpoint_key(path, cell)

@@ -119,7 +119,7 @@ def merge_into(backbone: PreTrainedModel, adapter: Adapter) -> None:
             if layer.bias is not None:
                 layer.bias.mul_(scale)
         else:
-            layer.weight.add_(slots[f"{name}.lora_b"][0].T @ slots[f"{name}.lora_a"][0])
+            layer.weight.add_(slots[f"{name}.up"][0].T @ slots[f"{name}.down"][0])
 
 
 def model_card(cell: Cell, stage: str, facts: dict[str, Any], *, merged: bool) -> str:

@@ -54,9 +54,9 @@ def shared(walked_all: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def stands(shared: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], bool]:
+def is_up_to_date(shared: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], bool]:
     """Asks a command whether its output stands; nothing is computed."""
-    real = Provenance.stands
+    real = Provenance.is_up_to_date
     answers: list[bool] = []
 
     def answer(made: Provenance, *paths: Path) -> bool:
@@ -67,49 +67,53 @@ def stands(shared: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], boo
         answers.clear()
         return mhrctl(*command.split(), "-C", shared) == 0 and answers == [True]
 
-    monkeypatch.setattr(Provenance, "stands", answer)
+    monkeypatch.setattr(Provenance, "is_up_to_date", answer)
     return ask
 
 
 @pytest.mark.parametrize(("command", "file"), [(command, file) for command, files in READS.items() for file in files])
 def test_no_output_stands_when_what_it_was_made_from_has_changed(
-    shared: Path, stands: Callable[[str], bool], command: str, file: str
+    shared: Path, is_up_to_date: Callable[[str], bool], command: str, file: str
 ) -> None:
     path = shared / "data" / file
     before = path.read_bytes()
-    assert stands(command)
+    assert is_up_to_date(command)
     try:
         path.write_bytes(before + b"\n")
-        assert not stands(command)
+        assert not is_up_to_date(command)
         path.unlink()
-        assert not stands(command)
+        assert not is_up_to_date(command)
     finally:
         path.write_bytes(before)
 
 
-def test_so_many_processes_learn_something_of_their_own(stands: Callable[[str], bool], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert stands("pretrain -m lora")
+def test_so_many_processes_learn_something_of_their_own(
+    is_up_to_date: Callable[[str], bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert is_up_to_date("pretrain -m lora")
     for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
         monkeypatch.setenv(name, "2")
-    assert not stands("pretrain -m lora")
+    assert not is_up_to_date("pretrain -m lora")
 
 
 @pytest.mark.parametrize("file", ["test_tasks.parquet", "tasks.json"])
-def test_tasks_that_are_only_tested_decide_no_pretraining(shared: Path, stands: Callable[[str], bool], file: str) -> None:
+def test_tasks_that_are_only_tested_decide_no_pretraining(
+    shared: Path, is_up_to_date: Callable[[str], bool], file: str
+) -> None:
     path = shared / "data/prepare" / file
     before = path.read_bytes()
     path.write_bytes(before + b"\n")
-    assert stands("pretrain -m mhr")
+    assert is_up_to_date("pretrain -m mhr")
     path.write_bytes(before)
 
 
-def test_the_users_own_tasks_decide_what_is_prepared(shared: Path, stands: Callable[[str], bool]) -> None:
-    assert stands("prepare")
+def test_the_users_own_tasks_decide_what_is_prepared(shared: Path, is_up_to_date: Callable[[str], bool]) -> None:
+    assert is_up_to_date("prepare")
     path = shared / "tasks/training/new.jsonl"
     path.write_text('{"input": "a", "target": "b"}\n')
-    assert not stands("prepare")
+    assert not is_up_to_date("prepare")
     path.unlink()
-    assert stands("prepare")
+    assert is_up_to_date("prepare")
 
 
 def prepared(**params: Any) -> Callable[[Path], Provenance]:

@@ -31,7 +31,7 @@ def earlier(weights: SkillWeights) -> State:
     """The names of mttl and its order of axes at the time of the paper, below `model.`."""
     state: State = {}
     for name, layer in weights.layers.items():
-        state[f"model.{name}.lora_a"], state[f"model.{name}.lora_b"] = layer.lora_A, layer.lora_B
+        state[f"model.{name}.down"], state[f"model.{name}.up"] = layer.lora_A, layer.lora_B
         if layer.routing is not None:
             state[f"model.{name}.selector.module_logits"] = layer.routing.flatten(1)
     return state
@@ -41,8 +41,8 @@ def later(weights: SkillWeights) -> State:
     """The later order of axes of mttl."""
     state = earlier(weights)
     for name, layer in weights.layers.items():
-        state[f"model.{name}.lora_a"] = layer.lora_A.transpose(0, 1)
-        state[f"model.{name}.lora_b"] = layer.lora_B.permute(1, 2, 0, 3)
+        state[f"model.{name}.down"] = layer.lora_A.transpose(0, 1)
+        state[f"model.{name}.up"] = layer.lora_B.permute(1, 2, 0, 3)
     return state
 
 
@@ -180,22 +180,22 @@ ROUTED = f"model.{Q}.selector.module_logits"
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda s: s.pop(f"model.{Q}.lora_b"), r"SelfAttention\.q\.lora_b: missing"),
+        (lambda s: s.pop(f"model.{Q}.up"), r"SelfAttention\.q\.up: missing"),
         (lambda s: s.pop(ROUTED), r"q\.selector\.module_logits: missing, and 3 skills need a routing"),
         (lambda s: s.update({ROUTED: torch.ones(2, 5)}), r"not of shape \[tasks, 1 heads \* 3 skills\]"),
         (lambda s: s.update({ROUTED: torch.ones(2, 3)}), r"differ from .* in heads, skills, rank or tasks"),
         (
-            lambda s: s.update({f"model.{Q}.lora_a": torch.ones(16, 2)}),
+            lambda s: s.update({f"model.{Q}.down": torch.ones(16, 2)}),
             r"shapes \[16, 2\] and \[1, 3, 2, 16\] do not fit .* 16 x 16",
         ),
-        (lambda s: s.update({f"{Q}.lora_a": torch.ones(1)}), r"q\.lora_a: another tensor stands for the same weight"),
+        (lambda s: s.update({f"{Q}.down": torch.ones(1)}), r"q\.down: another tensor stands for the same weight"),
         (
-            lambda s: s.update({f"model.x{n}.lora_a": torch.ones(1) for n in range(5)}),
-            r"model\.x0\.lora_a, model\.x1\.lora_a, model\.x2\.lora_a and 2 more: neither weights of the backbone nor",
+            lambda s: s.update({f"model.x{n}.down": torch.ones(1) for n in range(5)}),
+            r"model\.x0\.down, model\.x1\.down, model\.x2\.down and 2 more: neither weights of the backbone nor",
         ),
         (lambda s: s.update({f"model.{Q}.lora_A.weight": torch.ones(1)}), r"q\.lora_A\.weight: neither"),
         (lambda s: s.update({"steps\n": 3}), r"'steps\\n': neither"),
-        (lambda s: s.update({f"model.{Q}.multi_lora_b": torch.ones(16)}), r"lora_a.* and 9 more: an adapter is a LoRA or an"),
+        (lambda s: s.update({f"model.{Q}.multi_lora_b": torch.ones(16)}), r"down.* and 9 more: an adapter is a LoRA or an"),
     ],
 )
 def test_tensors_that_are_refused(tmp_path: Path, change: Callable[[dict[str, Any]], object], reason: str) -> None:

@@ -15,7 +15,7 @@ from transformers import AutoModelForSeq2SeqLM, PreTrainedModel
 from mhrctl.adapters.files import load_adapter
 from mhrctl.adapters.weights import Weights
 from mhrctl.models.adapted import AdaptedModel
-from mhrctl.models.attach import dress
+from mhrctl.models.attach import attach
 from mhrctl.models.backbones import load_backbone
 from tests.conftest import Run
 
@@ -31,7 +31,7 @@ def ours(project: Path, folder: str, run: int = 0, task: int = 0) -> Tensor:
     if isinstance(adapter, Weights):
         adapter.put_into(backbone)
         return logits(backbone)
-    dress(backbone, adapter)
+    attach(backbone, adapter)
     with torch.no_grad():
         return AdaptedModel(backbone, adapter).eval()(torch.tensor([[task]]), input_ids=IDS, decoder_input_ids=IDS[:, :3])
 
@@ -100,7 +100,7 @@ def test_a_merged_new_lora_stands_on_the_tuned_weights(walked_all: Path, tmp_pat
     assert isinstance(tuned, Weights)
     tuned.put_into(backbone)
     adapter = load_adapter(walked_all / "data/adapt/full_ft_then_lora-s0/adapters.safetensors").select([0])
-    dress(backbone, adapter)
+    attach(backbone, adapter)
     with torch.no_grad():
         expected = AdaptedModel(backbone, adapter).eval()(None, input_ids=IDS, decoder_input_ids=IDS[:, :3])
     model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "swap").eval()

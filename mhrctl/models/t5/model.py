@@ -50,9 +50,9 @@ class FastT5:
         """Look at a model, after its layers were injected.
 
         Raises:
-            ValueError: if the model has an `obstacle`.
+            ValueError: if the model has an `unsupported_reason`.
         """
-        reason = obstacle(backbone)
+        reason = unsupported_reason(backbone)
         if reason or not isinstance(backbone, T5ForConditionalGeneration):
             raise ValueError(reason)
         self.backbone, self.packed, self.checkpointing = backbone, packed, checkpointing
@@ -233,9 +233,9 @@ class _Pass:
 
     def _update(self, name: str) -> tuple[Tensor, Tensor] | None:
         """A and B of a layer; a scale goes before them."""
-        if f"{name}.lora_a" not in self.slots or f"{name}.scale" in self.slots:
+        if f"{name}.down" not in self.slots or f"{name}.scale" in self.slots:
             return None
-        return self.slots[f"{name}.lora_a"], self.slots[f"{name}.lora_b"]
+        return self.slots[f"{name}.down"], self.slots[f"{name}.up"]
 
     def _scaled(self, y: Tensor, name: str) -> Tensor:
         vectors = self.slots.get(f"{name}.scale")
@@ -245,7 +245,7 @@ class _Pass:
         return F.dropout(x, self.dropout) if self.dropout else x
 
 
-def obstacle(backbone: nn.Module, adapted: Iterable[str] = ()) -> str | None:
+def unsupported_reason(backbone: nn.Module, adapted: Iterable[str] = ()) -> str | None:
     """Why a model that adapts some layers cannot be run by `FastT5`, or None if it can."""
     if not isinstance(backbone, T5ForConditionalGeneration):
         return f"{type(backbone).__name__} is not transformers' T5ForConditionalGeneration"

@@ -22,7 +22,7 @@ from mhrctl.report.figures.style import (
     say_missing,
     scale_parameters,
 )
-from mhrctl.report.printed import PrintedBlock, Spread, printed, printed_blocks, printed_table
+from mhrctl.report.printed import MeanStd, PrintedBlock, printed, printed_blocks, printed_table
 from mhrctl.report.results import NO_SCORES, Group, Results
 from mhrctl.report.tables.beside import beside
 
@@ -97,7 +97,7 @@ def _draw_apart(methods: Axes, parameters: Axes, results: Results) -> list[str]:
     return lacking
 
 
-def _lacking(ours: Sequence[Group], paper: Mapping[str, Spread], where: str) -> list[str]:
+def _lacking(ours: Sequence[Group], paper: Mapping[str, MeanStd], where: str) -> list[str]:
     """Which methods of the paper we have no scores of."""
     if not ours:
         return [f"No cells of {where} yet."]
@@ -107,7 +107,7 @@ def _lacking(ours: Sequence[Group], paper: Mapping[str, Spread], where: str) -> 
 
 
 def _draw_methods(
-    axes: Axes, ours: Sequence[Group], paper: Mapping[str, Spread], title: str, metric: str, missing: Sequence[str]
+    axes: Axes, ours: Sequence[Group], paper: Mapping[str, MeanStd], title: str, metric: str, missing: Sequence[str]
 ) -> None:
     """A row for each method: ours above the paper's."""
     rows = beside(ours, paper)

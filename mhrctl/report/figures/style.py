@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from mhrctl.config.methods import BACKBONE
-from mhrctl.report.printed import Spread
+from mhrctl.report.printed import MeanStd
 from mhrctl.report.results import ORDER
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def new_figure(width: float, height: float, layout: str, title: str, **widths: A
 
 
 def mark(
-    axes: Axes, x: float, y: float, method: str, *, ours: bool, x_spread: Spread | None = None, y_spread: Spread | None = None
+    axes: Axes, x: float, y: float, method: str, *, ours: bool, x_spread: MeanStd | None = None, y_spread: MeanStd | None = None
 ) -> None:
     """Draw a score with its deviation: filled if it is ours, hollow if it is the paper's."""
     colour, marker = LOOKS[method]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from mhrctl.config.methods import BACKBONE
 from mhrctl.config.params import PLAIN
-from mhrctl.report.printed import Setting, Spread
+from mhrctl.report.printed import MeanStd, Setting
 from mhrctl.report.results import NO_SCORES, ORDER, Group, Results
 
 MISSING = "-"
@@ -15,7 +15,7 @@ NAMED = 12
 """How many cells a note names."""
 
 
-def beside(groups: Sequence[Group], paper: Mapping[str, Spread]) -> list[tuple[str, Group | None, Spread | None]]:
+def beside(groups: Sequence[Group], paper: Mapping[str, MeanStd]) -> list[tuple[str, Group | None, MeanStd | None]]:
     """Pair ours with the paper's scores of a method.
 
     Returns:
@@ -32,12 +32,12 @@ def seeds(group: Group | None) -> str:
     return str(len(group.values("adapted") or group.cells)) if group else "0"
 
 
-def shown(score: Spread | None) -> str:
+def shown(score: MeanStd | None) -> str:
     """A score, where there is one."""
     return MISSING if score is None else str(score)
 
 
-def difference(ours: Spread | None, paper: Spread | None) -> str:
+def difference(ours: MeanStd | None, paper: MeanStd | None) -> str:
     """Ours less the paper's, where there are both."""
     return f"{ours.mean - paper.mean:+z.1f}" if ours and paper else MISSING
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mhrctl.report.printed import PrintedTable, Spread, printed, printed_table
+from mhrctl.report.printed import MeanStd, PrintedTable, printed, printed_table
 from mhrctl.report.results import Group, Results
 from mhrctl.report.table import Table
 from mhrctl.report.tables.beside import NOT_RUN, beside, difference, notes, ours_are, papers_are, seeds, shown
@@ -28,7 +28,7 @@ def table3(results: Results, expected: Sequence[str]) -> Table:
 def table4(results: Results, expected: Sequence[str]) -> Table:
     """The average of the skills, in two blocks: T0 and Super-NaturalInstructions; with random_mu of section 5.2."""
     blocks = [printed_table("table4_t0"), printed_table("table4_superni")]
-    random_mu = {"random_mu": Spread(printed()["text"]["random_mu"]["mean"], None)}
+    random_mu = {"random_mu": MeanStd(printed()["text"]["random_mu"]["mean"], None)}
     scores = {"T0": blocks[0].rows | random_mu, "SuperNI": blocks[1].rows}
     against = next((block for block in blocks if block.has_metric(results.metric)), blocks[0])  # their metrics differ
     listed = scores["SuperNI"] | scores["T0"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mhrctl.config.params import PLAIN
-from mhrctl.report.printed import Setting, Spread, printed
+from mhrctl.report.printed import MeanStd, Setting, printed
 from mhrctl.report.results import Group, Results
 from mhrctl.report.table import Table
 from mhrctl.report.tables.beside import MISSING, NOT_RUN, difference, notes, ours_are, papers_are, shown
@@ -61,7 +61,7 @@ def _row(groups: ByStep, steps: Sequence[int], paper: dict[str, list[float]], co
         *(shown(means.get(step)) for step in steps),
         "-".join(map(str, (counts[0], counts[-1]) if len(counts) > 1 else counts)),
         *_four(theirs),
-        difference(means.get(0), Spread(theirs[0], None) if theirs and comparable else None),
+        difference(means.get(0), MeanStd(theirs[0], None) if theirs and comparable else None),
     ]
 
 

@@ -23,7 +23,7 @@ from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import inject
 from mhrctl.models.losses import token_losses
 from mhrctl.models.speed import Speed
-from mhrctl.models.t5.model import FastT5, obstacle
+from mhrctl.models.t5.model import FastT5, unsupported_reason
 from mhrctl.models.t5.packing import Packing
 from mhrctl.training.objective import shift_right
 
@@ -379,14 +379,14 @@ def test_it_follows_the_weights_of_the_model() -> None:
 
 
 def test_models_that_it_cannot_run() -> None:
-    assert "trained" in str(obstacle(backbone()))
-    assert obstacle(backbone().requires_grad_(requires_grad=False)) is None
-    assert "output layer" in str(obstacle(backbone().requires_grad_(requires_grad=False), ["lm_head"]))
-    assert "Linear" in str(obstacle(nn.Linear(2, 2)))
-    assert "gated-silu" in str(obstacle(backbone("gated-silu")))
+    assert "trained" in str(unsupported_reason(backbone()))
+    assert unsupported_reason(backbone().requires_grad_(requires_grad=False)) is None
+    assert "output layer" in str(unsupported_reason(backbone().requires_grad_(requires_grad=False), ["lm_head"]))
+    assert "Linear" in str(unsupported_reason(nn.Linear(2, 2)))
+    assert "gated-silu" in str(unsupported_reason(backbone("gated-silu")))
     mixed = backbone().requires_grad_(requires_grad=False)
     mixed.decoder.block[0].layer[2].DenseReluDense.wo.bfloat16()
-    assert "dtypes" in str(obstacle(mixed))
+    assert "dtypes" in str(unsupported_reason(mixed))
     with pytest.raises(ValueError, match="trained"):
         FastT5(backbone())
 
@@ -401,7 +401,7 @@ def test_adapters_that_it_cannot_wear() -> None:
     with pytest.raises(ValueError, match="dropout"):
         by_us(model.train(), slots, batch)
     with pytest.raises(ValueError, match="lm_head is no layer"):
-        by_us(model.eval(), {"lm_head.lora_a": torch.ones(1, 1, 32)}, batch)
+        by_us(model.eval(), {"lm_head.down": torch.ones(1, 1, 32)}, batch)
     with pytest.raises(ValueError, match="6 rows has no 4 equal groups"):
         by_us(model, {name: slot[:4] for name, slot in slots.items()}, batch)
 
