@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, T5ForConditionalGeneration
 
 from benchmarks.shapes import TASKS, Shape, new_backbone
 from mhrctl.adapters.inventory import Inventory
-from mhrctl.config.cells import Cell
+from mhrctl.config.methods import METHODS
 from mhrctl.config.params import PretrainParams
 from mhrctl.data.batches import Batch
 from mhrctl.models.adapted import AdaptedModel
@@ -183,7 +183,7 @@ def ours(
         precision=precision,
     )
     backbone = new_backbone(shape, PRECISIONS[precision], device)
-    adapter = new_adapter(backbone, Cell(method=method, heads=heads or 1), params, tasks=TASKS)
+    adapter = new_adapter(backbone, METHODS[method], params, heads=heads or 1, seed=0, tasks=TASKS)
     assert isinstance(adapter, Inventory)  # noqa: S101 - for the type checker
     return Ours(_worn(backbone, _stirred(adapter), speed), params)
 

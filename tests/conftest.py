@@ -22,6 +22,7 @@ from transformers import BartConfig, BartForConditionalGeneration, T5ForConditio
 from transformers.utils import logging as transformers_logging
 
 from mhrctl.cli.app import main
+from mhrctl.config import methods
 from mhrctl.config.methods import METHODS
 from mhrctl.config.params import ScratchParams
 from mhrctl.stages import pretrain
@@ -168,8 +169,8 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 OTHERS = [name for name in METHODS if name not in CELLS]
+AVERAGED = [name for name in methods.AVERAGED if name not in CELLS]
 PRETRAINED = [name for name in OTHERS if METHODS[name].pretrain == name]
-AVERAGED = ["poly", "random_mu"]
 
 
 @pytest.fixture(scope="session")
@@ -180,7 +181,8 @@ def walked_all(walked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     params = folder / "params.yaml"
     rows = "".join(f"    {name}:{' {heads: [4]}' if METHODS[name].multi_head else ''}\n" for name in OTHERS)
     params.write_text(params.read_text() + rows + "  variants:\n    light: {pretrain: {targets: light}}\n")
-    steps = [["index"], *(["pretrain", "-m", name] for name in PRETRAINED), *(["average", "-m", name] for name in AVERAGED)]
+    steps = [["index"], *(["pretrain", "-m", name] for name in PRETRAINED)]
+    steps += [["average", "-m", name] for name in AVERAGED]
     steps += [[stage, "-m", name] for name in OTHERS for stage in ("adapt", "evaluate")]
     steps += [[stage, "-m", "mhr", "--variant", "light"] for stage in ("pretrain", "adapt", "evaluate")]
     for name in ("lora", "mhr_mu"):

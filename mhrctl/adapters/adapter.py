@@ -1,15 +1,72 @@
-"""What every kind of adapter can do: skills with a routing, (IA)3 vectors, whole weights."""
+"""What every kind of adapter can do: skills with a routing, (IA)3 vectors, whole weights, and what methods add to them."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 Shapes = Mapping[str, tuple[int, int]]
+Slots = Mapping[str, Tensor]
+"""{slot of an adapted layer, such as `<layer>.down`: its tensor, with the groups of a batch as first axis}."""
+Form = Literal["peft", "merge"]
+"""How an adapter can leave: as a PEFT folder, or merged into the weights of a whole model."""
+
+
+class Objective(Protocol):
+    """How a batch becomes losses (see `mhrctl.training.objective`), as far as an adapter may change it."""
+
+    def __call__(self, model: Any, batch: Any, *, runs: int) -> Tensor:  # noqa: ANN401 - types of rooms above
+        """The losses of a batch, [runs]."""
+
+    def logits(self, model: Any, batch: Any) -> Tensor:  # noqa: ANN401
+        """Teacher-forced logits of a batch's labels, [label rows, target length, vocabulary]."""
+
+    def of_logits(self, logits: Tensor, batch: Any, *, runs: int) -> Tensor:  # noqa: ANN401
+        """The losses of a batch for which a model gave these logits, [runs]."""
+
+    def over_runs(self, losses: Tensor, batch: Any, *, runs: int) -> Tensor:  # noqa: ANN401
+        """What losses of the tokens of a batch's labels, [label rows, target length], make for each run, [runs]."""
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """What a method and its settings ask of the adapter that pre-training trains.
+
+    Attributes:
+        heads: H.
+        skills: K; one skill needs no routing.
+        rank: r of each LoRA.
+        alpha: LoRA's alpha; the scaling is alpha / rank.
+        dropout: of the updates' inputs while training.
+        routing: `learned` or `random`, over several skills.
+        granularity: which layers share a routing (see `mhrctl.adapters.granularity`).
+        routing_blocks: with granularity `block`, how many successive blocks share.
+        temperature: of the relaxed Bernoulli that routing is sampled from while training; None uses the plain sigmoid.
+        straight_through: the sampled gates are rounded to 0 or 1 in the forward pass, and keep their gradient.
+        tasks: rows of the routing.
+        runs: independent adapters.
+        options: the method's own settings.
+    """
+
+    heads: int = 1
+    skills: int = 1
+    rank: int = 1
+    alpha: float = 1.0
+    dropout: float = 0.0
+    routing: Literal["learned", "random"] = "learned"
+    granularity: str = "layer"
+    routing_blocks: int = 1
+    temperature: float | None = None
+    straight_through: bool = False
+    tasks: int = 1
+    runs: int = 1
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Adapter(nn.Module, ABC):
@@ -19,23 +76,63 @@ class Adapter(nn.Module, ABC):
     task in adaptation, one in pre-training, one a training task where each has its own). The second axis is the layer.
 
     Attributes:
-        kind: its name in files.
+        kind: the name of its class in files.
+        exports_to: the forms in which a single adapter without routing can leave.
+        replaces_weights: whether it stands in place of the backbone's weights, rather than beside adapted layers. One batch
+            then has one set of weights, so runs are trained one after the other.
+        has_alignment: whether the gradients of tasks on it can be compared.
         shapes: {layer name: (d_in, d_out)} of the layers that it adapts; empty if it adapts none.
         dropout: of the updates' inputs while training.
+        heads: equal blocks of the dimensions with routing weights of their own.
+        scaling: the factor that is folded into the slot `up`.
     """
 
     kind: ClassVar[str]
+    exports_to: ClassVar[frozenset[Form]] = frozenset({"peft", "merge"})
+    replaces_weights: ClassVar[bool] = False
+    has_alignment: ClassVar[bool] = True
     shapes: Shapes
     dropout: float = 0.0
+    heads: int = 1
+    scaling: float = 1.0
+
+    @classmethod
+    @abstractmethod
+    def build(cls, config: AdapterConfig, shapes: Shapes, backbone: nn.Module) -> Self:
+        """Make a new adapter, whose random numbers are torch's global ones.
+
+        Args:
+            config: what is asked of it.
+            shapes: {layer name: (d_in, d_out)} of the layers to adapt; empty for what replaces the weights.
+            backbone: the model whose weights it may replace.
+
+        Raises:
+            ValueError: if the numbers do not fit the layers.
+        """
 
     @property
     @abstractmethod
     def runs(self) -> int:
         """Independent runs."""
 
+    @property
+    def routes_by(self) -> Literal["none", "task"]:
+        """What decides the mixture that a row of a batch gets: nothing, or the row's task."""
+        return "none"
+
+    @property
+    def averageable(self) -> bool:
+        """Whether there are skills or copies, whose mean is another adapter than this one."""
+        return False
+
+    @property
+    def foldable(self) -> bool:
+        """Whether it is one adapter for all rows of a batch, so that it can be folded into the weights of its layers."""
+        return self.runs == 1 and self.routes_by == "none" and not self.replaces_weights
+
     @abstractmethod
     def forward(self, task_ids: Tensor | None = None) -> dict[str, Tensor]:
-        """Compose what each group of a batch wears.
+        """Compose the adapters of the groups of a batch.
 
         Args:
             task_ids: [runs, groups a run], the row of the routing that each group of batch rows uses; ignored without
@@ -50,6 +147,10 @@ class Adapter(nn.Module, ABC):
     def average(self) -> Adapter:
         """The adapter of a task that has no routing yet: the mean of the skills where there are several, else itself."""
 
+    def composed(self) -> Adapter:
+        """The adapters of the first task of each run without routing: what one carries away after adaptation."""
+        return self.average()
+
     @abstractmethod
     def for_new_tasks(self, seeds: Sequence[int], *, train_skills: bool) -> Adapter:
         """Start the adaptation of one run to each of several new tasks, side by side.
@@ -63,6 +164,11 @@ class Adapter(nn.Module, ABC):
     def settings(self) -> dict[str, Any]:
         """The arguments that make an adapter of the same shapes, as JSON."""
 
+    @classmethod
+    @abstractmethod
+    def of_settings(cls, settings: Mapping[str, Any]) -> Self:
+        """Make an adapter from `settings`, whose values are then filled in."""
+
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
         """Its parameters as a file holds them: one tensor a layer and name, whatever is stacked in memory."""
@@ -74,6 +180,61 @@ class Adapter(nn.Module, ABC):
     @abstractmethod
     def select(self, runs: Sequence[int]) -> Self:
         """The adapter of some runs."""
+
+    def mean_of_runs(self, groups: Sequence[Sequence[int]]) -> Self:
+        """For each group of runs, the mean of their adapters: one run a group (AdapterSoup).
+
+        Raises:
+            TypeError: if adapters of this kind have no mean.
+        """
+        raise TypeError(f"{self.kind}: adapters of this kind are not averaged over runs (groups: {len(groups)})")
+
+    def fold(self, layer: str, weight: Tensor, bias: Tensor | None, slots: Slots) -> tuple[Tensor, Tensor | None]:
+        """The weight and bias that do what a layer's own do with the slots of its name.
+
+        Args:
+            layer: the name of an adapted layer.
+            weight: [d_out, d_in].
+            bias: [d_out], or None.
+            slots: what `forward` gave, for one group.
+        """
+        up, down = (slots[f"{layer}.{slot}"][0].to(weight.device) for slot in ("up", "down"))
+        return torch.addmm(weight, up.T, down), bias
+
+    def put_into(self, backbone: nn.Module) -> None:
+        """Make the weights that this adapter stands for the backbone's own, in place.
+
+        Raises:
+            ValueError: if it is not one adapter for all rows.
+        """
+        if not self.foldable:
+            raise ValueError("only a single adapter without a routing can be merged")
+        slots = self()
+        with torch.no_grad():
+            for name in self.shapes:
+                layer: Any = backbone.get_submodule(name)
+                weight, bias = self.fold(name, layer.weight, layer.bias, slots)
+                layer.weight.copy_(weight)
+                if bias is not None:
+                    layer.bias.copy_(bias)
+
+    def mixing(self, task_ids: Tensor) -> dict[str, Tensor]:  # noqa: ARG002 - nothing is routed
+        """{layer: routing weights of some tasks, [tasks, heads, skills]}; empty without routing.
+
+        Args:
+            task_ids: [1, tasks].
+        """
+        return {}
+
+    def interpolate(self, learned: float) -> None:
+        """Mix the learned routing with the uniform one: 1 is learned, 0 is uniform."""
+
+    def objective(self, objective: Objective) -> Objective:
+        """What training minimises: the losses of the batch, unless the method adds something to them."""
+        return objective
+
+    def constrain(self, optimizer: Optimizer) -> None:
+        """Hold an optimizer's steps to what the method lets them change."""
 
     def skill_parameters(self) -> list[nn.Parameter]:
         """What is not routing."""

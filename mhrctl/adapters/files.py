@@ -6,6 +6,8 @@
     <layer>.scale      [runs, d_out], of (IA)3
     <weight>           [runs, ...], of full fine-tuning
 
+What methods beside the paper's keep is said in their modules.
+
 Pre-training and average write one run (or one for each training task, where each has its own adapter); adaptation one run for
 each test task, in the order of its card. Of one run, A and B have the layout of peft's Poly layer.
 """
@@ -19,11 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from mhrctl.adapters.adapter import Adapter
-from mhrctl.adapters.inventory import Inventory
-from mhrctl.adapters.scales import Scales
-from mhrctl.adapters.weights import Weights
-
-KINDS: dict[str, type[Inventory | Scales | Weights]] = {kind.kind: kind for kind in (Inventory, Scales, Weights)}
+from mhrctl.adapters.build import adapter_kinds
 
 
 def save_adapter(adapter: Adapter, path: Path) -> None:
@@ -36,6 +34,6 @@ def load_adapter(path: Path) -> Adapter:
     """Read what `save_adapter` wrote."""
     with safe_open(path, "pt") as file:
         ((kind, settings),) = file.metadata().items()
-    adapter = KINDS[kind](**json.loads(settings))
+    adapter = adapter_kinds()[kind].of_settings(json.loads(settings))
     adapter.fill(load_file(path))
     return adapter

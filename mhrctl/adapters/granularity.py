@@ -11,7 +11,7 @@ _BLOCK = re.compile(r"(?P<list>(?P<coder>.*?)\.?[^.]+)\.(?P<number>\d+)(\.|$)")
 MODEL = "model"
 
 
-def routing_groups(layers: Sequence[str], granularity: str, blocks: int = 1) -> dict[str, str]:
+def routing_parts(layers: Sequence[str], granularity: str, blocks: int = 1) -> dict[str, str]:
     """Name the routing of every layer.
 
     Args:

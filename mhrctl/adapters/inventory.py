@@ -8,17 +8,45 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
-from mhrctl.adapters.adapter import Adapter, Shapes
-from mhrctl.adapters.granularity import routing_groups
+from mhrctl.adapters.adapter import Adapter, AdapterConfig, Shapes
+from mhrctl.adapters.granularity import routing_parts
+from mhrctl.adapters.routing import coin_gates, new_routing, normalised, sampled
 
-EPS = 1e-12
-ROUTING_INIT = 1e-3
-"""New routing logits are uniform on (-1e-3, 1e-3): nearly the average of the skills."""
+
+@dataclass(frozen=True)
+class InventoryConfig:
+    """The settings of an inventory.
+
+    Attributes:
+        heads: H; must divide every d_in and d_out.
+        skills: K.
+        rank: r of each skill.
+        alpha: the scaling of the update is alpha / rank.
+        routing: `learned`, or `random`: while training each group of a batch draws a binary allocation of its own, and
+            otherwise all skills count alike.
+        granularity: which layers share a routing (see `routing_parts`).
+        routing_blocks: with granularity `block`, how many blocks share.
+        temperature: of the relaxed Bernoulli that routing is sampled from while training; None uses the plain sigmoid.
+        straight_through: the sampled gates are rounded to 0 or 1 in the forward pass, and keep their gradient.
+        dropout: of the updates' inputs while training.
+    """
+
+    heads: int = 1
+    skills: int = 1
+    rank: int = 1
+    alpha: float = 1.0
+    routing: Literal["learned", "random"] = "learned"
+    granularity: str = "layer"
+    routing_blocks: int = 1
+    temperature: float | None = None
+    straight_through: bool = False
+    dropout: float = 0.0
 
 
 class Inventory(Adapter):
@@ -38,58 +66,32 @@ class Inventory(Adapter):
 
     kind = "lora"
 
-    def __init__(
-        self,
-        shapes: Shapes,
-        *,
-        heads: int = 1,
-        skills: int = 1,
-        rank: int = 1,
-        alpha: float = 1.0,
-        tasks: int = 1,
-        runs: int = 1,
-        routing: Literal["learned", "random"] = "learned",
-        granularity: str = "layer",
-        routing_blocks: int = 1,
-        temperature: float | None = None,
-        straight_through: bool = False,
-        dropout: float = 0.0,
-    ) -> None:
+    def __init__(self, shapes: Shapes, config: InventoryConfig = InventoryConfig(), *, tasks: int = 1, runs: int = 1) -> None:
         """Make a new inventory.
 
         Args:
             shapes: {layer name: (d_in, d_out)}.
-            heads: H; must divide every d_in and d_out.
-            skills: K.
-            rank: r of each skill.
-            alpha: the scaling of the update is alpha / rank.
+            config: its settings.
             tasks: rows of the routing.
             runs: independent inventories.
-            routing: `learned`, or `random`: while training each group of a batch draws a binary allocation of its own, and
-                otherwise all skills count alike.
-            granularity: which layers share a routing (see `routing_groups`).
-            routing_blocks: with granularity `block`, how many blocks share.
-            temperature: of the relaxed Bernoulli that routing is sampled from while training; None uses the plain sigmoid.
-            straight_through: the sampled gates are rounded to 0 or 1 in the forward pass, and keep their gradient.
-            dropout: of the updates' inputs while training.
 
         Raises:
             ValueError: if the heads do not divide a dimension.
         """
         super().__init__()
+        heads, skills, rank = config.heads, config.skills, config.rank
         self.shapes = {name: (d_in, d_out) for name, (d_in, d_out) in shapes.items()}
         for name, shape in self.shapes.items():
             if any(d % heads for d in shape):
                 raise ValueError(f"{heads} heads do not divide layer {name} of shape {shape[0]} x {shape[1]}")
-        self.heads, self.skills, self.rank, self.alpha, self.dropout = heads, skills, rank, alpha, dropout
-        self.kind_of_routing, self.granularity, self.routing_blocks = routing, granularity, routing_blocks
-        self.temperature, self.straight_through, self.interpolation = temperature, straight_through, 1.0
-        self.groups: dict[tuple[int, int], list[str]] = {}
+        self.config, self.heads, self.skills, self.rank, self.alpha = config, heads, skills, rank, config.alpha
+        self.scaling, self.dropout, self.interpolation = config.alpha / rank, config.dropout, 1.0
+        self.stacks: dict[tuple[int, int], list[str]] = {}
         for name, shape in self.shapes.items():
-            self.groups.setdefault(shape, []).append(name)
+            self.stacks.setdefault(shape, []).append(name)
         self.lora_A = nn.ParameterList()
         self.lora_B = nn.ParameterList()
-        for (d_in, d_out), names in self.groups.items():
+        for (d_in, d_out), names in self.stacks.items():
             size = (runs, len(names), heads, skills)
             bound = 1 / math.sqrt(3 * d_in)
             self.lora_A.append(nn.Parameter(torch.empty(*size, d_in // heads, rank).uniform_(-bound, bound)))
@@ -97,22 +99,53 @@ class Inventory(Adapter):
         self.part_of: dict[str, str] = {}
         self.parts: list[str] = []
         self.routing: nn.Parameter | None = None
-        if skills > 1 and routing == "learned":
-            self.part_of = routing_groups(self.layers, granularity, routing_blocks)
+        if skills > 1 and config.routing == "learned":
+            self.part_of = routing_parts(self.layers, config.granularity, config.routing_blocks)
             self.parts = list(dict.fromkeys(self.part_of.values()))
             places = {part: place for place, part in enumerate(self.parts)}
             self._part_of_layer = torch.tensor([places[self.part_of[layer]] for layer in self.layers], device="cpu")
             self.routing = nn.Parameter(new_routing(runs, len(self.parts), tasks, heads * skills))
 
+    @classmethod
+    def build(cls, config: AdapterConfig, shapes: Shapes, backbone: nn.Module) -> Self:  # noqa: ARG003 - layers suffice
+        """Make a new inventory of what is asked for."""
+        return cls(
+            shapes,
+            InventoryConfig(
+                config.heads,
+                config.skills,
+                config.rank,
+                config.alpha,
+                config.routing,
+                config.granularity,
+                config.routing_blocks,
+                config.temperature,
+                config.straight_through,
+                config.dropout,
+            ),
+            tasks=config.tasks,
+            runs=config.runs,
+        )
+
     @property
     def layers(self) -> list[str]:
         """Layer names in the order in which they are stacked."""
-        return [name for names in self.groups.values() for name in names]
+        return [name for names in self.stacks.values() for name in names]
 
     @property
     def runs(self) -> int:
         """Independent runs."""
         return max(len(self.lora_A[0]), 0 if self.routing is None else len(self.routing))
+
+    @property
+    def routes_by(self) -> Literal["none", "task"]:
+        """The task, where there are several skills."""
+        return "none" if self.skills == 1 else "task"
+
+    @property
+    def averageable(self) -> bool:
+        """Whether there are several skills."""
+        return self.skills > 1
 
     def routing_parameters(self) -> list[nn.Parameter]:
         """Z, if there is any."""
@@ -131,14 +164,14 @@ class Inventory(Adapter):
         """
         weights = None if self.skills == 1 else self.routing_weights(_required(task_ids))
         slots: dict[str, Tensor] = {}
-        start = 0
-        for names, bank_a, bank_b in zip(self.groups.values(), self.lora_A, self.lora_B, strict=True):
-            own = None if weights is None else weights[:, :, start : start + len(names)]
-            a = _mix(own, bank_a).movedim(-1, 2).flatten(-2)  # [layers, n, r, d_in]
-            b = _mix(own, bank_b).transpose(2, 3).flatten(-2) * (self.alpha / self.rank)
+        first = 0
+        for names, bank_a, bank_b in zip(self.stacks.values(), self.lora_A, self.lora_B, strict=True):
+            of_stack = None if weights is None else weights[:, :, first : first + len(names)]
+            a = _mix(of_stack, bank_a).movedim(-1, 2).flatten(-2)  # [layers, n, r, d_in]
+            b = _mix(of_stack, bank_b).transpose(2, 3).flatten(-2) * self.scaling
             for name, layer_a, layer_b in zip(names, a.unbind(), b.unbind(), strict=True):
                 slots[f"{name}.down"], slots[f"{name}.up"] = layer_a, layer_b
-            start += len(names)
+            first += len(names)
         return slots
 
     def routing_weights(self, task_ids: Tensor) -> Tensor:
@@ -157,38 +190,37 @@ class Inventory(Adapter):
         # not indexing, whose gradient adds up in no fixed order on several threads
         rows = torch.take_along_dim(self.routing, task_ids[:, None, :, None], dim=2).transpose(1, 2)
         logits = rows.unflatten(-1, (self.heads, self.skills))
-        if self.training and self.temperature is not None:
-            weights = self._sampled(logits, self.temperature)
+        if self.training and self.config.temperature is not None:
+            weights = sampled(logits, self.config.temperature, straight_through=self.config.straight_through)
         else:
-            weights = _normalised(logits.sigmoid())
+            weights = normalised(logits.sigmoid())
         if self.interpolation < 1:
             weights = self.interpolation * weights + (1 - self.interpolation) / self.skills
         if len(self.parts) < len(self.shapes):
             weights = weights.index_select(2, self._part_of_layer.to(weights.device))
         return weights
 
-    def _sampled(self, logits: Tensor, temperature: float) -> Tensor:
-        """Weights of gates from a relaxed Bernoulli, or of their rounding."""
-        noise = torch.rand_like(logits).logit(eps=1e-7)  # logistic
-        gates = torch.sigmoid((logits + noise) / temperature)
-        weights = _normalised(gates)
-        return weights + (_normalised(gates.round()) - weights).detach() if self.straight_through else weights
-
     def _random_weights(self, task_ids: Tensor) -> Tensor:
         """While training a fair coin a skill, for each group and layer (no skill at all counts as all); else the mean."""
-        size = (*task_ids.shape, len(self.shapes), self.heads, self.skills)
-        gates = torch.ones(size, device=task_ids.device)
-        if self.training:
-            drawn = torch.rand_like(gates).round()
-            gates = torch.where(drawn.any(-1, keepdim=True), drawn, gates)
-        return _normalised(gates)
+        gates = torch.ones((*task_ids.shape, len(self.shapes), self.heads, self.skills), device=task_ids.device)
+        return normalised(coin_gates(gates) if self.training else gates)
+
+    def mixing(self, task_ids: Tensor) -> dict[str, Tensor]:
+        """{layer: [tasks, heads, skills]} of some tasks, whose ids are [1, tasks]; empty for one skill."""
+        if self.skills == 1:
+            return {}
+        return dict(zip(self.layers, self.routing_weights(task_ids)[0].unbind(1), strict=True))
+
+    def interpolate(self, learned: float) -> None:
+        """Mix the learned routing with the uniform one from now on: 1 is learned, 0 is 1 / skills everywhere."""
+        self.interpolation = learned
 
     @torch.no_grad()
     def average(self) -> Inventory:
         """The mean of the skills as one ordinary LoRA: A_bar = mean_k A_k, B_bar = mean_k B_k (the `_mu` variants)."""
         if self.skills == 1 and self.heads == 1:
             return self
-        merged = Inventory(self.shapes, rank=self.rank, alpha=self.alpha, runs=len(self.lora_A[0]), dropout=self.dropout)
+        merged = self._plain(runs=len(self.lora_A[0]))
         for target, bank in zip(merged.lora_A, self.lora_A, strict=True):
             target.copy_(bank.mean(3).flatten(2, 3)[:, :, None, None])
         for target, bank in zip(merged.lora_B, self.lora_B, strict=True):
@@ -201,8 +233,8 @@ class Inventory(Adapter):
         was_training = self.training
         slots = self.eval()(torch.zeros(self.runs, 1, dtype=torch.long, device=self.lora_A[0].device))
         self.train(was_training)
-        merged = Inventory(self.shapes, rank=self.rank, alpha=self.alpha, runs=self.runs, dropout=self.dropout)
-        for names, bank_a, bank_b in zip(merged.groups.values(), merged.lora_A, merged.lora_B, strict=True):
+        merged = self._plain(runs=self.runs)
+        for names, bank_a, bank_b in zip(merged.stacks.values(), merged.lora_A, merged.lora_B, strict=True):
             a = torch.stack([slots[f"{name}.down"] for name in names], 1)  # [runs, layers, r, d_in]
             b = torch.stack([slots[f"{name}.up"] for name in names], 1) * (self.rank / self.alpha)
             bank_a.copy_(a.transpose(2, 3)[:, :, None, None])
@@ -243,17 +275,20 @@ class Inventory(Adapter):
         return chosen
 
     def settings(self) -> dict[str, Any]:
-        """The arguments of the inventory."""
-        return {
-            **self._settings(),
-            "runs": len(self.lora_A[0]),
-            "tasks": 1 if self.routing is None else self.routing.shape[2],
-        }
+        """The shapes, the settings flat, runs and tasks."""
+        runs, tasks = len(self.lora_A[0]), 1 if self.routing is None else self.routing.shape[2]
+        return {"shapes": self.shapes, **asdict(self.config), "runs": runs, "tasks": tasks}
+
+    @classmethod
+    def of_settings(cls, settings: Mapping[str, Any]) -> Self:
+        """Make an inventory from `settings`."""
+        config = {name: value for name, value in settings.items() if name not in ("shapes", "runs", "tasks")}
+        return cls(settings["shapes"], InventoryConfig(**config), tasks=settings["tasks"], runs=settings["runs"])
 
     def tensors(self) -> dict[str, Tensor]:
         """`<layer>.lora_A`, `<layer>.lora_B` and `<part>.routing`."""
         tensors: dict[str, Tensor] = {}
-        for names, bank_a, bank_b in zip(self.groups.values(), self.lora_A, self.lora_B, strict=True):
+        for names, bank_a, bank_b in zip(self.stacks.values(), self.lora_A, self.lora_B, strict=True):
             for place, name in enumerate(names):
                 tensors[f"{name}.lora_A"], tensors[f"{name}.lora_B"] = bank_a[:, place], bank_b[:, place]
         if self.routing is not None:
@@ -264,7 +299,7 @@ class Inventory(Adapter):
     @torch.no_grad()
     def fill(self, tensors: Mapping[str, Tensor]) -> None:
         """Take the values of a file's tensors; the routing takes their number of runs and tasks."""
-        for names, bank_a, bank_b in zip(self.groups.values(), self.lora_A, self.lora_B, strict=True):
+        for names, bank_a, bank_b in zip(self.stacks.values(), self.lora_A, self.lora_B, strict=True):
             bank_a.copy_(torch.stack([tensors[f"{name}.lora_A"] for name in names], 1))
             bank_b.copy_(torch.stack([tensors[f"{name}.lora_B"] for name in names], 1))
         if self.routing is not None:
@@ -272,31 +307,12 @@ class Inventory(Adapter):
 
     def _like(self, *, runs: int) -> Self:
         """A new inventory of the same settings for one task."""
-        return type(self)(**self._settings(), runs=runs)
+        return type(self)(self.shapes, self.config, runs=runs)
 
-    def _settings(self) -> dict[str, Any]:
-        return {
-            "shapes": self.shapes,
-            "heads": self.heads,
-            "skills": self.skills,
-            "rank": self.rank,
-            "alpha": self.alpha,
-            "routing": self.kind_of_routing,
-            "granularity": self.granularity,
-            "routing_blocks": self.routing_blocks,
-            "temperature": self.temperature,
-            "straight_through": self.straight_through,
-            "dropout": self.dropout,
-        }
-
-
-def new_routing(*size: int, generator: torch.Generator | None = None) -> Tensor:
-    """Routing logits of tasks not seen yet."""
-    return torch.empty(*size).uniform_(-ROUTING_INIT, ROUTING_INIT, generator=generator)
-
-
-def _normalised(gates: Tensor) -> Tensor:
-    return gates / (gates.sum(-1, keepdim=True) + EPS)
+    def _plain(self, *, runs: int) -> Inventory:
+        """New ordinary LoRAs for the same layers."""
+        config = InventoryConfig(rank=self.rank, alpha=self.alpha, dropout=self.dropout)
+        return Inventory(self.shapes, config, runs=runs)
 
 
 def _mix(weights: Tensor | None, bank: Tensor) -> Tensor:
@@ -322,15 +338,3 @@ def _required(task_ids: Tensor | None) -> Tensor:
     if task_ids is None:
         raise ValueError("an inventory with routing needs task_ids")
     return task_ids
-
-
-def uniform_interpolation(step: int, *, steps: int, last: int) -> float:
-    """How much of the routing is still the learned one: 1 until the `last` steps, then cos(pi/2 n/last) in their n-th.
-
-    Args:
-        step: steps taken so far.
-        steps: in all.
-        last: in which the learned routing fades into the uniform one; 0 never fades.
-    """
-    into = step + 1 - (steps - last)
-    return math.cos(math.pi / 2 * into / last) if last and into > 0 else 1.0

@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from mhrctl.adapters.adapter import Adapter, Shapes
+from mhrctl.adapters.adapter import Adapter, AdapterConfig, Shapes, Slots
 
 
 class Scales(Adapter):
@@ -23,10 +23,15 @@ class Scales(Adapter):
     def __init__(self, shapes: Shapes, *, runs: int = 1) -> None:
         super().__init__()
         self.shapes = {name: (d_in, d_out) for name, (d_in, d_out) in shapes.items()}
-        self.groups: dict[int, list[str]] = {}
+        self.stacks: dict[int, list[str]] = {}
         for name, (_, d_out) in self.shapes.items():
-            self.groups.setdefault(d_out, []).append(name)
-        self.vectors = nn.ParameterList(torch.ones(runs, len(names), d_out) for d_out, names in self.groups.items())
+            self.stacks.setdefault(d_out, []).append(name)
+        self.vectors = nn.ParameterList(torch.ones(runs, len(names), d_out) for d_out, names in self.stacks.items())
+
+    @classmethod
+    def build(cls, config: AdapterConfig, shapes: Shapes, backbone: nn.Module) -> Self:  # noqa: ARG003 - layers suffice
+        """Make vectors of ones."""
+        return cls(shapes, runs=config.runs)
 
     @property
     def runs(self) -> int:
@@ -34,20 +39,20 @@ class Scales(Adapter):
         return len(self.vectors[0])
 
     def forward(self, task_ids: Tensor | None = None) -> dict[str, Tensor]:  # noqa: ARG002 - nothing is routed
-        """`<layer>.scale`, [runs, d_out]."""
+        """Give `<layer>.scale`, [runs, d_out]."""
         return {
             f"{name}.scale": vector
-            for names, bank in zip(self.groups.values(), self.vectors, strict=True)
+            for names, bank in zip(self.stacks.values(), self.vectors, strict=True)
             for name, vector in zip(names, bank.unbind(1), strict=True)
         }
 
     def average(self) -> Scales:
-        """Itself: there are no skills to average."""
+        """This adapter itself: there are no skills to average."""
         return self
 
     @torch.no_grad()
     def for_new_tasks(self, seeds: Sequence[int], *, train_skills: bool) -> Scales:
-        """One copy a new task."""
+        """Copy the vectors once for each new task."""
         new = Scales(self.shapes, runs=len(seeds))
         for target, bank in zip(new.vectors, self.vectors, strict=True):
             target.copy_(bank.expand_as(target))
@@ -62,16 +67,26 @@ class Scales(Adapter):
             target.copy_(bank[list(runs)])
         return chosen
 
+    def fold(self, layer: str, weight: Tensor, bias: Tensor | None, slots: Slots) -> tuple[Tensor, Tensor | None]:
+        """Multiply the rows of a weight, and the bias."""
+        scale = slots[f"{layer}.scale"][0].to(weight.device)
+        return weight * scale[:, None], None if bias is None else bias * scale
+
     def settings(self) -> dict[str, Any]:
-        """Shapes and runs."""
+        """The shapes and the number of runs."""
         return {"shapes": self.shapes, "runs": self.runs}
 
+    @classmethod
+    def of_settings(cls, settings: Mapping[str, Any]) -> Self:
+        """Make vectors from `settings`."""
+        return cls(settings["shapes"], runs=settings["runs"])
+
     def tensors(self) -> dict[str, Tensor]:
-        """`<layer>.scale`, [runs, d_out]."""
+        """Give `<layer>.scale`, [runs, d_out]."""
         return self.forward()
 
     @torch.no_grad()
     def fill(self, tensors: Mapping[str, Tensor]) -> None:
         """Take the values of a file's tensors."""
-        for names, bank in zip(self.groups.values(), self.vectors, strict=True):
+        for names, bank in zip(self.stacks.values(), self.vectors, strict=True):
             bank.copy_(torch.stack([tensors[f"{name}.scale"] for name in names], 1))

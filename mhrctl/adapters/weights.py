@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
-from mhrctl.adapters.adapter import Adapter
+from mhrctl.adapters.adapter import Adapter, AdapterConfig, Form, Shapes
 
 _DOT = "\N{MIDDLE DOT}"
 """What stands for a dot in the name of a parameter of ours, which must have none."""
@@ -25,6 +25,9 @@ class Weights(Adapter):
     """
 
     kind = "weights"
+    exports_to: ClassVar[frozenset[Form]] = frozenset({"merge"})
+    replaces_weights = True
+    has_alignment = False
 
     def __init__(self, sizes: Mapping[str, Sequence[int]], aliases: Mapping[str, str], *, runs: int = 1) -> None:
         super().__init__()
@@ -33,15 +36,20 @@ class Weights(Adapter):
         self.values = nn.ParameterDict({name.replace(".", _DOT): torch.empty(runs, 1, *size) for name, size in sizes.items()})
 
     @classmethod
+    def build(cls, config: AdapterConfig, shapes: Shapes, backbone: nn.Module) -> Self:  # noqa: ARG003 - weights suffice
+        """Copy the backbone's weights."""
+        return cls.of(backbone)
+
+    @classmethod
     @torch.no_grad()
-    def of(cls, backbone: nn.Module) -> Weights:
-        """A copy of the backbone's weights, as fp32."""
+    def of(cls, backbone: nn.Module) -> Self:
+        """Copy the backbone's weights, as fp32."""
         names: dict[int, str] = {}
         aliases, sizes = {}, {}
         for name, parameter in backbone.named_parameters(remove_duplicate=False):
-            own = names.setdefault(id(parameter), name)
-            aliases[name] = own
-            if own == name:
+            first_name = names.setdefault(id(parameter), name)
+            aliases[name] = first_name
+            if first_name == name:
                 sizes[name] = list(parameter.shape)
         weights = cls(sizes, aliases)
         weights.fill({name: parameter[None] for name, parameter in backbone.named_parameters()})
@@ -59,16 +67,16 @@ class Weights(Adapter):
             ValueError: if there are several runs.
         """
         if self.runs != 1:
-            raise ValueError("whole weights are worn by one run at a time")
-        return {name: self.values[own.replace(".", _DOT)][0, 0] for name, own in self.aliases.items()}
+            raise ValueError("a batch has the whole weights of one run")
+        return {name: self.values[tensor.replace(".", _DOT)][0, 0] for name, tensor in self.aliases.items()}
 
     def average(self) -> Weights:
-        """Itself: there are no skills to average."""
+        """This adapter itself: there are no skills to average."""
         return self
 
     @torch.no_grad()
     def for_new_tasks(self, seeds: Sequence[int], *, train_skills: bool) -> Weights:
-        """One copy a new task."""
+        """Copy the weights once for each new task."""
         new = Weights(self.sizes, self.aliases, runs=len(seeds))
         for name, value in new.values.items():
             value.copy_(self.values[name].expand_as(value))
@@ -84,11 +92,16 @@ class Weights(Adapter):
         return chosen
 
     def settings(self) -> dict[str, Any]:
-        """Sizes, names and runs."""
+        """The sizes, the names and the number of runs."""
         return {"sizes": self.sizes, "aliases": self.aliases, "runs": self.runs}
 
+    @classmethod
+    def of_settings(cls, settings: Mapping[str, Any]) -> Self:
+        """Make weights of these sizes from `settings`."""
+        return cls(settings["sizes"], settings["aliases"], runs=settings["runs"])
+
     def tensors(self) -> dict[str, Tensor]:
-        """`<weight>`, [runs, ...]."""
+        """Give `<weight>`, [runs, ...]."""
         return {name.replace(_DOT, "."): value[:, 0] for name, value in self.values.items()}
 
     @torch.no_grad()
@@ -99,7 +112,7 @@ class Weights(Adapter):
 
     @torch.no_grad()
     def put_into(self, backbone: nn.Module) -> None:
-        """Make these weights the backbone's own."""
-        own = dict(backbone.named_parameters())
+        """Give the backbone these weights, of the first run."""
+        parameters = dict(backbone.named_parameters())
         for name, tensor in self.tensors().items():
-            own[name].copy_(tensor[0])
+            parameters[name].copy_(tensor[0])

@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 
 from mhrctl.adapters.adapter import Adapter
-from mhrctl.adapters.inventory import Inventory
-from mhrctl.adapters.scales import Scales
+from mhrctl.adapters.build import adapter_class
 from mhrctl.config.cells import Cell
+from mhrctl.config.methods import METHODS
 from mhrctl.data.batches import Batch, Order, collate
 from mhrctl.data.examples import Examples
 from mhrctl.errors import DataError, ParamsError
@@ -85,13 +85,17 @@ def require_shared(cell: Cell, setting: str) -> None:
     Raises:
         ParamsError: if they do not.
     """
-    if cell.row.adapter == "weights":
-        why = f"{cell.method} tunes all weights and wears no adapter"
-    elif cell.row.routing == "private":
+    if adapter_class(cell.row).replaces_weights:
+        why = f"{cell.method} tunes all weights and has no adapter"
+    elif not adapter_class(cell.row).has_alignment:
+        why = f"what the training tasks of {cell.method} share is not what they are trained by"
+    elif cell.row.is_private:
         why = f"{cell.method} gives each training task an adapter of its own, so their gradients meet nowhere"
     else:
         return
-    raise ParamsError(f"{setting}: {why}; gradient alignment is of lora, lora_big, ia3, poly, mhr and random_mu")
+    rows = [row for row in METHODS.values() if row.pretrain == row.name and not row.is_private]
+    measured = [row.name for row in rows if adapter_class(row).has_alignment]
+    raise ParamsError(f"{setting}: {why}; gradient alignment is of {', '.join(measured[:-1])} and {measured[-1]}")
 
 
 def task_batches(examples: Examples, *, tasks: int, size: int, seed: int, pad: int) -> dict[str, Batch]:
@@ -145,7 +149,7 @@ def gradient_alignment(
         ValueError: if the adapter has several runs or none, or there are not two batches.
     """
     adapter = model.adapter
-    if not isinstance(adapter, Inventory | Scales) or adapter.runs != 1 or len(batches) < 2:
+    if adapter is None or not adapter.has_alignment or adapter.runs != 1 or len(batches) < 2:
         raise ValueError("alignment is of two or more tasks on one adapter that they share")
     config, device, was_training = model.backbone.config, model.backbone.device, model.training
     objective = Objective("token_mean", 0.0, config.decoder_start_token_id, config.pad_token_id)
@@ -166,15 +170,12 @@ def gradient_alignment(
     return Alignment(tuple(batches), _agreement(shared), _agreement(composed))
 
 
-def _composed_gradients(
-    model: AdaptedModel, adapter: Inventory | Scales, batch: Batch, objective: Objective
-) -> dict[str, Tensor]:
+def _composed_gradients(model: AdaptedModel, adapter: Adapter, batch: Batch, objective: Objective) -> dict[str, Tensor]:
     """The gradient of a task's loss on the adapters that it wears.
 
     Returns:
         {layer: [heads, numbers]}: of a head, its part of A^t and of B^t without the scaling, or of (IA)3's vector.
     """
-    heads, scaling = (adapter.heads, adapter.alpha / adapter.rank) if isinstance(adapter, Inventory) else (1, 1.0)
     slots: dict[str, Tensor] = {}
 
     def wear(_module: nn.Module, _inputs: Any, composed: dict[str, Tensor]) -> dict[str, Tensor]:  # noqa: ANN401
@@ -187,8 +188,8 @@ def _composed_gradients(
     parts: dict[str, list[Tensor]] = {layer: [] for layer in adapter.shapes}
     for name, gradient in zip(slots, found, strict=True):
         layer, _, slot = name.rpartition(".")
-        by_head = gradient[0].float().unflatten(-1, (heads, -1)).movedim(-2, 0).flatten(1)  # of [rank, d] or [d]
-        parts[layer].append((by_head * scaling if slot == "up" else by_head).cpu())
+        by_head = gradient[0].float().unflatten(-1, (adapter.heads, -1)).movedim(-2, 0).flatten(1)  # of [rank, d] or [d]
+        parts[layer].append((by_head * adapter.scaling if slot == "up" else by_head).cpu())
     return {layer: torch.cat(of_layer, 1) for layer, of_layer in parts.items()}
 
 
@@ -203,10 +204,8 @@ def _routing_overlaps(adapter: Adapter, task_ids: Tensor) -> dict[str, Tensor]:
     Returns:
         {layer: [heads, tasks, tasks]}; nothing for an adapter without routing.
     """
-    if not isinstance(adapter, Inventory) or adapter.skills == 1:
-        return {}
-    weights = adapter.routing_weights(task_ids)[0].double().cpu()  # [tasks, layers, heads, skills]
-    return dict(zip(adapter.layers, torch.einsum("tlhk,ulhk->lhtu", weights, weights), strict=True))
+    mixing = {layer: weights.double().cpu() for layer, weights in adapter.mixing(task_ids).items()}
+    return {layer: torch.einsum("thk,uhk->htu", weights, weights) for layer, weights in mixing.items()}
 
 
 def _agreement(products: Mapping[str, Tensor]) -> Agreement:

@@ -17,7 +17,8 @@ from scipy.spatial.distance import squareform
 from scipy.special import entr, expit
 from scipy.stats import rankdata
 
-from mhrctl.adapters.inventory import EPS, Inventory
+from mhrctl.adapters.inventory import Inventory
+from mhrctl.adapters.routing import EPS
 from mhrctl.errors import ArtifactError
 
 PERMUTATIONS = 999

@@ -78,7 +78,7 @@ def of_pretrain(
 ) -> Provenance:
     """Of a pre-training, in which each of several processes adds its micro-batches to a step."""
     parents = {"prepare": prepared / TRAINING_EXAMPLES, "backbone": backbone / CARD}
-    if cell.row.routing == "private":  # an adapter for each data set, which the table of tasks names
+    if cell.row.is_private:  # an adapter for each data set, which the table of tasks names
         parents["tasks"] = prepared / TASKS
     if start is not None:
         parents["start"] = start / ADAPTERS
@@ -108,9 +108,9 @@ def of_adapt(
     """
     parents = _test_tasks(prepared) | {"backbone": backbone / CARD, "start": start / ADAPTERS}
     is_complete = True
-    if cell.row.start == "new_lora":
+    if cell.row.adds_lora:
         parents |= _with_card("start", start)
-    if cell.row.start == "soup" and index is not None:
+    if cell.row.needs_index and index is not None:
         parents["index"] = index
         encoder = read_card(index, stage="index", command="mhrctl index").params
         is_complete = _is_fixed(encoder["encoder"], encoder["revision"], root)

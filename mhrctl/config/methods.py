@@ -1,6 +1,8 @@
 """The methods table: what is pre-trained, what adaptation starts from, and what it trains.
 
-A variant is a row of data. The names are those of the paper and of `mhrctl/report/tables.json`.
+A method is a row of data, and a variant of it another row. The names of the paper's methods are those of
+`mhrctl/report/tables.json`; further methods stand beside them. `mhrctl.adapters.build` makes the adapter of a row; everything
+else asks a row by its properties, and an adapter by what its class can do.
 """
 
 from __future__ import annotations
@@ -9,9 +11,31 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pydantic import BaseModel, ConfigDict, Field
+
 from mhrctl.errors import ParamsError, unknown
 
 Routing = Literal["none", "learned", "random", "private"]
+
+BLUE, ORANGE, GREEN, PURPLE, RED, SKY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9"
+"""Of Okabe and Ito's palette, which the colour-blind tell apart."""
+GREY, YELLOW = "#666666", "#B8860B"
+
+
+class NoOptions(BaseModel):
+    """The settings of a method that has none of its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class MosaOptions(NoOptions):
+    """The settings of MoSA, the mixture of sparse adapters (arXiv 2312.02923)."""
+
+    copies: int = Field(4, ge=2, description="copies of the LoRA, each of which may change its own entries alone")
+    sparse: Literal["hierarchical", "full"] = Field(
+        "hierarchical", description="what is divided among the copies: B alone, with a shared dense A, or both matrices"
+    )
+    consistency: float = Field(1.0, ge=0, description="weight of the divergence between two draws of copies for a batch")
 
 
 @dataclass(frozen=True)
@@ -22,25 +46,32 @@ class Method:
         name: the row's name.
         summary: what it is for, in one line for tables and help.
         pretrain: the method whose pre-training cell this row adapts from (itself, or the one it shares).
-        adapter: what pre-training trains: LoRAs, (IA)3 vectors, or all weights of the backbone.
+        adapter: the class in `mhrctl.adapters` that pre-training trains, as `module:Class`; by name, since nothing here loads
+            torch.
         routing: over the skills of the inventory: `none` (one skill), `learned`, `random` (a draw for each example), or
             `private` (an adapter of its own for each training task).
         multi_head: whether the number of heads is the user's; otherwise it is one.
-        start: what adaptation starts from: `pretrain` (what was pre-trained), `average` (the mean of its skills), `soup`
-            (the mean of the adapters of the most similar training tasks), or `new_lora` (a new LoRA on the tuned weights).
+        start: what adaptation starts from: `pretrain` (what was pre-trained), `average` (the mean of its skills or copies),
+            `soup` (the mean of the adapters of the most similar training tasks), or `new_lora` (a new LoRA on the tuned
+            weights).
         trains: what adaptation trains: everything it starts from, or only the routing of the new task.
         settings: {section: settings} that make the row what it is; params.yaml may set them at the method.
+        options: the type of the method's own settings, `pretrain.options` in params.yaml.
+        look: its colour in figures, one for a family of methods, and its marker, one for what adaptation trains: all (o), the
+            routing (^), an average (s).
     """
 
     name: str
     summary: str
     pretrain: str
-    adapter: Literal["lora", "ia3", "weights"] = "lora"
+    adapter: str = "inventory:Inventory"
     routing: Routing = "none"
     multi_head: bool = False
     start: Literal["pretrain", "average", "soup", "new_lora"] = "pretrain"
     trains: Literal["adapter", "routing"] = "adapter"
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    options: type[NoOptions] = NoOptions
+    look: tuple[str, str] = (GREY, "o")
 
     @property
     def is_single(self) -> bool:
@@ -52,47 +83,154 @@ class Method:
         """The stage whose output adaptation reads."""
         return "average" if self.start == "average" else "pretrain"
 
+    @property
+    def mixes_skills(self) -> bool:
+        """Whether pre-training mixes several skills, by a learned or a random routing."""
+        return self.routing in ("learned", "random")
+
+    @property
+    def learns_routing(self) -> bool:
+        """Whether pre-training learns a routing for each task."""
+        return self.routing == "learned"
+
+    @property
+    def adapts_routing(self) -> bool:
+        """Whether adaptation learns a routing for the new task."""
+        return self.learns_routing and self.start == "pretrain"
+
+    @property
+    def has_average(self) -> bool:
+        """Whether pre-training leaves several skills or copies, whose mean is one LoRA."""
+        return self.mixes_skills or self.start == "average"
+
+    @property
+    def is_private(self) -> bool:
+        """Whether pre-training trains an adapter of its own for each data set."""
+        return self.routing == "private"
+
+    @property
+    def needs_index(self) -> bool:
+        """Whether adaptation chooses among training tasks by the index, so that what it starts from depends on the shots."""
+        return self.start == "soup"
+
+    @property
+    def adds_lora(self) -> bool:
+        """Whether adaptation trains a new LoRA on top of weights that pre-training has tuned."""
+        return self.start == "new_lora"
+
+    @property
+    def trains_routing_alone(self) -> bool:
+        """Whether adaptation leaves the skills as they are."""
+        return self.trains == "routing"
+
 
 _LIGHT: dict[str, dict[str, Any]] = {"pretrain": {"targets": "light"}}
 _CHOICE_LOSSES: dict[str, dict[str, Any]] = {"adapt": {"mc_weight": 1.0, "unlikelihood_weight": 1.0}}
 _RANK_16 = {"pretrain": {"rank": 16}}
 
 _ROWS = (
-    Method("lora", "one LoRA shared by all tasks, then tuned on each: the plain baseline", "lora"),
-    Method("lora_big", "LoRA of rank 16: as many parameters as an inventory of skills", "lora_big", settings=_RANK_16),
-    Method("ia3", "vectors that scale k, v and wi_1: the fewest parameters", "ia3", "ia3", settings=_LIGHT),
-    Method("tfew", "(IA)3 tuned with T-Few's losses over answer choices", "ia3", "ia3", settings=_LIGHT | _CHOICE_LOSSES),
+    Method("lora", "one LoRA shared by all tasks, then tuned on each: the plain baseline", "lora", look=(BLUE, "o")),
+    Method(
+        "lora_big",
+        "LoRA of rank 16: as many parameters as an inventory of skills",
+        "lora_big",
+        settings=_RANK_16,
+        look=(BLUE, "D"),
+    ),
+    Method(
+        "ia3",
+        "vectors that scale k, v and wi_1: the fewest parameters",
+        "ia3",
+        "scales:Scales",
+        settings=_LIGHT,
+        look=(GREY, "o"),
+    ),
+    Method(
+        "tfew",
+        "(IA)3 tuned with T-Few's losses over answer choices",
+        "ia3",
+        "scales:Scales",
+        settings=_LIGHT | _CHOICE_LOSSES,
+        look=(GREY, "X"),
+    ),
     Method(
         "adapter_soup",
         "a LoRA a training task; the most similar tasks' averaged",
         "adapter_soup",
-        "lora",
-        "private",
+        routing="private",
         start="soup",
+        look=(PURPLE, "o"),
     ),
-    Method("poly", "whole skills mixed by task; routing and skills tuned", "poly", "lora", "learned"),
-    Method("poly_z", "Poly, only the new task's routing tuned", "poly", "lora", "learned", trains="routing"),
-    Method("poly_mu", "Poly's skills averaged into one LoRA, which is tuned", "poly", "lora", "learned", start="average"),
-    Method("mhr", "blocks of skills mixed, one routing a head; all tuned", "mhr", "lora", "learned", multi_head=True),
-    Method("mhr_z", "MHR, only the new task's routing tuned", "mhr", "lora", "learned", multi_head=True, trains="routing"),
+    Method("poly", "whole skills mixed by task; routing and skills tuned", "poly", routing="learned", look=(ORANGE, "o")),
+    Method(
+        "poly_z", "Poly, only the new task's routing tuned", "poly", routing="learned", trains="routing", look=(ORANGE, "^")
+    ),
+    Method(
+        "poly_mu",
+        "Poly's skills averaged into one LoRA, which is tuned",
+        "poly",
+        routing="learned",
+        start="average",
+        look=(ORANGE, "s"),
+    ),
+    Method(
+        "mhr",
+        "blocks of skills mixed, one routing a head; all tuned",
+        "mhr",
+        routing="learned",
+        multi_head=True,
+        look=(GREEN, "o"),
+    ),
+    Method(
+        "mhr_z",
+        "MHR, only the new task's routing tuned",
+        "mhr",
+        routing="learned",
+        multi_head=True,
+        trains="routing",
+        look=(GREEN, "^"),
+    ),
     Method(
         "mhr_mu",
         "MHR's skills averaged into one LoRA, which is tuned",
         "mhr",
-        "lora",
-        "learned",
+        routing="learned",
         multi_head=True,
         start="average",
+        look=(GREEN, "s"),
     ),
     Method(
-        "random_mu", "skills mixed at random for each example, then averaged", "random_mu", "lora", "random", start="average"
+        "random_mu",
+        "skills mixed at random for each example, then averaged",
+        "random_mu",
+        routing="random",
+        start="average",
+        look=(SKY, "s"),
     ),
-    Method("full_ft", "all weights tuned, on all tasks and then on each", "full_ft", "weights"),
+    Method("full_ft", "all weights tuned, on all tasks and then on each", "full_ft", "weights:Weights", look=(RED, "o")),
     Method(
-        "full_ft_then_lora", "all weights tuned on all tasks, then a new LoRA on each", "full_ft", "weights", start="new_lora"
+        "full_ft_then_lora",
+        "all weights tuned on all tasks, then a new LoRA on each",
+        "full_ft",
+        "weights:Weights",
+        start="new_lora",
+        look=(RED, "D"),
+    ),
+    Method(
+        "mosa",
+        "copies of one LoRA, each trained in its own entries; their mean is tuned",
+        "mosa",
+        "mosa:MoSA",
+        start="average",
+        settings={"pretrain": {"rank": 16, "targets": ["q", "v"]}},
+        options=MosaOptions,
+        look=(YELLOW, "s"),
     ),
 )
 METHODS = {row.name: row for row in _ROWS}
+
+AVERAGED = [row.name for row in _ROWS if row.pretrain == row.name and row.has_average]
+"""The methods whose pre-training can be averaged."""
 
 BACKBONE = "backbone"
 """The bare backbone: not a method that trains anything, but evaluated beside them."""

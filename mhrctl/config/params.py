@@ -28,6 +28,14 @@ Weight = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
+def added(default: Any, *, description: str) -> Any:  # noqa: ANN401 - pydantic's Field
+    """A field that is left out of cards and of `data/cells` while it is at its default.
+
+    For settings that came later: what was made before there were such settings stays up to date.
+    """
+    return Field(default, description=description, exclude_if=lambda value: bool(value == default))
+
+
 class Closed(BaseModel):
     """Frozen and closed: an unknown key is an error."""
 
@@ -177,6 +185,7 @@ class PretrainParams(OptimisationParams):
     )
     log_every: Positive = Field(50, description="steps between lines of the log")
     validate_examples: NonNegative = Field(10, description="validation examples a training task for the final loss by task")
+    options: dict[str, Any] = added({}, description="the method's own settings, such as mosa's copies; see docs/methods.md")
     align_every: NonNegative = Field(0, description="steps between measurements of gradient alignment; 0 for none")
     align_tasks: Annotated[int, Field(ge=2)] = Field(16, description="training tasks drawn for it")
     align_examples: Positive = Field(16, description="training examples of each")

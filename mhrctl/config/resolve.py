@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
 from mhrctl.config.cells import Cell, CellParams, grid_cells
 from mhrctl.config.methods import METHODS
-from mhrctl.config.params import PLAIN, Closed, MethodAxes, Params, Variant
+from mhrctl.config.params import PLAIN, Closed, MethodAxes, Params, PretrainParams, Variant
 from mhrctl.config.recipes import RECIPES, Recipe, recipe
 from mhrctl.errors import ParamsError, unknown
 
@@ -158,7 +158,20 @@ def _folded(settings: Settings, cell: Cell, section: str) -> Closed:
         source = sources(settings, cell, section).get(key, PARAMS_FILE)
         message = _message(first, model)
         raise ParamsError(f"{PARAMS_FILE}: cell {cell.name}, from {source}: {section}.{_key(first)}: {message}") from None
+    if isinstance(folded, PretrainParams):
+        _require_options(cell, folded.options)
     return folded
+
+
+def _require_options(cell: Cell, options: Mapping[str, Any]) -> None:
+    """Check that the options of a pre-training are settings of its method."""
+    row = cell.pretrain_cell.row
+    try:
+        row.options.model_validate(options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        message = _message(first, row.options) if row.options.model_fields else f"{row.name} has no settings of its own"
+        raise ParamsError(f"{PARAMS_FILE}: cell {cell.name}: pretrain.options.{_key(first)}: {message}") from None
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -212,7 +225,7 @@ def _line(path: Path, loc: Sequence[int | str]) -> int:
     return line
 
 
-def _message(error: ErrorDetails, root: type[Closed] = Params) -> str:
+def _message(error: ErrorDetails, root: type[BaseModel] = Params) -> str:
     """What pydantic found, with what is allowed."""
     if error["type"] == "extra_forbidden":
         parent: Any = root

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from mhrctl.adapters.adapter import Adapter, Shapes
-from mhrctl.adapters.inventory import Inventory
+from mhrctl.adapters.inventory import Inventory, InventoryConfig
 from mhrctl.adapters.scales import Scales
 from mhrctl.interchange.weights import LayerSkills, ScaleWeights, SkillWeights
 
@@ -53,10 +53,7 @@ def to_adapter(weights: SkillWeights | ScaleWeights, shapes: Shapes) -> Adapter:
         return adapter
     adapter = Inventory(
         {layer: shapes[layer] for layer in weights.layers},
-        heads=weights.heads,
-        skills=weights.skills,
-        rank=weights.rank,
-        alpha=weights.alpha,
+        InventoryConfig(heads=weights.heads, skills=weights.skills, rank=weights.rank, alpha=weights.alpha),
     )
     tensors = {}
     for layer, skills in weights.layers.items():

@@ -12,7 +12,6 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from mhrctl.adapters.adapter import Adapter
-from mhrctl.adapters.weights import Weights
 from mhrctl.data.batches import Lengths
 from mhrctl.errors import ParamsError
 from mhrctl.models.losses import token_losses
@@ -90,7 +89,7 @@ class AdaptedModel(nn.Module):
 
 def _fast(backbone: PreTrainedModel, adapter: Adapter | None, speed: Speed) -> FastT5 | None:
     """The forward of our own, if it is wanted and can run the model."""
-    if isinstance(adapter, Weights):
+    if adapter is not None and adapter.replaces_weights:
         reason: str | None = "whole weights are trained"
     else:
         reason = unsupported_reason(backbone, adapter.shapes if adapter else ()) if speed.forward else "it is switched off"

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
 import torch
 from torch import nn
 
-from mhrctl.adapters.adapter import Adapter
-from mhrctl.adapters.inventory import Inventory
-from mhrctl.adapters.scales import Scales
-from mhrctl.adapters.weights import Weights
-from mhrctl.config.cells import Cell
-from mhrctl.config.params import PretrainParams
+from mhrctl.adapters.adapter import Adapter, Shapes
+from mhrctl.adapters.build import AdapterSettings, adapter_class, build_adapter, start_of
+from mhrctl.config.methods import Method
 from mhrctl.errors import ParamsError
 from mhrctl.models.layer import AdaptedLinear
 
@@ -22,6 +20,14 @@ LAYOUTS = {
     "light": ("k", "v", "wi_1"),
 }
 """The paper's layouts, by the last names of T5's linear layers."""
+
+
+class PretrainSettings(AdapterSettings, Protocol):
+    """The settings of a pre-training that make its adapter, and choose its layers."""
+
+    @property
+    def targets(self) -> str | list[str]:
+        """The layers to adapt (see `find_layers`)."""
 
 
 def inject(model: nn.Module, targets: str | Sequence[str], *, dropout: float = 0.0) -> dict[str, tuple[int, int]]:
@@ -108,38 +114,55 @@ def attach(backbone: nn.Module, adapter: Adapter) -> None:
         inject(backbone, list(adapter.shapes), dropout=adapter.dropout)
 
 
-def new_adapter(backbone: nn.Module, cell: Cell, params: PretrainParams, *, tasks: int) -> Adapter:
-    """Make the adapter that a cell pre-trains, and let the backbone wear it; its init depends on the seed only.
+def new_adapter(backbone: nn.Module, row: Method, settings: PretrainSettings, *, heads: int, seed: int, tasks: int) -> Adapter:
+    """Make the adapter that a method pre-trains, and give the backbone its slots; its values depend on the seed only.
+
+    Args:
+        backbone: any transformers model, whose layers are replaced in place.
+        row: the method.
+        settings: of the pre-training.
+        heads: H.
+        seed: of the values.
+        tasks: training tasks, or data sets where each has an adapter of its own.
 
     Raises:
-        ParamsError: if the heads do not divide a layer, or a target is no layer.
+        ParamsError: if the heads do not divide a layer, a target is no layer, or a method that mixes skills has one.
     """
-    row = cell.row
-    if row.adapter == "weights":
-        backbone.requires_grad_(requires_grad=False)
-        return Weights.of(backbone)
-    routed = row.routing in ("learned", "random")
-    if routed and params.skills < 2:
-        raise ParamsError(f"pretrain.skills {params.skills}: {row.name} mixes skills and needs two or more; one skill is lora")
-    shapes = inject(backbone, params.targets, dropout=params.dropout)
-    torch.manual_seed(cell.seed)
-    if row.adapter == "ia3":
-        return Scales(shapes)
-    try:
-        return Inventory(
-            shapes,
-            heads=cell.heads,
-            skills=params.skills if routed else 1,
-            rank=params.rank,
-            alpha=params.alpha,
-            tasks=tasks,
-            runs=tasks if row.routing == "private" else 1,
-            routing="random" if row.routing == "random" else "learned",
-            granularity=params.granularity,
-            routing_blocks=params.routing_blocks,
-            temperature=params.temperature if params.relaxed_bernoulli else None,
-            straight_through=params.straight_through,
-            dropout=params.dropout,
+    if row.mixes_skills and settings.skills < 2:
+        raise ParamsError(
+            f"pretrain.skills {settings.skills}: {row.name} mixes skills and needs two or more; one skill is lora"
         )
+    shapes: Shapes = {}
+    backbone.requires_grad_(requires_grad=False)
+    if not adapter_class(row).replaces_weights:
+        shapes = inject(backbone, settings.targets, dropout=settings.dropout)
+    torch.manual_seed(seed)
+    try:
+        return build_adapter(row, settings, shapes, backbone, heads=heads, tasks=tasks)
     except ValueError as error:
-        raise ParamsError(f"--heads {cell.heads}: {error}") from None
+        raise ParamsError(f"--heads {heads}: {error}") from None
+
+
+def shape_adapters(
+    row: Method, settings: PretrainSettings, linears: Shapes, weights: int, *, heads: int, tasks: int
+) -> tuple[Adapter, Adapter]:
+    """Make a method's adapters without storage, to count them: what it pre-trains, and the single start of adaptation.
+
+    Args:
+        row: the method.
+        settings: of the pre-training.
+        linears: {layer name: (d_in, d_out)} of all linear layers of the backbone.
+        weights: numbers of the backbone.
+        heads: H.
+        tasks: training tasks, or data sets where each has an adapter of its own.
+
+    Raises:
+        ParamsError: if a target is no layer.
+        ValueError: if the heads do not divide a layer.
+    """
+    replaced = adapter_class(row).replaces_weights
+    shapes = find_layers(linears, settings.targets) if row.adds_lora or not replaced else {}
+    with torch.device("meta"):
+        backbone = nn.ParameterDict({"weights": torch.empty(weights)})
+        pretrained = build_adapter(row, settings, {} if replaced else shapes, backbone, heads=heads, tasks=tasks)
+        return pretrained, start_of(row, pretrained, settings, shapes, backbone)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import cast
 
@@ -10,20 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from mhrctl.adapters.adapter import Adapter
-from mhrctl.adapters.inventory import Inventory
-from mhrctl.adapters.scales import Scales
 from mhrctl.models.layer import AdaptedLinear
 
 
 def foldable(backbone: nn.Module, adapter: Adapter | None) -> bool:
     """Whether an adapter can be folded into a backbone that has its layers.
 
-    All rows of a batch must wear it alike: a LoRA (an inventory of one skill) or (IA)3 of one run. And the weights must be
-    fp32: in bf16 the sum would lose what is smaller than 2^-9 of a weight, which can be all of an update.
+    It must be one adapter for all rows of a batch: a LoRA (an inventory of one skill) or (IA)3 of one run. And the weights
+    must be fp32: in bf16 the sum would lose what is smaller than 2^-9 of a weight, which can be all of an update.
     """
-    if not isinstance(adapter, Inventory | Scales) or adapter.runs > 1:
-        return False
-    if isinstance(adapter, Inventory) and adapter.skills > 1:
+    if adapter is None or not adapter.foldable:
         return False
     return all(layer.weight.dtype == torch.float32 for layer in _layers(backbone, adapter).values())
 
@@ -38,7 +34,7 @@ def folded(backbone: nn.Module, adapter: Adapter) -> Iterator[None]:
     adapted layers' weights once more. It is not for training: dropout of the updates' inputs has no part in it.
 
     Args:
-        backbone: a model with the adapter's layers; it must not wear the adapter besides.
+        backbone: a model with the adapter's layers; it must not have the adapter attached besides.
         adapter: what to fold.
 
     Raises:
@@ -48,33 +44,21 @@ def folded(backbone: nn.Module, adapter: Adapter) -> Iterator[None]:
         raise ValueError(f"this adapter ({adapter.kind}, runs: {adapter.runs}) cannot be folded into these weights")
     slots = adapter()
     layers = _layers(backbone, adapter)
-    own = {name: (layer.weight, layer.bias) for name, layer in layers.items()}
+    unfolded = {name: (layer.weight, layer.bias) for name, layer in layers.items()}
     try:
         for name, layer in layers.items():
-            _fold(layer, name, slots)
+            with torch.no_grad():
+                weight, bias = adapter.fold(name, layer.weight, layer.bias, slots)
+            layer.weight = _frozen(weight)
+            layer.bias = None if bias is None else _frozen(bias)  # type: ignore[assignment]
         yield
     finally:
         for name, layer in layers.items():
-            layer.weight, layer.bias = own[name]
+            layer.weight, layer.bias = unfolded[name]
 
 
 def _layers(backbone: nn.Module, adapter: Adapter) -> dict[str, AdaptedLinear]:
     return {name: cast("AdaptedLinear", backbone.get_submodule(name)) for name in adapter.shapes}
-
-
-@torch.no_grad()
-def _fold(layer: AdaptedLinear, name: str, slots: Mapping[str, Tensor]) -> None:
-    """Give a layer the weights that do what its own do with the slots of its name."""
-    weight, bias = layer.weight, layer.bias
-
-    def slot(kind: str) -> Tensor:
-        return slots[f"{name}.{kind}"][0].to(weight.device)
-
-    if f"{name}.scale" in slots:
-        layer.weight = _frozen(weight * slot("scale")[:, None])
-        layer.bias = None if bias is None else _frozen(bias * slot("scale"))
-    else:
-        layer.weight = _frozen(torch.addmm(weight, slot("up").T, slot("down")))
 
 
 def _frozen(tensor: Tensor) -> nn.Parameter:

@@ -14,13 +14,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mhrctl.adapters.adapter import Adapter, stack_runs, trainable
 from mhrctl.adapters.files import load_adapter, save_adapter
-from mhrctl.adapters.inventory import Inventory
-from mhrctl.adapters.weights import Weights
 from mhrctl.artifacts import provenance
 from mhrctl.artifacts.cards import Card, read_card, require_tasks, write_card
 from mhrctl.artifacts.names import ADAPTERS, SOUP, SOUP_TASKS, VALIDATION
 from mhrctl.artifacts.writing import write_csv, writing
 from mhrctl.config.cells import Cell
+from mhrctl.config.methods import METHODS
 from mhrctl.config.params import AdaptParams, PretrainParams
 from mhrctl.data.batches import GroupedOrder, RunBatches
 from mhrctl.data.index import load_index
@@ -108,7 +107,7 @@ def adapt(
     )
     begin = _start(cell, params, frozen, start, start_card, shots, index, root, str(accelerator.device))
     frozen.to(dtype=PRECISIONS[params.precision])  # type: ignore[call-arg]
-    together = 1 if isinstance(begin.base, Weights) else speed.together
+    together = 1 if begin.base.replaces_weights else speed.together
     trained: list[dict[str, Tensor]] = []
     curves: list[tuple[str, int, float]] = []
     best: list[float] = []
@@ -156,23 +155,19 @@ def _start(
     root: Path,
     device: str,
 ) -> Start:
-    """What adaptation starts from, worn by the backbone."""
+    """What adaptation starts from; the backbone then has its slots."""
     base = load_adapter(start / ADAPTERS)
     notes: list[tuple[str, str, float]] = []
-    if cell.row.start == "new_lora":
-        if not isinstance(base, Weights):
-            raise TypeError(f"{start} holds {base.kind}, not whole weights")
+    if cell.row.adds_lora:
         base.put_into(backbone)
         lora = PretrainParams.model_validate(start_card.params["pretrain"])
-        base = new_adapter(backbone, Cell(method="lora", seed=cell.seed), lora, tasks=1)
+        base = new_adapter(backbone, METHODS["lora"], lora, heads=1, seed=cell.seed, tasks=1)
         return Start(base, by_task=False, trains_skills=True, notes=notes)
-    if cell.row.start == "soup":
-        if not isinstance(base, Inventory):
-            raise TypeError(f"{start} holds {base.kind}, not LoRAs")
+    if cell.row.needs_index:
         groups, notes = _soups(params, start_card.facts["tasks"], shots, _required(index), root, device)
         base = base.mean_of_runs(groups)
     attach(backbone, base)
-    return Start(base, by_task=bool(notes), trains_skills=cell.row.trains == "adapter", notes=notes)
+    return Start(base, by_task=bool(notes), trains_skills=not cell.row.trains_routing_alone, notes=notes)
 
 
 def _soups(

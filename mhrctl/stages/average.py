@@ -10,11 +10,14 @@ from mhrctl.artifacts.cards import Card, read_card, write_card
 from mhrctl.artifacts.names import ADAPTERS
 from mhrctl.artifacts.writing import writing
 from mhrctl.config.cells import Cell
+from mhrctl.config.methods import AVERAGED
 from mhrctl.errors import ParamsError
 
 
 def average(cell: Cell, *, pretrained: Path, out: Path) -> Card:
     """Write the mean of the skills into `out`: A_bar = mean_k A_k and B_bar = mean_k B_k, for all heads.
+
+    Of a mixture of sparse adapters, the mean over its copies.
 
     Args:
         cell: the pre-training cell.
@@ -24,8 +27,8 @@ def average(cell: Cell, *, pretrained: Path, out: Path) -> Card:
     Raises:
         ParamsError: if the method has one skill only, or one for each task.
     """
-    if cell.row.routing not in ("learned", "random"):
-        raise ParamsError(f"--method {cell.method}: pre-training has no skills to average; use poly, mhr or random_mu")
+    if not cell.row.has_average:
+        raise ParamsError(f"--method {cell.method}: pre-training has no skills to average; use one of {', '.join(AVERAGED)}")
     parent = read_card(pretrained, stage="pretrain", command=f"mhrctl pretrain {cell.options}")
     with writing(out) as folder:
         save_adapter(load_adapter(pretrained / ADAPTERS).average(), folder / ADAPTERS)

@@ -16,7 +16,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mhrctl.adapters.adapter import Adapter
 from mhrctl.adapters.files import load_adapter
-from mhrctl.adapters.weights import Weights
 from mhrctl.artifacts import provenance
 from mhrctl.artifacts.cards import Card, read_card, require_parent, require_tasks, write_card
 from mhrctl.artifacts.names import ADAPTERS, PREDICTIONS, SCORES, SOUP, TEST_EXAMPLES
@@ -96,7 +95,7 @@ def evaluate(
     examples = Examples.read(prepared / TEST_EXAMPLES).of(split="test")
     if adapted:
         require_tasks(cards["adapted"], adapted, examples.tasks)
-    if cell and start and adapted and cell.row.start == "new_lora":  # its LoRA belongs on these weights and no others
+    if cell and start and adapted and cell.row.adds_lora:  # its LoRA belongs on these weights and no others
         command = f"mhrctl adapt {cell.options}"
         require_parent(cards["adapted"], adapted, "start", start / ADAPTERS, command)
     adapters = _load_phases(cell, start, adapted, model)
@@ -107,7 +106,7 @@ def evaluate(
         results += _predict_phase(phase, model, tokenizer, adapter, examples, metrics_of, params, accelerator, speed, track)
     best: dict[str, float] = cards["adapted"].facts["validation"] if adapted else {}
     by_task = _by_task(results, metrics_of, best)
-    routed = cards["zero_shot"].params.get("pretrain", {}) if cell and cell.row.routing in ("learned", "random") else {}
+    routed = cards["zero_shot"].params.get("pretrain", {}) if cell and cell.row.mixes_skills else {}
     metrics = CellMetrics(
         method=cell.method if cell else BACKBONE,
         heads=cell.heads if cell else None,
@@ -150,7 +149,7 @@ def _read_cards(cell: Cell | None, start: Path | None, adapted: Path | None) -> 
     """
     if cell is None or start is None:
         return {}
-    if cell.row.start == "soup" and adapted is None:
+    if cell.row.needs_index and adapted is None:
         raise ArtifactError(
             f"cell {cell.name}: zero-shot adapters come from the shots; run `mhrctl adapt {cell.options}`, then evaluate"
             " without --zero-shot"
@@ -168,10 +167,10 @@ def _load_phases(
     """The adapter of each phase, whose slots the backbone then has; None is the backbone as it is."""
     if cell is None or start is None:
         return {"zero_shot": None}
-    soup = adapted / SOUP if adapted and cell.row.start == "soup" else None
+    soup = adapted / SOUP if adapted and cell.row.needs_index else None
     before: Adapter | None = load_adapter(soup) if soup else load_adapter(start / ADAPTERS).average()
     after = load_adapter(adapted / ADAPTERS) if adapted else None
-    if cell.row.start == "new_lora" and isinstance(before, Weights):
+    if cell.row.adds_lora and before is not None:
         before.put_into(backbone)
         before = None
     if worn := before or after:
@@ -193,7 +192,7 @@ def _predict_phase(
 ) -> list[TaskPredictions]:
     """Predict and score all tasks in one phase, some tasks to a batch."""
     results = []
-    together = 1 if isinstance(adapter, Weights) else speed.together
+    together = 1 if adapter is not None and adapter.replaces_weights else speed.together
     with _folded_if_shared(backbone, adapter, speed) as worn:
         by_task = worn is not None and worn.runs == len(examples.tasks)
         for first in range(0, len(examples.tasks), together):

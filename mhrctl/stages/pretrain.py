@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from mhrctl.adapters.adapter import Adapter, stack_runs, trainable
 from mhrctl.adapters.files import load_adapter, save_adapter
-from mhrctl.adapters.inventory import Inventory, uniform_interpolation
+from mhrctl.adapters.routing import uniform_interpolation
 from mhrctl.analysis.alignment import gradient_alignment, require_shared, task_batches
 from mhrctl.artifacts import provenance
 from mhrctl.artifacts.cards import Card, read_card, require_backbone, write_card
@@ -89,9 +89,16 @@ def pretrain(
     frozen, fingerprint = load_backbone(backbone)
     examples = Examples.open(prepared / TRAINING_EXAMPLES, scratch)
     data_sets = training_data_sets(prepared)
-    private = cell.row.routing == "private"
+    private = cell.row.is_private
     if start is None:
-        adapter = new_adapter(frozen, cell, params, tasks=len(data_sets if private else examples.tasks))
+        adapter = new_adapter(
+            frozen,
+            cell.row,
+            params,
+            heads=cell.heads,
+            seed=cell.seed,
+            tasks=len(data_sets if private else examples.tasks),
+        )
     else:
         stage, origin = cell.origin
         origin_card = read_card(start, stage=stage, command=f"mhrctl {stage} {origin.options}")
@@ -182,9 +189,9 @@ class _Training:
                     with_choices=self.objective.reads_choices,
                 )
                 checkpoint = checkpoint_path(self.scratch, self.cell, first)
-                own = self._train(part, batches, steps, checkpoint, f"{self.key}/{runs}", bar.advance)
+                of_part = self._train(part, batches, steps, checkpoint, f"{self.key}/{runs}", bar.advance)
                 before = rows[-1] if rows else [0] * len(LOG_COLUMNS)
-                rows += [[row[0] + before[0], *row[1:-1], row[-1] + before[-1]] for row in own]
+                rows += [[row[0] + before[0], *row[1:-1], row[-1] + before[-1]] for row in of_part]
                 trained.append(part.state_dict())
         adapter.load_state_dict(stack_runs(trained))
         return rows
@@ -201,7 +208,9 @@ class _Training:
         """Train an adapter, from its checkpoint if there is one of the same key, and return the rows of the log."""
         params, accelerator = self.params, self.accelerator
         model = AdaptedModel(self.backbone, adapter, speed=self.speed)
-        wrapped, optimizer = accelerator.prepare(model, optimizer_of(adapter, params, fused=self.speed.fused))
+        optimizer = optimizer_of(adapter, params, fused=self.speed.fused)
+        adapter.constrain(optimizer)
+        wrapped, optimizer = accelerator.prepare(model, optimizer)
         parameters = trained_parameters(adapter)
         tasks = self._aligned_tasks()
         first, rows = load_checkpoint(checkpoint, key=key, parameters=parameters, optimizer=optimizer)
@@ -221,7 +230,7 @@ class _Training:
                     measured = aligned and accelerator.is_main_process
                     rows[-1] += gradient_alignment(model, tasks).logged if measured else [None] * len(ALIGNMENT_COLUMNS)
                 note = f"loss {loss:.3f}"
-            due = step.number % CHECKPOINT_EVERY == 0 if step.number < steps else self.cell.row.routing == "private"
+            due = step.number % CHECKPOINT_EVERY == 0 if step.number < steps else self.cell.row.is_private
             if due and accelerator.is_main_process:
                 save_checkpoint(checkpoint, step=step.number, key=key, parameters=parameters, optimizer=optimizer, log=rows)
             advance(note=note)
@@ -237,14 +246,13 @@ class _Training:
         first: int,
     ) -> Iterator[Any]:
         def fade(step: int) -> None:
-            if isinstance(adapter, Inventory):
-                adapter.interpolation = uniform_interpolation(step, steps=steps, last=self.params.uniform_steps)
+            adapter.interpolate(uniform_interpolation(step, steps=steps, last=self.params.uniform_steps))
 
         return fit(
             model,
             optimizer,
             batches=batches,
-            objective=self.objective,
+            objective=adapter.objective(self.objective),
             clip=lambda: clip_runs(list(trained_parameters(adapter).values()), self.params.clip_norm),
             accelerator=self.accelerator,
             steps=steps,
@@ -279,13 +287,13 @@ class _Training:
             if len(rows) < self.params.validate_examples:
                 rows.append(sample)
         tasks = sorted(by_task) if self.params.validate_examples else []
-        owner = {task: number for number, own in enumerate(self.data_sets.values()) for task in own}
+        owner = {task: number for number, tasks in enumerate(self.data_sets.values()) for task in tasks}
         losses = []
         for first in range(0, len(tasks), VALIDATED_TASKS):
             part = tasks[first : first + VALIDATED_TASKS]
-            private = self.cell.row.routing == "private"
-            own = adapter.select([owner[self.examples.tasks[task]] for task in part]) if private else adapter
-            model = AdaptedModel(self.backbone, own, speed=self.speed).to(self.accelerator.device)
+            private = self.cell.row.is_private
+            chosen = adapter.select([owner[self.examples.tasks[task]] for task in part]) if private else adapter
+            model = AdaptedModel(self.backbone, chosen, speed=self.speed).to(self.accelerator.device)
             values = sample_losses(
                 model,
                 [by_task[task] for task in part],

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from mhrctl.adapters.adapter import Adapter
 from mhrctl.adapters.files import load_adapter
-from mhrctl.adapters.inventory import Inventory, uniform_interpolation
+from mhrctl.adapters.routing import uniform_interpolation
 from mhrctl.analysis.alignment import DIGITS, Alignment, gradient_alignment, require_shared, task_batches
 from mhrctl.artifacts.cards import Card, read_card, require_backbone, require_tasks
 from mhrctl.artifacts.names import ADAPTERS, TRAINING_EXAMPLES
@@ -105,7 +105,7 @@ def _adapter_at(
 ) -> tuple[Adapter, PretrainParams, int]:
     """The adapter of a cell at a point of its pre-training, worn by the backbone, its settings, and the steps it has taken."""
     if at == "start":
-        return new_adapter(backbone, cell, params, tasks=tasks), params, 0
+        return new_adapter(backbone, cell.row, params, heads=cell.heads, seed=cell.seed, tasks=tasks), params, 0
     if at == "end":
         card = read_card(pretrained, stage="pretrain", command=f"mhrctl pretrain {cell.options}")
         fits(card, pretrained)
@@ -118,11 +118,10 @@ def _adapter_at(
         card = Card(**json.loads(key))
         fits(card, path)
         params = PretrainParams.model_validate(card.params["pretrain"])
-        adapter = new_adapter(backbone, cell, params, tasks=tasks)
+        adapter = new_adapter(backbone, cell.row, params, heads=cell.heads, seed=cell.seed, tasks=tasks)
         parameters, optimizer = trained_parameters(adapter), optimizer_of(adapter, params)
         step, _ = load_checkpoint(path, key=key, parameters=parameters, optimizer=optimizer)
-    if isinstance(adapter, Inventory):
-        adapter.interpolation = uniform_interpolation(step - 1, steps=params.steps, last=params.uniform_steps)
+    adapter.interpolate(uniform_interpolation(step - 1, steps=params.steps, last=params.uniform_steps))
     return adapter, params, step
 
 

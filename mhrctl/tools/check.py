@@ -47,7 +47,7 @@ def check_suite(params: Params, project: Project) -> Suite:
         DataError: naming what is missing or malformed, and the setting.
     """
     seen = _SOURCES[params.prepare.source](params, project.root)
-    if params.index.encoder != "tfidf" and any(METHODS[name].start == "soup" for name in params.grid.methods):
+    if params.index.encoder != "tfidf" and any(METHODS[name].needs_index for name in params.grid.methods):
         _require_folder(project.root, params.index.encoder, "index.encoder")
     prepared = prepared_tasks(project)
     unchecked = list(seen.unchecked)

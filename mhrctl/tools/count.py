@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import torch
 
 from mhrctl.adapters.adapter import Shapes, trainable
-from mhrctl.adapters.inventory import Inventory
-from mhrctl.adapters.scales import Scales
 from mhrctl.config.methods import METHODS, Method
-from mhrctl.models.attach import LAYOUTS, find_layers
+from mhrctl.config.params import PretrainParams
+from mhrctl.models.attach import LAYOUTS, shape_adapters
 from mhrctl.report.printed import printed
 from mhrctl.report.table import Table
 
@@ -73,12 +72,20 @@ def count_methods(linears: Shapes, weights: int, layout: str, sizes: Sizes) -> l
     """
     counts = []
     for row in METHODS.values():
-        own = row.settings.get("pretrain", {}).get("targets", layout)
-        has_own = set(LAYOUTS.get(own, ())) <= {name.rpartition(".")[2] for name in linears}
-        shapes = find_layers(linears, own if has_own else layout)
-        with torch.device("meta"):
-            counts += [_count(row, shapes, heads, weights, sizes) for heads in (sizes.heads if row.multi_head else [1])]
+        settings = PretrainParams(steps=0, batch_size=1, rank=sizes.rank, skills=sizes.skills, targets=layout)
+        settings = settings.model_copy(update=_placed(row, linears))
+        counts += [_count(row, settings, linears, weights, heads, sizes) for heads in (sizes.heads if row.multi_head else [1])]
     return counts
+
+
+def _placed(row: Method, linears: Shapes) -> dict[str, Any]:
+    """The settings of a row's own pre-training, without targets that the backbone does not have."""
+    settings = dict(row.settings.get("pretrain", {}))
+    targets = settings.get("targets", ())
+    names = LAYOUTS.get(targets, ()) if isinstance(targets, str) else targets
+    if not set(names) <= {name.rpartition(".")[2] for name in linears}:
+        del settings["targets"]
+    return settings
 
 
 def counts_table(backbone: str, layout: str, counts: Sequence[Counts], sizes: Sizes) -> Table:
@@ -105,26 +112,18 @@ def counts_table(backbone: str, layout: str, counts: Sequence[Counts], sizes: Si
     )
 
 
-def _count(row: Method, shapes: Shapes, heads: int, weights: int, sizes: Sizes) -> Counts:
-    shown = heads if row.multi_head else None
-    lora = trainable(Inventory(shapes, rank=sizes.rank).parameters())
-    if row.adapter == "weights":
-        return Counts(row.name, shown, weights, 0, weights if row.start == "pretrain" else lora)
-    if row.adapter == "ia3":
-        scales = trainable(Scales(shapes).parameters())
-        return Counts(row.name, shown, scales, 0, scales)
-    rank = row.settings.get("pretrain", {}).get("rank", sizes.rank)
-    skills = sizes.skills if row.routing in ("learned", "random") else 1
-    routing: Literal["learned", "random"] = "random" if row.routing == "random" else "learned"
-    before, after = (
-        Inventory(shapes, heads=heads, skills=skills, rank=rank, tasks=tasks, routing=routing) for tasks in (sizes.tasks, 1)
+def _count(row: Method, settings: PretrainParams, linears: Shapes, weights: int, heads: int, sizes: Sizes) -> Counts:
+    tasks = sizes.datasets if row.is_private else sizes.tasks
+    before, start = shape_adapters(row, settings, linears, weights, heads=heads, tasks=tasks)
+    with torch.device("meta"):
+        after = start.for_new_tasks([0], train_skills=not row.trains_routing_alone)
+    return Counts(
+        row.name,
+        heads if row.multi_head else None,
+        trainable(before.skill_parameters()),
+        trainable(before.routing_parameters()),
+        trainable(parameter for parameter in after.parameters() if parameter.requires_grad),
     )
-    multi_task = trainable(before.skill_parameters()) * (sizes.datasets if row.routing == "private" else 1)
-    if row.start in ("average", "soup"):
-        adaptation = lora
-    else:
-        adaptation = trainable(after.parameters() if row.trains == "adapter" else after.routing_parameters())
-    return Counts(row.name, shown, multi_task, trainable(before.routing_parameters()), adaptation)
 
 
 def _printed(row: Counts, layout: str) -> tuple[str, str]:

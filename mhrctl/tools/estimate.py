@@ -1,4 +1,4 @@
-"""What a cell will take, reckoned from shapes before anything runs: disk for its outputs, memory for its training.
+"""What a cell will take, estimated from shapes before anything runs: disk for its outputs, memory for its training.
 
 Memory counts what can be counted: the weights, and what is trained with its gradients and optimizer state. Activations come on
 top; they depend on lengths and on the attention's implementation.
@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mhrctl.config.cells import Cell, CellParams
-from mhrctl.config.params import BackboneParams, OptimisationParams, PretrainParams
+from mhrctl.config.cells import CellParams
+from mhrctl.config.params import BackboneParams, OptimisationParams
 from mhrctl.errors import DataError, ParamsError
 from mhrctl.models.speed import Speed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from mhrctl.adapters.adapter import Adapter
 
 FP32 = 4
 BYTES = {"fp32": 4, "bf16": 2}
@@ -82,7 +84,7 @@ class Estimate:
 
 
 def estimate(params: CellParams, shape: Shape, tasks: TaskCounts) -> Estimate:
-    """Reckon what a cell takes.
+    """Estimate what a cell takes, from its adapters made without storage.
 
     Args:
         params: the resolved cell.
@@ -92,21 +94,29 @@ def estimate(params: CellParams, shape: Shape, tasks: TaskCounts) -> Estimate:
     Raises:
         ParamsError: if a target is no layer, or the heads do not divide a layer.
     """
-    cell = params.cell
-    before = _pretrained(cell, params.pretrain, shape, tasks)
-    lora = _lora(params.pretrain, shape)
-    single = lora if cell.row.start in ("average", "soup", "new_lora") else before.skills
-    outputs = {("pretrain", cell.pretrain_cell.name): FP32 * before.file}
+    import torch
+
+    from mhrctl.models.attach import shape_adapters
+
+    cell, row = params.cell, params.cell.row
+    rows = tasks.datasets if row.is_private else tasks.training
+    try:
+        before, start = shape_adapters(row, params.pretrain, shape.linears, shape.weights, heads=cell.heads, tasks=rows)
+    except ValueError as error:
+        raise ParamsError(f"cell {cell.name}: {error}; choose heads that divide every adapted layer") from None
+    outputs = {("pretrain", cell.pretrain_cell.name): _file(before)}
     if cell.origin[0] == "average":
-        outputs["average", cell.pretrain_cell.name] = FP32 * lora
-    trained, adapted = before.together, 0
+        outputs["average", cell.pretrain_cell.name] = _file(start)
+    trained, adapted = _trained(before) // before.runs * min(before.runs, Speed.together), 0
     if cell.extra_steps:
-        outputs["pretrain", cell.name] = FP32 * single
-        trained = single
+        outputs["pretrain", cell.name] = _file(start)
+        trained = _trained(start)
     else:
-        own, shared = _adapted(cell, params.pretrain, shape, single)
-        outputs["adapt", cell.name] = FP32 * (own * tasks.test + shared)
-        adapted = own * (1 if _one_by_one(cell) else min(tasks.test, Speed.together)) + shared
+        with torch.device("meta"):
+            after = start.for_new_tasks([0] * tasks.test, train_skills=not row.trains_routing_alone)
+        outputs["adapt", cell.name] = _file(after)
+        together = 1 if after.replaces_weights else min(tasks.test, Speed.together)
+        adapted = _numbers(after) - _trained(after) + _trained(after) // tasks.test * together
     checkpoint = FP32 * (1 + SLOTS[params.pretrain.optimizer]) * trained
     memory = max(_memory(params.pretrain, shape, trained), _memory(params.adapt, shape, adapted))
     return Estimate(outputs, checkpoint, memory)
@@ -117,75 +127,17 @@ def _memory(params: OptimisationParams, shape: Shape, trained: int) -> int:
     return BYTES[params.precision] * shape.weights + FP32 * (2 + SLOTS[params.optimizer]) * trained
 
 
-@dataclass(frozen=True)
-class _Pretrained:
-    """Numbers of a pre-training: of one adapter without its routing, in its file, and trained at once."""
-
-    skills: int
-    file: int
-    together: int
+def _file(adapter: Adapter) -> int:
+    """Bytes of the tensors of an adapter's file."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in adapter.tensors().values())
 
 
-def _pretrained(cell: Cell, params: PretrainParams, shape: Shape, tasks: TaskCounts) -> _Pretrained:
-    row = cell.row
-    if row.adapter == "weights":
-        return _Pretrained(shape.weights, shape.weights, shape.weights)
-    if row.adapter == "ia3":
-        vectors = sum(d_out for _, d_out in _adapted_layers(params, shape).values())
-        return _Pretrained(vectors, vectors, vectors)
-    skills, routing = _inventory(cell, params, shape, tasks=tasks.training)
-    if row.routing == "private":
-        return _Pretrained(skills, skills * tasks.datasets, skills * min(tasks.datasets, Speed.together))
-    return _Pretrained(skills, skills + routing, skills + routing)
+def _numbers(adapter: Adapter) -> int:
+    return sum(parameter.numel() for parameter in adapter.parameters())
 
 
-def _adapted(cell: Cell, params: PretrainParams, shape: Shape, single: int) -> tuple[int, int]:
-    """Numbers of an adapted task of its own, and those that all tasks share."""
-    row = cell.row
-    if row.adapter == "lora" and row.routing == "learned" and row.start == "pretrain":
-        skills, routing = _inventory(cell, params, shape, tasks=1)
-        return (routing, skills) if row.trains == "routing" else (skills + routing, 0)
-    return single, 0
-
-
-def _one_by_one(cell: Cell) -> bool:
-    """Whether a batch has the weights of one task only."""
-    return cell.row.adapter == "weights" and cell.row.start == "pretrain"
-
-
-def _inventory(cell: Cell, params: PretrainParams, shape: Shape, *, tasks: int) -> tuple[int, int]:
-    """Numbers of a method's skills, and of its routing."""
-    import torch
-
-    from mhrctl.adapters.adapter import trainable
-    from mhrctl.adapters.inventory import Inventory
-
-    routed = cell.row.routing in ("learned", "random")
-    try:
-        with torch.device("meta"):
-            inventory = Inventory(
-                _adapted_layers(params, shape),
-                heads=cell.heads,
-                skills=params.skills if routed else 1,
-                rank=params.rank,
-                tasks=tasks,
-                routing="random" if cell.row.routing == "random" else "learned",
-                granularity=params.granularity,
-                routing_blocks=params.routing_blocks,
-            )
-    except ValueError as error:
-        raise ParamsError(f"cell {cell.name}: {error}; choose heads that divide every adapted layer") from None
-    return trainable(inventory.skill_parameters()), trainable(inventory.routing_parameters())
-
-
-def _lora(params: PretrainParams, shape: Shape) -> int:
-    return params.rank * sum(d_in + d_out for d_in, d_out in _adapted_layers(params, shape).values())
-
-
-def _adapted_layers(params: PretrainParams, shape: Shape) -> dict[str, tuple[int, int]]:
-    from mhrctl.models.attach import find_layers
-
-    return find_layers(shape.linears, params.targets)
+def _trained(adapter: Adapter) -> int:
+    return sum(parameter.numel() for parameter in adapter.parameters() if parameter.requires_grad)
 
 
 def backbone_shape(params: BackboneParams, root: Path, vocab_size: int) -> Shape | None:
@@ -203,9 +155,9 @@ def backbone_shape(params: BackboneParams, root: Path, vocab_size: int) -> Shape
         DataError: if a local backbone has no config, or it is no encoder-decoder's.
     """
     if params.source == "scratch":
-        own = params.scratch
-        sizes = {"d_model": own.d_model, "d_ff": own.d_ff, "d_kv": own.d_kv, "num_layers": own.layers}
-        return t5_shape({**sizes, "num_heads": own.attention_heads, "vocab_size": vocab_size, **_GATED_AND_TIED})
+        scratch = params.scratch
+        sizes = {"d_model": scratch.d_model, "d_ff": scratch.d_ff, "d_kv": scratch.d_kv, "num_layers": scratch.layers}
+        return t5_shape({**sizes, "num_heads": scratch.attention_heads, "vocab_size": vocab_size, **_GATED_AND_TIED})
     path = root / str(params.name) / "config.json" if params.source == "local" else _cached(params)
     if path is None:
         return _known_shape(str(params.name))
@@ -242,8 +194,8 @@ def _cached(params: BackboneParams) -> Path | None:
     """The config of a backbone on the hub, if it was fetched before; nothing is fetched."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(str(params.name), "config.json", revision=params.revision)
-    return Path(found) if isinstance(found, str) else None
+    cached = try_to_load_from_cache(str(params.name), "config.json", revision=params.revision)
+    return Path(cached) if isinstance(cached, str) else None
 
 
 def t5_shape(config: Mapping[str, Any]) -> Shape:

@@ -7,15 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from huggingface_hub import ModelCardData
 from transformers import PreTrainedModel
 
 from mhrctl.adapters.adapter import Adapter
 from mhrctl.adapters.files import load_adapter
-from mhrctl.adapters.inventory import Inventory
-from mhrctl.adapters.scales import Scales
-from mhrctl.adapters.weights import Weights
 from mhrctl.artifacts.cards import Card, read_card, require_parent, require_replaceable, write_card
 from mhrctl.artifacts.names import ADAPTERS, TOKENIZER, folder_name
 from mhrctl.artifacts.writing import writing
@@ -61,14 +57,14 @@ def export(
         ParamsError: if the cell's adapter cannot leave in this form.
         DataError: if there is no such task.
     """
-    if stage == "average" and cell.row.routing not in ("learned", "random"):
+    if stage == "average" and not cell.row.has_average:
         raise ParamsError(f"--stage average: {cell.method} has no skills to average; export --stage pretrain or --stage adapt")
     card = read_card(source, stage=stage, command=f"mhrctl {stage} {cell.options}")
-    if stage == "adapt" and cell.row.start == "new_lora" and start is not None:
+    if stage == "adapt" and cell.row.adds_lora and start is not None:
         require_parent(card, source, "start", start / ADAPTERS, f"mhrctl adapt {cell.options}")
     adapter = load_adapter(source / ADAPTERS)
-    by_task = stage == "adapt" or cell.row.routing == "private"
-    if isinstance(adapter, Inventory) and stage == "adapt":
+    by_task = stage == "adapt" or cell.row.is_private
+    if stage == "adapt":
         adapter = adapter.composed()
     _refuse(cell, adapter, stage, merge=merge)
     names: list[str] = list(card.facts["tasks"]) if by_task else []
@@ -94,32 +90,18 @@ def export(
     return folders
 
 
-@torch.no_grad()
 def merge_into(backbone: PreTrainedModel, adapter: Adapter) -> None:
-    """Fold an adapter of one run into the backbone's weights: W + s (A B)^T, or l * W, or the weights themselves.
+    """Make what an adapter of one run stands for the backbone's own weights: W + s (A B)^T, or l * W, or other weights.
 
     Raises:
         ValueError: if it is routed, or of several runs.
         ParamsError: if a layer's weights are another's too, as those of a tied output layer.
     """
-    if isinstance(adapter, Weights):
-        adapter.put_into(backbone)
-        return
-    if adapter.runs != 1 or (isinstance(adapter, Inventory) and adapter.skills > 1):
-        raise ValueError("only a single adapter without a routing can be merged")
-    slots = adapter()
     uses = Counter(id(parameter) for _, parameter in backbone.named_parameters(remove_duplicate=False))
     for name in adapter.shapes:
-        layer: Any = backbone.get_submodule(name)
-        if uses[id(layer.weight)] > 1:
+        if uses[id(backbone.get_submodule(name).weight)] > 1:
             raise ParamsError(f"--merge: {name} shares its weights with another layer, which would change too; use --to peft")
-        if isinstance(adapter, Scales):
-            scale = slots[f"{name}.scale"][0]
-            layer.weight.mul_(scale[:, None])
-            if layer.bias is not None:
-                layer.bias.mul_(scale)
-        else:
-            layer.weight.add_(slots[f"{name}.up"][0].T @ slots[f"{name}.down"][0])
+    adapter.put_into(backbone)
 
 
 def model_card(cell: Cell, stage: str, facts: dict[str, Any], *, merged: bool) -> str:
@@ -158,19 +140,22 @@ def model_card(cell: Cell, stage: str, facts: dict[str, Any], *, merged: bool) -
 
 def _refuse(cell: Cell, adapter: Adapter, stage: ExportStage, *, merge: bool) -> None:
     """Answer what cannot leave in the form that was asked for."""
-    if merge:
-        if isinstance(adapter, Inventory) and adapter.skills > 1:
+    if adapter.averageable:
+        if merge:
             raise ParamsError("--merge: a routed inventory is no single adapter; export --stage adapt or --stage average")
-        return
-    if isinstance(adapter, Weights):
+        if "peft" not in adapter.exports_to:
+            raise ParamsError(
+                f"--to peft: what {cell.method} pre-trains has no form there; use --stage average or --stage adapt"
+            )
+    elif not merge and "peft" not in adapter.exports_to:
         raise ParamsError(f"--to peft: {cell.method} tunes whole weights, which are no adapter; use --merge")
-    if cell.row.start == "new_lora" and stage == "adapt":
+    if not merge and cell.row.adds_lora and stage == "adapt":
         raise ParamsError(f"--to peft: the LoRA of {cell.method} belongs on tuned weights; use --merge")
 
 
 def _write_merged(adapter: Adapter, cell: Cell, start: Path | None, backbone: Path, prepared: Path, out: Path) -> None:
     model, _ = load_backbone(backbone)
-    if cell.row.start == "new_lora" and start is not None:
+    if cell.row.adds_lora and start is not None:
         merge_into(model, load_adapter(start / ADAPTERS))
     merge_into(model, adapter)
     model.save_pretrained(str(out))

@@ -58,7 +58,7 @@ def stage_cells(cells: list[Cell]) -> dict[str, dict[str, dict[str, Any]]]:
     adapted = [cell for cell in cells if not cell.extra_steps]
     extra = [cell for cell in cells if cell.extra_steps]
     averaged = [cell.origin[1] for cell in cells if cell.origin[0] == "average"]
-    soups = [cell for cell in adapted if cell.row.start == "soup"]
+    soups = [cell for cell in adapted if cell.row.needs_index]
     return {
         "pretrain": {cell.pretrain_cell.name: {} for cell in cells},
         "average": {cell.name: {} for cell in averaged},

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from mhrctl.adapters.adapter import Adapter, trainable
+from mhrctl.adapters.build import adapter_class
 from mhrctl.adapters.files import save_adapter
-from mhrctl.adapters.inventory import Inventory
-from mhrctl.adapters.scales import Scales
 from mhrctl.artifacts.cards import Card, read_card, write_card
 from mhrctl.artifacts.names import ADAPTERS, Project
 from mhrctl.artifacts.writing import writing
@@ -54,8 +53,7 @@ def import_adapter(
     place = location(project.output("backbone"), backbone)
     shapes = linear_shapes(shape_model(pretrained_config(place, revision=backbone.facts["revision"])))
     adapter = to_adapter(read_any(path, shapes), shapes)
-    heads = getattr(adapter, "heads", 1)
-    cell = Cell(method=_method(adapter, method), heads=heads, variant=variant, seed=seed, pretrain_seed=pretrain_seed)
+    cell = Cell(method=_method(adapter, method), heads=adapter.heads, variant=variant, seed=seed, pretrain_seed=pretrain_seed)
     own = cell.pretrain_cell
     out = project.output("pretrain", own.name)
     if out.exists() and not replace:
@@ -79,12 +77,15 @@ def import_adapter(
 
 def _method(adapter: Adapter, asked: str | None) -> str:
     """The method that pre-trains such an adapter, or the one that was asked for if it is of the same kind."""
-    if isinstance(adapter, Scales):
-        fitting = ["ia3"]
-    elif isinstance(adapter, Inventory) and adapter.skills == 1:
-        fitting = ["lora", "lora_big"]
-    else:
-        fitting = ["poly", "random_mu"] if getattr(adapter, "heads", 1) == 1 else ["mhr"]
+    fitting = [
+        row.name
+        for row in METHODS.values()
+        if row.pretrain == row.name
+        and not row.is_private
+        and adapter_class(row) is type(adapter)
+        and row.mixes_skills == adapter.averageable
+        and row.multi_head == (adapter.heads > 1)
+    ]
     if asked is None:
         return fitting[0]
     if asked not in METHODS or METHODS[asked].pretrain not in fitting:

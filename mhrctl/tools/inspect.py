@@ -195,21 +195,25 @@ def _inventory(file: Path) -> Inventory:
     return adapter
 
 
-_WITHOUT = {
-    "none": "has no routing",
-    "random": "draws its routing at random and learns none",
-    "private": "gives each training task an adapter of its own, without a routing",
-}
-
-
 def _require_routing(cell: Cell, stage: Stage) -> None:
-    why = _WITHOUT.get(cell.row.routing)
-    if why is None and stage == "adapt" and cell.row.start == "average":
+    """Check that a stage of a cell has learned a routing.
+
+    Raises:
+        ParamsError: if it has not; says why, and which methods do.
+    """
+    row = cell.row
+    if row.is_private:
+        why = "gives each training task an adapter of its own, without a routing"
+    elif not row.mixes_skills:
+        why = "has no routing"
+    elif not row.learns_routing:
+        why = "draws its routing at random and learns none"
+    elif stage == "adapt" and not row.adapts_routing:
         why = "adapts the average of the skills, without a routing"
-    if why:
-        learned = [row.name for row in METHODS.values() if row.routing == "learned"]
-        routed = [name for name in learned if stage == "pretrain" or METHODS[name].start == "pretrain"]
-        raise ParamsError(f"--method {cell.method}: {why}; inspect --stage {stage} is of {', '.join(routed)}")
+    else:
+        return
+    routed = [name for name, each in METHODS.items() if (each.learns_routing if stage == "pretrain" else each.adapts_routing)]
+    raise ParamsError(f"--method {cell.method}: {why}; inspect --stage {stage} is of {', '.join(routed)}")
 
 
 def panels(routing: Routing, measured: Inspection, layers: Sequence[str] = (), heads: Sequence[int] = ()) -> list[Panel]:

@@ -14,7 +14,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_linear_schedule_with_warmup
 
 from mhrctl.data.batches import Batch
-from mhrctl.training.objective import Objective
+
+LossesOf = Callable[..., Tensor]
+"""The losses of a batch, [runs], from a model, a batch and `runs` (see `mhrctl.training.objective.Objective`)."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ def fit(
     optimizer: Optimizer,
     *,
     batches: Callable[[int], Batch],
-    objective: Objective,
+    objective: LossesOf,
     clip: Callable[[], None],
     accelerator: Accelerator,
     steps: int,

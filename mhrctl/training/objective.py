@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from mhrctl.config.params import OptimisationParams
@@ -41,7 +42,7 @@ class Objective:
         """Whether batches must hold the answer choices."""
         return self.mc_weight > 0 or self.unlikelihood_weight > 0
 
-    def __call__(self, model: nn.Module, batch: Batch, *, runs: int) -> Tensor:
+    def __call__(self, model: Callable[..., Tensor], batch: Batch, *, runs: int) -> Tensor:
         """Losses of a batch, [runs]."""
         rows = len(batch.input_ids)
         if len(batch.labels) == rows:
@@ -66,7 +67,19 @@ class Objective:
             losses = losses + self.unlikelihood_weight * unlikelihood
         return losses
 
-    def token_losses(self, model: nn.Module, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
+    def of_logits(self, logits: Tensor, batch: Batch, *, runs: int) -> Tensor:
+        """The losses of a batch for which a model gave these logits, [runs]."""
+
+        def model(_task_ids: Tensor, *, labels: Tensor | None = None, label_smoothing: float = 0.0, **_: object) -> Tensor:
+            return logits if labels is None else token_losses(logits, labels, label_smoothing=label_smoothing)
+
+        return self(model, batch, runs=runs)
+
+    def over_runs(self, losses: Tensor, batch: Batch, *, runs: int) -> Tensor:
+        """What losses of the tokens of a batch's labels, [label rows, target length], make for each run, [runs]."""
+        return run_losses(losses, batch.labels, runs=runs, kind=self.kind)
+
+    def token_losses(self, model: Callable[..., Tensor], batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
         """Cross-entropy of each token of a batch's labels, [label rows, target length]; 0 where the label is -100."""
         losses: Tensor = model(
             batch.task_ids,
@@ -77,7 +90,7 @@ class Objective:
         )
         return losses
 
-    def logits(self, model: nn.Module, batch: Batch) -> Tensor:
+    def logits(self, model: Callable[..., Tensor], batch: Batch) -> Tensor:
         """Teacher-forced logits of a batch's labels, [label rows, target length, vocabulary]."""
         logits: Tensor = model(batch.task_ids, **self._inputs(batch))
         return logits

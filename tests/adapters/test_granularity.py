@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from transformers import T5ForConditionalGeneration
 
-from mhrctl.adapters.granularity import GRANULARITIES, routing_groups
-from mhrctl.adapters.inventory import Inventory
+from mhrctl.adapters.granularity import GRANULARITIES, routing_parts
+from mhrctl.adapters.inventory import Inventory, InventoryConfig
 from mhrctl.errors import ParamsError
 from mhrctl.models.attach import inject
 from tests.adapters.test_inventory import randomised
@@ -33,12 +33,12 @@ T5 = [
     ],
 )
 def test_number_of_routings(granularity: str, blocks: int, parts: int) -> None:
-    assert len(set(routing_groups(T5, granularity, blocks).values())) == parts
+    assert len(set(routing_parts(T5, granularity, blocks).values())) == parts
 
 
 def test_names_of_parts() -> None:
     layer = "encoder.block.5.layer.1.DenseReluDense.wi_0"
-    names = {name: routing_groups([layer], name, 1)[layer] for name in GRANULARITIES}
+    names = {name: routing_parts([layer], name, 1)[layer] for name in GRANULARITIES}
     assert names == {
         "layer": layer,
         "sublayer": "encoder.block.5.layer.1.DenseReluDense",
@@ -46,25 +46,25 @@ def test_names_of_parts() -> None:
         "coder": "encoder",
         "model": "model",
     }
-    assert routing_groups([layer], "block", 4)[layer] == "encoder.block.4-7"
+    assert routing_parts([layer], "block", 4)[layer] == "encoder.block.4-7"
     bart = "model.decoder.layers.2.self_attn.q_proj"
-    assert routing_groups([bart], "coder")[bart] == "model.decoder"
-    assert routing_groups([bart], "block")[bart] == "model.decoder.layers.2"
+    assert routing_parts([bart], "coder")[bart] == "model.decoder"
+    assert routing_parts([bart], "block")[bart] == "model.decoder.layers.2"
 
 
 def test_layers_in_no_block_are_answered() -> None:
     with pytest.raises(ParamsError, match=r"layer lm_head is in no numbered block; use layer, sublayer or model"):
-        routing_groups(["lm_head"], "block")
+        routing_parts(["lm_head"], "block")
     with pytest.raises(ParamsError, match="unknown granularity 'fine'"):
-        routing_groups(["lm_head"], "fine")
+        routing_parts(["lm_head"], "fine")
 
 
 def test_a_shared_routing_is_the_same_routing_in_each_of_its_layers(tiny_t5: T5ForConditionalGeneration) -> None:
     """Equal to an inventory with a routing a layer whose rows are copies, in the forward pass and summed in gradients."""
     shapes = inject(tiny_t5, "full")
-    shared = randomised(Inventory(shapes, heads=4, skills=3, tasks=5, granularity="coder"))
-    separate = Inventory(shapes, heads=4, skills=3, tasks=5)
-    part_of = routing_groups(separate.layers, "coder")
+    shared = randomised(Inventory(shapes, InventoryConfig(heads=4, skills=3, granularity="coder"), tasks=5))
+    separate = Inventory(shapes, InventoryConfig(heads=4, skills=3), tasks=5)
+    part_of = routing_parts(separate.layers, "coder")
     places = torch.tensor([shared.parts.index(part_of[layer]) for layer in separate.layers])
     shared_routing, routing = shared.routing_parameters()[0], separate.routing_parameters()[0]
     with torch.no_grad():

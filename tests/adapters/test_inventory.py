@@ -13,7 +13,8 @@ from transformers import T5ForConditionalGeneration
 
 from mhrctl.adapters.adapter import trainable
 from mhrctl.adapters.files import load_adapter, save_adapter
-from mhrctl.adapters.inventory import Inventory, uniform_interpolation
+from mhrctl.adapters.inventory import Inventory, InventoryConfig
+from mhrctl.adapters.routing import uniform_interpolation
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import inject
 from mhrctl.models.layer import AdaptedLinear
@@ -57,9 +58,11 @@ def test_forward_and_gradients_equal_peft_poly(heads: int, rank: int) -> None:
         r=rank, n_tasks=TASKS, n_skills=SKILLS, n_splits=heads, target_modules=["q", "wo"], init_weights=False
     )
     wrapped = peft.get_peft_model(reference, config).eval()  # evaluation: no noise on the routing
-    inventory = Inventory(inject(model, ["q", "wo"]), heads=heads, skills=SKILLS, rank=rank, tasks=TASKS).eval()
+    inventory = Inventory(
+        inject(model, ["q", "wo"]), InventoryConfig(heads=heads, skills=SKILLS, rank=rank), tasks=TASKS
+    ).eval()
     tensors = {f"{n}.{k}": t for n, layer in named_poly(wrapped) for k, t in poly_tensors(layer, heads).items()}
-    for names, bank_a, bank_b in zip(inventory.groups.values(), inventory.lora_A, inventory.lora_B, strict=True):
+    for names, bank_a, bank_b in zip(inventory.stacks.values(), inventory.lora_A, inventory.lora_B, strict=True):
         with torch.no_grad():
             bank_a[0].copy_(torch.stack([tensors[f"{name}.lora_A"] for name in names]))
             bank_b[0].copy_(torch.stack([tensors[f"{name}.lora_B"] for name in names]))
@@ -74,7 +77,7 @@ def test_forward_and_gradients_equal_peft_poly(heads: int, rank: int) -> None:
     weights = torch.randn_like(ours)
     (ours * weights).sum().backward()
     (theirs * weights).sum().backward()
-    for place, name in enumerate(inventory.groups[(64, 128)]):
+    for place, name in enumerate(inventory.stacks[(64, 128)]):
         layer = dict(named_poly(wrapped))[name]
         torch.testing.assert_close(inventory.lora_A[0].grad[0, place], layer.poly_lora_A["default"].grad)
         torch.testing.assert_close(inventory.lora_B[0].grad[0, place], layer.poly_lora_B["default"].grad)
@@ -102,10 +105,10 @@ def test_one_skill_equals_peft_lora() -> None:
     reference.load_state_dict(model.state_dict())
     config = peft.LoraConfig(r=4, lora_alpha=2, target_modules=["q", "wo"], init_lora_weights=False)
     wrapped = peft.get_peft_model(reference, config)
-    inventory = Inventory(inject(model, ["q", "wo"]), rank=4, alpha=2)
+    inventory = Inventory(inject(model, ["q", "wo"]), InventoryConfig(rank=4, alpha=2))
     layers = dict(wrapped.base_model.model.named_modules())
     with torch.no_grad():
-        for (name,), bank_a, bank_b in zip(inventory.groups.values(), inventory.lora_A, inventory.lora_B, strict=True):
+        for (name,), bank_a, bank_b in zip(inventory.stacks.values(), inventory.lora_A, inventory.lora_B, strict=True):
             bank_a[0, 0, 0, 0].copy_(layers[name].lora_A["default"].weight.T)
             bank_b[0, 0, 0, 0].copy_(layers[name].lora_B["default"].weight.T)
     x = torch.randn(4, 7, 64)
@@ -114,7 +117,7 @@ def test_one_skill_equals_peft_lora() -> None:
     weights = torch.randn_like(ours)
     (ours * weights).sum().backward()
     (theirs * weights).sum().backward()
-    for (name,), bank_a, bank_b in zip(inventory.groups.values(), inventory.lora_A, inventory.lora_B, strict=True):
+    for (name,), bank_a, bank_b in zip(inventory.stacks.values(), inventory.lora_A, inventory.lora_B, strict=True):
         torch.testing.assert_close(bank_a.grad[0, 0, 0, 0], layers[name].lora_A["default"].weight.grad.T)
         torch.testing.assert_close(bank_b.grad[0, 0, 0, 0], layers[name].lora_B["default"].weight.grad.T)
 
@@ -123,14 +126,14 @@ def test_new_adapters_leave_the_function_as_it_was() -> None:
     model = Stack()
     x = torch.randn(2, 3, 64)
     before = model(x)
-    inventory = Inventory(inject(model, ["q", "wo"]), heads=4, skills=SKILLS, tasks=2)
+    inventory = Inventory(inject(model, ["q", "wo"]), InventoryConfig(heads=4, skills=SKILLS), tasks=2)
     torch.testing.assert_close(model(x), before, rtol=0, atol=0)
     torch.testing.assert_close(call(model, inventory, torch.tensor([[0, 1]]), x), before, rtol=0, atol=0)
 
 
 def test_average_equals_uniform_routing() -> None:
     model = Stack()
-    inventory = randomised(Inventory(inject(model, ["q", "wo"]), heads=4, skills=SKILLS, rank=2, tasks=1))
+    inventory = randomised(Inventory(inject(model, ["q", "wo"]), InventoryConfig(heads=4, skills=SKILLS, rank=2), tasks=1))
     with torch.no_grad():
         inventory.routing_parameters()[0].fill_(0.7)
     x, ids = torch.randn(2, 3, 64), torch.tensor([[0]])
@@ -139,7 +142,7 @@ def test_average_equals_uniform_routing() -> None:
 
 def test_runs_side_by_side_equal_runs_one_by_one() -> None:
     model = Stack()
-    base = randomised(Inventory(inject(model, ["q", "wo"]), heads=4, skills=SKILLS, tasks=3))
+    base = randomised(Inventory(inject(model, ["q", "wo"]), InventoryConfig(heads=4, skills=SKILLS), tasks=3))
     for train_skills in (True, False):
         both = base.for_new_tasks([5, 9], train_skills=train_skills)
         x = torch.randn(6, 3, 64)
@@ -153,14 +156,14 @@ def test_runs_side_by_side_equal_runs_one_by_one() -> None:
 
 
 def test_routing_only_trains_exactly_the_new_rows() -> None:
-    base = Inventory(inject(Stack(), ["q", "wo"]), heads=4, skills=SKILLS, tasks=3)
+    base = Inventory(inject(Stack(), ["q", "wo"]), InventoryConfig(heads=4, skills=SKILLS), tasks=3)
     new = base.for_new_tasks([0], train_skills=False)
     assert trainable(p for p in new.parameters() if p.requires_grad) == 2 * 4 * SKILLS
 
 
 def test_relaxed_bernoulli_has_torchs_distribution() -> None:
     torch.manual_seed(0)
-    inventory = Inventory({"q": (8, 8)}, skills=4, tasks=1, temperature=0.5)
+    inventory = Inventory({"q": (8, 8)}, InventoryConfig(skills=4, temperature=0.5), tasks=1)
     with torch.no_grad():
         inventory.routing_parameters()[0].copy_(torch.tensor([-2.0, 0.0, 1.0, 3.0]))
     ids = torch.zeros(1, 40_000, dtype=torch.long)
@@ -177,8 +180,8 @@ def test_relaxed_bernoulli_has_torchs_distribution() -> None:
 
 def test_straight_through_rounds_forward_and_keeps_the_soft_gradient() -> None:
     torch.manual_seed(0)
-    soft = Inventory({"q": (8, 8)}, skills=4, tasks=1, temperature=0.5)
-    hard = Inventory({"q": (8, 8)}, skills=4, tasks=1, temperature=0.5, straight_through=True)
+    soft = Inventory({"q": (8, 8)}, InventoryConfig(skills=4, temperature=0.5), tasks=1)
+    hard = Inventory({"q": (8, 8)}, InventoryConfig(skills=4, temperature=0.5, straight_through=True), tasks=1)
     ids = torch.zeros(1, 200, dtype=torch.long)
     weights = torch.rand(4)
     grads, values = [], []
@@ -196,7 +199,7 @@ def test_straight_through_rounds_forward_and_keeps_the_soft_gradient() -> None:
 
 def test_random_routing_is_a_binary_draw_for_each_example_and_the_mean_otherwise() -> None:
     torch.manual_seed(0)
-    inventory = Inventory({"q": (8, 8), "o": (8, 8)}, skills=4, routing="random")
+    inventory = Inventory({"q": (8, 8), "o": (8, 8)}, InventoryConfig(skills=4, routing="random"))
     ids = torch.zeros(1, 4000, dtype=torch.long)
     assert inventory.routing_parameters() == []
     weights = inventory.train().routing_weights(ids)[0, :, :, 0]  # [groups, layers, skills]
@@ -209,13 +212,13 @@ def test_random_routing_is_a_binary_draw_for_each_example_and_the_mean_otherwise
     assert torch.equal(inventory.eval().routing_weights(ids[:, :3]), torch.full((1, 3, 2, 1, 4), 0.25))
     model, x = Stack(), torch.randn(2, 3, 64)
     shapes = inject(model, ["q", "wo"])
-    drawn = randomised(Inventory(shapes, skills=3, routing="random")).eval()
+    drawn = randomised(Inventory(shapes, InventoryConfig(skills=3, routing="random"))).eval()
     zeros = torch.zeros(1, 2, dtype=torch.long)
     torch.testing.assert_close(call(model, drawn, zeros, x), call(model, drawn.average(), zeros, x))
 
 
 def test_uniform_interpolation_goes_from_the_routing_to_the_mean() -> None:
-    inventory = randomised(Inventory({"q": (8, 8)}, skills=4, tasks=1))
+    inventory = randomised(Inventory({"q": (8, 8)}, InventoryConfig(skills=4), tasks=1))
     ids = torch.zeros(1, 1, dtype=torch.long)
     learned = inventory.routing_weights(ids)
     inventory.interpolation = 0.25
@@ -242,7 +245,9 @@ def test_peft_poly_cannot_search_with_beams(tiny_t5: T5ForConditionalGeneration)
 
 def test_composed_adapters_are_ordinary_loras_of_the_same_function() -> None:
     model = Stack()
-    base = randomised(Inventory(inject(model, ["q", "wo"]), heads=4, skills=SKILLS, rank=2, alpha=3.0, tasks=2))
+    base = randomised(
+        Inventory(inject(model, ["q", "wo"]), InventoryConfig(heads=4, skills=SKILLS, rank=2, alpha=3.0), tasks=2)
+    )
     adapted = randomised(base.for_new_tasks([1, 2], train_skills=False))
     x, ids = torch.randn(4, 3, 64), torch.tensor([[0], [0]])
     composed = adapted.composed()
@@ -251,14 +256,14 @@ def test_composed_adapters_are_ordinary_loras_of_the_same_function() -> None:
 
 
 def test_the_mean_of_runs() -> None:
-    runs = randomised(Inventory({"q": (8, 16)}, rank=2, runs=3))
+    runs = randomised(Inventory({"q": (8, 16)}, InventoryConfig(rank=2), runs=3))
     soups = runs.mean_of_runs([[0, 2], [1]])
     for bank, soup in zip(runs.skill_parameters(), soups.skill_parameters(), strict=True):
         torch.testing.assert_close(soup, torch.stack([(bank[0] + bank[2]) / 2, bank[1]]))
 
 
 def test_routing_gradients_are_the_same_bits_every_time() -> None:
-    inventory = Inventory({f"{n}.q": (64, 64) for n in range(54)}, heads=8, skills=8, tasks=80)
+    inventory = Inventory({f"{n}.q": (64, 64) for n in range(54)}, InventoryConfig(heads=8, skills=8), tasks=80)
     routing = inventory.routing_parameters()[0]
     ids = torch.randint(0, 80, (1, 64))
     weights = torch.randn(1, 64, 54, 8, 8)
@@ -267,11 +272,15 @@ def test_routing_gradients_are_the_same_bits_every_time() -> None:
 
 
 def test_file_round_trip(tmp_path: Path) -> None:
-    base = randomised(Inventory({"a.q": (8, 16), "b.q": (8, 16), "b.o": (16, 8)}, heads=4, skills=SKILLS, rank=2, tasks=7))
+    base = randomised(
+        Inventory({"a.q": (8, 16), "b.q": (8, 16), "b.o": (16, 8)}, InventoryConfig(heads=4, skills=SKILLS, rank=2), tasks=7)
+    )
     for inventory in (
         base,
-        randomised(Inventory({"a.q": (8, 16), "b.q": (8, 16)}, heads=4, skills=SKILLS, tasks=7, granularity="model")),
-        randomised(Inventory({"a.q": (8, 16)}, skills=SKILLS, routing="random", dropout=0.1)),
+        randomised(
+            Inventory({"a.q": (8, 16), "b.q": (8, 16)}, InventoryConfig(heads=4, skills=SKILLS, granularity="model"), tasks=7)
+        ),
+        randomised(Inventory({"a.q": (8, 16)}, InventoryConfig(skills=SKILLS, routing="random", dropout=0.1))),
         randomised(Inventory({"a.q": (8, 16)}, runs=3)),
         base.for_new_tasks([1, 2], train_skills=False),
         base.for_new_tasks([1, 2], train_skills=True),
@@ -284,7 +293,7 @@ def test_file_round_trip(tmp_path: Path) -> None:
 
 def test_heads_must_divide_the_dimensions() -> None:
     with pytest.raises(ValueError, match=r"3 heads do not divide layer a\.q of shape 8 x 16"):
-        Inventory({"a.q": (8, 16)}, heads=3)
+        Inventory({"a.q": (8, 16)}, InventoryConfig(heads=3))
 
 
 def test_layers_are_found_by_their_last_name(tiny_t5: T5ForConditionalGeneration) -> None:
@@ -300,7 +309,7 @@ def test_layers_are_found_by_their_last_name(tiny_t5: T5ForConditionalGeneration
 
 @pytest.mark.parametrize("beams", [1, 3])
 def test_beams_share_the_adapters_of_their_row(tiny_t5: T5ForConditionalGeneration, beams: int) -> None:
-    inventory = randomised(Inventory(inject(tiny_t5, "full"), heads=4, skills=SKILLS, tasks=2)).eval()
+    inventory = randomised(Inventory(inject(tiny_t5, "full"), InventoryConfig(heads=4, skills=SKILLS), tasks=2)).eval()
     model = AdaptedModel(tiny_t5, inventory).eval()
     ids = torch.randint(3, 40, (2, 6))
     options = {"num_beams": beams, "do_sample": False, "max_new_tokens": 5}
@@ -314,7 +323,7 @@ def test_beams_share_the_adapters_of_their_row(tiny_t5: T5ForConditionalGenerati
 
 def test_answer_choices_share_the_adapters_of_their_row(tiny_t5: T5ForConditionalGeneration) -> None:
     """Three choices a row, encoded once, equal each choice alone beside an input of its own."""
-    inventory = randomised(Inventory(inject(tiny_t5, "full"), heads=4, skills=SKILLS, tasks=2)).eval()
+    inventory = randomised(Inventory(inject(tiny_t5, "full"), InventoryConfig(heads=4, skills=SKILLS), tasks=2)).eval()
     model = AdaptedModel(tiny_t5, inventory).eval()
     ids, choices = torch.randint(3, 40, (2, 6)), torch.randint(3, 40, (2, 3, 4))
     together = model(torch.tensor([[0, 1]]), input_ids=ids, decoder_input_ids=choices.flatten(0, 1)).unflatten(0, (2, 3))
@@ -325,7 +334,7 @@ def test_answer_choices_share_the_adapters_of_their_row(tiny_t5: T5ForConditiona
 
 def test_bf16_backbone_with_fp32_adapters(tiny_t5: T5ForConditionalGeneration) -> None:
     tiny_t5.bfloat16()
-    inventory = randomised(Inventory(inject(tiny_t5, "full"), skills=SKILLS, tasks=2))
+    inventory = randomised(Inventory(inject(tiny_t5, "full"), InventoryConfig(skills=SKILLS), tasks=2))
     ids = torch.randint(3, 40, (2, 6))
     logits = AdaptedModel(tiny_t5, inventory)(torch.tensor([[0, 1]]), input_ids=ids, decoder_input_ids=ids[:, :3])
     logits.float().sum().backward()

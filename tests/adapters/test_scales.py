@@ -18,7 +18,7 @@ def test_forward_and_gradients_equal_peft_ia3() -> None:
     layers = dict(wrapped.base_model.model.named_modules())
     scales = Scales(inject(model, ["q", "wo"]))
     with torch.no_grad():
-        for (name,), bank in zip(scales.groups.values(), scales.vectors, strict=True):
+        for (name,), bank in zip(scales.stacks.values(), scales.vectors, strict=True):
             bank.normal_()
             layers[name].ia3_l["default"].copy_(bank[0, 0][:, None])
     x = torch.randn(4, 7, 64)
@@ -27,7 +27,7 @@ def test_forward_and_gradients_equal_peft_ia3() -> None:
     weights = torch.randn_like(ours)
     (ours * weights).sum().backward()
     (theirs * weights).sum().backward()
-    for (name,), bank in zip(scales.groups.values(), scales.vectors, strict=True):
+    for (name,), bank in zip(scales.stacks.values(), scales.vectors, strict=True):
         assert bank.grad is not None
         torch.testing.assert_close(bank.grad[0, 0], layers[name].ia3_l["default"].grad[:, 0])
 

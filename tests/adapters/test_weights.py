@@ -45,6 +45,6 @@ def test_put_into_a_backbone_they_are_its_own(tiny_t5: T5ForConditionalGeneratio
 
 def test_several_runs_cannot_be_worn_at_once(tiny_t5: T5ForConditionalGeneration) -> None:
     two = Weights.of(tiny_t5).for_new_tasks([0, 1], train_skills=True)
-    with pytest.raises(ValueError, match="one run at a time"):
+    with pytest.raises(ValueError, match="a batch has the whole weights of one run"):
         two()
     assert two.select([1]).runs == 1

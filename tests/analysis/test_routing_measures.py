@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from mhrctl.adapters.inventory import Inventory
+from mhrctl.adapters.inventory import Inventory, InventoryConfig
 from mhrctl.analysis.routing_measures import (
     Array,
     Inspection,
@@ -118,7 +118,7 @@ def test_a_routing_of_the_whole_model_is_of_neither_coder() -> None:
 
 
 def test_the_weights_are_those_that_the_inventory_mixes_with() -> None:
-    inventory = Inventory(LAYERS, heads=2, skills=3, tasks=4)
+    inventory = Inventory(LAYERS, InventoryConfig(heads=2, skills=3), tasks=4)
     assert inventory.routing is not None
     torch.nn.init.normal_(inventory.routing, std=2)
     routing = Routing.of(inventory, ["a", "b", "c", "d"])
@@ -130,7 +130,7 @@ def test_the_weights_are_those_that_the_inventory_mixes_with() -> None:
 
 
 def test_runs_of_one_task_each_are_tasks() -> None:
-    inventory = Inventory(LAYERS, heads=2, skills=3).for_new_tasks([5, 6], train_skills=True)
+    inventory = Inventory(LAYERS, InventoryConfig(heads=2, skills=3)).for_new_tasks([5, 6], train_skills=True)
     routing = Routing.of(inventory, ["a", "b"])
     assert inventory.routing is not None
     np.testing.assert_allclose(routing.logits[Q][1].ravel(), inventory.routing[1, 0, 0].detach().numpy(), atol=1e-7)
@@ -139,12 +139,12 @@ def test_runs_of_one_task_each_are_tasks() -> None:
 
 
 def test_parts_that_share_a_routing_are_named_by_what_shares_it() -> None:
-    routing = Routing.of(Inventory(LAYERS, skills=2, granularity="sublayer"), ["a"])
+    routing = Routing.of(Inventory(LAYERS, InventoryConfig(skills=2, granularity="sublayer")), ["a"])
     assert list(routing.logits) == [layer.rpartition(".")[0] for layer in LAYERS]
 
 
 def test_logits_that_are_not_finite_are_answered() -> None:
-    inventory = Inventory(LAYERS, skills=2)
+    inventory = Inventory(LAYERS, InventoryConfig(skills=2))
     assert inventory.routing is not None
     with torch.no_grad():
         inventory.routing[0, 1] = torch.nan

@@ -142,7 +142,7 @@ def test_adapter_soup_without_shots_has_no_zero_shot(walked_all: Path, run: Run,
 
 def test_one_skill_is_not_averaged(walked_all: Path, run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     assert run("average", "-m", "adapter_soup", "-C", walked_all) == 2
-    assert "pre-training has no skills to average; use poly, mhr or random_mu" in capfd.readouterr().err
+    assert "pre-training has no skills to average; use one of poly, mhr, random_mu, mosa" in capfd.readouterr().err
 
 
 def test_a_killed_private_pretraining_resumes_whatever_is_trained_together(

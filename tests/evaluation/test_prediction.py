@@ -8,7 +8,7 @@ import torch
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, T5ForConditionalGeneration
 
-from mhrctl.adapters.inventory import Inventory
+from mhrctl.adapters.inventory import Inventory, InventoryConfig
 from mhrctl.data.examples import Sample
 from mhrctl.evaluation import prediction
 from mhrctl.evaluation.prediction import answer, choose, own_rows, predict, sample_losses
@@ -40,7 +40,7 @@ def samples() -> list[list[Sample]]:
 
 @pytest.fixture
 def inventory(tiny_t5: T5ForConditionalGeneration) -> Inventory:
-    base = Inventory(inject(tiny_t5, "full"), heads=4, skills=2, tasks=3)
+    base = Inventory(inject(tiny_t5, "full"), InventoryConfig(heads=4, skills=2), tasks=3)
     with torch.no_grad():
         for bank in base.lora_B:
             bank.normal_(std=0.3)
@@ -92,7 +92,9 @@ def with_choices(run: list[Sample], count: int) -> list[Sample]:
 
 def test_choices_are_scored_like_one_at_a_time(tiny_t5: T5ForConditionalGeneration, samples: list[list[Sample]]) -> None:
     """Runs of two and of four choices side by side, against the loss of every choice alone under the run's own adapters."""
-    inventory = randomised(Inventory(inject(tiny_t5, "full"), heads=4, skills=3)).for_new_tasks([1, 2], train_skills=True)
+    inventory = randomised(Inventory(inject(tiny_t5, "full"), InventoryConfig(heads=4, skills=3))).for_new_tasks(
+        [1, 2], train_skills=True
+    )
     runs = [with_choices(samples[0], 2), with_choices(samples[1], 4)]
     objective = Objective("token_mean", 0.0, start_token=0)
     together = choose(AdaptedModel(tiny_t5, inventory), runs, objective=objective, device=CPU)
@@ -115,7 +117,9 @@ def test_the_encoder_runs_once_an_input_however_many_choices(tiny_t5: T5ForCondi
 def test_runs_with_choices_choose_and_runs_without_generate(
     tiny_t5: T5ForConditionalGeneration, samples: list[list[Sample]], tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    inventory = randomised(Inventory(inject(tiny_t5, "full"), heads=4, skills=3)).for_new_tasks([1, 2], train_skills=True)
+    inventory = randomised(Inventory(inject(tiny_t5, "full"), InventoryConfig(heads=4, skills=3))).for_new_tasks(
+        [1, 2], train_skills=True
+    )
     model = AdaptedModel(tiny_t5, inventory)
     runs = [with_choices(samples[0], 2), samples[1]]
     texts = [["yes", "no"]] * len(runs[0])

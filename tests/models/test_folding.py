@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import T5ForConditionalGeneration
 
 from mhrctl.adapters.adapter import Adapter
-from mhrctl.adapters.inventory import Inventory
+from mhrctl.adapters.inventory import Inventory, InventoryConfig
 from mhrctl.adapters.scales import Scales
 from mhrctl.adapters.weights import Weights
 from mhrctl.models.adapted import AdaptedModel
@@ -24,7 +24,7 @@ KINDS = ["lora, rank 1", "lora, rank 4", "ia3"]
 def adapter_of(kind: str, shapes: dict[str, tuple[int, int]]) -> Adapter:
     """An adapter of which every number counts."""
     torch.manual_seed(1)
-    adapter = Scales(shapes) if kind == "ia3" else Inventory(shapes, rank=int(kind[-1]), alpha=2.0)
+    adapter = Scales(shapes) if kind == "ia3" else Inventory(shapes, InventoryConfig(rank=int(kind[-1]), alpha=2.0))
     for parameter in adapter.parameters():
         nn.init.normal_(parameter, std=0.5)
     return adapter
@@ -101,14 +101,14 @@ def test_weights_come_back_after_an_exception(tiny_t5: T5ForConditionalGeneratio
 def test_only_what_all_rows_wear_alike_is_folded_and_only_into_fp32(tiny_t5: T5ForConditionalGeneration) -> None:
     shapes = inject(tiny_t5, "full")
     assert foldable(tiny_t5, Inventory(shapes))
-    assert foldable(tiny_t5, Inventory(shapes, heads=4, skills=2).average())
+    assert foldable(tiny_t5, Inventory(shapes, InventoryConfig(heads=4, skills=2)).average())
     assert foldable(tiny_t5, Scales(shapes))
     for adapter in (
         None,
         Weights.of(tiny_t5),
         Inventory(shapes, runs=2),
-        Inventory(shapes, skills=2, tasks=1),
-        Inventory(shapes, skills=2).for_new_tasks([1], train_skills=True),
+        Inventory(shapes, InventoryConfig(skills=2), tasks=1),
+        Inventory(shapes, InventoryConfig(skills=2)).for_new_tasks([1], train_skills=True),
         Scales(shapes, runs=2),
     ):
         assert not foldable(tiny_t5, adapter)

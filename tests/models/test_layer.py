@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import BartForConditionalGeneration, T5ForConditionalGeneration
 
-from mhrctl.adapters.inventory import Inventory
+from mhrctl.adapters.inventory import Inventory, InventoryConfig
 from mhrctl.errors import ParamsError
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import find_layers, inject, linear_shapes
@@ -49,7 +49,9 @@ def test_another_architecture_wears_adapters_by_its_own_names(tiny_bart: BartFor
         inject(tiny_bart, "full")
     ids = torch.randint(4, 40, (2, 5))
     before = tiny_bart(input_ids=ids, decoder_input_ids=ids).logits
-    inventory = Inventory(inject(tiny_bart, ["q_proj", "fc1"]), heads=4, skills=2, tasks=2, granularity="coder").eval()
+    inventory = Inventory(
+        inject(tiny_bart, ["q_proj", "fc1"]), InventoryConfig(heads=4, skills=2, granularity="coder"), tasks=2
+    ).eval()
     assert inventory.parts == ["model.encoder", "model.decoder"]
     model = AdaptedModel(tiny_bart, inventory).eval()
     torch.testing.assert_close(model(torch.tensor([[0, 1]]), input_ids=ids, decoder_input_ids=ids), before)
@@ -63,7 +65,7 @@ def test_dropout_is_applied_as_in_peft() -> None:
     reference.load_state_dict(model.state_dict())
     config = peft.LoraConfig(r=4, lora_alpha=2, lora_dropout=0.5, target_modules=["q"], init_lora_weights=False)
     wrapped = peft.get_peft_model(reference, config)
-    inventory = Inventory(inject(model, ["q"], dropout=0.5), rank=4, alpha=2, dropout=0.5)
+    inventory = Inventory(inject(model, ["q"], dropout=0.5), InventoryConfig(rank=4, alpha=2, dropout=0.5))
     layer = dict(wrapped.base_model.model.named_modules())["q"]
     with torch.no_grad():
         inventory.lora_A[0][0, 0, 0, 0].copy_(layer.lora_A["default"].weight.T)

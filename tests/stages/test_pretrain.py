@@ -16,7 +16,6 @@ from mhrctl.adapters.files import load_adapter
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.artifacts.hashing import digest
 from mhrctl.artifacts.names import TRAINING_EXAMPLES
-from mhrctl.config.cells import Cell
 from mhrctl.config.methods import METHODS
 from mhrctl.config.params import PretrainParams
 from mhrctl.data.rows import SCHEMA
@@ -200,11 +199,10 @@ def test_every_method_starts_as_the_backbone(tiny_t5: T5ForConditionalGeneration
     ids = torch.randint(3, 40, (2, 6))
     with torch.no_grad():
         before = tiny_t5(input_ids=ids, decoder_input_ids=ids[:, :3]).logits
-    cell = Cell(method=method, heads=4 if METHODS[method].multi_head else 1)
-    private = METHODS[method].routing == "private"
+    row = METHODS[method]
     params = PretrainParams(steps=1, batch_size=1, skills=3, relaxed_bernoulli=method == "mhr")
-    adapter = new_adapter(tiny_t5, cell, params, tasks=2)
-    task_ids = torch.tensor([[0], [0]] if private else [[0, 1]])
+    adapter = new_adapter(tiny_t5, row, params, heads=4 if row.multi_head else 1, seed=0, tasks=2)
+    task_ids = torch.tensor([[0], [0]] if row.is_private else [[0, 1]])
     for training in (True, False):
         model = AdaptedModel(tiny_t5, adapter).train(training)
         after = model(task_ids, input_ids=ids, decoder_input_ids=ids[:, :3])

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from transformers import T5ForConditionalGeneration
 
 from mhrctl.adapters.adapter import Adapter
-from mhrctl.adapters.inventory import Inventory
+from mhrctl.adapters.inventory import Inventory, InventoryConfig
 from mhrctl.adapters.scales import Scales
 from mhrctl.analysis.alignment import gradient_alignment, require_shared, task_batches
 from mhrctl.config.cells import Cell
@@ -46,7 +46,7 @@ CELLS: list[tuple[str, int, dict[str, Any]]] = [
 def moved(backbone: T5ForConditionalGeneration, method: str, heads: int, settings: Mapping[str, Any]) -> AdaptedModel:
     """A model whose adapter has left its start: B is not 0, and tasks are routed differently."""
     params = PretrainParams(steps=1, batch_size=1, skills=3, **settings)
-    adapter = new_adapter(backbone, Cell(method=method, heads=heads), params, tasks=TASKS)
+    adapter = new_adapter(backbone, METHODS[method], params, heads=heads, seed=0, tasks=TASKS)
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in adapter.skill_parameters():
@@ -80,8 +80,8 @@ def plain_gradients(model: AdaptedModel, adapter: Inventory | Scales, batch: Bat
     loss = F.cross_entropy(logits.flatten(0, 1).float(), batch.labels.flatten())
     found = torch.autograd.grad(loss, adapter.skill_parameters())
     vectors: dict[str, Tensor] = {}
-    for number, names in enumerate(adapter.groups.values()):
-        banks = found[number :: len(adapter.groups)]  # of this shape: A and B, or (IA)3's vectors
+    for number, names in enumerate(adapter.stacks.values()):
+        banks = found[number :: len(adapter.stacks)]  # of this shape: A and B, or (IA)3's vectors
         for place, name in enumerate(names):
             vectors[name] = torch.cat([bank[:, place].flatten() for bank in banks])
     return {name: vectors[name] for name in adapter.shapes}
@@ -92,12 +92,12 @@ def worn_by(adapter: Inventory | Scales, task: int) -> Inventory | Scales:
     if isinstance(adapter, Scales):
         return adapter
     adapter.eval()
-    plain = Inventory(adapter.shapes, rank=adapter.rank, alpha=adapter.alpha)
+    plain = Inventory(adapter.shapes, InventoryConfig(rank=adapter.rank, alpha=adapter.alpha))
     weights = torch.ones(len(adapter.layers), adapter.heads, 1)
     if adapter.skills > 1:
         weights = adapter.routing_weights(torch.tensor([[task]]))[0, 0].detach()
     start = 0
-    for number, names in enumerate(adapter.groups.values()):
+    for number, names in enumerate(adapter.stacks.values()):
         for place in range(len(names)):
             a, b = adapter.lora_A[number][0, place].detach(), adapter.lora_B[number][0, place].detach()
             mixed = [

@@ -13,7 +13,7 @@ import torch
 from safetensors.numpy import save_file
 
 from mhrctl.adapters.files import save_adapter
-from mhrctl.adapters.inventory import Inventory
+from mhrctl.adapters.inventory import Inventory, InventoryConfig
 from mhrctl.analysis.heatmaps import Panel
 from mhrctl.analysis.routing_measures import Inspection, Routing, correlate, routing_similarity
 from mhrctl.artifacts.cards import Card, write_card
@@ -39,7 +39,7 @@ def write_stage(folder: Path, stage: str, adapter: Inventory, tasks: list[str], 
 
 def drawn_inventory(*, runs: int = 1, **settings: Any) -> Inventory:
     torch.manual_seed(0)
-    inventory = Inventory(LAYERS, skills=4, tasks=len(TRAINING) if runs == 1 else 1, runs=runs, **settings)
+    inventory = Inventory(LAYERS, InventoryConfig(skills=4, **settings), tasks=len(TRAINING) if runs == 1 else 1, runs=runs)
     assert inventory.routing is not None
     torch.nn.init.normal_(inventory.routing, std=2)
     return inventory

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from transformers import T5ForConditionalGeneration
 
-from mhrctl.adapters.inventory import Inventory
+from mhrctl.adapters.inventory import Inventory, InventoryConfig
 from mhrctl.data.batches import IGNORED, Batch
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import inject
@@ -35,7 +35,7 @@ def new_model(backbone: T5ForConditionalGeneration) -> AdaptedModel:
     shapes = inject(backbone, "full")
     if not shapes:  # injected before
         raise AssertionError
-    return AdaptedModel(backbone, Inventory(shapes, heads=4, skills=2, tasks=3, temperature=1.0))
+    return AdaptedModel(backbone, Inventory(shapes, InventoryConfig(heads=4, skills=2, temperature=1.0), tasks=3))
 
 
 def train(
@@ -93,7 +93,7 @@ def test_one_seed_gives_the_same_bits(tiny_t5: T5ForConditionalGeneration, accel
 
     def once() -> tuple[list[float], dict[str, Tensor]]:
         torch.manual_seed(1)
-        model = AdaptedModel(tiny_t5, Inventory(shapes, heads=4, skills=2, tasks=3, temperature=1.0))
+        model = AdaptedModel(tiny_t5, Inventory(shapes, InventoryConfig(heads=4, skills=2, temperature=1.0), tasks=3))
         losses = train(model, accelerator)
         assert model.adapter is not None
         return losses, model.adapter.state_dict()
@@ -117,7 +117,7 @@ def test_accumulated_micro_batches_equal_one_large_batch(tiny_t5: T5ForCondition
     results = []
     for accumulation, batches in ((2, batch), (1, joined)):
         torch.manual_seed(1)
-        inventory = Inventory(shapes, heads=4, skills=2, tasks=3)
+        inventory = Inventory(shapes, InventoryConfig(heads=4, skills=2), tasks=3)
         optimizer = torch.optim.SGD(inventory.parameters(), lr=0.1)
         steps = fit(
             AdaptedModel(tiny_t5, inventory),
@@ -145,7 +145,7 @@ def test_a_killed_run_resumes_to_the_same_result(
 
     def fresh() -> tuple[AdaptedModel, dict[str, torch.nn.Parameter], torch.optim.Optimizer]:
         torch.manual_seed(1)
-        inventory = Inventory(shapes, heads=4, skills=2, tasks=3, temperature=1.0)
+        inventory = Inventory(shapes, InventoryConfig(heads=4, skills=2, temperature=1.0), tasks=3)
         return AdaptedModel(tiny_t5, inventory), dict(inventory.named_parameters()), adamw(inventory)
 
     model, whole, optimizer = fresh()

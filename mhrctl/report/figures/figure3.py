@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from mhrctl.config.methods import GREY
 from mhrctl.report.figures.sizes import draw_sizes, size_handles
 from mhrctl.report.figures.style import (
-    GREY,
     LOOKS,
     Drawing,
     Line,

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from mhrctl.config.methods import BACKBONE
+from mhrctl.config.methods import BACKBONE, GREY, METHODS
 from mhrctl.report.printed import MeanStd
 from mhrctl.report.results import ORDER
 
@@ -39,33 +39,14 @@ STYLE = {
     "savefig.dpi": 150,
 }
 METADATA: dict[Format, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
-GREY = "#666666"
 WIDE = 30
 """A greater over a lesser count from which on powers of ten are ticks enough."""
 
 PLACES: dict[Place, tuple[int, int]] = {"above": (4, 4), "before": (-4, 4), "below": (4, -10)}
 """Of a point's name, in points of type from the point."""
 
-BLUE, ORANGE, GREEN, PURPLE, RED, SKY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9"
-"""Of Okabe and Ito's palette, which the colour-blind tell apart."""
-LOOKS = {
-    BACKBONE: ("black", "*"),
-    "lora": (BLUE, "o"),
-    "lora_big": (BLUE, "D"),
-    "ia3": (GREY, "o"),
-    "tfew": (GREY, "X"),
-    "adapter_soup": (PURPLE, "o"),
-    "poly": (ORANGE, "o"),
-    "poly_z": (ORANGE, "^"),
-    "poly_mu": (ORANGE, "s"),
-    "mhr": (GREEN, "o"),
-    "mhr_z": (GREEN, "^"),
-    "mhr_mu": (GREEN, "s"),
-    "random_mu": (SKY, "s"),
-    "full_ft": (RED, "o"),
-    "full_ft_then_lora": (RED, "D"),
-}
-"""A colour for a family of methods, and a marker for what adaptation trains: all, the routing (^), or the average (s)."""
+LOOKS = {BACKBONE: ("black", "*")} | {row.name: row.look for row in METHODS.values()}
+"""{method: its colour and marker}, as the methods table has them."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mhrctl.report.figures.style import GREY, LOOKS, Drawing, Line, add_legend, empty, handle, new_figure, plain_ticks, styled
+from mhrctl.config.methods import GREY
+from mhrctl.report.figures.style import LOOKS, Drawing, Line, add_legend, empty, handle, new_figure, plain_ticks, styled
 from mhrctl.report.logs import Log, label_of
 
 TITLE = "Pre-training: loss by step"

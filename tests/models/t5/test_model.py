@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from transformers import T5Config, T5ForConditionalGeneration
 
 from mhrctl.adapters.adapter import Adapter
-from mhrctl.adapters.inventory import Inventory
+from mhrctl.adapters.inventory import Inventory, InventoryConfig
 from mhrctl.adapters.scales import Scales
 from mhrctl.data.batches import IGNORED, Lengths
 from mhrctl.models.adapted import AdaptedModel
@@ -60,7 +60,7 @@ def backbone(feed_forward: str = "gated-gelu", *, tied: bool = False, dropout: f
 def adapter_of(
     shapes: Mapping[str, tuple[int, int]], *, heads: int = 1, rank: int = 1, runs: int = 1, skills: int = 2
 ) -> Inventory:
-    inventory = Inventory(shapes, heads=heads, rank=rank, runs=runs, skills=skills, tasks=4).eval()
+    inventory = Inventory(shapes, InventoryConfig(heads=heads, rank=rank, skills=skills), runs=runs, tasks=4).eval()
     for parameter in inventory.parameters():
         nn.init.normal_(parameter, std=0.2)
     return inventory
@@ -93,6 +93,8 @@ def batch_of(task_ids: list[list[int]], *, inputs: list[int] = INPUTS, targets: 
 
 class Given(nn.Module):
     """An adapter whose slots are tensors of the test."""
+
+    replaces_weights = False
 
     def __init__(self, slots: Mapping[str, Tensor]) -> None:
         super().__init__()

@@ -1,0 +1,121 @@
+"""From a row of the methods table to the adapter that pre-training trains: the one reader of the table's columns.
+
+A row names its class; the class says what its adapters can do (see `mhrctl.adapters.adapter`).
+"""
+
+from __future__ import annotations
+
+from pkgutil import resolve_name
+from typing import Any, Protocol
+
+from torch import nn
+
+from mhrctl.adapters.adapter import Adapter, AdapterConfig, Shapes
+from mhrctl.config.methods import METHODS, Method
+
+
+class AdapterSettings(Protocol):
+    """The settings of a pre-training that make its adapter."""
+
+    @property
+    def skills(self) -> int:
+        """LoRAs in the inventory of a routed method."""
+
+    @property
+    def rank(self) -> int:
+        """The rank of a LoRA."""
+
+    @property
+    def alpha(self) -> float:
+        """LoRA's alpha."""
+
+    @property
+    def dropout(self) -> float:
+        """The dropout of a LoRA's input."""
+
+    @property
+    def granularity(self) -> str:
+        """What shares a routing."""
+
+    @property
+    def routing_blocks(self) -> int:
+        """How many successive blocks share one, with granularity `block`."""
+
+    @property
+    def relaxed_bernoulli(self) -> bool:
+        """Whether the routing is sampled while training."""
+
+    @property
+    def temperature(self) -> float:
+        """The temperature of the relaxed Bernoulli."""
+
+    @property
+    def straight_through(self) -> bool:
+        """Whether the sampled gates are rounded."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The method's own settings."""
+
+
+def adapter_class(row: Method) -> type[Adapter]:
+    """The class of the adapter that a method pre-trains."""
+    chosen: type[Adapter] = resolve_name(f"mhrctl.adapters.{row.adapter}")
+    return chosen
+
+
+def adapter_kinds() -> dict[str, type[Adapter]]:
+    """{kind, as files name it: class} of all adapters of the methods table."""
+    classes = {row.adapter: adapter_class(row) for row in METHODS.values()}
+    return {chosen.kind: chosen for chosen in classes.values()}
+
+
+def build_adapter(
+    row: Method, settings: AdapterSettings, shapes: Shapes, backbone: nn.Module, *, heads: int, tasks: int
+) -> Adapter:
+    """Make the adapter that a method pre-trains, from torch's random numbers.
+
+    Args:
+        row: the method.
+        settings: of the pre-training.
+        shapes: {layer name: (d_in, d_out)} of the layers to adapt.
+        backbone: whose weights full fine-tuning copies.
+        heads: H.
+        tasks: training tasks, each with a row of the routing; data sets where each has an adapter of its own.
+
+    Raises:
+        ValueError: if the heads do not divide a layer.
+    """
+    config = AdapterConfig(
+        heads=heads,
+        skills=settings.skills if row.mixes_skills else 1,
+        rank=settings.rank,
+        alpha=settings.alpha,
+        dropout=settings.dropout,
+        routing="random" if row.routing == "random" else "learned",
+        granularity=settings.granularity,
+        routing_blocks=settings.routing_blocks,
+        temperature=settings.temperature if settings.relaxed_bernoulli else None,
+        straight_through=settings.straight_through,
+        tasks=tasks,
+        runs=tasks if row.is_private else 1,
+        options=row.options.model_validate(settings.options).model_dump(),
+    )
+    return adapter_class(row).build(config, shapes, backbone)
+
+
+def start_of(row: Method, pretrained: Adapter, settings: AdapterSettings, shapes: Shapes, backbone: nn.Module) -> Adapter:
+    """The single adapter that adaptation to a new task copies, of the sizes that it will have; its values mean nothing.
+
+    Args:
+        row: the method.
+        pretrained: what the method has pre-trained.
+        settings: of the pre-training.
+        shapes: of the layers to adapt.
+        backbone: the model.
+    """
+    if row.adds_lora:
+        return build_adapter(METHODS["lora"], settings, shapes, backbone, heads=1, tasks=1)
+    if row.needs_index:
+        return pretrained.select([0])
+    return pretrained.average() if row.start_stage == "average" else pretrained
