@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import peft
 import pytest
@@ -12,7 +11,6 @@ from torch import Tensor, nn
 from transformers import T5ForConditionalGeneration
 
 from mhrctl.adapters.adapter import trainable
-from mhrctl.adapters.files import load_adapter, save_adapter
 from mhrctl.adapters.inventory import Inventory, InventoryConfig
 from mhrctl.adapters.routing import uniform_interpolation
 from mhrctl.models.adapted import AdaptedModel
@@ -269,26 +267,6 @@ def test_routing_gradients_are_the_same_bits_every_time() -> None:
     weights = torch.randn(1, 64, 54, 8, 8)
     grads = [torch.autograd.grad((inventory.routing_weights(ids) * weights).sum(), routing)[0] for _ in range(20)]
     assert all(torch.equal(grad, grads[0]) for grad in grads)
-
-
-def test_file_round_trip(tmp_path: Path) -> None:
-    base = randomised(
-        Inventory({"a.q": (8, 16), "b.q": (8, 16), "b.o": (16, 8)}, InventoryConfig(heads=4, skills=SKILLS, rank=2), tasks=7)
-    )
-    for inventory in (
-        base,
-        randomised(
-            Inventory({"a.q": (8, 16), "b.q": (8, 16)}, InventoryConfig(heads=4, skills=SKILLS, granularity="model"), tasks=7)
-        ),
-        randomised(Inventory({"a.q": (8, 16)}, InventoryConfig(skills=SKILLS, routing="random", dropout=0.1))),
-        randomised(Inventory({"a.q": (8, 16)}, runs=3)),
-        base.for_new_tasks([1, 2], train_skills=False),
-        base.for_new_tasks([1, 2], train_skills=True),
-    ):
-        save_adapter(inventory, tmp_path / "x.safetensors")
-        loaded = load_adapter(tmp_path / "x.safetensors")
-        assert loaded.state_dict().keys() == inventory.state_dict().keys()
-        assert all(torch.equal(loaded.state_dict()[name], tensor) for name, tensor in inventory.state_dict().items())
 
 
 def test_heads_must_divide_the_dimensions() -> None:

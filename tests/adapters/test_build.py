@@ -1,0 +1,68 @@
+"""From a row of the methods table to its adapter."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from mhrctl.adapters.adapter import trainable
+from mhrctl.adapters.build import adapter_class, build_adapter, start_of
+from mhrctl.adapters.inventory import Inventory
+from mhrctl.adapters.mosa import MoSA
+from mhrctl.config.methods import METHODS, MosaOptions
+from mhrctl.config.params import PretrainParams
+
+SHAPES = {"a.q": (8, 16), "a.v": (8, 8)}
+BACKBONE = nn.Linear(4, 4)
+SETTINGS = PretrainParams(
+    steps=1, batch_size=1, skills=3, rank=2, alpha=4.0, relaxed_bernoulli=True, temperature=0.5, dropout=0.1
+)
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_every_row_has_an_adapter_and_a_start_of_a_single_kind(name: str) -> None:
+    row = METHODS[name]
+    heads = 2 if row.multi_head else 1
+    pretrained = build_adapter(row, SETTINGS, SHAPES, BACKBONE, heads=heads, tasks=5)
+    assert type(pretrained) is adapter_class(row)
+    assert pretrained.runs == (5 if row.is_private else 1)
+    assert pretrained.averageable == row.has_average
+    assert pretrained.routes_by == ("task" if row.mixes_skills else "none")
+    assert bool(pretrained.routing_parameters()) == row.learns_routing
+    start = start_of(row, pretrained, SETTINGS, SHAPES, BACKBONE)
+    assert start.runs == 1
+    assert (start.routes_by == "task") == row.adapts_routing
+    assert (type(start) is Inventory) == (row.adds_lora or row.start_stage == "average" or adapter_class(row) is Inventory)
+
+
+def test_settings_reach_the_inventory() -> None:
+    mhr = build_adapter(METHODS["mhr"], SETTINGS, SHAPES, BACKBONE, heads=4, tasks=5)
+    assert isinstance(mhr, Inventory)
+    config = mhr.config
+    assert (config.heads, config.skills, config.rank, config.alpha, config.dropout) == (4, 3, 2, 4.0, 0.1)
+    assert (config.routing, config.temperature) == ("learned", 0.5)
+    assert mhr.routing_parameters()[0].shape == (1, 2, 5, 12)
+    plain = SETTINGS.model_copy(update={"relaxed_bernoulli": False})
+    assert build_adapter(METHODS["poly"], plain, SHAPES, BACKBONE, heads=1, tasks=2).config.temperature is None
+    assert build_adapter(METHODS["random_mu"], SETTINGS, SHAPES, BACKBONE, heads=1, tasks=2).config.routing == "random"
+
+
+def test_options_reach_the_method_that_has_them() -> None:
+    settings = SETTINGS.model_copy(update={"options": {"copies": 2, "sparse": "full"}})
+    mosa = build_adapter(METHODS["mosa"], settings, SHAPES, BACKBONE, heads=1, tasks=5)
+    assert isinstance(mosa, MoSA)
+    assert (mosa.copies, mosa.sparse, mosa.consistency) == (2, "full", MosaOptions().consistency)
+    assert trainable(mosa.parameters()) == 2 * (8 + 16 + 8 + 8)
+
+
+def test_heads_that_do_not_divide_are_refused() -> None:
+    with pytest.raises(ValueError, match="3 heads do not divide layer"):
+        build_adapter(METHODS["mhr"], SETTINGS, SHAPES, BACKBONE, heads=3, tasks=1)
+
+
+def test_adapters_can_be_built_without_storage() -> None:
+    with torch.device("meta"):
+        for row in METHODS.values():
+            adapter = build_adapter(row, SETTINGS, SHAPES, nn.Linear(4, 4), heads=1, tasks=2)
+            assert all(parameter.is_meta for parameter in adapter.parameters())

@@ -1,0 +1,91 @@
+"""Adapters on disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from mhrctl.adapters.adapter import Adapter
+from mhrctl.adapters.build import adapter_kinds
+from mhrctl.adapters.files import load_adapter, save_adapter
+from mhrctl.adapters.inventory import Inventory, InventoryConfig
+from mhrctl.adapters.mosa import MoSA
+from mhrctl.adapters.scales import Scales
+from mhrctl.adapters.weights import Weights
+from tests.adapters.test_inventory import SKILLS, randomised
+
+
+def test_file_round_trip(tmp_path: Path) -> None:
+    base = randomised(
+        Inventory({"a.q": (8, 16), "b.q": (8, 16), "b.o": (16, 8)}, InventoryConfig(heads=4, skills=SKILLS, rank=2), tasks=7)
+    )
+    for inventory in (
+        base,
+        randomised(
+            Inventory({"a.q": (8, 16), "b.q": (8, 16)}, InventoryConfig(heads=4, skills=SKILLS, granularity="model"), tasks=7)
+        ),
+        randomised(Inventory({"a.q": (8, 16)}, InventoryConfig(skills=SKILLS, routing="random", dropout=0.1))),
+        randomised(Inventory({"a.q": (8, 16)}, runs=3)),
+        base.for_new_tasks([1, 2], train_skills=False),
+        base.for_new_tasks([1, 2], train_skills=True),
+    ):
+        save_adapter(inventory, tmp_path / "x.safetensors")
+        loaded = load_adapter(tmp_path / "x.safetensors")
+        assert loaded.state_dict().keys() == inventory.state_dict().keys()
+        assert all(torch.equal(loaded.state_dict()[name], tensor) for name, tensor in inventory.state_dict().items())
+
+
+def test_a_file_says_its_kind_and_its_settings(tmp_path: Path) -> None:
+    config = InventoryConfig(heads=2, skills=3, rank=2, alpha=4.0, granularity="sublayer", temperature=0.5, dropout=0.1)
+    save_adapter(Inventory({"a.q": (8, 16)}, config, tasks=5), tmp_path / "x.safetensors")
+    with safe_open(tmp_path / "x.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["lora"]) == {
+            "shapes": {"a.q": [8, 16]},
+            "heads": 2,
+            "skills": 3,
+            "rank": 2,
+            "alpha": 4.0,
+            "routing": "learned",
+            "granularity": "sublayer",
+            "routing_blocks": 1,
+            "temperature": 0.5,
+            "straight_through": False,
+            "dropout": 0.1,
+            "runs": 1,
+            "tasks": 5,
+        }
+        assert set(file.keys()) == {"a.q.lora_A", "a.q.lora_B", "a.routing"}
+        assert file.get_slice("a.routing").get_shape() == [1, 5, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "adapter",
+    [
+        Scales({"a.k": (4, 6)}, runs=2),
+        Weights({"w": [2, 3]}, {"w": "w", "tied": "w"}, runs=2),
+        MoSA({"a.q": (4, 6)}, InventoryConfig(rank=2), copies=2, sparse="hierarchical"),
+    ],
+    ids=["ia3", "weights", "mosa"],
+)
+def test_every_kind_comes_back_with_its_values(adapter: Adapter, tmp_path: Path) -> None:
+    with torch.no_grad():
+        for parameter in adapter.parameters():
+            parameter.normal_()
+    save_adapter(adapter, tmp_path / "x.safetensors")
+    loaded = load_adapter(tmp_path / "x.safetensors")
+    assert type(loaded) is type(adapter)
+    for name, tensor in adapter.tensors().items():
+        assert torch.equal(loaded.tensors()[name], tensor)
+
+
+def test_kinds_are_those_of_the_methods_table() -> None:
+    assert {kind: chosen.__name__ for kind, chosen in adapter_kinds().items()} == {
+        "lora": "Inventory",
+        "ia3": "Scales",
+        "weights": "Weights",
+        "mosa": "MoSA",
+    }
