@@ -1,1 +1,1 @@
-"""Routed adapters: layers, the inventory of skills with its routing, and the model that wears them."""
+"""What is trained: skills with their routing, (IA)3 vectors, whole weights, sparse mixtures; their files and their factory."""

@@ -202,7 +202,7 @@ class Adapter(nn.Module, ABC):
         return torch.addmm(weight, up.T, down), bias
 
     def put_into(self, backbone: nn.Module) -> None:
-        """Make the weights that this adapter stands for the backbone's own, in place.
+        """Make the weights that this adapter stands for those of the backbone, in place.
 
         Raises:
             ValueError: if it is not one adapter for all rows.

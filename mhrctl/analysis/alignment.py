@@ -4,7 +4,7 @@ Neither the paper nor its code says how it was measured; the definition here is 
 each of some training tasks, the gradient of the token-mean loss of one batch, with dropout and the noise of sampled routing
 off; then the mean over the pairs of tasks of the cosine between their gradients, taken twice:
 
-    composed   on the adapters that each task wears: A^t, and B^t without the scaling, both [rank, d]
+    composed   on each task's composed adapter: A^t, and B^t without the scaling, both [rank, d]
     shared     on what all tasks train: A and B of all skills and heads; never Z, of which each task has rows of its own
 
 Of head h and skill k, A^t has the share a[t,h,k] of A[h,k], so dL/dA[h,k] = a[t,h,k] dL/dA^t[h], and likewise for B. The
@@ -62,7 +62,7 @@ class Alignment:
     Attributes:
         tasks: their names.
         shared: on A and B of all skills and heads.
-        composed: on the adapters that the tasks wear.
+        composed: on the tasks' composed adapters.
     """
 
     tasks: tuple[str, ...]
@@ -141,7 +141,7 @@ def gradient_alignment(
     The composed gradients of all tasks, each as many numbers as one LoRA of the model, are kept in CPU memory.
 
     Args:
-        model: wearing an adapter that all tasks share.
+        model: with an adapter that all tasks share.
         batches: {task: its batch, one group of rows}; two or more.
         advance: is called after each task.
 
@@ -171,22 +171,22 @@ def gradient_alignment(
 
 
 def _composed_gradients(model: AdaptedModel, adapter: Adapter, batch: Batch, objective: Objective) -> dict[str, Tensor]:
-    """The gradient of a task's loss on the adapters that it wears.
+    """Take the gradient of a task's loss on its composed adapter.
 
     Returns:
         {layer: [heads, numbers]}: of a head, its part of A^t and of B^t without the scaling, or of (IA)3's vector.
     """
     slots: dict[str, Tensor] = {}
 
-    def wear(_module: nn.Module, _inputs: Any, composed: dict[str, Tensor]) -> dict[str, Tensor]:  # noqa: ANN401
+    def replace_slots(_module: nn.Module, _inputs: Any, composed: dict[str, Tensor]) -> dict[str, Tensor]:  # noqa: ANN401
         slots.update({name: slot.detach().requires_grad_() for name, slot in composed.items()})
         return slots
 
-    with torch.enable_grad(), adapter.register_forward_hook(wear):
+    with torch.enable_grad(), adapter.register_forward_hook(replace_slots):
         loss = objective(model, batch, runs=1).sum()
-    found = torch.autograd.grad(loss, list(slots.values()), materialize_grads=True)
+    gradients = torch.autograd.grad(loss, list(slots.values()), materialize_grads=True)
     parts: dict[str, list[Tensor]] = {layer: [] for layer in adapter.shapes}
-    for name, gradient in zip(slots, found, strict=True):
+    for name, gradient in zip(slots, gradients, strict=True):
         layer, _, slot = name.rpartition(".")
         by_head = gradient[0].float().unflatten(-1, (adapter.heads, -1)).movedim(-2, 0).flatten(1)  # of [rank, d] or [d]
         parts[layer].append((by_head * adapter.scaling if slot == "up" else by_head).cpu())
@@ -212,14 +212,14 @@ def _agreement(products: Mapping[str, Tensor]) -> Agreement:
     """Mean cosines from {layer: products of all pairs of gradients on it, [tasks, tasks]}."""
 
     def within(coder: str) -> float | None:
-        chosen = [own for layer, own in products.items() if coder in layer.split(".")]
+        chosen = [product for layer, product in products.items() if coder in layer.split(".")]
         return _mean_cosine(chosen) if chosen else None
 
     return Agreement(
         _mean_cosine(list(products.values())),
         within("encoder"),
         within("decoder"),
-        {layer: _mean_cosine([own]) for layer, own in products.items()},
+        {layer: _mean_cosine([product]) for layer, product in products.items()},
     )
 
 

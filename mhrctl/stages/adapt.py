@@ -296,11 +296,11 @@ class _Adaptation:
         return [task for task in self._tasks if task in due or self.best.scores[task] == -torch.inf]
 
     def _validate(self, step: int, tasks: list[int]) -> None:
-        found = self._scores(tasks)
-        self.curves += [(self._shots[task].name, step, round(score, 4)) for task, score in zip(tasks, found, strict=True)]
+        scores = self._scores(tasks)
+        self.curves += [(self._shots[task].name, step, round(score, 4)) for task, score in zip(tasks, scores, strict=True)]
         self.validated.add(step)
         if step or self._params.keep_start or not self._params.steps:
-            self.best.record(tasks, found, self._parameters, self._rows(tasks))
+            self.best.record(tasks, scores, self._parameters, self._rows(tasks))
 
     def _scores(self, tasks: list[int]) -> list[float]:
         """The validation scores of some tasks."""

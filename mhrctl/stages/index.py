@@ -77,8 +77,8 @@ def _prompts(path: Path, data_sets: Mapping[str, Sequence[str]], most: int) -> d
     is_train = pc.equal(labels["split"], "train").to_numpy()
     chosen: dict[str, list[int]] = {}
     for name, tasks in data_sets.items():
-        own = np.flatnonzero(is_train & pc.is_in(labels["task"], pa.array(tasks)).to_numpy())
-        chosen[name] = own[np.arange(min(most, len(own))) * len(own) // min(most, len(own))].tolist()
+        rows = np.flatnonzero(is_train & pc.is_in(labels["task"], pa.array(tasks)).to_numpy())
+        chosen[name] = rows[np.arange(min(most, len(rows))) * len(rows) // min(most, len(rows))].tolist()
     texts: dict[int, str] = {}
     wanted = np.array(sorted(row for rows in chosen.values() for row in rows))
     file, start = pq.ParquetFile(path, memory_map=True), 0

@@ -103,7 +103,7 @@ def _adapter_at(
     scratch: Path,
     fits: Callable[[Card, Path], None],
 ) -> tuple[Adapter, PretrainParams, int]:
-    """The adapter of a cell at a point of its pre-training, worn by the backbone, its settings, and the steps it has taken."""
+    """Open a cell's adapter at a point of its pre-training, attached to the backbone: with its settings and its steps."""
     if at == "start":
         return new_adapter(backbone, cell.row, params, heads=cell.heads, seed=cell.seed, tasks=tasks), params, 0
     if at == "end":
@@ -141,7 +141,7 @@ def _record(alignment: Alignment) -> dict[str, Any]:
         return None if value is None else round(value, DIGITS)
 
     record: dict[str, Any] = {"tasks": list(alignment.tasks)}
-    for name, own in (("shared", alignment.shared), ("composed", alignment.composed)):
-        parts = {part: rounded(getattr(own, part)) for part in ("overall", "encoder", "decoder")}
-        record[name] = parts | {"layers": {layer: rounded(value) for layer, value in own.layers.items()}}
+    for name, agreement in (("shared", alignment.shared), ("composed", alignment.composed)):
+        parts = {part: rounded(getattr(agreement, part)) for part in ("overall", "encoder", "decoder")}
+        record[name] = parts | {"layers": {layer: rounded(value) for layer, value in agreement.layers.items()}}
     return record
