@@ -104,7 +104,7 @@ def test_the_checkpoint_of_a_killed_run(copy: Path, run: Run, monkeypatch: pytes
             "no run in progress of lora-s0 has left a checkpoint; use --at start or --at end",
         ),
         (["-m", "adapter_soup"], "--method adapter_soup: adapter_soup gives each training task an adapter of its own"),
-        (["-m", "full_ft_then_lora"], "--method full_ft: full_ft tunes all weights and wears no adapter; gradient alignment"),
+        (["-m", "full_ft_then_lora"], "--method full_ft: full_ft tunes all weights and has no adapter; gradient alignment"),
         (["-m", "lora", "--tasks", 1], "Invalid value for '--tasks'"),
     ],
 )
