@@ -1,6 +1,6 @@
 """Gradient alignment: how far training tasks pull the adapters the same way (the paper's Figure 3, left).
 
-Neither the paper nor its code says how it was measured; the definition here is ours (section 4 of the reference recipe). For
+Neither the paper nor its code says how it was measured; the definition here is ours (docs/recipe.md, section 4). For
 each of some training tasks, the gradient of the token-mean loss of one batch, with dropout and the noise of sampled routing
 off; then the mean over the pairs of tasks of the cosine between their gradients, taken twice:
 

@@ -1,6 +1,6 @@
 """What a routing has learned: how sparse and how decided it is, how many skills a task uses, and which tasks it treats alike.
 
-Sparsity, discreteness and efficiency are what the paper's authors log in training (`PolytroponLog`; section 4 of the recipe).
+Sparsity, discreteness and efficiency are what the paper's authors log in training (`PolytroponLog`; docs/recipe.md, section 4).
 Their code mixes the heads of a layer into the axis of the skills, which changes the efficiency; here each head is measured by
 itself, and a layer's numbers are the means of its heads'. Of one head both are the same.
 """

@@ -1,4 +1,4 @@
-"""Scores of predictions: section 2.5 of the reference recipe."""
+"""Scores of predictions: docs/recipe.md, section 2.5."""
 
 from __future__ import annotations
 

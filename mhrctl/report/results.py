@@ -76,7 +76,7 @@ class Group:
     def median(self, phase: Phase) -> MeanStd | None:
         """The paper's aggregation for T0: the median over seeds of each task; of those, mean and standard deviation over tasks.
 
-        As the authors' `get_metrics.py` does it (recipe section 1.5): the deviation says how far tasks differ, not seeds.
+        As the authors' `get_metrics.py` has it (docs/recipe.md, section 1.5): the deviation is of tasks, not of seeds.
         """
         return spread([median(seeds.values()) for seeds in self.by_task(phase).values()])
 
@@ -146,7 +146,7 @@ def fold_seeds(cells: Mapping[str, CellMetrics]) -> list[Group]:
     """Group cells by method, heads, variant and extra steps, in the order of the methods table.
 
     Cells that differ in nothing but their trial are of a search over settings of adaptation: the group is the trial with the
-    best mean validation score over seeds, the same for all seeds (recipe section 3.2).
+    best mean validation score over seeds, the same for all seeds (docs/recipe.md, section 3.2).
     """
     found: dict[tuple[int, int, str, int], dict[str, CellMetrics]] = {}
     for name, cell in cells.items():

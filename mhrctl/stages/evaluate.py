@@ -71,7 +71,7 @@ def evaluate(
     """Write `predictions.parquet` and `scores.csv` (by task and phase) into `out`, and the cell's scores.
 
     Zero-shot is the adapter that adaptation starts from, with the average of its skills where it has several: a new task has no
-    routing yet. It is scored by the best of all references, as the reference code does; adapted answers by the one drawn.
+    routing yet. The best of all references counts (docs/recipe.md, section 2.5); for adapted answers the one drawn.
 
     Args:
         cell: method, heads and seed; None is the bare backbone.

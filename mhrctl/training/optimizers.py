@@ -15,7 +15,7 @@ from mhrctl.config.params import OptimisationParams
 STACKED = 2
 """Leading axes of a stacked parameter: every (run, layer) is a parameter of its own to the optimizer."""
 ROUTING_WEIGHT_DECAY = {"adamw": 0.01, "adafactor": 0.0}
-"""The reference code leaves the routing's weight decay at the optimizer's default."""
+"""The authors' code leaves the routing's weight decay at the optimizer's default (docs/recipe.md, section 3.1)."""
 
 
 class StackedAdafactor(Optimizer):

@@ -35,7 +35,7 @@ def test_smoothing_is_the_recipes_label_smoothed_nll() -> None:
 
 
 def t_few(losses: Tensor, labels: Tensor, gold: Tensor) -> tuple[Tensor, Tensor]:
-    """L_MC and L_UL of one run as section 1.5 of the reference recipe writes them, with loops."""
+    """L_MC and L_UL of one run as docs/recipe.md, section 1.5 writes them, with loops."""
     scores = torch.stack(
         [
             torch.stack([row[own != -100].sum() / (own != -100).sum() for row, own in zip(rows, owns, strict=True)])

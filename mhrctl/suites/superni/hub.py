@@ -1,4 +1,4 @@
-"""Super-NaturalInstructions, from its mirrors on the Hugging Face hub: section 2.2 of the reference recipe."""
+"""Super-NaturalInstructions, from its mirrors on the Hugging Face hub: docs/recipe.md, section 2.2."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The two prompts of Super-NaturalInstructions: section 2.4 of the reference recipe."""
+"""The two prompts of Super-NaturalInstructions: docs/recipe.md, section 2.4."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ PROMPTS: dict[str, Prompt] = {
         ending="\nOutput:",
     ),
 }
-"""`original` is prompt A of the recipe, of the paper's period; `tk_instruct` is B, of the authors' later code.
+"""`original` is prompt A of docs/recipe.md, section 2.4, of the paper's period; `tk_instruct` is B, of the authors' later code.
 
-Recipe 2.4 names where B differs from A, and leaves its other words open: they are A's here. The authors' runs with B show no
-task name. For inputs of A that are too long the recipe has no rule: prepare cuts their last tokens, the end token kept, as
+That section names where B differs from A, and leaves its other words open: they are A's here. The authors' runs with B show no
+task name. For inputs of A that are too long no rule is known: prepare cuts their last tokens, the end token kept, as
 a tokenizer's own truncation does."""
 
 

@@ -1,4 +1,4 @@
-"""Super-NaturalInstructions, from a clone of its upstream repository: section 2 of the reference recipe."""
+"""Super-NaturalInstructions, from a clone of its upstream repository: docs/recipe.md, section 2."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FORM = "a clone of the allenai/natural-instructions repository (git clone --dept
 SPLITS: dict[Role, str] = {"training": "train_tasks.txt", "test": "test_tasks.txt"}
 EXCLUDED = "excluded_tasks.txt"
 TASKS: dict[Role, int] = {"training": 756, "test": 119}
-"""Tasks in the split files that the paper used (recipe 2.1)."""
+"""Tasks in the split files that the paper used (docs/recipe.md, section 2.1)."""
 UPSTREAM_NAME = re.compile(r"task\d+_")
 """How the names of all tasks of upstream begin."""
 NOT_DRAWN = "instances of training tasks that were not drawn"

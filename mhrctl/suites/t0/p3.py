@@ -1,4 +1,4 @@
-"""P3, the prompted data sets of T0, as a training mixture: sections 1.1 to 1.3 of the reference recipe.
+"""P3, the prompted data sets of T0, as a training mixture: docs/recipe.md, sections 1.1 to 1.3.
 
 P3 has one configuration for each prompt template of a data set. Its rows are never held: tasks read them as they are needed,
 a batch at a time, and only the columns of text.
@@ -84,13 +84,13 @@ def p3_templates() -> tuple[P3Template, ...]:
 
 
 def p3_name(dataset: str, subset: str | None, template: str | None = None) -> str:
-    """P3's name of a template's configuration, or in the same manner of a whole data set (recipe 1.2)."""
+    """P3's name of a template's configuration, or in the same manner of a whole data set (docs/recipe.md, section 1.2)."""
     parts = [part for part in (dataset, subset, template) if part is not None]
     return re.sub(r"[^\w.]+", "_", "_".join(parts))
 
 
 def capped_rows(template: P3Template, *, max_rows: int = MAX_ROWS) -> int:
-    """How many of its configuration's first rows the mixture takes: an equal part of `max_rows`, or all (recipe 1.3)."""
+    """How many of a configuration's first rows the mixture takes: part of `max_rows`, or all (docs/recipe.md, section 1.3)."""
     return min(template.train_size, max_rows // _sizes()[template.data_set])
 
 
