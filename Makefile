@@ -1,4 +1,4 @@
-.PHONY: demo test check bench format clean
+.PHONY: demo test check bench architecture format clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -14,14 +14,18 @@ demo: $(VENV)/ready  ## the embedded study through `dvc repro`, then its report
 test: $(VENV)/ready  ## all tests but the slow ones
 	pytest -n 2
 
-check: $(VENV)/ready  ## lint, format, types, and a grid in step with params.yaml
+check: $(VENV)/ready  ## lint, format, types, the order of imports, and a grid in step with params.yaml
 	ruff check
 	ruff format --check
 	mypy
+	lint-imports
 	mhrctl grid sync --check
 
 bench: $(VENV)/ready  ## speed and memory against peft, as ratios; leave the machine alone meanwhile
 	$(BIN)/python -m benchmarks
+
+architecture: $(VENV)/ready  ## the picture of docs/architecture.md, from the imports that there are now
+	$(BIN)/python docs/architecture.py
 
 format: $(VENV)/ready
 	ruff check --fix
@@ -33,4 +37,4 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
