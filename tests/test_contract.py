@@ -54,11 +54,12 @@ def test_grids_are_in_step(project: Path) -> None:
     assert differences(expand(load_params(where.params), where), where) == []
 
 
-def test_methods_are_the_papers() -> None:
+def test_every_method_of_the_paper_is_in_the_table() -> None:
+    """Beside which there may be others, that the paper does not have."""
     tables = json.loads((ROOT / "mhrctl/report/tables.json").read_text())
     printed = {row["method"] for block in tables["table6"]["blocks"] for row in block["rows"]}
     printed |= {row["method"] for row in tables["table4_t0"]["rows"]} | set(tables["text"])
-    assert set(METHODS) == printed | {"full_ft"}  # of which the paper has only the formula
+    assert set(METHODS) >= printed | {"full_ft"}  # of which the paper has only the formula
     assert all(METHODS[row.pretrain].pretrain == row.pretrain for row in METHODS.values())
 
 

@@ -1,4 +1,4 @@
-"""What a routing has learned: how sparse and how decided it is, how many skills a task uses, and which tasks it treats alike.
+"""What a routing has learned: how sparse and how decided it is, and how many skills a task uses.
 
 Sparsity, discreteness and efficiency are what the paper's authors log in training (`PolytroponLog`; docs/recipe.md, section 4).
 Their code mixes the heads of a layer into the axis of the skills, which changes the efficiency; here each head is measured by
@@ -12,24 +12,16 @@ from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.cluster.hierarchy import leaves_list, linkage
-from scipy.spatial.distance import squareform
 from scipy.special import entr, expit
-from scipy.stats import rankdata
 
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.routing import EPS
 from mhrctl.errors import ArtifactError
 
-PERMUTATIONS = 999
-"""Of tasks, behind the p of a correlation between similarities."""
-DIGITS = 6
-"""Of a similarity: what is beyond differs between machines, and must not decide an order."""
-NEGLIGIBLE = 1e-9
-"""What rounding makes of a preference that is none."""
+CODERS = ("encoder", "decoder")
+"""The halves of the backbone, which the names of its parts have in them."""
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
-Places = np.ndarray[Any, np.dtype[np.intp]]
 
 
 @dataclass(frozen=True)
@@ -46,48 +38,52 @@ class Routing:
 
     @classmethod
     def of(cls, adapter: Inventory, tasks: Sequence[str]) -> Routing:
-        """The routing of an inventory: of the tasks of its one run, or of its runs, one task each.
+        """Take the routing of an inventory: of the tasks of its one run, or of its runs, one task each.
+
+        Args:
+            adapter: the inventory.
+            tasks: names of its tasks.
 
         Raises:
             ArtifactError: if it is of other tasks, or its logits are not all finite.
         """
         tensors = adapter.tensors()
-        groups = dict.fromkeys(adapter.part_of[layer] for layer in adapter.shapes)
-        logits = {group: tensors[f"{group}.routing"].detach().flatten(0, 1).double().cpu().numpy() for group in groups}
-        for group, own in logits.items():
-            if len(own) != len(tasks):
-                raise ArtifactError(f"routing of {group}: has {len(own)} tasks, expected {len(tasks)}")
-            if not np.isfinite(own).all():
-                raise ArtifactError(f"routing of {group}: its logits are not all finite; train again with a lower routing_lr")
+        parts = dict.fromkeys(adapter.part_of[layer] for layer in adapter.shapes)
+        logits = {part: tensors[f"{part}.routing"].detach().flatten(0, 1).double().cpu().numpy() for part in parts}
+        for part, z in logits.items():
+            if len(z) != len(tasks):
+                raise ArtifactError(f"routing of {part}: has {len(z)} tasks, expected {len(tasks)}")
+            if not np.isfinite(z).all():
+                raise ArtifactError(f"routing of {part}: its logits are not all finite; train again with a lower routing_lr")
         return cls(tuple(tasks), logits)
 
     @property
     def heads(self) -> int:
-        """Routing heads."""
+        """How many routing heads there are."""
         return self._shape[1]
 
     @property
     def skills(self) -> int:
-        """Skills of the inventory."""
+        """How many skills the inventory has."""
         return self._shape[2]
 
     @property
     def _shape(self) -> tuple[int, ...]:
         return tuple(next(iter(self.logits.values())).shape)
 
-    def weights(self, group: str) -> Array:
-        """Mixing coefficients a = sigmoid(Z) / sum over skills of sigmoid(Z), [tasks, heads, skills]."""
-        return _normalised(expit(self.logits[group]))
+    def weights(self, part: str) -> Array:
+        """Compute the mixing coefficients a = sigmoid(Z) / sum over skills of sigmoid(Z), [tasks, heads, skills]."""
+        return _normalised(expit(self.logits[part]))
 
     def with_tasks(self, other: Routing) -> Routing:
-        """These tasks, and then those of another routing of the same parts."""
-        joined = {group: np.concatenate([own, other.logits[group]]) for group, own in self.logits.items()}
+        """Join these tasks, and then those of another routing of the same parts."""
+        joined = {part: np.concatenate([z, other.logits[part]]) for part, z in self.logits.items()}
         return Routing((*self.tasks, *other.tasks), joined)
 
 
 @dataclass(frozen=True)
 class Measures:
-    """Numbers of one head's routing, or means of them.
+    """The numbers of one head's routing, or means of them.
 
     Attributes:
         sparsity: the share of gates that are on, mean of floor(sigmoid(Z) + 0.5): 1 is dense.
@@ -103,8 +99,8 @@ class Measures:
 
     @classmethod
     def mean(cls, several: Iterable[Measures]) -> Measures:
-        """The mean of each number."""
-        return cls(*np.mean([astuple(own) for own in several], axis=0).tolist())
+        """Take the mean of each number."""
+        return cls(*np.mean([astuple(measures) for measures in several], axis=0).tolist())
 
 
 def measure_heads(logits: Array) -> tuple[Measures, ...]:
@@ -135,118 +131,22 @@ class Inspection:
     @classmethod
     def of(cls, routing: Routing) -> Inspection:
         """Measure all heads of a routing."""
-        return cls({group: measure_heads(logits) for group, logits in routing.logits.items()})
+        return cls({part: measure_heads(logits) for part, logits in routing.logits.items()})
 
     @property
-    def groups(self) -> dict[str, Measures]:
-        """{part: mean over its heads}."""
-        return {group: Measures.mean(heads) for group, heads in self.heads.items()}
+    def parts(self) -> dict[str, Measures]:
+        """What each part has in the mean over its heads."""
+        return {part: Measures.mean(heads) for part, heads in self.heads.items()}
 
     @property
     def overall(self) -> Measures:
-        """The mean over all parts."""
-        return Measures.mean(self.groups.values())
-
-    def within(self, coder: str) -> dict[str, Measures]:
-        """The parts of `encoder` or `decoder`; empty if the routing has none of its own there."""
-        return {group: own for group, own in self.groups.items() if coder in group.split(".")}
+        """What all parts have in the mean."""
+        return Measures.mean(self.parts.values())
 
     def of_coder(self, coder: str) -> Measures | None:
-        """The mean over the parts of `encoder` or `decoder`; None if the routing has none of its own there."""
-        own = self.within(coder)
-        return Measures.mean(own.values()) if own else None
-
-
-def routing_similarity(routing: Routing, *, from_even: bool = True) -> Array:
-    """How alike tasks are routed: the cosine of their weights of all parts and heads, concatenated; [tasks, tasks].
-
-    Weights are positive, so the cosine of the weights themselves is high for any two tasks that use the skills evenly,
-    whichever they prefer. What a task prefers is how its weights differ from even ones, 1 / skills.
-
-    Args:
-        routing: of the tasks.
-        from_even: compare these differences, so that 0 is unrelated; otherwise the weights themselves.
-
-    Returns:
-        Cosines, rounded; 0 with a task that has no preference.
-    """
-    products = np.zeros((len(routing.tasks), len(routing.tasks)))
-    for group in routing.logits:
-        weights = routing.weights(group) - (1 / routing.skills if from_even else 0)
-        flat = weights.reshape(len(routing.tasks), -1)
-        products += flat @ flat.T
-    lengths = np.sqrt(products.diagonal())
-    lengths = np.where(lengths > NEGLIGIBLE, lengths, np.inf)
-    cosines: Array = (products / np.outer(lengths, lengths)).round(DIGITS)
-    return cosines
-
-
-def similarity_order(similarity: Array) -> list[int]:
-    """An order of tasks in which similar ones are neighbours: the leaves of average linkage, best turned.
-
-    Args:
-        similarity: [tasks, tasks], symmetric.
-    """
-    if len(similarity) < 3:
-        return list(range(len(similarity)))
-    distances = np.clip(1 - similarity, 0, None)
-    np.fill_diagonal(distances, 0)
-    condensed = squareform(distances, checks=False)
-    return [int(place) for place in leaves_list(linkage(condensed, "average", optimal_ordering=True))]
-
-
-@dataclass(frozen=True)
-class Correlation:
-    """How far two similarities of tasks agree on which pairs are alike.
-
-    Attributes:
-        spearman: rank correlation over the pairs.
-        p: share of random renamings of the tasks that correlate at least as well (a one-sided Mantel test).
-        pairs: how many.
-    """
-
-    spearman: float
-    p: float
-    pairs: int
-
-
-def pairs_of(tasks: int, tests: int = 0) -> tuple[Places, Places]:
-    """The pairs that are compared: all, or each of the last `tests` tasks, the test tasks, with each training task."""
-    if not tests:
-        first, second = np.triu_indices(tasks, 1)
-        return first, second
-    rows, columns = np.meshgrid(np.arange(tasks - tests, tasks), np.arange(tasks - tests), indexing="ij")
-    return rows.ravel(), columns.ravel()
-
-
-def correlate(one: Array, other: Array, tests: int = 0) -> Correlation | None:
-    """Correlate two similarities of the same tasks over pairs.
-
-    Args:
-        one: [tasks, tasks], symmetric.
-        other: [tasks, tasks], symmetric.
-        tests: how many of the tasks, the last ones, are test tasks (see `pairs_of`).
-
-    Returns:
-        None if one of them is the same for all pairs.
-    """
-    pairs = pairs_of(len(one), tests)
-    if not len(pairs[0]):
-        return None
-    ours = _standardised(rankdata(one[pairs]))
-    theirs = np.zeros_like(other)
-    theirs[pairs] = _standardised(rankdata(other[pairs]))
-    theirs += theirs.T
-    if not ours.any() or not theirs.any():
-        return None
-    spearman = float(ours @ theirs[pairs])
-    random = np.random.default_rng(0)
-    training = len(one) - tests
-    as_high = 0
-    for _ in range(PERMUTATIONS):
-        names = np.concatenate([random.permutation(training), training + random.permutation(tests)])
-        as_high += float(ours @ theirs[names[pairs[0]], names[pairs[1]]]) >= spearman - 1e-12
-    return Correlation(round(spearman, DIGITS), (1 + as_high) / (1 + PERMUTATIONS), len(pairs[0]))
+        """Take the mean over the parts of `encoder` or `decoder`; None if no part is of that coder alone."""
+        within = [measures for part, measures in self.parts.items() if coder in part.split(".")]
+        return Measures.mean(within) if within else None
 
 
 def _normalised(gates: Array) -> Array:
@@ -258,9 +158,3 @@ def _entropy(weights: Array) -> Array:
     """In nats, over the last axis."""
     total: Array = entr(weights).sum(-1)
     return total
-
-
-def _standardised(values: Array) -> Array:
-    """Of mean 0 and length 1; zeros if all are equal."""
-    centred: Array = values - values.mean()
-    return centred / (np.linalg.norm(centred) or 1)

@@ -55,13 +55,12 @@ def prune(
     yes: Annotated[bool, typer.Option("--yes", help="Remove them; without it they are only listed.")] = False,
 ) -> None:
     """List or remove outputs, scores, logs and dvc.lock entries of cells that are not in the grid."""
-    from mhrctl.tools.grid import differences, expand
+    from mhrctl.tools.grid import require_in_step
     from mhrctl.tools.prune import find_leftovers
     from mhrctl.tools.prune import prune as remove
 
     where, settings = open_project(project, [])
-    if differences(expand(settings, where), where):
-        raise ArtifactError(f"{where.cell_index.parent}: not in step with params.yaml; run `mhrctl grid sync` first")
+    require_in_step(settings, where)
     left = find_leftovers(grid_cells(settings.params), where)
     for cell in left.cells:
         paths = [path.relative_to(where.data).as_posix() for path in left.paths.get(cell, ())]

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import time
-from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mhrctl.artifacts.names import Project
 from mhrctl.cli import display
-from mhrctl.cli.options import ProjectOption, open_project
-from mhrctl.errors import ArtifactError, DataError, ParamsError
+from mhrctl.cli.options import ProjectOption
+from mhrctl.errors import ParamsError
 
 if TYPE_CHECKING:
-    from mhrctl.running.engine import DvcPipeline
-    from mhrctl.running.fallback import PublicPipeline
-    from mhrctl.running.plan import Planned
-    from mhrctl.running.scheduler import Scheduler
+    from mhrctl.tools.run import Cluster
 
 TargetsArgument = Annotated[
     list[str] | None, typer.Argument(help="Stages as `dvc repro` takes them: `pretrain`, `evaluate@mhr-h8-s0`; all if none.")
@@ -53,7 +42,6 @@ WorkerDirOption = Annotated[
     str, typer.Option("--worker-dir", help="A worker's checkout, with --remote: by default where the worker was started.")
 ]
 HERE = "."
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def run(
@@ -74,157 +62,36 @@ def run(
 ) -> None:
     """Run what has changed, several stages at once; afterwards `dvc repro` has nothing to do."""
     from mhrctl.cli.run_view import conclude, make_view, show_plan
-    from mhrctl.running.exclusive import only_run
-    from mhrctl.running.progress import earlier_seconds
-    from mhrctl.running.scheduler import Scheduler
-    from mhrctl.running.slots import make_slots
+    from mhrctl.tools.run import Jobs, QuitError, plan
+    from mhrctl.tools.run import run as execute
 
-    elsewhere = _require_fitting(dask, dask_config, remote, worker_dir, gpus, slots)
-    cluster = dask_config.resolve() if dask_config else None  # the project becomes the working directory
-    places = make_slots(jobs, [gpu.strip() for gpu in gpus.split(",") if gpu.strip()], slots, _shares(project))
-    earlier = earlier_seconds(Project(project).run_log("run").parent)
-    with _open_pipeline(project, targets or []) as pipeline:
-        if dry:
-            show_plan(_plan(pipeline))
-            return
-        if places.limit > 1 and not (elsewhere or gpus or threads or os.environ.get(THREADS[0])):
-            share = max(1, (os.cpu_count() or 1) // places.limit)
-            display.done(f"hint: each job may use every CPU core; --threads {share} shares them")
-        with ExitStack() as stack:
-            stack.enter_context(only_run(pipeline.folder))
-            if elsewhere:
-                executor, at_once = stack.enter_context(_open_workers(pipeline, dask, cluster, jobs, remote, worker_dir))
-                places = make_slots(at_once, [], None, {})
-            else:
-                executor = stack.enter_context(ThreadPoolExecutor(places.limit))
-            view = make_view()
-            scheduler = Scheduler(
-                pipeline,
-                executor,
-                places.limit,
-                slots=places,
-                env=dict.fromkeys(THREADS, str(threads)) if threads else {},
-                keep_going=keep_going,
-                earlier=earlier,
-                watch=view.changed,
-                tell=display.done,
-            )
-            start = time.monotonic()
-            with _interrupted_by_signals(scheduler) as received, view.showing(scheduler.progress, places.limit):
-                scheduler.run()
-    conclude(scheduler.progress, time.monotonic() - start)
-    if received:
-        raise typer.Exit(128 + received[0])
-    if scheduler.progress.bad():
+    cluster = _cluster(dask, dask_config, remote, worker_dir)
+    if cluster and (gpus or slots):
+        raise ParamsError("--gpus and --slots are of one machine; with Dask a worker runs one job a thread")
+    chosen = [gpu.strip() for gpu in gpus.split(",") if gpu.strip()]
+    asked = Jobs(at_once=jobs, gpus=chosen, slots=slots, threads=threads, cluster=cluster)
+    if dry:
+        show_plan(plan(project, targets or [], asked, report=display.done))
+        return
+    try:
+        ended = execute(project, targets or [], asked, view=make_view(), keep_going=keep_going)
+    except QuitError as quit_:
+        raise typer.Exit(128 + quit_.signal) from None
+    conclude(ended.progress, ended.seconds)
+    if ended.signal:
+        raise typer.Exit(128 + ended.signal)
+    if ended.progress.bad():
         raise typer.Exit(1)
 
 
-def _require_fitting(
-    dask: str | None, dask_config: Path | None, remote: str | None, worker_dir: str, gpus: str, slots: int | None
-) -> bool:
-    """Whether jobs run on other machines; says which options do not go together."""
+def _cluster(dask: str | None, dask_config: Path | None, remote: str | None, worker_dir: str) -> Cluster | None:
+    """The other machines that jobs run on, if any; refuses options that do not go together."""
+    from mhrctl.tools.run import Cluster
+
     if dask and dask_config:
         raise ParamsError("--dask names a running cluster, --dask-config starts one; leave one out")
-    elsewhere = bool(dask or dask_config)
-    if not elsewhere and (remote or worker_dir != HERE):
+    if dask or dask_config:  # the path is made whole now, for the project becomes the working directory
+        return Cluster(dask, dask_config.resolve() if dask_config else None, remote, worker_dir)
+    if remote or worker_dir != HERE:
         raise ParamsError("--remote and --worker-dir are of Dask workers; they need --dask or --dask-config")
-    if elsewhere and (gpus or slots):
-        raise ParamsError("--gpus and --slots are of one machine; with Dask a worker runs one job a thread")
-    return elsewhere
-
-
-@contextmanager
-def _open_workers(
-    pipeline: DvcPipeline | PublicPipeline,
-    dask: str | None,
-    dask_config: Path | None,
-    jobs: int | None,
-    remote: str | None,
-    worker_dir: str,
-) -> Iterator[tuple[Executor, int]]:
-    """What runs jobs on other machines, and how many it takes at once."""
-    from mhrctl.running.engine import DvcPipeline
-    from mhrctl.running.remote import open_workers
-
-    if not isinstance(pipeline, DvcPipeline):
-        raise ArtifactError("--dask needs a tested version of dvc (see above)")
-    with open_workers(
-        pipeline.folder,
-        pipeline.files_of,
-        address=dask,
-        config=dask_config,
-        jobs=jobs,
-        remote=remote,
-        checkout=worker_dir,
-        tell=display.done,
-    ) as workers:
-        yield workers
-
-
-def _shares(project: Path) -> dict[str, float]:
-    """{stage: slots} of params.yaml, once its grid is seen to be in step; nothing in a project without it."""
-    from mhrctl.tools.grid import differences, expand
-
-    if not project.is_dir():
-        raise DataError(f"{project}: no such folder")
-    if not Project(project).params.exists():
-        return {}
-    where, settings = open_project(project, [])
-    if changes := differences(expand(settings, where), where):
-        raise ArtifactError(
-            f"{where.cell_index.parent}: {len(changes)} files not in step with params.yaml; run `mhrctl grid sync`"
-        )
-    return {str(stage): share for stage, share in settings.params.run.slots.items()}
-
-
-@contextmanager
-def _open_pipeline(project: Path, targets: list[str]) -> Iterator[DvcPipeline | PublicPipeline]:
-    """The project's stages, from DVC's inside if that is as tested, else by its command line."""
-    from mhrctl.running.engine import open_pipeline
-    from mhrctl.running.fallback import open_public_pipeline
-    from mhrctl.running.internals import InternalsError, check_internals
-
-    try:
-        check_internals()
-    except InternalsError as error:
-        display.done(f"{error}: going by `dvc repro --single-item` instead, which is slower")
-        with open_public_pipeline(project, targets) as public:
-            yield public
-    else:
-        with open_pipeline(project, targets) as pipeline:
-            yield pipeline
-
-
-def _plan(pipeline: DvcPipeline | PublicPipeline) -> list[Planned]:
-    from mhrctl.running.engine import DvcPipeline
-    from mhrctl.running.plan import make_plan
-
-    if not isinstance(pipeline, DvcPipeline):
-        raise ArtifactError("--dry needs a tested version of dvc (see above); use `dvc repro --dry`")
-    return make_plan(pipeline)
-
-
-@contextmanager
-def _interrupted_by_signals(scheduler: Scheduler) -> Iterator[list[int]]:
-    """End a run's jobs at the first SIGINT or SIGTERM, and everything at the second.
-
-    Yields:
-        The signals received.
-    """
-    received: list[int] = []
-
-    def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of handlers
-        received.append(number)
-        if len(received) > 1:
-            raise KeyboardInterrupt
-        scheduler.stop()
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    except KeyboardInterrupt:
-        display.done("quit; `mhrctl run` goes on from here")
-        raise typer.Exit(128 + received[0]) from None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return None

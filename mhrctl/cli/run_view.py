@@ -6,9 +6,8 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Sized
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -22,24 +21,15 @@ from mhrctl.running.jobs import tail
 from mhrctl.running.pipeline import State
 from mhrctl.running.plan import Action, Planned
 from mhrctl.running.progress import ENDED, Entry, Progress
+from mhrctl.tools.run import View
 
 SHOWN = 12
 """Running jobs that the live table lists."""
 STYLES = {State.RUNNING: "cyan", State.DONE: "green", State.FAILED: "bold red", State.BLOCKED: "red"}
 
 
-class View(Protocol):
-    """Shows a run in progress."""
-
-    def showing(self, progress: Progress, at_once: int) -> AbstractContextManager[None]:
-        """Show a run until the block ends."""
-
-    def changed(self, name: str) -> None:
-        """Take in that the state of a stage has changed."""
-
-
 def make_view() -> View:
-    """The live table on a terminal; plain lines elsewhere or in CI."""
+    """Choose the live table on a terminal, and plain lines elsewhere or in CI."""
     return PlainView() if not display.err.is_terminal or os.environ.get("CI") else LiveView()
 
 
@@ -61,6 +51,10 @@ class PlainView:
         if entry.state is not State.UNCHANGED:
             display.done(_line(name, entry) + ("" if entry.state is State.RUNNING else f"  [{_ended(self._progress)}]"))
 
+    def report(self, line: str) -> None:
+        """Print a line."""
+        display.done(line)
+
 
 class LiveView:
     """A table of cells by stage and state, what runs, and the time left."""
@@ -80,6 +74,10 @@ class LiveView:
         entry = self._progress.stages[name]
         if entry.state is State.FAILED:
             display.done(_line(name, entry))
+
+    def report(self, line: str) -> None:
+        """Print a line above the table."""
+        display.done(line)
 
     def _table(self) -> RenderableType:
         return Group(_counts(self._progress), _jobs(self._progress), _bar(self._progress, self._at_once))

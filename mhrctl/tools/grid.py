@@ -105,6 +105,18 @@ def differences(wanted: Mapping[Path, str], project: Project) -> list[str]:
     return lines + [f"removed  {path.relative_to(project.root)}" for path in _stale(wanted, project)]
 
 
+def require_in_step(settings: Settings, project: Project) -> None:
+    """Refuse a project whose generated files are of other parameters.
+
+    Raises:
+        ArtifactError: if a generated file differs from what it must hold.
+    """
+    if changes := differences(expand(settings, project), project):
+        raise ArtifactError(
+            f"{project.cell_index.parent}: {len(changes)} files not in step with params.yaml; run `mhrctl grid sync` first"
+        )
+
+
 def read_cell(project: Project, name: str) -> CellParams:
     """Read the resolved parameters of a cell, as DVC sees them.
 

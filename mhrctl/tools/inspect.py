@@ -1,4 +1,4 @@
-"""Routing seen: what a cell's routing has learned, as numbers and as heat maps."""
+"""Routing seen: what a cell's routing has learned, read from its outputs, written as numbers and drawn as heat maps."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ import numpy as np
 from mhrctl.adapters.files import load_adapter
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.analysis.heatmaps import Matrix, Panel, draw_by_skill, draw_by_task
-from mhrctl.analysis.routing_measures import (
+from mhrctl.analysis.routing_measures import CODERS, Array, Inspection, Measures, Routing
+from mhrctl.analysis.routing_panels import panels
+from mhrctl.analysis.routing_similarity import (
     DIGITS,
-    Array,
-    Correlation,
-    Inspection,
-    Measures,
-    Routing,
+    Comparison,
+    Pair,
     correlate,
-    pairs_of,
+    most_alike,
     routing_similarity,
     similarity_order,
 )
 from mhrctl.artifacts.cards import Card, read_card, require_parent, require_replaceable, require_tasks, write_card
-from mhrctl.artifacts.names import ADAPTERS, CARD, HEATMAPS, INDEX, ROUTING, SIMILARITY, TEST_EXAMPLES
+from mhrctl.artifacts.names import ADAPTERS, CARD, HEATMAPS, INDEX, ROUTING, SIMILARITY, TEST_EXAMPLES, Project
 from mhrctl.artifacts.writing import write_json, writing
 from mhrctl.config.cells import Cell
 from mhrctl.config.methods import METHODS
@@ -39,49 +38,18 @@ MAX_PANELS = 24
 """Heat maps by skill on one page."""
 WRITTEN_PAIRS = 200
 """Of tasks, the most alike, that are written."""
-CODERS = ("encoder", "decoder")
 
 Stage = Literal["pretrain", "adapt"]
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Two tasks.
-
-    Attributes:
-        tasks: their names; a test task stands first.
-        routing: cosine of their routing (see `routing_similarity`).
-        inputs: cosine of their inputs by the index; None without one.
-    """
-
-    tasks: tuple[str, str]
-    routing: float
-    inputs: float | None
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """The similarity of tasks by their routing against that by their inputs.
-
-    Attributes:
-        encoder: what embedded the inputs.
-        correlation: of the two; None if one of them is the same for all pairs.
-        of_weights: likewise, of the similarity of the routing weights as they are.
-    """
-
-    encoder: str
-    correlation: Correlation | None
-    of_weights: Correlation | None
-
-
-@dataclass(frozen=True)
 class Findings:
-    """What an inspection found.
+    """What an inspection has come to.
 
     Attributes:
         skills: of the inventory.
-        measured: the routing of the stage's own tasks.
-        training: that of the training tasks, where the stage's own are test tasks.
+        measured: the routing of the stage's tasks.
+        training: that of the training tasks, where the stage's are test tasks.
         pairs: of training tasks, or of each test task and the training task that is routed most like it; the most alike first.
         comparison: with the index; None if there is none.
     """
@@ -97,11 +65,7 @@ def inspect(
     cell: Cell,
     *,
     stage: Stage,
-    pretrained: Path,
-    adapted: Path,
-    prepared: Path,
-    index: Path,
-    root: Path,
+    project: Project,
     out: Path,
     layers: Sequence[str] = (),
     heads: Sequence[int] = (),
@@ -112,11 +76,7 @@ def inspect(
     Args:
         cell: whose routing.
         stage: of the training tasks after pre-training, or of the adapted test tasks, beside the training tasks.
-        pretrained: output of the pretrain stage.
-        adapted: output of the adapt stage; read for that stage only.
-        prepared: output of the prepare stage; read only beside an index.
-        index: output of the index stage, if there is one.
-        root: what a relative folder of the index's encoder is relative to.
+        project: with the output of the stage, and of pretrain; with that of prepare too where there is an index.
         out: the folder to write.
         layers: parts of the model to draw; empty for the most and the least decided ones.
         heads: to draw, from 1; empty for all.
@@ -128,22 +88,29 @@ def inspect(
     """
     _require_routing(cell, stage)
     require_replaceable(out, "inspect")
-    source = _read(cell, stage, pretrained, adapted)
+    source = _read(cell, stage, project)
+    require_drawable(source.routing, layers, heads)
     measured = Inspection.of(source.tests or source.training)
-    drawn = panels(source.routing, measured, layers, heads)
     similarity = routing_similarity(source.routing)
-    inputs, comparison = None, None
-    if (index / CARD).exists():
-        inputs, comparison = _compare(source, similarity, prepared, index, root, device)
-    training = Inspection.of(source.training) if source.tests else None
-    found = Findings(source.training.skills, measured, training, _pairs(source, similarity, inputs), comparison)
+    index = project.output("index")
+    inputs = _input_similarity(source, project, device) if (index / CARD).exists() else None
+    comparison = None if inputs is None else _compare(source, similarity, inputs, index)
+    findings = Findings(
+        source.training.skills,
+        measured,
+        Inspection.of(source.training) if source.tests else None,
+        most_alike(source.routing.tasks, similarity, inputs, tests=source.number_of_tests, at_most=WRITTEN_PAIRS),
+        comparison,
+    )
+    order = _order(source, similarity)
     with writing(out) as folder:
-        _draw(folder, source, drawn, similarity, inputs, comparison)
-        write_json(folder / ROUTING, _record(source, found))
+        _draw_by_skill(folder, source, order, panels(source.routing, measured, layers, heads))
+        _draw_by_task(folder, source, order, similarity, inputs, comparison)
+        write_json(folder / ROUTING, _record(source, findings))
         what = {"cell": source.cell.model_dump(), "stage": stage, "layers": list(layers), "heads": list(heads)}
         parents = {**source.parents} | ({"index": index / INDEX} if comparison else {})
         write_card(folder, Card.of("inspect", what, parents, suite=source.card.facts["suite"]))
-    return found
+    return findings
 
 
 @dataclass(frozen=True)
@@ -172,9 +139,15 @@ class _Source:
     def number_of_tests(self) -> int:
         return 0 if self.tests is None else len(self.tests.tasks)
 
+    @property
+    def title(self) -> str:
+        """What the pages say that they are of."""
+        return f"{self.cell.name} after {'adaptation; test tasks in bold' if self.tests else 'pre-training'}"
 
-def _read(cell: Cell, stage: Stage, pretrained: Path, adapted: Path) -> _Source:
+
+def _read(cell: Cell, stage: Stage, project: Project) -> _Source:
     first = cell.pretrain_cell
+    pretrained, adapted = project.output("pretrain", first.name), project.output("adapt", cell.name)
     card = read_card(pretrained, stage="pretrain", command=f"mhrctl pretrain {first.options}")
     parents = {"pretrain": pretrained / ADAPTERS}
     training = Routing.of(_inventory(parents["pretrain"]), card.facts["tasks"])
@@ -216,18 +189,13 @@ def _require_routing(cell: Cell, stage: Stage) -> None:
     raise ParamsError(f"--method {cell.method}: {why}; inspect --stage {stage} is of {', '.join(routed)}")
 
 
-def panels(routing: Routing, measured: Inspection, layers: Sequence[str] = (), heads: Sequence[int] = ()) -> list[Panel]:
-    """Choose what to draw by skill.
-
-    Without a choice: of encoder and of decoder a summary, and the parts whose gates are the most and the least decided. A skill
-    has the same number in two layers by chance only, so the summary has each task's skills of each layer and head in the
-    order of their weights.
+def require_drawable(routing: Routing, layers: Sequence[str] = (), heads: Sequence[int] = ()) -> None:
+    """Refuse a choice of what to draw that the routing does not have.
 
     Args:
-        routing: of all tasks.
-        measured: decides what is most and least decided.
-        layers: parts of the model that share a routing; empty for the choice above.
-        heads: from 1; empty for all.
+        routing: that is to be drawn.
+        layers: parts of the model that share a routing.
+        heads: from 1.
 
     Raises:
         ParamsError: if there is no such layer or head, or the page would be too full.
@@ -240,120 +208,83 @@ def panels(routing: Routing, measured: Inspection, layers: Sequence[str] = (), h
             raise ParamsError(f"--head {head}: there are the heads 1 to {routing.heads}")
     if len(set(layers)) > MAX_PANELS:
         raise ParamsError(f"--layer: {len(set(layers))} heat maps do not fit on a page; choose at most {MAX_PANELS}")
-    summary = [] if layers or heads else _summaries(routing)
-    groups = dict.fromkeys(layers, "") if layers else _notable(measured)
-    numbers = list(dict.fromkeys(heads)) or list(range(1, routing.heads + 1))
-    own = []
-    for group, remark in groups.items():
-        title = f"{remark}{group}" + (f", head {numbers[0]}" if len(numbers) == 1 < routing.heads else "")
-        label = f"head ({routing.skills} skills each)" if len(numbers) > 1 else "skill"
-        own.append(Panel(title, routing.weights(group)[:, [number - 1 for number in numbers]], numbers, label))
-    return summary + own
 
 
-def _summaries(routing: Routing) -> list[Panel]:
-    found = []
-    for name, groups in _parts(list(routing.logits)).items():
-        ordered = [np.sort(routing.weights(group), -1)[..., ::-1].mean(1, keepdims=True) for group in groups]
-        found.append(Panel(f"{name}: mean of layers and heads", np.mean(ordered, axis=0), (), "skill, strongest first"))
-    return found
-
-
-def _notable(measured: Inspection) -> dict[str, str]:
-    """{group: what is notable of it}."""
-    bits = {group: own.discreteness for group, own in measured.groups.items()}
-    found: dict[str, str] = {}
-    for groups in _parts(list(bits)).values():
-        several = len(groups) > 1
-        found.setdefault(min(groups, key=bits.__getitem__), "most decided: " if several else "")
-        found.setdefault(max(groups, key=bits.__getitem__), "least decided: ")
-    return found
-
-
-def _parts(groups: Sequence[str]) -> dict[str, list[str]]:
-    """The groups of encoder and of decoder, or all of them where neither has its own."""
-    parts = {coder: [group for group in groups if coder in group.split(".")] for coder in CODERS}
-    return {name: own for name, own in parts.items() if own} or {"model": list(groups)}
-
-
-def _compare(
-    source: _Source, similarity: Array, prepared: Path, index: Path, root: Path, device: str
-) -> tuple[Array, Comparison]:
-    """Cosines of the tasks' inputs by the index, [tasks, tasks], and how the routing's agree with them.
-
-    Tasks that are templates of one data set have one vector in the index.
-    """
+def _input_similarity(source: _Source, project: Project, device: str) -> Array:
+    """Cosines of the tasks' inputs by the index, [tasks, tasks]; templates of one data set have one vector in the index."""
+    prepared, index = project.output("prepare"), project.output("index")
     read_card(prepared, stage="prepare", command="mhrctl prepare")
     card = read_card(index, stage="index", command="mhrctl index")
     data_sets = training_data_sets(prepared)
     require_tasks(card, index, list(data_sets))
-    known = load_index(index, root=root, device=device)
-    places = {task: place for place, own in enumerate(data_sets.values()) for task in own}
+    known = load_index(index, root=project.root, device=device)
+    places = {task: place for place, templates in enumerate(data_sets.values()) for task in templates}
     if missing := [task for task in source.training.tasks if task not in places]:
         raise ArtifactError(f"{index}: made for other tasks (it has no {missing[0]}); run `mhrctl index` or `dvc repro`")
     vectors = known.vectors[[places[task] for task in source.training.tasks]]
     if source.tests is not None:
+        # A test task has no vector in the index: its inputs are the shots that its adaptation saw, and no others.
         again = f"mhrctl adapt {source.cell.options}"
         require_parent(source.card, source.folder, "examples", prepared / TEST_EXAMPLES, again)
         adapt = source.card.params["adapt"]
         shots = draw_shots(prepared, shots=adapt["shots"], validation=adapt["validation"], seed=source.cell.seed)
         vectors = np.concatenate([vectors, np.stack([known.encoder.encode(task.prompts).mean(0) for task in shots])])
-    inputs = np.stack([cosines(vector, vectors) for vector in vectors]).astype(np.float64).round(DIGITS)
+    return np.stack([cosines(vector, vectors) for vector in vectors]).astype(np.float64).round(DIGITS)
+
+
+def _compare(source: _Source, similarity: Array, inputs: Array, index: Path) -> Comparison:
+    """How far the similarity of the routing, and that of its weights as they are, agree with that of the inputs."""
     of_weights = routing_similarity(source.routing, from_even=False)
-    correlations = [correlate(own, inputs, source.number_of_tests) for own in (similarity, of_weights)]
-    return inputs, Comparison(card.facts["encoder"], *correlations)
+    correlations = [correlate(of_routing, inputs, source.number_of_tests) for of_routing in (similarity, of_weights)]
+    encoder = read_card(index, stage="index", command="mhrctl index").facts["encoder"]
+    return Comparison(encoder, *correlations)
 
 
-def _pairs(source: _Source, similarity: Array, inputs: Array | None) -> list[Pair]:
-    tasks, tests = source.routing.tasks, source.number_of_tests
-    rows, columns = pairs_of(len(tasks), tests)
-    order = np.argsort(-similarity[rows, columns], kind="stable")
-    found: list[Pair] = []
-    seen: set[int] = set()
-    for row, column in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
-        if len(found) == WRITTEN_PAIRS:
-            break
-        if tests and row in seen:
-            continue
-        seen.add(row)
-        of_inputs = None if inputs is None else float(inputs[row, column])
-        found.append(Pair((tasks[row], tasks[column]), float(similarity[row, column]), of_inputs))
-    return found
+def _order(source: _Source, similarity: Array) -> list[int]:
+    """Training tasks, then test tasks, similar ones beside each other."""
+    training = len(source.training.tasks)
+    tests = similarity_order(similarity[training:, training:])
+    return similarity_order(similarity[:training, :training]) + [training + place for place in tests]
 
 
-def _draw(
+def _draw_by_skill(folder: Path, source: _Source, order: list[int], chosen: Sequence[Panel]) -> None:
+    tasks = [source.routing.tasks[place] for place in order]
+    ordered = [replace(panel, values=panel.values[order]) for panel in chosen]
+    title = f"Routing weights of {source.title}"
+    draw_by_skill(ordered, tasks, folder / HEATMAPS, title=title, tests=source.number_of_tests)
+
+
+def _draw_by_task(
     folder: Path,
     source: _Source,
-    drawn: Sequence[Panel],
+    order: list[int],
     similarity: Array,
     inputs: Array | None,
     comparison: Comparison | None,
 ) -> None:
-    training, tests = len(source.training.tasks), source.number_of_tests
-    order = similarity_order(similarity[:training, :training])
-    order += [training + place for place in similarity_order(similarity[training:, training:])]
     tasks = [source.routing.tasks[place] for place in order]
-    name = f"{source.cell.name} after {'adaptation; test tasks in bold' if tests else 'pre-training'}"
-    ordered = [replace(panel, values=panel.values[order]) for panel in drawn]
-    draw_by_skill(ordered, tasks, folder / HEATMAPS, title=f"Routing weights of {name}", tests=tests)
     matrices = [Matrix("by routing", similarity[np.ix_(order, order)])]
     if inputs is not None and comparison is not None:
-        found = comparison.correlation
-        rho = f"; Spearman {found.spearman:.2f} over {found.pairs:,} pairs, p {found.p:.3f}" if found else ""
+        agreement = comparison.correlation
+        rho = ""
+        if agreement:
+            rho = f"; Spearman {agreement.spearman:.2f} over {agreement.pairs:,} pairs, p {agreement.p:.3f}"
         matrices.append(Matrix(f"by inputs, {comparison.encoder}{rho}", inputs[np.ix_(order, order)]))
-    draw_by_task(matrices, tasks, folder / SIMILARITY, title=f"Similarity of tasks, {name}", tests=tests)
+    title = f"Similarity of tasks, {source.title}"
+    draw_by_task(matrices, tasks, folder / SIMILARITY, title=title, tests=source.number_of_tests)
 
 
-def _record(source: _Source, found: Findings) -> dict[str, Any]:
+def _record(source: _Source, findings: Findings) -> dict[str, Any]:
     """The findings as JSON."""
-    own = source.tests or source.training
-    record: dict[str, Any] = {"cell": source.cell.name, "stage": source.card.stage, "heads": own.heads, "skills": own.skills}
-    record |= {"tasks": list(own.tasks)} | _measures(found.measured)
-    if found.training is not None:
-        record["training"] = {"tasks": list(source.training.tasks)} | _measures(found.training)
+    routing = source.tests or source.training
+    record: dict[str, Any] = {"cell": source.cell.name, "stage": source.card.stage}
+    record |= {"heads": routing.heads, "skills": routing.skills}
+    record |= {"tasks": list(routing.tasks)} | _measures(findings.measured)
+    if findings.training is not None:
+        record["training"] = {"tasks": list(source.training.tasks)} | _measures(findings.training)
     return record | {
-        "most_alike": [asdict(pair) for pair in found.pairs],
-        "inputs": found.comparison and asdict(found.comparison),
+        "most_alike": [asdict(pair) for pair in findings.pairs],
+        "inputs": findings.comparison and asdict(findings.comparison),
     }
 
 
@@ -361,12 +292,12 @@ def _measures(inspection: Inspection) -> dict[str, Any]:
     def rounded(measures: Measures | None) -> Mapping[str, float] | None:
         return None if measures is None else {name: round(value, DIGITS) for name, value in asdict(measures).items()}
 
-    groups = inspection.groups
+    parts = inspection.parts
     return {
         "overall": rounded(inspection.overall),
         **{coder: rounded(inspection.of_coder(coder)) for coder in CODERS},
         "groups": {
-            group: {**(rounded(groups[group]) or {}), "heads": [rounded(head) for head in heads]}
-            for group, heads in inspection.heads.items()
+            part: {**(rounded(parts[part]) or {}), "heads": [rounded(head) for head in heads]}
+            for part, heads in inspection.heads.items()
         },
     }

@@ -68,11 +68,11 @@ def test_dry_shows_what_would_run_and_why_and_runs_nothing(made: Toy, tmp_path: 
     toy.forget()
     capfd.readouterr()
     assert run("run", "--dry", "-C", toy.root) == 0
-    told = capfd.readouterr().out
-    assert re.search(r"train@a +run +params changed: cells/a.json train.lr 0.1 -> 0.2", told)
-    assert re.search(r"evaluate@a +run if changed +after train@a", told)
-    assert "train@b" not in told
-    assert "6 stages: 1 run, 2 run if changed, 3 unchanged" in told
+    shown = capfd.readouterr().out
+    assert re.search(r"train@a +run +params changed: cells/a.json train.lr 0.1 -> 0.2", shown)
+    assert re.search(r"evaluate@a +run if changed +after train@a", shown)
+    assert "train@b" not in shown
+    assert "6 stages: 1 run, 2 run if changed, 3 unchanged" in shown
     assert not toy.began()
 
 
@@ -110,7 +110,7 @@ def test_a_terminal_gets_a_live_table(monkeypatch: pytest.MonkeyPatch) -> None:
     assert re.search(r"2/4 stages +about 3[45] s left", shown)
 
 
-def test_other_machines_are_told_as_one_option_each(made: Toy, run: Run, capfd: Capture) -> None:
+def test_other_machines_are_named_by_one_option_each(made: Toy, run: Run, capfd: Capture) -> None:
     for arguments, message in (
         (["--remote", "store"], "--remote and --worker-dir are of Dask workers; they need --dask or --dask-config"),
         (["--worker-dir", "x"], "--remote and --worker-dir are of Dask workers"),

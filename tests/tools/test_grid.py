@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
 
 from mhrctl.artifacts.names import Project
-from mhrctl.config.resolve import load_params
+from mhrctl.artifacts.versions import STAGE_VERSIONS
+from mhrctl.config.cells import Cell
+from mhrctl.config.methods import BACKBONE
+from mhrctl.config.resolve import load_params, resolve_cell
 from mhrctl.errors import ArtifactError
-from mhrctl.tools.grid import differences, expand, read_cell, sync
+from mhrctl.tools.grid import differences, expand, read_bare, read_cell, require_in_step, sync
 
 
 def test_sync_writes_what_changed_and_removes_what_left(project: Path) -> None:
@@ -53,6 +57,40 @@ def test_one_pretraining_can_serve_all_seeds(project: Path) -> None:
     assert cells["adapt"]["mhr_mu-h4-s1"] == {"start": "average/mhr-h4-s7"}
 
 
-def test_a_cell_outside_the_grid_is_answered(project: Path) -> None:
+def test_a_cell_outside_the_grid_is_rejected(project: Path) -> None:
     with pytest.raises(ArtifactError, match=r"no such cell; add it to `grid`"):
         read_cell(Project(project), "mhr-h9-s0")
+
+
+def test_a_grid_that_is_not_in_step_is_rejected(project: Path) -> None:
+    where = Project(project)
+    with pytest.raises(ArtifactError, match=r"data/cells: 8 files not in step with params.yaml; run `mhrctl grid sync` first"):
+        require_in_step(load_params(where.params), where)
+    sync(load_params(where.params), where)
+    require_in_step(load_params(where.params), where)
+    where.cell_file("lora-s0").write_text("{}")
+    with pytest.raises(ArtifactError, match=r"data/cells: 1 files not in step"):
+        require_in_step(load_params(where.params), where)
+
+
+def test_a_cell_and_the_bare_backbone_are_read_as_dvc_sees_them(project: Path) -> None:
+    where = Project(project)
+    with pytest.raises(ArtifactError, match=r"backbone.json: no such file; run `mhrctl grid sync`"):
+        read_bare(where)
+    params = load_params(where.params)
+    sync(params, where)
+    assert read_bare(where) == params.params.evaluate
+    assert read_cell(where, "mhr_z-h4-s0").adapt == resolve_cell(params, Cell(method="mhr_z", heads=4)).adapt
+    where.cell_file("lora-s0").write_text('{"cell": {}, "x": 1}')
+    with pytest.raises(ArtifactError, match=r"lora-s0.json: not as this version writes it; run `mhrctl grid sync`"):
+        read_cell(where, "lora-s0")
+
+
+def test_generated_files_hold_what_is_not_at_its_default(project: Path) -> None:
+    """So that a setting that a later version adds reruns nothing."""
+    where = Project(project)
+    files = expand(load_params(where.params), where)
+    cell = json.loads(files[where.cell_file("lora-s0")])
+    assert cell["pretrain"] == {"skills": 2, "steps": 4, "batch_size": 4, "log_every": 2}
+    assert json.loads(files[where.cell_file(BACKBONE)]) == {"evaluate": {"max_new_tokens": 4}}
+    assert json.loads(files[where.stage_versions]) == STAGE_VERSIONS

@@ -1,4 +1,4 @@
-"""What an inspection reads, writes and refuses, on outputs made by hand."""
+"""What an inspection reads, writes and rejects, on outputs made by hand."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ from safetensors.numpy import save_file
 
 from mhrctl.adapters.files import save_adapter
 from mhrctl.adapters.inventory import Inventory, InventoryConfig
-from mhrctl.analysis.heatmaps import Panel
-from mhrctl.analysis.routing_measures import Inspection, Routing, correlate, routing_similarity
+from mhrctl.analysis.routing_measures import Inspection, Routing
+from mhrctl.analysis.routing_similarity import correlate, routing_similarity
 from mhrctl.artifacts.cards import Card, write_card
 from mhrctl.artifacts.hashing import digest
+from mhrctl.artifacts.names import Project
 from mhrctl.config.cells import Cell
 from mhrctl.config.methods import METHODS
 from mhrctl.errors import ArtifactError, ParamsError
-from mhrctl.tools.inspect import MAX_PANELS, Findings, inspect, panels
+from mhrctl.tools.inspect import MAX_PANELS, Findings, inspect, require_drawable
 
 LAYERS = {f"{coder}.block.{block}.layer.0.SelfAttention.q": (8, 8) for coder in ("encoder", "decoder") for block in (0, 1, 2)}
 NAMES = list(LAYERS)
 TRAINING = ["copy", 'odd $x_1$ <b> & "q"', "../first", "last", "[red]swap"]
 TESTS = ["new", "newer"]
+PRETRAINED = "data/pretrain/mhr-h2-s0"
 FILES = {"card.json", "heatmaps.png", "heatmaps.svg", "routing.json", "similarity.png", "similarity.svg"}
 
 
@@ -48,15 +50,20 @@ def drawn_inventory(*, runs: int = 1, **settings: Any) -> Inventory:
 @pytest.fixture
 def look(tmp_path: Path) -> Callable[..., Findings]:
     """Inspects the routing of a project that has nothing but a pre-training and an adaptation of two heads."""
-    pretrained, adapted = tmp_path / "data/pretrain", tmp_path / "data/adapt"
+    pretrained = tmp_path / PRETRAINED
     write_stage(pretrained, "pretrain", drawn_inventory(heads=2), TRAINING)
-    write_stage(adapted, "adapt", drawn_inventory(heads=2, runs=2), TESTS, start=pretrained / "adapters.safetensors")
+    write_stage(
+        tmp_path / "data/adapt/mhr-h2-s0",
+        "adapt",
+        drawn_inventory(heads=2, runs=2),
+        TESTS,
+        start=pretrained / "adapters.safetensors",
+    )
 
     def inspected(method: str = "mhr", **changes: Any) -> Findings:
-        folders = {"pretrained": pretrained, "adapted": adapted, "prepared": tmp_path / "data/prepare"}
-        others = {"index": tmp_path / "data/index", "root": tmp_path, "out": tmp_path / "out", "stage": "pretrain"}
+        options = {"project": Project(tmp_path), "out": tmp_path / "out", "stage": "pretrain"}
         heads = 2 if METHODS[method].multi_head else 1
-        return inspect(Cell(method=method, heads=heads), **{**folders, **others, **changes})
+        return inspect(Cell(method=method, heads=heads), **{**options, **changes})
 
     return inspected
 
@@ -70,7 +77,7 @@ def write_index(tmp_path: Path, data_sets: dict[str, list[str]]) -> np.ndarray[A
     prepared, folder = tmp_path / "data/prepare", tmp_path / "data/index"
     for each in (prepared, folder):
         each.mkdir(parents=True, exist_ok=True)
-    rows = [{"name": task, "role": "training", "dataset": name} for name, own in data_sets.items() for task in own]
+    rows = [{"name": task, "role": "training", "dataset": name} for name, tasks in data_sets.items() for task in tasks]
     (prepared / "tasks.json").write_text(json.dumps({"tasks": rows}))
     write_card(prepared, Card.of("prepare", {}, {}))
     vectors = np.random.default_rng(0).normal(size=(len(data_sets), 6)).astype(np.float32)
@@ -83,18 +90,18 @@ def write_index(tmp_path: Path, data_sets: dict[str, list[str]]) -> np.ndarray[A
 def test_the_numbers_of_every_part_and_head_are_written(tmp_path: Path, look: Callable[..., Findings]) -> None:
     look()
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
-    found = record(tmp_path)
-    assert (found["cell"], found["stage"], found["heads"], found["skills"]) == ("mhr-h2-s0", "pretrain", 2, 4)
-    assert found["tasks"] == TRAINING
-    assert list(found["groups"]) == NAMES
+    written = record(tmp_path)
+    assert (written["cell"], written["stage"], written["heads"], written["skills"]) == ("mhr-h2-s0", "pretrain", 2, 4)
+    assert written["tasks"] == TRAINING
+    assert list(written["groups"]) == NAMES
     expected = Inspection.of(Routing.of(drawn_inventory(heads=2), TRAINING))
-    for layer, own in found["groups"].items():
-        assert own["heads"] == [pytest.approx(vars(head), abs=1e-6) for head in expected.heads[layer]]
-        assert own["efficiency"] == pytest.approx(np.mean([head["efficiency"] for head in own["heads"]]), abs=1e-6)
-    for part, layers in {"encoder": NAMES[:3], "decoder": NAMES[3:], "overall": NAMES}.items():
-        mean = np.mean([found["groups"][layer]["effective_skills"] for layer in layers])
-        assert found[part]["effective_skills"] == pytest.approx(mean, abs=2e-6)
-    assert found["inputs"] is None
+    for layer, part in written["groups"].items():
+        assert part["heads"] == [pytest.approx(vars(head), abs=1e-6) for head in expected.heads[layer]]
+        assert part["efficiency"] == pytest.approx(np.mean([head["efficiency"] for head in part["heads"]]), abs=1e-6)
+    for coder, layers in {"encoder": NAMES[:3], "decoder": NAMES[3:], "overall": NAMES}.items():
+        mean = np.mean([written["groups"][layer]["effective_skills"] for layer in layers])
+        assert written[coder]["effective_skills"] == pytest.approx(mean, abs=2e-6)
+    assert written["inputs"] is None
 
 
 def test_names_of_tasks_lead_nowhere_and_are_shown_as_they_are(tmp_path: Path, look: Callable[..., Findings]) -> None:
@@ -125,11 +132,11 @@ def test_another_folder_is_not_replaced(tmp_path: Path, look: Callable[..., Find
 
 
 def test_pairs_come_the_most_alike_first(look: Callable[..., Findings]) -> None:
-    found = look().pairs
+    pairs = look().pairs
     similarity = routing_similarity(Routing.of(drawn_inventory(heads=2), TRAINING))
-    assert len(found) == 10
-    assert [pair.routing for pair in found] == sorted((pair.routing for pair in found), reverse=True)
-    for pair in found:
+    assert len(pairs) == 10
+    assert [pair.routing for pair in pairs] == sorted((pair.routing for pair in pairs), reverse=True)
+    for pair in pairs:
         one, other = map(TRAINING.index, pair.tasks)
         assert pair.routing == similarity[one, other]
         assert one != other
@@ -145,12 +152,12 @@ def test_an_index_is_compared_with(tmp_path: Path, look: Callable[..., Findings]
     assert comparison.correlation is not None
     assert expected is not None
     assert comparison.correlation.spearman == pytest.approx(expected.spearman)
-    found = record(tmp_path)
-    assert found["inputs"]["encoder"] == "a test"
-    assert found["inputs"]["correlation"]["pairs"] == 10
-    assert found["inputs"]["of_weights"] != found["inputs"]["correlation"]
-    one, other = (TRAINING.index(name) for name in found["most_alike"][0]["tasks"])
-    assert found["most_alike"][0]["inputs"] == pytest.approx(unit[one] @ unit[other], abs=1e-6)
+    written = record(tmp_path)
+    assert written["inputs"]["encoder"] == "a test"
+    assert written["inputs"]["correlation"]["pairs"] == 10
+    assert written["inputs"]["of_weights"] != written["inputs"]["correlation"]
+    one, other = (TRAINING.index(name) for name in written["most_alike"][0]["tasks"])
+    assert written["most_alike"][0]["inputs"] == pytest.approx(unit[one] @ unit[other], abs=1e-6)
     assert "index" in json.loads((tmp_path / "out/card.json").read_text())["parents"]
 
 
@@ -163,7 +170,7 @@ def test_templates_share_the_inputs_of_their_data_set(tmp_path: Path, look: Call
     assert alike[frozenset({"copy", TRAINING[1]})] == alike[frozenset({"last", "[red]swap"})]
 
 
-def test_an_index_of_other_tasks_is_refused(tmp_path: Path, look: Callable[..., Findings]) -> None:
+def test_an_index_of_other_tasks_is_rejected(tmp_path: Path, look: Callable[..., Findings]) -> None:
     write_index(tmp_path, {task: [task] for task in [*TRAINING[:-1], "other"]})
     with pytest.raises(ArtifactError, match=r"index: made for other tasks \(it has no \[red\]swap\); run `mhrctl index`"):
         look()
@@ -171,33 +178,33 @@ def test_an_index_of_other_tasks_is_refused(tmp_path: Path, look: Callable[..., 
 
 
 def test_adapted_tasks_stand_beside_training_tasks(tmp_path: Path, look: Callable[..., Findings]) -> None:
-    found = look(stage="adapt")
+    findings = look(stage="adapt")
     tests = Routing.of(drawn_inventory(heads=2, runs=2), TESTS)
     training = Routing.of(drawn_inventory(heads=2), TRAINING)
-    assert found.measured == Inspection.of(tests)
-    assert found.training == Inspection.of(training)
+    assert findings.measured == Inspection.of(tests)
+    assert findings.training == Inspection.of(training)
     similarity = routing_similarity(training.with_tasks(tests))[5:, :5]
     nearest = {test: TRAINING[place] for test, place in zip(TESTS, similarity.argmax(1), strict=True)}
-    assert dict(pair.tasks for pair in found.pairs) == nearest
+    assert dict(pair.tasks for pair in findings.pairs) == nearest
     written = record(tmp_path)
     assert (written["tasks"], written["training"]["tasks"]) == (TESTS, TRAINING)
     assert all(name in (tmp_path / "out/heatmaps.svg").read_text() for name in ("newer", "copy"))
 
 
-def test_an_adaptation_of_another_pre_training_is_refused(tmp_path: Path, look: Callable[..., Findings]) -> None:
-    write_stage(tmp_path / "data/pretrain", "pretrain", drawn_inventory(heads=2, rank=2), TRAINING)
+def test_an_adaptation_of_another_pre_training_is_rejected(tmp_path: Path, look: Callable[..., Findings]) -> None:
+    write_stage(tmp_path / PRETRAINED, "pretrain", drawn_inventory(heads=2, rank=2), TRAINING)
     with pytest.raises(ArtifactError, match=r"has changed since; run `mhrctl adapt --method mhr --heads 2 --seed 0`"):
         look(stage="adapt")
 
 
 def test_a_shared_routing_is_one_part(tmp_path: Path, look: Callable[..., Findings]) -> None:
-    write_stage(tmp_path / "data/pretrain", "pretrain", drawn_inventory(heads=2, granularity="model"), TRAINING)
+    write_stage(tmp_path / PRETRAINED, "pretrain", drawn_inventory(heads=2, granularity="model"), TRAINING)
     look(layers=["model"])
-    found = record(tmp_path)
-    assert list(found["groups"]) == ["model"]
-    assert (found["encoder"], found["decoder"]) == (None, None)
-    assert found["overall"]["sparsity"] == found["groups"]["model"]["sparsity"]
-    write_stage(tmp_path / "data/pretrain", "pretrain", drawn_inventory(heads=2, granularity="coder"), TRAINING)
+    written = record(tmp_path)
+    assert list(written["groups"]) == ["model"]
+    assert (written["encoder"], written["decoder"]) == (None, None)
+    assert written["overall"]["sparsity"] == written["groups"]["model"]["sparsity"]
+    write_stage(tmp_path / PRETRAINED, "pretrain", drawn_inventory(heads=2, granularity="coder"), TRAINING)
     look()
     assert list(record(tmp_path)["groups"]) == ["encoder", "decoder"]
 
@@ -212,7 +219,7 @@ def test_a_shared_routing_is_one_part(tmp_path: Path, look: Callable[..., Findin
         ("mhr_mu", "adapt", "mhr_mu: adapts the average of the skills, without a routing; inspect --stage adapt is of poly,"),
     ],
 )
-def test_methods_without_a_routing_are_refused(look: Callable[..., Findings], method: str, stage: str, message: str) -> None:
+def test_methods_without_a_routing_are_rejected(look: Callable[..., Findings], method: str, stage: str, message: str) -> None:
     with pytest.raises(ParamsError) as raised:
         look(method, stage=stage)
     assert message in str(raised.value)
@@ -224,44 +231,14 @@ def test_a_method_shares_the_routing_of_its_pre_training(tmp_path: Path, look: C
         assert record(tmp_path)["cell"] == "mhr-h2-s0"
 
 
-def test_a_choice_of_layers_and_heads_is_kept_to() -> None:
+def test_what_is_not_there_or_too_much_is_rejected() -> None:
     routing = Routing.of(drawn_inventory(heads=2), TRAINING)
-    measured = Inspection.of(routing)
-
-    def chosen(layers: list[str], heads: list[int]) -> list[Panel]:
-        return panels(routing, measured, layers, heads)
-
-    assert [panel.title for panel in chosen(NAMES[4:2:-1], [])] == NAMES[4:2:-1]
-    (one,) = chosen([NAMES[1], NAMES[1]], [2])
-    assert one.title == f"{NAMES[1]}, head 2"
-    np.testing.assert_array_equal(one.values, routing.weights(NAMES[1])[:, 1:])
-    (both,) = chosen([NAMES[1]], [2, 1])
-    np.testing.assert_array_equal(both.values, routing.weights(NAMES[1])[:, ::-1])
-    assert list(both.heads) == [2, 1]
-    assert {panel.values.shape for panel in chosen([], [1])} == {(5, 1, 4)}
-
-
-def test_without_a_choice_there_are_summaries_and_the_extremes() -> None:
-    routing = Routing.of(drawn_inventory(heads=2), TRAINING)
-    measured = Inspection.of(routing)
-    bits = {layer: own.discreteness for layer, own in measured.groups.items()}
-    expected = [("most decided: ", min(part, key=bits.__getitem__)) for part in (NAMES[:3], NAMES[3:])]
-    expected += [("least decided: ", max(part, key=bits.__getitem__)) for part in (NAMES[:3], NAMES[3:])]
-    shown = panels(routing, measured)
-    assert {panel.title for panel in shown[2:]} == {remark + layer for remark, layer in expected}
-    encoder = np.mean([-np.sort(-routing.weights(layer)) for layer in NAMES[:3]], axis=(0, 2))
-    np.testing.assert_allclose(shown[0].values[:, 0], encoder)
-    np.testing.assert_allclose(shown[0].values.sum(-1), 1)
-
-
-def test_what_is_not_there_or_too_much_is_answered() -> None:
-    routing = Routing.of(drawn_inventory(heads=2), TRAINING)
-    measured = Inspection.of(routing)
     with pytest.raises(ParamsError, match=r"--layer: unknown layer '.*SelfAttention.k'; did you mean '.*SelfAttention.q'"):
-        panels(routing, measured, [NAMES[0][:-1] + "k"])
+        require_drawable(routing, [NAMES[0][:-1] + "k"])
     for head in (0, 3):
         with pytest.raises(ParamsError, match=f"--head {head}: there are the heads 1 to 2"):
-            panels(routing, measured, heads=[head])
+            require_drawable(routing, heads=[head])
     many = Routing(("a",), {f"layer {number}": np.zeros((1, 1, 2)) for number in range(MAX_PANELS + 1)})
     with pytest.raises(ParamsError, match="25 heat maps do not fit on a page; choose at most 24"):
-        panels(many, Inspection.of(many), list(many.logits))
+        require_drawable(many, list(many.logits))
+    require_drawable(many, list(many.logits)[1:], [1])

@@ -1,0 +1,77 @@
+"""`mhrctl adapt`: when it makes its output anew, what it prints, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mhrctl.artifacts.versions import STAGE_VERSIONS
+from tests.cli.conftest import Capture, MadeAnew, RefusesEdited, assert_whole_again, complaint
+from tests.conftest import Run
+
+LORA = ("adapt", "-m", "lora")
+
+
+def test_a_result_of_edited_inputs_is_not_kept(refuses_edited: RefusesEdited) -> None:
+    refuses_edited("adapt", "--cell", "lora-s0", file="data/pretrain/lora-s0/card.json", old='"stage"', new='"stage" ')
+
+
+def test_other_settings_make_it_anew(is_made_anew: MadeAnew) -> None:
+    assert is_made_anew(*LORA, "--set", "adapt.lr=0.5")
+
+
+@pytest.mark.parametrize("options", [["--off", "all"], ["--together", "1"], ["--checkpointing"], ["--device", "cpu"]])
+def test_how_it_is_computed_does_not(is_made_anew: MadeAnew, options: list[str]) -> None:
+    assert not is_made_anew(*LORA, *options)
+
+
+def test_an_output_that_is_not_whole_is_made_anew(copy: Path, is_made_anew: MadeAnew) -> None:
+    assert_whole_again(is_made_anew, copy / "data/adapt/lora-s0/adapters.safetensors", *LORA)
+
+
+def test_other_versions_of_stage_and_libraries_make_it_anew(
+    copy: Path, run: Run, capfd: Capture, is_made_anew: MadeAnew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = copy / "data/adapt/lora-s0/card.json"
+    content = json.loads(card.read_text())
+    for changed in (
+        content | {"libraries": content["libraries"] | {"torch": "1.0"}},
+        {name: value for name, value in content.items() if name not in ("files", "beside")},  # before there were these
+    ):
+        card.write_text(json.dumps(changed))
+        assert is_made_anew(*LORA)
+        assert json.loads(card.read_text()) == content
+    monkeypatch.setattr("mhrctl.artifacts.cards.STAGE_VERSIONS", STAGE_VERSIONS | {"adapt": 7})
+    assert is_made_anew(*LORA)
+    monkeypatch.setattr("mhrctl.artifacts.cards.STAGE_VERSIONS", STAGE_VERSIONS | {"adapt": 7, "pretrain": 8})
+    assert run(*LORA, "-C", copy) == 2
+    assert f"lora-s0: made by version {STAGE_VERSIONS['pretrain']} of pretrain" in capfd.readouterr().err
+
+
+def test_tasks_and_parameters_are_printed(copy: Path, run: Run, capfd: Capture) -> None:
+    shutil.rmtree(copy / "data/adapt/poly-s0")
+    assert run("adapt", "-m", "poly", "-C", copy) == 0
+    facts = json.loads((copy / "data/adapt/poly-s0/card.json").read_text())["facts"]
+    line = f"wrote {copy / 'data/adapt/poly-s0'}: 2 tasks, {facts['parameters']:,} trained parameters each\n"
+    assert capfd.readouterr().err.endswith(line)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["-m", "lora", "--seed", 9], "lora-s9: no finished pretrain output; run `mhrctl pretrain --method lora --seed 9`"),
+        (["-m", "lora", "--set", "pretrain.lr=1"], "this command reads the section `adapt` only"),
+        (["-m", "lora", "--recipe", "none"], "unknown recipe 'none' (known: t0, superni, superni_attention)"),
+        (["-m", "mhr_mu", "--seed", 9], "no finished average output; run `mhrctl average"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(
+    copy: Path, run: Run, capfd: Capture, options: list[object], message: str
+) -> None:
+    before = sorted((copy / "data/adapt").iterdir())
+    assert run("adapt", *options, "-C", copy) == 2
+    assert message in complaint(capfd)
+    assert sorted((copy / "data/adapt").iterdir()) == before

@@ -1,0 +1,63 @@
+"""How `mhrctl run` shows a run: lines elsewhere than on a terminal, the plan, and how it ended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mhrctl.cli.run_view import PlainView, conclude, show_plan
+from mhrctl.running.pipeline import State
+from mhrctl.running.plan import Action, Planned
+from mhrctl.running.progress import Entry, Progress
+from tests.cli.conftest import Capture
+
+
+@pytest.fixture
+def progress() -> Progress:
+    return Progress.of(["pretrain@a", "pretrain@b", "adapt@b"], {})
+
+
+def test_a_line_says_what_begins_ends_and_fails(progress: Progress, capfd: Capture) -> None:
+    view = PlainView()
+    with view.showing(progress, 1):
+        for name, entry in (
+            ("pretrain@a", Entry(State.RUNNING, started=0.0)),
+            ("pretrain@a", Entry(State.DONE, seconds=125.0)),
+            ("pretrain@b", Entry(State.FAILED, seconds=3.21, note="exit code 3")),
+            ("adapt@b", Entry(State.UNCHANGED)),
+        ):
+            progress.stages[name] = entry
+            view.changed(name)
+    assert capfd.readouterr().err.splitlines() == [
+        "running   pretrain@a",
+        "done      pretrain@a  2 min 5 s  [1/3]",
+        "failed    pretrain@b  3.2 s  exit code 3  [2/3]",
+    ]
+
+
+def test_the_end_is_counted_and_failures_come_with_their_last_lines(
+    progress: Progress, tmp_path: Path, capfd: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "b.log").write_text("first\nwhy [it] failed\n")
+    progress.stages["pretrain@a"] = Entry(State.DONE, seconds=1.0)
+    progress.stages["pretrain@b"] = Entry(State.FAILED, seconds=1.0, note="exit code 3", log=tmp_path / "b.log")
+    progress.stages["adapt@b"] = Entry(State.BLOCKED)
+    conclude(progress, 7325)
+    said = capfd.readouterr().err.splitlines()
+    assert said[0] == "failed    pretrain@b  1.0 s  exit code 3"
+    assert "    why [it] failed" in said
+    assert "    log: b.log" in said
+    assert said[-1] == "3 stages: 1 done, 1 failed, 1 blocked; 2 h 2 min"
+
+
+def test_a_plan_shows_what_would_run_and_counts_the_rest(capfd: Capture) -> None:
+    plan = [Planned("prepare", Action.NOTHING, ()), Planned("adapt@a", Action.RUN, ("deps changed: [x]", "no lock entry"))]
+    show_plan(plan)
+    shown = capfd.readouterr().out
+    assert "deps changed: [x]; no lock entry" in shown
+    assert "prepare" not in shown
+    assert shown.splitlines()[-1] == "2 stages: 1 run, 1 unchanged"
+    show_plan(plan[:1])
+    assert capfd.readouterr().out == "1 stage: 1 unchanged\n"
