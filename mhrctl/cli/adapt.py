@@ -67,10 +67,9 @@ def adapt(
     accelerator = open_accelerator(device)
     from mhrctl.stages.adapt import adapt as stage
 
-    inputs = [frozen, start, *made.parents.values()]
     with (
         logging_run(where.run_log("adapt", name), device=str(accelerator.device)),
-        unedited(lambda: read()[1].adapt, *inputs),
+        unedited(lambda: read()[1].adapt, *made.watched),
     ):
         card = stage(
             params.cell,

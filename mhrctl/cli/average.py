@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mhrctl.artifacts import provenance
 from mhrctl.artifacts.cards import read_card
+from mhrctl.artifacts.inputs import watched
 from mhrctl.artifacts.watching import unedited
 from mhrctl.artifacts.writing import logging_run
 from mhrctl.cli import display
@@ -43,6 +44,6 @@ def average(
             return
     from mhrctl.stages.average import average as stage
 
-    with logging_run(where.run_log("average", own.name)), unedited(lambda: own, pretrained):
+    with logging_run(where.run_log("average", own.name)), unedited(lambda: own, *watched("average", {"pretrain": pretrained})):
         stage(own, pretrained=pretrained, out=out)
     display.done(f"wrote {out}")

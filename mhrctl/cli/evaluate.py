@@ -83,7 +83,7 @@ def evaluate(
 
     with (
         logging_run(where.run_log("evaluate", name), device=str(accelerator.device)),
-        unedited(read, frozen, *(path for path in (start, adapted) if path), *made.parents.values()),
+        unedited(read, *made.watched),
     ):
         metrics = stage(
             own,

@@ -70,10 +70,9 @@ def pretrain(
     accelerator = open_accelerator(device, many_processes=True)
     from mhrctl.stages.pretrain import pretrain as stage
 
-    inputs = [frozen, *([start] if start else []), *made.parents.values()]
     with (
         logging_run(where.run_log("pretrain", own.name), device=str(accelerator.device)),
-        unedited(lambda: read()[1].pretrain, *inputs),
+        unedited(lambda: read()[1].pretrain, *made.watched),
     ):
         card = stage(
             own,

@@ -88,8 +88,8 @@ def pretrain(
     prepared_card = read_card(prepared, stage="prepare", command="mhrctl prepare")
     frozen, fingerprint = load_backbone(backbone)
     examples = Examples.open(prepared / TRAINING_EXAMPLES, scratch)
-    data_sets = training_data_sets(prepared)
     private = cell.row.routing == "private"
+    data_sets = training_data_sets(prepared) if private else {}
     if start is None:
         adapter = new_adapter(frozen, cell, params, tasks=len(data_sets if private else examples.tasks))
     else:
