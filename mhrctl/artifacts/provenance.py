@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from mhrctl.artifacts import cards, inputs
-from mhrctl.artifacts.cards import Card, read_card
+from mhrctl.artifacts.cards import Card, F, read_card
+from mhrctl.artifacts.facts import Facts
 from mhrctl.artifacts.inputs import Places
 from mhrctl.config.cells import Cell
 from mhrctl.config.methods import BACKBONE
@@ -53,9 +54,9 @@ class Provenance:
         """The files and folders that must not be edited while the stage runs."""
         return inputs.watched(self.stage, self.places, self.cases)
 
-    def card(self, **facts: Any) -> Card:  # noqa: ANN401
+    def card(self, facts: F) -> Card[F]:
         """The card of an output, with the hashes of the parents as they are now."""
-        return Card.of(self.stage, self.params, self.parents, **facts)
+        return Card.of(self.stage, self.params, self.parents, facts)
 
     def is_up_to_date(self, folder: Path, *beside: Path) -> bool:
         """Whether an output is there already, whole: the folder, and what the stage writes beside it."""
@@ -99,7 +100,7 @@ def of_pretrain(
     return Provenance("pretrain", settings, places, _cases(cell))
 
 
-def of_average(pretrained: Path, card: Card) -> Provenance:
+def of_average(pretrained: Path, card: Card[Facts]) -> Provenance:
     """Of an average of skills, which has the parameters and facts of their pre-training's card."""
     return Provenance("average", card.params, {"pretrain": pretrained})
 

@@ -84,4 +84,4 @@ def adapt(
             speed=speed,
             track=display.track,
         )
-    display.done(f"wrote {out}: {len(card.facts['tasks'])} tasks, {card.facts['parameters']:,} trained parameters each")
+    display.done(f"wrote {out}: {len(card.facts.tasks)} tasks, {card.facts.parameters.adaptation:,} trained parameters each")

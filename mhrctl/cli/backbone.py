@@ -42,6 +42,5 @@ def backbone(
             accelerator=accelerator,
             track=display.track,
         )
-    display.done(
-        f"wrote {out}: {card.facts['name']}, {card.facts['parameters']:,} parameters, {card.facts['fingerprint'][:12]}"
-    )
+    facts = card.facts
+    display.done(f"wrote {out}: {facts.name}, {facts.parameters:,} parameters, {facts.fingerprint[:12]}")

@@ -64,7 +64,7 @@ def index(
             device=str(accelerator.device),
             track=display.track,
         )
-    display.done(f"wrote {out}: {len(card.facts['tasks'])} tasks by {card.facts['encoder']}")
+    display.done(f"wrote {out}: {len(card.facts.tasks)} tasks by {card.facts.encoder}")
 
 
 @app.command()

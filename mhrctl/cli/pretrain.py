@@ -87,6 +87,6 @@ def pretrain(
             speed=speed,
             track=display.track,
         )
-    counts = card.facts["parameters"]
+    counts = card.facts.parameters
     if accelerator.is_main_process:
-        display.done(f"wrote {out}: {counts['multi_task']:,} adapter and {counts['routing']:,} routing parameters")
+        display.done(f"wrote {out}: {counts.multi_task:,} adapter and {counts.routing:,} routing parameters")

@@ -25,6 +25,7 @@ from mhrctl.analysis.routing_measures import (
     similarity_order,
 )
 from mhrctl.artifacts.cards import Card, read_card, require_parent, require_replaceable, require_tasks, write_card
+from mhrctl.artifacts.facts import AdaptFacts, InspectFacts, PretrainFacts
 from mhrctl.artifacts.names import ADAPTERS, CARD, HEATMAPS, INDEX, ROUTING, SIMILARITY, TEST_EXAMPLES
 from mhrctl.artifacts.writing import write_json, writing
 from mhrctl.config.cells import Cell
@@ -142,7 +143,7 @@ def inspect(
         write_json(folder / ROUTING, _record(source, found))
         what = {"cell": source.cell.model_dump(), "stage": stage, "layers": list(layers), "heads": list(heads)}
         parents = {**source.parents} | ({"index": index / INDEX} if comparison else {})
-        write_card(folder, Card.of("inspect", what, parents, suite=source.card.facts["suite"]))
+        write_card(folder, Card.of("inspect", what, parents, InspectFacts(suite=source.card.facts.suite)))
     return found
 
 
@@ -162,7 +163,7 @@ class _Source:
 
     cell: Cell
     folder: Path
-    card: Card
+    card: Card[PretrainFacts | AdaptFacts]
     training: Routing
     tests: Routing | None
     routing: Routing
@@ -175,16 +176,16 @@ class _Source:
 
 def _read(cell: Cell, stage: Stage, pretrained: Path, adapted: Path) -> _Source:
     first = cell.pretrain_cell
-    card = read_card(pretrained, stage="pretrain", command=f"mhrctl pretrain {first.options}")
+    card: Card[PretrainFacts | AdaptFacts] = read_card(pretrained, stage="pretrain", command=f"mhrctl pretrain {first.options}")
     parents = {"pretrain": pretrained / ADAPTERS}
-    training = Routing.of(_inventory(parents["pretrain"]), card.facts["tasks"])
+    training = Routing.of(_inventory(parents["pretrain"]), card.facts.tasks)
     if stage == "pretrain":
         return _Source(first, pretrained, card, training, None, training, parents)
     again = f"mhrctl adapt {cell.options}"
     card = read_card(adapted, stage="adapt", command=again)
     require_parent(card, adapted, "start", parents["pretrain"], again)
     parents["adapt"] = adapted / ADAPTERS
-    tests = Routing.of(_inventory(parents["adapt"]), card.facts["tasks"])
+    tests = Routing.of(_inventory(parents["adapt"]), card.facts.tasks)
     return _Source(cell, adapted, card, training, tests, training.with_tasks(tests), parents)
 
 
@@ -297,7 +298,7 @@ def _compare(
     inputs = np.stack([cosines(vector, vectors) for vector in vectors]).astype(np.float64).round(DIGITS)
     of_weights = routing_similarity(source.routing, from_even=False)
     correlations = [correlate(own, inputs, source.number_of_tests) for own in (similarity, of_weights)]
-    return inputs, Comparison(card.facts["encoder"], *correlations)
+    return inputs, Comparison(card.facts.encoder, *correlations)
 
 
 def _pairs(source: _Source, similarity: Array, inputs: Array | None) -> list[Pair]:

@@ -9,7 +9,7 @@ import pytest
 
 from mhrctl.artifacts import inputs
 from mhrctl.artifacts.hashing import digest, files_in
-from mhrctl.artifacts.inputs import INPUTS, SETTINGS, Places
+from mhrctl.artifacts.inputs import INPUTS, SETTINGS, Place
 from mhrctl.artifacts.names import CARD
 from mhrctl.artifacts.provenance import Provenance
 from mhrctl.artifacts.versions import STAGE_VERSIONS
@@ -100,7 +100,7 @@ def test_every_stage_has_inputs_settings_and_a_version() -> None:
 
 
 ROOT = Path("project/data")
-PLACES: Places = {
+PLACES: dict[Place, Path] = {
     "prepare": ROOT / "prepare",
     "backbone": ROOT / "backbone",
     "index": ROOT / "index",
@@ -112,7 +112,7 @@ def test_parents_stand_in_a_card_as_they_always_did() -> None:
     """The order is part of a card's bytes: first what is read in any case, then what some cells read."""
     assert [*inputs.parents("backbone", PLACES, {"scratch"})] == ["tokenizer", "examples", "backbone_examples"]
     assert [*inputs.parents("backbone", PLACES, {"hub"})] == ["tokenizer"]
-    assert [*inputs.parents("pretrain", PLACES | {"start": None}, {"private", "soup"})] == ["prepare", "backbone", "tasks"]
+    assert [*inputs.parents("pretrain", {**PLACES, "start": None}, {"private", "soup"})] == ["prepare", "backbone", "tasks"]
     always = ["examples", "tasks", "tokenizer", "backbone", "start"]
     assert [*inputs.parents("adapt", PLACES, {"learned", "pretrain"})] == always
     assert [*inputs.parents("adapt", PLACES, {"private", "soup"})] == [*always, "index"]
