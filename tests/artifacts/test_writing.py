@@ -10,7 +10,7 @@ import pytest
 from mhrctl.artifacts.cards import Card, read_card, write_card
 from mhrctl.artifacts.facts import PrepareFacts
 from mhrctl.artifacts.watching import unedited
-from mhrctl.artifacts.writing import logging_run, read_json, write_csv, write_json, writing
+from mhrctl.artifacts.writing import logging_run, read_json, replacing, write_csv, write_json, write_text, writing
 from mhrctl.errors import ArtifactError
 
 
@@ -57,6 +57,22 @@ def test_json_is_replaced_in_one_step(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         write_json(tmp_path / "x.json", {"a": object()})
     assert json.loads((tmp_path / "x.json").read_text()) == {"a": 1}
+
+
+def test_a_file_that_is_not_whole_replaces_none_and_leaves_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "x.bin"
+    with replacing(file) as aside:
+        aside.write_bytes(b"1")
+        assert aside == file.with_name(".x.bin.partial")
+        assert not file.exists()
+    with pytest.raises(RuntimeError, match="killed"), replacing(file, mark="7") as aside:
+        aside.write_bytes(b"2")
+        assert aside.name == ".x.bin.7"
+        raise RuntimeError("killed")
+    assert [path.name for path in file.parent.iterdir()] == ["x.bin"]
+    assert file.read_bytes() == b"1"
+    write_text(file, "größe\n")
+    assert file.read_text() == "größe\n"
 
 
 def test_json_has_a_key_a_line_and_csv_unix_line_ends(tmp_path: Path) -> None:
