@@ -9,6 +9,7 @@ from mhrctl.artifacts.writing import logging_run
 from mhrctl.cli import display
 from mhrctl.cli.options import (
     HERE,
+    CellChoice,
     CellOption,
     CheckpointingOption,
     CompileOption,
@@ -49,9 +50,10 @@ def adapt(
     force: ForceOption = False,
 ) -> None:
     """Adapt to each test task from a few examples."""
+    choice = CellChoice(method, heads, variant, seed, cell=cell)
 
     def read() -> tuple[Project, CellParams]:
-        return chosen_cell(project, set_, recipe, cell, method, heads, variant, seed, reads="adapt")
+        return chosen_cell(project, choice, set_, recipe, reads="adapt")
 
     where, params = read()
     speed = Speed(together=together, checkpointing=checkpointing, compile=compile).without(off)

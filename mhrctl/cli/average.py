@@ -10,6 +10,7 @@ from mhrctl.artifacts.writing import logging_run
 from mhrctl.cli import display
 from mhrctl.cli.options import (
     HERE,
+    CellChoice,
     CellOption,
     ForceOption,
     HeadsOption,
@@ -34,7 +35,7 @@ def average(
     force: ForceOption = False,
 ) -> None:
     """Average the skills of a pre-training cell into one ordinary LoRA."""
-    where, params = chosen_cell(project, set_, None, cell, method, heads, variant, seed, reads="pretrain")
+    where, params = chosen_cell(project, CellChoice(method, heads, variant, seed, cell=cell), set_, reads="pretrain")
     own = params.cell.pretrain_cell
     out = where.output("average", own.name)
     pretrained = where.output("pretrain", own.name)

@@ -9,6 +9,7 @@ from mhrctl.artifacts.writing import logging_run
 from mhrctl.cli import display
 from mhrctl.cli.options import (
     HERE,
+    CellChoice,
     CellOption,
     CheckpointingOption,
     CompileOption,
@@ -52,9 +53,10 @@ def pretrain(
     force: ForceOption = False,
 ) -> None:
     """Learn skills and routing together on the training tasks; with `--extra-steps`, train a single adapter on."""
+    choice = CellChoice(method, heads, variant, seed, extra_steps, cell)
 
     def read() -> tuple[Project, CellParams]:
-        return chosen_cell(project, set_, recipe, cell, method, heads, variant, seed, extra_steps, reads="pretrain")
+        return chosen_cell(project, choice, set_, recipe, reads="pretrain")
 
     where, params = read()
     speed = Speed(together=together, checkpointing=checkpointing, compile=compile).without(off)
