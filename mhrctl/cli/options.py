@@ -59,7 +59,7 @@ DeviceOption = Annotated[
     str,
     typer.Option("--device", help="`auto` (what accelerate finds) or `cpu`.", envvar="MHRCTL_DEVICE", callback=_known_device),
 ]
-ForceOption = Annotated[bool, typer.Option("--force", help="Make the output anew, even if it stands.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Make the output anew, even if it is up to date.")]
 TogetherOption = Annotated[
     int,
     typer.Option(min=1, help="Tasks in one batch, side by side; lower it if memory is short.", envvar="MHRCTL_TOGETHER"),
@@ -167,7 +167,7 @@ def output_of(project: Project, output: tuple[str, Cell]) -> Path:
 
 
 def nothing_to_do(made: Provenance, out: Path, *beside: Path, force: bool) -> bool:
-    """Whether a stage's output stands, which is then said; asked before anything heavy is imported.
+    """Whether a stage's output is up to date, which is then said; asked before anything heavy is imported.
 
     Processes on one machine see the same files and answer alike; those on several may not, and then the answer is no.
 
