@@ -11,8 +11,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Literal, TypeVar, overload
 
+from pydantic import ValidationError
+
+from mhrctl.artifacts.facts import (
+    FACTS,
+    AdaptFacts,
+    BackboneFacts,
+    EvaluateFacts,
+    Facts,
+    IndexFacts,
+    PrepareFacts,
+    PretrainFacts,
+)
 from mhrctl.artifacts.hashing import digest, files_in
 from mhrctl.artifacts.names import CARD
 from mhrctl.artifacts.versions import STAGE_VERSIONS
@@ -21,16 +33,19 @@ from mhrctl.errors import ArtifactError
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "pyarrow")
 
+F = TypeVar("F", bound=Facts)
+F_co = TypeVar("F_co", bound=Facts, covariant=True)
+
 
 @dataclass(frozen=True)
-class Card:
+class Card(Generic[F_co]):
     """What an output folder says of itself.
 
     Attributes:
         stage: the stage that wrote it.
         params: the resolved parameters that decided it.
         parents: {name: sha256} of the artifacts that it was made from.
-        facts: what a reader needs to check a fit: tasks, backbone fingerprint, counts.
+        facts: what a reader needs to check a fit: tasks, backbone fingerprint, counts (`mhrctl.artifacts.facts`).
         libraries: versions that the result may depend on.
         version: of the stage's results (`mhrctl.artifacts.versions`); None for what no stage wrote, and from before there were
             versions.
@@ -41,27 +56,44 @@ class Card:
     stage: str
     params: Mapping[str, Any]
     parents: Mapping[str, str]
-    facts: Mapping[str, Any]
+    facts: F_co
     libraries: Mapping[str, str]
     version: int | None = None
     files: Mapping[str, int] | None = None
     beside: Mapping[str, str] = field(default_factory=dict)
 
-    @classmethod
-    def of(cls, stage: str, params: Mapping[str, Any], parents: Mapping[str, Path], **facts: Any) -> Card:  # noqa: ANN401
+    @staticmethod
+    def of(stage: str, params: Mapping[str, Any], parents: Mapping[str, Path], facts: F) -> Card[F]:
         """Make the card of an output, with the hashes of its parents."""
         hashes = {name: digest(path) for name, path in parents.items()}
-        return cls(stage, params, hashes, facts, _libraries(), STAGE_VERSIONS.get(stage))
+        return Card(stage, params, hashes, facts, _libraries(), STAGE_VERSIONS.get(stage))
+
+    @staticmethod
+    def read(record: Mapping[str, Any], facts: type[F]) -> Card[F]:
+        """Make the card that a record is of.
+
+        Raises:
+            ValueError: if a fact is missing or no such thing.
+            TypeError: if the record is of no card.
+        """
+        return Card(**{**record, "facts": facts.model_validate(record.get("facts"))})
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The card as JSON holds it."""
+        tree = vars(self) | {"facts": self.facts.model_dump()}
+        record: dict[str, Any] = json.loads(json.dumps(tree, default=dict))
+        return record
 
 
 def _libraries() -> dict[str, str]:
     return {name: version(name) for name in (*LIBRARIES, "mhrctl")}
 
 
-def write_card(folder: Path, card: Card, *, beside: Sequence[Path] = ()) -> None:
+def write_card(folder: Path, card: Card[Facts], *, beside: Sequence[Path] = ()) -> None:
     """Finish an output folder, when all its other files, and those `beside` it, are written."""
     files = {file.relative_to(folder).as_posix(): file.stat().st_size for file in files_in(folder) if file != folder / CARD}
-    write_json(folder / CARD, vars(replace(card, files=files, beside={path.name: digest(path) for path in beside})))
+    write_json(folder / CARD, replace(card, files=files, beside={path.name: digest(path) for path in beside}).record)
 
 
 def require_replaceable(folder: Path, stage: str) -> None:
@@ -77,7 +109,19 @@ def require_replaceable(folder: Path, stage: str) -> None:
         raise ArtifactError(f"{folder}: holds other things, which an {stage} would replace; name a new folder")
 
 
-def read_card(folder: Path, *, stage: str, command: str) -> Card:
+@overload
+def read_card(folder: Path, *, stage: Literal["prepare"], command: str) -> Card[PrepareFacts]: ...
+@overload
+def read_card(folder: Path, *, stage: Literal["backbone"], command: str) -> Card[BackboneFacts]: ...
+@overload
+def read_card(folder: Path, *, stage: Literal["pretrain", "average"], command: str) -> Card[PretrainFacts]: ...
+@overload
+def read_card(folder: Path, *, stage: Literal["index"], command: str) -> Card[IndexFacts]: ...
+@overload
+def read_card(folder: Path, *, stage: Literal["adapt"], command: str) -> Card[AdaptFacts]: ...
+@overload
+def read_card(folder: Path, *, stage: Literal["evaluate"], command: str) -> Card[EvaluateFacts]: ...
+def read_card(folder: Path, *, stage: str, command: str) -> Card[Facts]:
     """Read the card of an input folder.
 
     Args:
@@ -86,13 +130,14 @@ def read_card(folder: Path, *, stage: str, command: str) -> Card:
         command: what to run if it is not there.
 
     Raises:
-        ArtifactError: if the folder is missing, unfinished, another stage's, or made by another version of the stage.
+        ArtifactError: if the folder is missing, unfinished, another stage's, made by another version of the stage, or if its
+            card is malformed.
     """
     try:
-        card = Card(**json.loads((folder / CARD).read_text()))
+        card = _with_any_facts(folder)
     except FileNotFoundError:
         raise ArtifactError(f"{folder}: no finished {stage} output; run `{command}` or `dvc repro`") from None
-    except (json.JSONDecodeError, TypeError):
+    except (ValueError, TypeError):
         raise ArtifactError(f"{folder / CARD}: not a card; remove {folder} and run `{command}`") from None
     if card.stage != stage:
         raise ArtifactError(f"{folder}: written by stage {card.stage}, expected {stage}; run `{command}`")
@@ -102,7 +147,17 @@ def read_card(folder: Path, *, stage: str, command: str) -> Card:
             f"{folder}: made by {made_by}, this mhrctl has version {STAGE_VERSIONS[stage]} with other results; run `{command}`,"
             " or `mhrctl grid sync` and `dvc repro`"
         )
-    return card
+    try:
+        return replace(card, facts=FACTS[stage].model_validate(card.facts))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, ("facts", *first["loc"])))
+        raise ArtifactError(f"{folder / CARD}: {key}: {first['msg']}; remove {folder} and run `{command}`") from None
+
+
+def _with_any_facts(folder: Path) -> Card[Any]:
+    """The card in a folder, whose facts are not looked at: those of another stage or version are other ones."""
+    return Card(**json.loads((folder / CARD).read_text()))
 
 
 def is_up_to_date(
@@ -119,6 +174,7 @@ def is_up_to_date(
     now = (stage, STAGE_VERSIONS[stage], _libraries(), json.loads(json.dumps(params, default=dict)))
     return (
         (card.stage, card.version, card.libraries, card.params) == now
+        and facts_in(folder, FACTS[stage]) is not None
         and all((folder / name).is_file() and (folder / name).stat().st_size == size for name, size in card.files.items())
         and {path.name: digest(path) for path in beside} == card.beside
         and not any(_is_outdated(path.parent) for path in parents.values())
@@ -126,10 +182,19 @@ def is_up_to_date(
     )
 
 
-def _card_of(folder: Path) -> Card | None:
-    """The card in a folder; None if there is none, or something else of its name."""
+def facts_in(folder: Path, facts: type[F]) -> F | None:
+    """The facts of an output of whatever version; None if it has no card, or one without them."""
+    card = _card_of(folder)
     try:
-        return Card(**json.loads((folder / CARD).read_text()))
+        return facts.model_validate(card.facts) if card else None
+    except ValidationError:
+        return None
+
+
+def _card_of(folder: Path) -> Card[Any] | None:
+    """The card in a folder, its facts not looked at; None if there is none, or something else of its name."""
+    try:
+        return _with_any_facts(folder)
     except (OSError, ValueError, TypeError):
         return None
 
@@ -140,20 +205,20 @@ def _is_outdated(folder: Path) -> bool:
     return card is not None and card.version != STAGE_VERSIONS.get(card.stage)
 
 
-def require_backbone(card: Card, folder: Path, fingerprint: str, backbone: Path) -> None:
+def require_backbone(card: Card[PretrainFacts | AdaptFacts], folder: Path, fingerprint: str, backbone: Path) -> None:
     """Check that an artifact was made for this backbone.
 
     Raises:
         ArtifactError: if it was not.
     """
-    if card.facts["backbone"] != fingerprint:
+    if card.facts.backbone != fingerprint:
         raise ArtifactError(
-            f"{folder}: made for another backbone ({card.facts['backbone'][:12]}, not {fingerprint[:12]} in {backbone});"
+            f"{folder}: made for another backbone ({card.facts.backbone[:12]}, not {fingerprint[:12]} in {backbone});"
             " run its stage again or `dvc repro`"
         )
 
 
-def require_parent(card: Card, folder: Path, name: str, parent: Path, command: str) -> None:
+def require_parent(card: Card[Facts], folder: Path, name: str, parent: Path, command: str) -> None:
     """Check that an artifact was made from a file as it is now.
 
     Raises:
@@ -163,13 +228,13 @@ def require_parent(card: Card, folder: Path, name: str, parent: Path, command: s
         raise ArtifactError(f"{folder}: {parent} has changed since; run `{command}` or `dvc repro`")
 
 
-def require_tasks(card: Card, folder: Path, tasks: list[str]) -> None:
+def require_tasks(card: Card[PretrainFacts | IndexFacts | AdaptFacts], folder: Path, tasks: list[str]) -> None:
     """Check that an artifact was made for these tasks, in this order.
 
     Raises:
         ArtifactError: if it was not.
     """
-    made_for = card.facts["tasks"]
+    made_for = card.facts.tasks
     if made_for != tasks:
         other = sorted(set(made_for) ^ set(tasks)) or ["their order"]
         raise ArtifactError(f"{folder}: made for other tasks (differs in {other[0]}); run its stage again or `dvc repro`")

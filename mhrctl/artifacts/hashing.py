@@ -18,5 +18,5 @@ def digest(path: Path) -> str:
 
 def files_in(path: Path) -> list[Path]:
     """A file, or a folder's files but for DVC's .gitignore, sorted."""
-    found = sorted(path.rglob("*")) if path.is_dir() else [path]
-    return [file for file in found if file.is_file() and file.name != ".gitignore"]
+    inside = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return [file for file in inside if file.is_file() and file.name != ".gitignore"]

@@ -1,20 +1,23 @@
 """What decides the output of each stage: said once, for the card that a stage writes and for the command that may skip it.
 
-All of this is known before anything is computed and without importing torch, so that a stage whose output stands ends at once.
-Arguments are those of the stages' functions.
+All of this is known before anything is computed and without importing torch, so that a stage whose output is up to date ends at
+once. Which files these are is the table of `mhrctl.artifacts.inputs`; here are the settings, the places of a stage's call, and
+whether anything else could have changed. Arguments are those of the stages' functions.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mhrctl.artifacts import cards
-from mhrctl.artifacts.cards import Card, read_card
-from mhrctl.artifacts.names import ADAPTERS, BACKBONE_EXAMPLES, CARD, TASKS, TEST_EXAMPLES, TOKENIZER, TRAINING_EXAMPLES
+from mhrctl.artifacts import cards, inputs
+from mhrctl.artifacts.cards import Card, F, read_card
+from mhrctl.artifacts.facts import Facts
+from mhrctl.artifacts.inputs import Places
 from mhrctl.config.cells import Cell
 from mhrctl.config.methods import BACKBONE
 from mhrctl.config.params import AdaptParams, BackboneParams, EvaluateParams, PrepareParams, PretrainParams
@@ -29,19 +32,31 @@ class Provenance:
     Attributes:
         stage: the stage.
         params: its resolved parameters, as its card holds them.
-        parents: {name: file or folder} of what it reads.
+        places: the folders and files that its inputs are in.
+        cases: which of the cases of `mhrctl.artifacts.inputs` are its own.
         is_complete: whether nothing else decides; if not, it reads what may have changed unseen, such as a branch on the hub,
             or folders of the user's that take as long to hash as to read.
     """
 
     stage: str
     params: Mapping[str, Any]
-    parents: Mapping[str, Path]
+    places: Places
+    cases: AbstractSet[str] = field(default_factory=frozenset)
     is_complete: bool = True
 
-    def card(self, **facts: Any) -> Card:  # noqa: ANN401
+    @property
+    def parents(self) -> dict[str, Path]:
+        """{name: file or folder} of what the card has the hashes of."""
+        return inputs.parents(self.stage, self.places, self.cases)
+
+    @property
+    def watched(self) -> list[Path]:
+        """The files and folders that must not be edited while the stage runs."""
+        return inputs.watched(self.stage, self.places, self.cases)
+
+    def card(self, facts: F) -> Card[F]:
         """The card of an output, with the hashes of the parents as they are now."""
-        return Card.of(self.stage, self.params, self.parents, **facts)
+        return Card.of(self.stage, self.params, self.parents, facts)
 
     def is_up_to_date(self, folder: Path, *beside: Path) -> bool:
         """Whether an output is there already, whole: the folder, and what the stage writes beside it."""
@@ -50,7 +65,7 @@ class Provenance:
 
 def of_prepare(params: PrepareParams, *, root: Path) -> Provenance:
     """Of prepared examples: the user's own tasks are hashed, a mirror has its commit; T0 is read from too many places."""
-    parents = {"tasks": root / str(params.path)} if params.source == "jsonl" else {}
+    hashed = [root / str(params.path)] if params.source == "jsonl" else []
     is_complete = {
         "compositional": True,
         "jsonl": True,
@@ -59,43 +74,41 @@ def of_prepare(params: PrepareParams, *, root: Path) -> Provenance:
     }[params.source]
     trained_here = params.tokenizer in ("word", "bpe")
     is_complete &= trained_here or _is_pinned(params.tokenizer, params.tokenizer_revision, root)
-    return Provenance("prepare", params.model_dump(), parents, is_complete)
+    read = (params.path, params.t0.few_shot, params.t0.promptsource, params.t0.evaluation)
+    sources = [root / path for path in read if path]
+    places: Places = {"sources": sources, "tasks": hashed, "tokenizer": root / params.tokenizer}
+    return Provenance("prepare", params.model_dump(), places, is_complete=is_complete)
 
 
 def of_backbone(params: BackboneParams, *, prepared: Path, root: Path) -> Provenance:
     """Of a backbone: trained here, or on the hub by its commit; a folder is read again, which verifies it."""
-    parents = {"tokenizer": prepared / TOKENIZER}
-    if params.source == "scratch":
-        parents["examples"] = prepared / TRAINING_EXAMPLES
-        parents["backbone_examples"] = prepared / BACKBONE_EXAMPLES
-        return Provenance("backbone", params.model_dump(), parents)
-    is_complete = params.source == "hub" and _is_pinned(str(params.name), params.revision, root)
-    return Provenance("backbone", params.model_dump(), parents, is_complete)
+    weights = root / str(params.name) if params.source == "local" else None
+    is_complete = params.source == "scratch"
+    if params.source == "hub":
+        is_complete = _is_pinned(str(params.name), params.revision, root)
+    places: Places = {"weights": weights, "prepare": prepared}
+    return Provenance("backbone", params.model_dump(), places, {params.source}, is_complete)
 
 
 def of_pretrain(
     cell: Cell, params: PretrainParams, *, prepared: Path, backbone: Path, start: Path | None, processes: int = 1
 ) -> Provenance:
     """Of a pre-training, in which each of several processes adds its micro-batches to a step."""
-    parents = {"prepare": prepared / TRAINING_EXAMPLES, "backbone": backbone / CARD}
-    if cell.row.is_private:  # an adapter for each data set, which the table of tasks names
-        parents["tasks"] = prepared / TASKS
-    if start is not None:
-        parents["start"] = start / ADAPTERS
+    places: Places = {"prepare": prepared, "backbone": backbone, "start": start}
     many = {"processes": processes} if processes > 1 else {}
-    return Provenance("pretrain", {"cell": cell.model_dump(), "pretrain": params.model_dump(), **many}, parents)
+    settings = {"cell": cell.model_dump(), "pretrain": params.model_dump(), **many}
+    return Provenance("pretrain", settings, places, _cases(cell))
 
 
-def of_average(pretrained: Path, card: Card) -> Provenance:
+def of_average(pretrained: Path, card: Card[Facts]) -> Provenance:
     """Of an average of skills, which has the parameters and facts of their pre-training's card."""
-    return Provenance("average", card.params, _with_card("pretrain", pretrained))
+    return Provenance("average", card.params, {"pretrain": pretrained})
 
 
 def of_index(encoder: str, revision: str, examples: int, *, prepared: Path, root: Path) -> Provenance:
     """Of the index of training tasks."""
     params = {"encoder": encoder, "revision": revision, "examples": examples}
-    parents = {"examples": prepared / TRAINING_EXAMPLES, "tasks": prepared / TASKS}
-    return Provenance("index", params, parents, _is_fixed(encoder, revision, root))
+    return Provenance("index", params, {"prepare": prepared}, is_complete=_is_fixed(encoder, revision, root))
 
 
 def of_adapt(
@@ -106,15 +119,13 @@ def of_adapt(
     Raises:
         ArtifactError: if AdapterSoup's index is missing.
     """
-    parents = _test_tasks(prepared) | {"backbone": backbone / CARD, "start": start / ADAPTERS}
     is_complete = True
-    if cell.row.adds_lora:
-        parents |= _with_card("start", start)
     if cell.row.needs_index and index is not None:
-        parents["index"] = index
         encoder = read_card(index, stage="index", command="mhrctl index").params
         is_complete = _is_fixed(encoder["encoder"], encoder["revision"], root)
-    return Provenance("adapt", {"cell": cell.model_dump(), "adapt": params.model_dump()}, parents, is_complete)
+    places: Places = {"prepare": prepared, "backbone": backbone, "index": index, "start": start}
+    settings = {"cell": cell.model_dump(), "adapt": params.model_dump()}
+    return Provenance("adapt", settings, places, _cases(cell), is_complete)
 
 
 def of_evaluate(
@@ -122,21 +133,13 @@ def of_evaluate(
 ) -> Provenance:
     """Of an evaluation; of the bare backbone if `cell` is None, and zero-shot only if `adapted` is."""
     identity = cell.model_dump() if cell else {"method": BACKBONE}
-    parents = _test_tasks(prepared) | {"backbone": backbone / CARD}
-    parents |= _with_card("start", start) if start else {}
-    parents |= _with_card("adapted", adapted) if adapted else {}
-    return Provenance("evaluate", {"cell": identity, "evaluate": params.model_dump()}, parents)
+    places: Places = {"prepare": prepared, "backbone": backbone, "start": start, "adapted": adapted}
+    return Provenance("evaluate", {"cell": identity, "evaluate": params.model_dump()}, places)
 
 
-def _test_tasks(prepared: Path) -> dict[str, Path]:
-    """What is read of the test tasks: their examples, their metrics, and the tokenizer that decodes answers."""
-    names = {"examples": TEST_EXAMPLES, "tasks": TASKS, "tokenizer": TOKENIZER}
-    return {name: prepared / file for name, file in names.items()}
-
-
-def _with_card(name: str, folder: Path) -> dict[str, Path]:
-    """Adapters, and the card that says more of them."""
-    return {name: folder / ADAPTERS, f"{name}_card": folder / CARD}
+def _cases(cell: Cell) -> set[str]:
+    """Of a cell: what its method says of routing and start."""
+    return {cell.row.routing, cell.row.start}
 
 
 def _is_pinned(name: str, revision: str | None, root: Path) -> bool:

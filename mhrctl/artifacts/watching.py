@@ -60,8 +60,8 @@ def require_unedited() -> None:
 
 def _state(path: Path) -> dict[str, object]:
     """{file: what tells whether it was edited} of a file or of the files in a folder; empty if it is not there."""
-    found: dict[str, object] = {}
+    state: dict[str, object] = {}
     for file in files_in(path) if path.exists() else ():
         stat = file.stat()
-        found[str(file)] = digest(file) if stat.st_size <= SMALL else (stat.st_size, stat.st_mtime_ns)
-    return found
+        state[str(file)] = digest(file) if stat.st_size <= SMALL else (stat.st_size, stat.st_mtime_ns)
+    return state

@@ -39,25 +39,43 @@ def writing(folder: Path) -> Iterator[Path]:
         aside.rename(folder)
 
 
+@contextmanager
+def replacing(path: Path, *, mark: str = "partial") -> Iterator[Path]:
+    """Write a file in one step: yields a path beside it, which replaces it only when the block ends without an error.
+
+    Args:
+        path: the file; its folder is made.
+        mark: ends the name of the path beside it; processes that may write the same file at once need one each.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{mark}")
+    try:
+        yield aside
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    aside.replace(path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in one step."""
+    require_unedited()
+    with replacing(path) as aside:
+        aside.write_text(text)
+
+
 def write_json(path: Path, value: Any) -> None:  # noqa: ANN401 - JSON is any tree
     """Write JSON in one step, with one key a line, so that git shows what changed."""
-    require_unedited()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.partial")
-    aside.write_text(json.dumps(value, indent=1, sort_keys=False, default=dict) + "\n")
-    aside.replace(path)
+    write_text(path, json.dumps(value, indent=1, sort_keys=False, default=dict) + "\n")
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a CSV file in one step."""
     require_unedited()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.partial")
-    with aside.open("w", newline="") as stream:
+    with replacing(path) as aside, aside.open("w", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(rows)
-    aside.replace(path)
 
 
 def read_json(path: Path) -> Any:  # noqa: ANN401

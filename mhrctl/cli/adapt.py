@@ -9,6 +9,7 @@ from mhrctl.artifacts.writing import logging_run
 from mhrctl.cli import display
 from mhrctl.cli.options import (
     HERE,
+    CellChoice,
     CellOption,
     CheckpointingOption,
     CompileOption,
@@ -49,9 +50,10 @@ def adapt(
     force: ForceOption = False,
 ) -> None:
     """Adapt to each test task from a few examples."""
+    choice = CellChoice(method, heads, variant, seed, cell=cell)
 
     def read() -> tuple[Project, CellParams]:
-        return chosen_cell(project, set_, recipe, cell, method, heads, variant, seed, reads="adapt")
+        return chosen_cell(project, choice, set_, recipe, reads="adapt")
 
     where, params = read()
     speed = Speed(together=together, checkpointing=checkpointing, compile=compile).without(off)
@@ -67,10 +69,9 @@ def adapt(
     accelerator = open_accelerator(device)
     from mhrctl.stages.adapt import adapt as stage
 
-    inputs = [frozen, start, *made.parents.values()]
     with (
         logging_run(where.run_log("adapt", name), device=str(accelerator.device)),
-        unedited(lambda: read()[1].adapt, *inputs),
+        unedited(lambda: read()[1].adapt, *made.watched),
     ):
         card = stage(
             params.cell,
@@ -85,4 +86,4 @@ def adapt(
             speed=speed,
             track=display.track,
         )
-    display.done(f"wrote {out}: {len(card.facts['tasks'])} tasks, {card.facts['parameters']:,} trained parameters each")
+    display.done(f"wrote {out}: {len(card.facts.tasks)} tasks, {card.facts.parameters.adaptation:,} trained parameters each")

@@ -11,6 +11,7 @@ import typer
 from mhrctl.artifacts.writing import logging_run
 from mhrctl.cli import display
 from mhrctl.cli.options import (
+    CellChoice,
     DeviceOption,
     HeadsOption,
     MethodOption,
@@ -53,7 +54,7 @@ def align(
     device: DeviceOption = "auto",
 ) -> None:
     """Measure the cosine between training tasks' gradients, on the shared skills and on the adapters that the tasks wear."""
-    where, params = chosen_cell(project, [], None, None, method, heads, variant, seed, reads="pretrain")
+    where, params = chosen_cell(project, CellChoice(method, heads, variant, seed), reads="pretrain")
     accelerator = open_accelerator(device)
     from mhrctl.report.table import rich_table
     from mhrctl.tools.align import align as measure

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from mhrctl.artifacts import provenance
 from mhrctl.artifacts.cards import read_card
+from mhrctl.artifacts.inputs import watched
 from mhrctl.artifacts.watching import unedited
 from mhrctl.artifacts.writing import logging_run
 from mhrctl.cli import display
 from mhrctl.cli.options import (
     HERE,
+    CellChoice,
     CellOption,
     ForceOption,
     HeadsOption,
@@ -33,7 +35,7 @@ def average(
     force: ForceOption = False,
 ) -> None:
     """Average the skills of a pre-training cell into one ordinary LoRA."""
-    where, params = chosen_cell(project, set_, None, cell, method, heads, variant, seed, reads="pretrain")
+    where, params = chosen_cell(project, CellChoice(method, heads, variant, seed, cell=cell), set_, reads="pretrain")
     own = params.cell.pretrain_cell
     out = where.output("average", own.name)
     pretrained = where.output("pretrain", own.name)
@@ -43,6 +45,6 @@ def average(
             return
     from mhrctl.stages.average import average as stage
 
-    with logging_run(where.run_log("average", own.name)), unedited(lambda: own, pretrained):
+    with logging_run(where.run_log("average", own.name)), unedited(lambda: own, *watched("average", {"pretrain": pretrained})):
         stage(own, pretrained=pretrained, out=out)
     display.done(f"wrote {out}")

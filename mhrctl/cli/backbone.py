@@ -30,10 +30,9 @@ def backbone(
     accelerator = open_accelerator(device)
     from mhrctl.stages.backbone import backbone as stage
 
-    folder = [where.root / str(settings.params.backbone.name)] if settings.params.backbone.source == "local" else []
     with (
         logging_run(where.run_log("backbone"), device=str(accelerator.device)),
-        unedited(lambda: open_project(project, set_)[1].params.backbone, *made.parents.values(), *folder),
+        unedited(lambda: open_project(project, set_)[1].params.backbone, *made.watched),
     ):
         card = stage(
             settings.params.backbone,
@@ -43,6 +42,5 @@ def backbone(
             accelerator=accelerator,
             track=display.track,
         )
-    display.done(
-        f"wrote {out}: {card.facts['name']}, {card.facts['parameters']:,} parameters, {card.facts['fingerprint'][:12]}"
-    )
+    facts = card.facts
+    display.done(f"wrote {out}: {facts.name}, {facts.parameters:,} parameters, {facts.fingerprint[:12]}")

@@ -12,6 +12,7 @@ from rich.table import Table
 from mhrctl.artifacts.names import Project
 from mhrctl.cli import display
 from mhrctl.cli.options import (
+    CellChoice,
     ExtraStepsOption,
     HeadsOption,
     MethodOption,
@@ -49,7 +50,9 @@ def check(
     """Check params.yaml, files and the grid, and show what would run; with `--method`, every setting of one cell."""
     where, settings = open_project(project, set_, recipe)
     if method is not None:
-        display.out.print(_settings_table(settings, named_cell(settings, method, heads, variant, seed, extra_steps)))
+        display.out.print(
+            _settings_table(settings, named_cell(settings, CellChoice(method, heads, variant, seed, extra_steps)))
+        )
         return
     groups = _groups([resolve_cell(settings, cell) for cell in grid_cells(settings.params)])
     problems: list[MhrctlError] = []

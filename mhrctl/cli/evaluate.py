@@ -13,6 +13,7 @@ from mhrctl.artifacts.writing import logging_run
 from mhrctl.cli import display
 from mhrctl.cli.options import (
     HERE,
+    CellChoice,
     CellOption,
     DeviceOption,
     ExtraStepsOption,
@@ -57,13 +58,14 @@ def evaluate(
     force: ForceOption = False,
 ) -> None:
     """Score the test splits, zero-shot and after adaptation; `--method backbone` scores the bare backbone."""
+    choice = CellChoice(method, heads, variant, seed, extra_steps, cell)
 
     def read() -> tuple[EvaluateParams, Cell | None]:
         if cell == BACKBONE:
             return read_bare(where), None
         if method == BACKBONE:
             return open_project(project, set_, recipe)[1].params.evaluate, None
-        params = chosen_cell(project, set_, recipe, cell, method, heads, variant, seed, extra_steps, reads="evaluate")[1]
+        params = chosen_cell(project, choice, set_, recipe, reads="evaluate")[1]
         return params.evaluate, params.cell
 
     where, start, adapted = Project(project), None, None
@@ -83,7 +85,7 @@ def evaluate(
 
     with (
         logging_run(where.run_log("evaluate", name), device=str(accelerator.device)),
-        unedited(read, frozen, *(path for path in (start, adapted) if path), *made.parents.values()),
+        unedited(read, *made.watched),
     ):
         metrics = stage(
             own,

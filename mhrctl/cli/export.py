@@ -10,6 +10,7 @@ import typer
 
 from mhrctl.cli import display
 from mhrctl.cli.options import (
+    CellChoice,
     ExtraStepsOption,
     HeadsOption,
     MethodOption,
@@ -52,7 +53,7 @@ def export(
 ) -> None:
     """Write adapters as PEFT folders, or merged into the backbone's weights."""
     where, settings = open_project(project, [])
-    cell = named_cell(settings, method, heads, variant, seed, extra_steps)
+    cell = named_cell(settings, CellChoice(method, heads, variant, seed, extra_steps))
     if stage is ExportStage.ADAPT and extra_steps:
         raise ParamsError("--extra-steps: such a cell is not adapted; export --stage pretrain")
     own = cell if stage is ExportStage.ADAPT or extra_steps else cell.pretrain_cell

@@ -46,9 +46,9 @@ def import_(
         project=where,
         replace=replace,
     )
-    own, counts = cell.pretrain_cell, card.facts["parameters"]
+    own, counts = cell.pretrain_cell, card.facts.parameters
     display.done(
-        f"wrote {where.output('pretrain', own.name)}: {counts['multi_task']:,} adapter and {counts['routing']:,} routing"
+        f"wrote {where.output('pretrain', own.name)}: {counts.multi_task:,} adapter and {counts.routing:,} routing"
         f" parameters; go on with `mhrctl adapt {cell.options}`"
     )
     if any(own == cell.pretrain_cell for cell in grid_cells(settings.params)):

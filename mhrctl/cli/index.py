@@ -52,7 +52,7 @@ def index(
 
     with (
         logging_run(where.run_log("index"), device=str(accelerator.device)),
-        unedited(lambda: open_project(project, set_, recipe)[1].params.index, *made.parents.values()),
+        unedited(lambda: open_project(project, set_, recipe)[1].params.index, *made.watched),
     ):
         card = stage(
             encoder=params.encoder,
@@ -64,7 +64,7 @@ def index(
             device=str(accelerator.device),
             track=display.track,
         )
-    display.done(f"wrote {out}: {len(card.facts['tasks'])} tasks by {card.facts['encoder']}")
+    display.done(f"wrote {out}: {len(card.facts.tasks)} tasks by {card.facts.encoder}")
 
 
 @app.command()

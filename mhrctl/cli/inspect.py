@@ -11,6 +11,7 @@ import typer
 from mhrctl.artifacts.writing import logging_run
 from mhrctl.cli import display
 from mhrctl.cli.options import (
+    CellChoice,
     CellOption,
     DeviceOption,
     HeadsOption,
@@ -50,7 +51,7 @@ def inspect(
     device: DeviceOption = "auto",
 ) -> None:
     """Show what a routing has learned: sparsity, discreteness, skills in use, and which tasks are routed alike; draw it."""
-    where, params = chosen_cell(project, [], None, cell, method, heads, variant, seed, reads=stage.value)
+    where, params = chosen_cell(project, CellChoice(method, heads, variant, seed, cell=cell), reads=stage.value)
     accelerator = open_accelerator(device)
     from mhrctl.report.routing_tables import measures_table, pairs_table
     from mhrctl.report.table import rich_table

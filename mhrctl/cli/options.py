@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -57,7 +59,7 @@ DeviceOption = Annotated[
     str,
     typer.Option("--device", help="`auto` (what accelerate finds) or `cpu`.", envvar="MHRCTL_DEVICE", callback=_known_device),
 ]
-ForceOption = Annotated[bool, typer.Option("--force", help="Make the output anew, even if it stands.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Make the output anew, even if it is up to date.")]
 TogetherOption = Annotated[
     int,
     typer.Option(min=1, help="Tasks in one batch, side by side; lower it if memory is short.", envvar="MHRCTL_TOGETHER"),
@@ -85,70 +87,76 @@ CompileOption = Annotated[
 ]
 
 
-def open_project(folder: Path, sets: list[str], recipe: str | None = None) -> tuple[Project, Settings]:
+def open_project(folder: Path, sets: Sequence[str], recipe: str | None = None) -> tuple[Project, Settings]:
     """Find a project and read its params.yaml."""
     project = Project(folder)
     return project, load_params(project.params, sets, recipe)
 
 
+@dataclass(frozen=True)
+class CellChoice:
+    """The options that name a cell: either `cell`, or the others, of which None is what the grid has first."""
+
+    method: str | None = None
+    heads: int | None = None
+    variant: str | None = None
+    seed: int | None = None
+    extra_steps: int | None = None
+    cell: str | None = None
+
+    @property
+    def has_axes(self) -> bool:
+        """Whether an option but `--cell` is given."""
+        return any(value is not None for value in (self.method, self.heads, self.variant, self.seed, self.extra_steps))
+
+
 def chosen_cell(
-    project_folder: Path,
-    sets: list[str],
-    recipe: str | None,
-    cell: str | None,
-    method_name: str | None,
-    heads: int | None,
-    variant: str | None,
-    seed: int | None,
-    extra_steps: int | None = None,
-    *,
-    reads: str,
+    folder: Path, choice: CellChoice, sets: Sequence[str] = (), recipe: str | None = None, *, reads: str
 ) -> tuple[Project, CellParams]:
     """Resolve the cell that the options name, from params.yaml or, for `--cell`, from its synced file.
 
-    `reads` is the section that the command reads, to which `--set` is held, so that nothing is set in vain.
+    Args:
+        folder: of the project.
+        choice: the options.
+        sets: of `--set`.
+        recipe: of `--recipe`.
+        reads: the section that the command reads, to which `--set` is held, so that nothing is set in vain.
     """
-    if cell is not None:
+    if choice.cell is not None:
         from mhrctl.tools.grid import read_cell
 
-        if sets or recipe or method_name or heads or variant or extra_steps or seed is not None:
+        if sets or recipe or choice.has_axes:
             raise ParamsError(
                 "--cell stands for all settings of a cell; leave out --method, --heads, --variant, --extra-steps, --seed,"
                 " --recipe and --set"
             )
-        project = Project(project_folder)
-        return project, read_cell(project, cell)
-    project, settings = open_project(project_folder, sets, recipe)
+        project = Project(folder)
+        return project, read_cell(project, choice.cell)
+    project, settings = open_project(folder, sets, recipe)
     if vain := [text for text in sets if text.split(".")[0] not in (reads, "grid")]:
         raise ParamsError(f"--set {vain[0]}: this command reads the section `{reads}` only; set it where it is read")
-    return project, resolve_cell(settings, named_cell(settings, method_name, heads, variant, seed, extra_steps))
+    return project, resolve_cell(settings, named_cell(settings, choice))
 
 
-def named_cell(
-    settings: Settings,
-    method_name: str | None,
-    heads: int | None = None,
-    variant: str | None = None,
-    seed: int | None = None,
-    extra_steps: int | None = None,
-) -> Cell:
-    """The cell that options name; what they leave open is the grid's first."""
+def named_cell(settings: Settings, choice: CellChoice) -> Cell:
+    """The cell of the options but `--cell`; what they leave open is the grid's first."""
     grid = settings.params.grid
-    if method_name is None:
+    if choice.method is None:
         raise ParamsError(f"name the cell with --method (one of: {', '.join(METHODS)}) or --cell")
-    row = method(method_name)
+    row = method(choice.method)
+    heads = choice.heads
     if heads is None:
-        axes = grid.methods.get(method_name) or grid.methods.get(row.pretrain)
+        axes = grid.methods.get(choice.method) or grid.methods.get(row.pretrain)
         if row.multi_head and not (axes and axes.heads):
-            raise ParamsError(f"--method {method_name} needs --heads")
+            raise ParamsError(f"--method {choice.method} needs --heads")
         heads = axes.heads[0] if row.multi_head and axes else 1
     return Cell(
-        method=method_name,
+        method=choice.method,
         heads=heads,
-        variant=variant or PLAIN,
-        seed=grid.seeds[0] if seed is None else seed,
+        variant=choice.variant or PLAIN,
+        seed=grid.seeds[0] if choice.seed is None else choice.seed,
         pretrain_seed=grid.pretrain_seed,
-        extra_steps=extra_steps or 0,
+        extra_steps=choice.extra_steps or 0,
     )
 
 
@@ -159,7 +167,7 @@ def output_of(project: Project, output: tuple[str, Cell]) -> Path:
 
 
 def nothing_to_do(made: Provenance, out: Path, *beside: Path, force: bool) -> bool:
-    """Whether a stage's output stands, which is then said; asked before anything heavy is imported.
+    """Whether a stage's output is up to date, which is then said; asked before anything heavy is imported.
 
     Processes on one machine see the same files and answer alike; those on several may not, and then the answer is no.
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from mhrctl.artifacts import provenance
-from mhrctl.artifacts.names import Project
 from mhrctl.artifacts.watching import unedited
 from mhrctl.artifacts.writing import logging_run
 from mhrctl.cli import display
@@ -23,7 +21,6 @@ from mhrctl.cli.options import (
     open_project,
     quieten,
 )
-from mhrctl.config.params import PrepareParams
 
 NAMED = 5
 """Unused tasks named for one reason; tasks.json has them all."""
@@ -35,14 +32,15 @@ def prepare(
     """Read the suite's tasks, split them, put them into prompts and tokenise them."""
     where, settings = open_project(project, set_, recipe)
     out = where.output("prepare")
-    if nothing_to_do(provenance.of_prepare(settings.params.prepare, root=where.root), out, force=force):
+    made = provenance.of_prepare(settings.params.prepare, root=where.root)
+    if nothing_to_do(made, out, force=force):
         return
     quieten()
     from mhrctl.stages.prepare import prepare as stage
 
     with (
         logging_run(where.run_log("prepare")),
-        unedited(lambda: open_project(project, set_, recipe)[1].params.prepare, *_sources(where, settings.params.prepare)),
+        unedited(lambda: open_project(project, set_, recipe)[1].params.prepare, *made.watched),
     ):
         table = stage(settings.params.prepare, root=where.root, out=out, scratch=where.scratch, track=display.track)
     display.err.print(_task_table(table))
@@ -52,12 +50,6 @@ def prepare(
     for what, count in table["notes"].items():
         display.done(f"note: {count} {what}")
     display.done(f"wrote {out}")
-
-
-def _sources(where: Project, params: PrepareParams) -> list[Path]:
-    """The user's own files and folders that prepare reads."""
-    named = (params.path, params.t0.few_shot, params.t0.promptsource, params.t0.evaluation, params.tokenizer)
-    return [where.root / path for path in named if path]
 
 
 def _by_reason(dropped: dict[str, str]) -> dict[str, list[str]]:

@@ -9,6 +9,7 @@ from mhrctl.artifacts.writing import logging_run
 from mhrctl.cli import display
 from mhrctl.cli.options import (
     HERE,
+    CellChoice,
     CellOption,
     CheckpointingOption,
     CompileOption,
@@ -52,9 +53,10 @@ def pretrain(
     force: ForceOption = False,
 ) -> None:
     """Learn skills and routing together on the training tasks; with `--extra-steps`, train a single adapter on."""
+    choice = CellChoice(method, heads, variant, seed, extra_steps, cell)
 
     def read() -> tuple[Project, CellParams]:
-        return chosen_cell(project, set_, recipe, cell, method, heads, variant, seed, extra_steps, reads="pretrain")
+        return chosen_cell(project, choice, set_, recipe, reads="pretrain")
 
     where, params = read()
     speed = Speed(together=together, checkpointing=checkpointing, compile=compile).without(off)
@@ -70,10 +72,9 @@ def pretrain(
     accelerator = open_accelerator(device, many_processes=True)
     from mhrctl.stages.pretrain import pretrain as stage
 
-    inputs = [frozen, *([start] if start else []), *made.parents.values()]
     with (
         logging_run(where.run_log("pretrain", own.name), device=str(accelerator.device)),
-        unedited(lambda: read()[1].pretrain, *inputs),
+        unedited(lambda: read()[1].pretrain, *made.watched),
     ):
         card = stage(
             own,
@@ -88,6 +89,6 @@ def pretrain(
             speed=speed,
             track=display.track,
         )
-    counts = card.facts["parameters"]
+    counts = card.facts.parameters
     if accelerator.is_main_process:
-        display.done(f"wrote {out}: {counts['multi_task']:,} adapter and {counts['routing']:,} routing parameters")
+        display.done(f"wrote {out}: {counts.multi_task:,} adapter and {counts.routing:,} routing parameters")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mhrctl.artifacts.names import Project
+from mhrctl.artifacts.writing import replacing, write_text
 from mhrctl.cli import display
 from mhrctl.cli.options import ProjectOption, SetOption, open_project
 from mhrctl.config.cells import grid_cells
@@ -97,10 +98,10 @@ def _draw(where: Project, numbers: Sequence[int], folder: Path) -> None:
     from mhrctl.report.figures.style import FORMATS
 
     drawings = {number: draw_figure(number, where.metrics) for number in numbers}
-    folder.mkdir(parents=True, exist_ok=True)
     for number, drawing in drawings.items():
         for form in FORMATS:
-            (folder / f"figure{number}.{form}").write_bytes(drawing.rendered(form))
+            with replacing(folder / f"figure{number}.{form}") as aside:
+                aside.write_bytes(drawing.rendered(form))
         for text in drawing.missing:
             display.done(f"figure {number}: {text}")
         display.done(f"wrote {folder / f'figure{number}'}.{{{','.join(FORMATS)}}}")
@@ -110,6 +111,5 @@ def _write_html(where: Project, expected: Sequence[str], folder: Path) -> None:
     from mhrctl.report.html import html_report
 
     text = html_report(where.data, expected)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.html").write_text(text)
+    write_text(folder / "report.html", text)
     display.done(f"wrote {folder / 'report.html'}")

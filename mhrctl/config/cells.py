@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import model_validator
 
 from mhrctl.config.methods import METHODS, Method, method
 from mhrctl.config.params import PLAIN, AdaptParams, Closed, EvaluateParams, NonNegative, Params, Positive, PretrainParams, Seed
 from mhrctl.errors import ParamsError
+
+StartStage = Literal["pretrain", "average"]
+"""A stage whose output a cell can start from."""
 
 
 class Cell(Closed):
@@ -75,12 +78,12 @@ class Cell(Closed):
         return Cell(method=self.row.pretrain, heads=self.heads, variant=self.variant, seed=seed)
 
     @property
-    def origin(self) -> tuple[str, Cell]:
+    def origin(self) -> tuple[StartStage, Cell]:
         """The stage and the cell whose output the method starts from, before any extra steps."""
         return self.row.start_stage, self.pretrain_cell
 
     @property
-    def start(self) -> tuple[str, Cell]:
+    def start(self) -> tuple[StartStage, Cell]:
         """The stage and the cell whose output adaptation or zero-shot evaluation starts from."""
         return ("pretrain", self) if self.extra_steps else self.origin
 

@@ -49,25 +49,24 @@ class Settings:
     def layers(self, cell: Cell, section: str) -> list[Layer]:
         """The layers of a cell's section, later ones over earlier ones."""
         grid = self.params.grid
-        own, variant = (cell, cell.variant)
-        if section == "pretrain":
-            own = cell.pretrain_cell
-        row = METHODS[own.method]
-        axes = grid.methods.get(own.method, MethodAxes())
+        variant = cell.variant
+        owner = cell.pretrain_cell if section == "pretrain" else cell
+        row = METHODS[owner.method]
+        axes = grid.methods.get(owner.method, MethodAxes())
         chosen = grid.variants.get(variant)
         if variant != PLAIN and chosen is None:
             raise ParamsError(f"--variant: {unknown('variant', variant, [PLAIN, *grid.variants])}")
         known = RECIPES[self.recipe] if self.recipe else Recipe("", {}, {})
         from_recipe: Layer = (f"recipe {self.recipe}", known.sections.get(section, {}))
-        for_method: Layer = (f"recipe {self.recipe}, {own.method}", known.methods.get(own.method, {}).get(section, {}))
+        for_method: Layer = (f"recipe {self.recipe}, {owner.method}", known.methods.get(owner.method, {}).get(section, {}))
         written: Layer = (PARAMS_FILE, self.written.get(section, {}))
-        at_method: Layer = (f"grid.methods.{own.method}", getattr(axes, section, {}))
+        at_method: Layer = (f"grid.methods.{owner.method}", getattr(axes, section, {}))
         of_row: Layer = (f"method {row.name}", row.settings.get(section, {}))
         if self.recipe_wins:
             general = [written, at_method, from_recipe, of_row, for_method]
         else:
             general = [from_recipe, written, of_row, for_method, at_method]
-        overridden = cell.name if cell.extra_steps else own.name
+        overridden = cell.name if cell.extra_steps else owner.name
         layers = [
             *general,
             (f"grid.variants.{variant}", getattr(chosen, section, {}) if isinstance(chosen, Variant) else {}),
@@ -98,9 +97,9 @@ def load_params(path: Path, sets: Sequence[str] = (), recipe_name: str | None = 
     name = recipe_name or tree.get("recipe")
     if recipe_name or (isinstance(name, str) and name in RECIPES):
         for section, settings in recipe(str(name)).sections.items():
-            own = tree.get(section)
-            if own is None or isinstance(own, dict):
-                tree[section] = {**(own or {}), **settings} if recipe_name else {**settings, **(own or {})}
+            said = tree.get(section)
+            if said is None or isinstance(said, dict):
+                tree[section] = {**(said or {}), **settings} if recipe_name else {**settings, **(said or {})}
     on_top: dict[str, dict[str, Any]] = {}
     overridden = [_apply_set(tree, on_top, text) for text in sets]
     try:
@@ -226,7 +225,7 @@ def _line(path: Path, loc: Sequence[int | str]) -> int:
 
 
 def _message(error: ErrorDetails, root: type[BaseModel] = Params) -> str:
-    """What pydantic found, with what is allowed."""
+    """What pydantic says is wrong, with what is allowed."""
     if error["type"] == "extra_forbidden":
         parent: Any = root
         for part in error["loc"][:-1]:

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mhrctl.artifacts.hashing import digest
+from mhrctl.artifacts.writing import replacing
 
 TOKEN_COLUMNS = ("task", "split", "reference", "input_ids", "target_ids", "choice_ids", "gold")
 """What training reads of an examples file."""
@@ -101,12 +102,13 @@ class Examples:
         if not cache.exists():
             source = pq.ParquetFile(path, memory_map=True)
             schema = pa.schema([source.schema_arrow.field(name) for name in TOKEN_COLUMNS])
-            cache.parent.mkdir(parents=True, exist_ok=True)
-            aside = cache.with_name(f".{cache.name}.{os.getpid()}")
-            with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+            with (
+                replacing(cache, mark=str(os.getpid())) as aside,
+                pa.OSFile(str(aside), "wb") as sink,
+                pa.ipc.new_file(sink, schema) as writer,
+            ):
                 for group in range(source.num_row_groups):
                     writer.write_table(source.read_row_group(group, columns=list(TOKEN_COLUMNS)))
-            aside.replace(cache)
         table = pa.ipc.open_file(pa.memory_map(str(cache))).read_all()
         return cls(table, pc.unique(table["task"]).to_pylist())
 

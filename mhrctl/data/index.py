@@ -66,8 +66,8 @@ def load_index(folder: Path, *, root: Path, device: str = "cpu") -> Index:
         known = TfIdfEncoder(tensors["idf"])
     else:
         known = SentenceEncoder(_place(card.params["encoder"], root), revision=card.params["revision"], device=device)
-        if known.identity != card.facts["encoder"]:
-            raise ArtifactError(f"{folder}: made with another encoder ({card.facts['encoder']}); run `mhrctl index`")
+        if known.identity != card.facts.encoder:
+            raise ArtifactError(f"{folder}: made with another encoder ({card.facts.encoder}); run `mhrctl index`")
     return Index(tasks, tensors["vectors"], known)
 
 

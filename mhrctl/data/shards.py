@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from mhrctl.artifacts.writing import replacing
 from mhrctl.data.rows import SCHEMA, Encoder
 from mhrctl.suites.task import Example
 
@@ -32,14 +33,11 @@ def write_shard(examples: Iterator[Example], encoder: Encoder, shard: Path, adva
         shard: the Parquet file.
         advance: is told the rows written.
     """
-    shard.parent.mkdir(parents=True, exist_ok=True)
-    aside = shard.with_name(f".{shard.name}.partial")
-    with pq.ParquetWriter(aside, SCHEMA, compression="zstd") as writer:
+    with replacing(shard) as aside, pq.ParquetWriter(aside, SCHEMA, compression="zstd") as writer:
         for chunk in chunks(examples, ROW_GROUP):
             writer.write_table(encoder.table([("train", example, 0) for example in chunk], SCHEMA))
             advance(len(chunk))
         writer.add_key_value_metadata({f"cut_{what}": str(count) for what, count in encoder.cut.items()})
-    aside.replace(shard)
 
 
 def read_cuts(shard: Path) -> dict[str, int]:

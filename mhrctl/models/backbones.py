@@ -10,6 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, T5Config
 
 from mhrctl.artifacts.cards import Card, read_card, require_backbone
+from mhrctl.artifacts.facts import AdaptFacts, BackboneFacts, PretrainFacts
 from mhrctl.artifacts.names import TOKENIZER
 from mhrctl.data.tokenization import saved_tokenizer
 from mhrctl.errors import ArtifactError, DataError
@@ -62,23 +63,23 @@ def load_backbone(folder: Path) -> tuple[PreTrainedModel, str]:
     """
     card = read_card(folder, stage="backbone", command="mhrctl backbone")
     name = location(folder, card)
-    model = load_pretrained(name, revision=card.facts["revision"], dtype=torch.float32)
-    recorded: str = card.facts["fingerprint"]
+    model = load_pretrained(name, revision=card.facts.revision, dtype=torch.float32)
+    recorded = card.facts.fingerprint
     if fingerprint(model) != recorded:
         raise ArtifactError(f"{folder}: the weights of {name} are not those that the card names; run `mhrctl backbone`")
     return model, recorded
 
 
-def location(folder: Path, card: Card) -> str:
+def location(folder: Path, card: Card[BackboneFacts]) -> str:
     """Where the weights of a backbone are: a hub id or a folder.
 
     Args:
         folder: the output of the backbone stage.
         card: of that output.
     """
-    if card.facts["source"] == "hub":
-        return str(card.facts["name"])
-    return str(folder / card.facts["path"]) if card.facts["source"] == "local" else str(folder)
+    if card.facts.source == "hub":
+        return card.facts.name
+    return str(folder / (card.facts.path or "")) if card.facts.source == "local" else str(folder)
 
 
 def shape_model(config: PretrainedConfig, *, tied: bool = True) -> PreTrainedModel:
@@ -143,7 +144,7 @@ def is_tied(model: PreTrainedModel) -> bool:
 
 
 def open_backbone(
-    prepared: Path, backbone: Path, attached: Card | None, folder: Path | None
+    prepared: Path, backbone: Path, attached: Card[PretrainFacts | AdaptFacts] | None, folder: Path | None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load backbone and tokenizer in fp32, and check that they are those that an adapter was made for.
 

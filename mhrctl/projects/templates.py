@@ -10,7 +10,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from ruamel.yaml import YAML
 
+from mhrctl.artifacts.inputs import Place
 from mhrctl.config.params import Params, PrepareParams
+from mhrctl.projects.pipeline import stage_dependencies, stage_settings
 
 PACKAGE = "mhrctl.projects"
 FOLDER = "files"
@@ -46,9 +48,12 @@ def dvc_yaml(params: Params) -> str:
     Projects differ in what prepare and backbone read and in the tables of the report; all of that follows from params.yaml.
     """
     backbone = params.backbone.name if params.backbone.source == "local" else None
-    own_tokenizer = [backbone] if backbone and params.prepare.tokenizer == backbone else []
-    reads = [*task_files(params.prepare), *own_tokenizer]
-    return rendered("dvc.yaml", prepare_reads=reads, backbone_reads=backbone, tables=params.report.tables)
+    users: dict[Place, list[str]] = {
+        "sources": task_files(params.prepare),
+        "tokenizer": [backbone] if backbone and params.prepare.tokenizer == backbone else [],
+        "weights": [backbone] if backbone else [],
+    }
+    return rendered("dvc.yaml", reads=stage_dependencies(users), settings=stage_settings(), tables=params.report.tables)
 
 
 def task_files(params: PrepareParams) -> list[str]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -16,6 +15,7 @@ from mhrctl.adapters.adapter import Adapter, stack_runs, trainable
 from mhrctl.adapters.files import load_adapter, save_adapter
 from mhrctl.artifacts import provenance
 from mhrctl.artifacts.cards import Card, read_card, require_tasks, write_card
+from mhrctl.artifacts.facts import AdaptFacts, Parameters, PretrainFacts
 from mhrctl.artifacts.names import ADAPTERS, SOUP, SOUP_TASKS, VALIDATION
 from mhrctl.artifacts.writing import write_csv, writing
 from mhrctl.config.cells import Cell
@@ -75,7 +75,7 @@ def adapt(
     root: Path = Path(),
     speed: Speed = Speed(),
     track: Track = silent,
-) -> Card:
+) -> Card[AdaptFacts]:
     """Write `adapters.safetensors`, one run a test task, and `validation.csv` (score by task and step) into `out`.
 
     AdapterSoup also writes what it starts from, `soup.safetensors`, and whose adapters that averages, `soup.csv`.
@@ -125,21 +125,21 @@ def adapt(
     result = begin.of(shots, 0, len(shots))
     result.load_state_dict(stack_runs(trained), strict=False)
     made = provenance.of_adapt(cell, params, prepared=prepared, backbone=backbone, start=start, index=index, root=root)
-    facts: Mapping[str, Any] = {
-        "suite": start_card.facts["suite"],
-        "tasks": [task.name for task in shots],
-        "shots": {task.name: [len(task.groups), len(task.validation)] for task in shots},
-        "validation": {task.name: round(score, 4) for task, score in zip(shots, best, strict=True)},
-        "backbone": start_card.facts["backbone"],
-        "parameters": trainable(trained_parameters(result).values()) // len(shots),
-    }
+    facts = AdaptFacts(
+        suite=start_card.facts.suite,
+        tasks=[task.name for task in shots],
+        shots={task.name: (len(task.groups), len(task.validation)) for task in shots},
+        validation={task.name: round(score, 4) for task, score in zip(shots, best, strict=True)},
+        backbone=start_card.facts.backbone,
+        parameters=Parameters(adaptation=trainable(trained_parameters(result).values()) // len(shots)),
+    )
     with writing(out) as folder:
         save_adapter(result, folder / ADAPTERS)
         if begin.notes:
             save_adapter(begin.base, folder / SOUP)
             write_csv(folder / SOUP_TASKS, ("task", "training_task", "cosine"), begin.notes)
         write_csv(folder / VALIDATION, ("task", "step", "score"), curves)
-        card = made.card(**facts)
+        card = made.card(facts)
         write_card(folder, card)
     return card
 
@@ -149,7 +149,7 @@ def _start(
     params: AdaptParams,
     backbone: PreTrainedModel,
     start: Path,
-    start_card: Card,
+    start_card: Card[PretrainFacts],
     shots: Sequence[TaskShots],
     index: Path | None,
     root: Path,
@@ -164,7 +164,7 @@ def _start(
         base = new_adapter(backbone, METHODS["lora"], lora, heads=1, seed=cell.seed, tasks=1)
         return Start(base, by_task=False, trains_skills=True, notes=notes)
     if cell.row.needs_index:
-        groups, notes = _soups(params, start_card.facts["tasks"], shots, _required(index), root, device)
+        groups, notes = _soups(params, start_card.facts.tasks, shots, _required(index), root, device)
         base = base.mean_of_runs(groups)
     attach(backbone, base)
     return Start(base, by_task=bool(notes), trains_skills=not cell.row.trains_routing_alone, notes=notes)

@@ -7,6 +7,7 @@ from pathlib import Path
 from mhrctl.adapters.files import load_adapter, save_adapter
 from mhrctl.artifacts import provenance
 from mhrctl.artifacts.cards import Card, read_card, write_card
+from mhrctl.artifacts.facts import PretrainFacts
 from mhrctl.artifacts.names import ADAPTERS
 from mhrctl.artifacts.writing import writing
 from mhrctl.config.cells import Cell
@@ -14,7 +15,7 @@ from mhrctl.config.methods import AVERAGED
 from mhrctl.errors import ParamsError
 
 
-def average(cell: Cell, *, pretrained: Path, out: Path) -> Card:
+def average(cell: Cell, *, pretrained: Path, out: Path) -> Card[PretrainFacts]:
     """Write the mean of the skills into `out`: A_bar = mean_k A_k and B_bar = mean_k B_k, for all heads.
 
     Of a mixture of sparse adapters, the mean over its copies.
@@ -32,6 +33,6 @@ def average(cell: Cell, *, pretrained: Path, out: Path) -> Card:
     parent = read_card(pretrained, stage="pretrain", command=f"mhrctl pretrain {cell.options}")
     with writing(out) as folder:
         save_adapter(load_adapter(pretrained / ADAPTERS).average(), folder / ADAPTERS)
-        card = provenance.of_average(pretrained, parent).card(**parent.facts)
+        card = provenance.of_average(pretrained, parent).card(parent.facts)
         write_card(folder, card)
     return card

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, T5Config, T5F
 
 from mhrctl.artifacts import provenance
 from mhrctl.artifacts.cards import Card, read_card, write_card
+from mhrctl.artifacts.facts import BackboneFacts
 from mhrctl.artifacts.names import BACKBONE_EXAMPLES, TOKENIZER, TRAINING_EXAMPLES
 from mhrctl.artifacts.writing import writing
 from mhrctl.config.params import BackboneParams, ScratchParams
@@ -35,7 +35,7 @@ CLIP_NORM = 1.0
 
 def backbone(
     params: BackboneParams, *, prepared: Path, root: Path, out: Path, accelerator: Accelerator, track: Track = silent
-) -> Card:
+) -> Card[BackboneFacts]:
     """Write a backbone into `out`: its weights if it was trained here, a pinned reference to them otherwise.
 
     Args:
@@ -67,16 +67,16 @@ def backbone(
                 f"{prepared}: a tokenizer of {len(tokenizer)} entries does not fit {name}, which has {model.config.vocab_size};"
                 " set prepare.tokenizer to the backbone's own"
             )
-        facts: dict[str, Any] = {
-            "source": params.source,
-            "name": name,
-            "path": os.path.relpath(root / name, out) if params.source == "local" else None,
-            "revision": revision,
-            "parameters": model.num_parameters(),
-            "tied_output": is_tied(model),
-            "fingerprint": fingerprint(model),
-        }
-        card = provenance.of_backbone(params, prepared=prepared, root=root).card(**facts)
+        facts = BackboneFacts(
+            source=params.source,
+            name=name,
+            path=os.path.relpath(root / name, out) if params.source == "local" else None,
+            revision=revision,
+            parameters=model.num_parameters(),
+            tied_output=is_tied(model),
+            fingerprint=fingerprint(model),
+        )
+        card = provenance.of_backbone(params, prepared=prepared, root=root).card(facts)
         write_card(folder, card)
     return card
 

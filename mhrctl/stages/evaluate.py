@@ -18,6 +18,7 @@ from mhrctl.adapters.adapter import Adapter
 from mhrctl.adapters.files import load_adapter
 from mhrctl.artifacts import provenance
 from mhrctl.artifacts.cards import Card, read_card, require_parent, require_tasks, write_card
+from mhrctl.artifacts.facts import AdaptFacts, EvaluateFacts, PretrainFacts
 from mhrctl.artifacts.names import ADAPTERS, PREDICTIONS, SCORES, SOUP, TEST_EXAMPLES
 from mhrctl.artifacts.writing import write_csv, write_json, writing
 from mhrctl.config.cells import Cell
@@ -89,24 +90,22 @@ def evaluate(
     Raises:
         ArtifactError: if an input folder is missing or was made for another backbone or other tasks.
     """
-    cards = _read_cards(cell, start, adapted)
-    attached = cards.get("adapted", cards.get("zero_shot"))
-    model, tokenizer = open_backbone(prepared, backbone, attached, adapted or start)
+    start_card, adapted_card = _read_cards(cell, start, adapted)
+    model, tokenizer = open_backbone(prepared, backbone, adapted_card or start_card, adapted or start)
     examples = Examples.read(prepared / TEST_EXAMPLES).of(split="test")
-    if adapted:
-        require_tasks(cards["adapted"], adapted, examples.tasks)
-    if cell and start and adapted and cell.row.adds_lora:  # its LoRA belongs on these weights and no others
-        command = f"mhrctl adapt {cell.options}"
-        require_parent(cards["adapted"], adapted, "start", start / ADAPTERS, command)
+    if adapted and adapted_card:
+        require_tasks(adapted_card, adapted, examples.tasks)
+        if cell and start and cell.row.adds_lora:  # its LoRA belongs on these weights and no others
+            require_parent(adapted_card, adapted, "start", start / ADAPTERS, f"mhrctl adapt {cell.options}")
     adapters = _load_phases(cell, start, adapted, model)
     model.to(device=accelerator.device, dtype=PRECISIONS[params.precision])  # type: ignore[call-arg]
     metrics_of = task_metrics(prepared)
     results: list[TaskPredictions] = []
     for phase, adapter in adapters.items():
         results += _predict_phase(phase, model, tokenizer, adapter, examples, metrics_of, params, accelerator, speed, track)
-    best: dict[str, float] = cards["adapted"].facts["validation"] if adapted else {}
+    best = adapted_card.facts.validation if adapted_card else {}
     by_task = _by_task(results, metrics_of, best)
-    routed = cards["zero_shot"].params.get("pretrain", {}) if cell and cell.row.mixes_skills else {}
+    routed = start_card.params.get("pretrain", {}) if start_card and cell and cell.row.mixes_skills else {}
     metrics = CellMetrics(
         method=cell.method if cell else BACKBONE,
         heads=cell.heads if cell else None,
@@ -118,16 +117,16 @@ def evaluate(
         settings=dict(cell.settings) if cell else {},
         granularity=routed.get("granularity"),
         skills=routed.get("skills"),
-        suite=read_card(prepared, stage="prepare", command="mhrctl prepare").facts["suite"],
-        backbone=read_card(backbone, stage="backbone", command="mhrctl backbone").facts["name"],
+        suite=read_card(prepared, stage="prepare", command="mhrctl prepare").facts.suite,
+        backbone=read_card(backbone, stage="backbone", command="mhrctl backbone").facts.name,
         metric=_common([task.metric for task in by_task.values()]),
         zero_shot=_mean_scores(results, "zero_shot", metrics_of),
         adapted=_mean_scores(results, "adapted", metrics_of) if adapted else None,
         validation=round(fmean(best.values()), 4) if best else None,
         by_task=by_task,
         parameters=Parameters(
-            multi_task=sum(cards["zero_shot"].facts["parameters"].values()) if cell else 0,
-            adaptation=cards["adapted"].facts["parameters"] if adapted else 0,
+            multi_task=start_card.facts.parameters.multi_task + start_card.facts.parameters.routing if start_card else 0,
+            adaptation=adapted_card.facts.parameters.adaptation if adapted_card else 0,
         ),
         examples=len(examples),
         tasks=len(examples.tasks),
@@ -135,30 +134,31 @@ def evaluate(
     made = provenance.of_evaluate(cell, params, prepared=prepared, backbone=backbone, start=start, adapted=adapted)
     with writing(out) as folder:
         _write_predictions(folder, results)
-        card = made.card(tasks=examples.tasks)
+        card = made.card(EvaluateFacts(tasks=examples.tasks))
         write_json(scores, metrics.model_dump())
         write_card(folder, card, beside=[scores])
     return metrics
 
 
-def _read_cards(cell: Cell | None, start: Path | None, adapted: Path | None) -> dict[Phase, Card]:
-    """The cards of what each phase wears; the bare backbone wears nothing.
+def _read_cards(
+    cell: Cell | None, start: Path | None, adapted: Path | None
+) -> tuple[Card[PretrainFacts] | None, Card[AdaptFacts] | None]:
+    """The cards of what each phase has attached; the bare backbone has nothing.
 
     Raises:
         ArtifactError: if there is no such output.
     """
     if cell is None or start is None:
-        return {}
+        return None, None
     if cell.row.needs_index and adapted is None:
         raise ArtifactError(
             f"cell {cell.name}: zero-shot adapters come from the shots; run `mhrctl adapt {cell.options}`, then evaluate"
             " without --zero-shot"
         )
     stage, origin = cell.start
-    cards: dict[Phase, Card] = {"zero_shot": read_card(start, stage=stage, command=f"mhrctl {stage} {origin.options}")}
-    if adapted:
-        cards["adapted"] = read_card(adapted, stage="adapt", command=f"mhrctl adapt {cell.options}")
-    return cards
+    start_card = read_card(start, stage=stage, command=f"mhrctl {stage} {origin.options}")
+    adapted_card = read_card(adapted, stage="adapt", command=f"mhrctl adapt {cell.options}") if adapted else None
+    return start_card, adapted_card
 
 
 def _load_phases(

@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 
 from mhrctl.artifacts import provenance
 from mhrctl.artifacts.cards import Card, read_card, write_card
+from mhrctl.artifacts.facts import IndexFacts
 from mhrctl.artifacts.names import INDEX, TRAINING_EXAMPLES
 from mhrctl.artifacts.writing import writing
 from mhrctl.data.index import _place
@@ -32,7 +33,7 @@ def index(
     out: Path,
     device: str = "cpu",
     track: Track = silent,
-) -> Card:
+) -> Card[IndexFacts]:
     """Write `index.safetensors` into `out`: the mean vector of every training task or data set, and their names.
 
     Args:
@@ -63,10 +64,10 @@ def index(
             vectors.append(known.encode(texts).mean(0))
             bar.advance(note=task)
     tensors["vectors"] = np.stack(vectors)
-    facts = {"suite": parent.facts["suite"], "tasks": list(prompts), "encoder": known.identity}
+    facts = IndexFacts(suite=parent.facts.suite, tasks=list(prompts), encoder=known.identity)
     with writing(out) as folder:
         save_file(tensors, folder / INDEX, {"tasks": json.dumps(list(prompts))})
-        card = provenance.of_index(encoder, revision, examples, prepared=prepared, root=root).card(**facts)
+        card = provenance.of_index(encoder, revision, examples, prepared=prepared, root=root).card(facts)
         write_card(folder, card)
     return card
 

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mhrctl.artifacts import provenance
 from mhrctl.artifacts.cards import write_card
+from mhrctl.artifacts.facts import PrepareFacts
 from mhrctl.artifacts.hashing import digest
 from mhrctl.artifacts.names import BACKBONE_EXAMPLES, TASKS, TEST_EXAMPLES, TOKENIZER, TRAINING_EXAMPLES, folder_name
 from mhrctl.artifacts.writing import write_json, writing
@@ -141,12 +142,8 @@ def prepare(params: PrepareParams, *, root: Path, out: Path, scratch: Path, trac
                         bar.advance(note=task.name)
         table = {"suite": suite.name, "tasks": rows, "dropped": suite.dropped, "notes": suite.notes}
         write_json(folder / TASKS, table)
-        facts = {
-            "suite": suite.name,
-            "tokenizer": digest(folder / TOKENIZER),
-            "vocab_size": len(tokenizer),
-        }
-        write_card(folder, provenance.of_prepare(params, root=root).card(**facts))
+        facts = PrepareFacts(suite=suite.name, tokenizer=digest(folder / TOKENIZER), vocab_size=len(tokenizer))
+        write_card(folder, provenance.of_prepare(params, root=root).card(facts))
     shutil.rmtree(shards, ignore_errors=True)
     return table
 

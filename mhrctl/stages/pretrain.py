@@ -20,6 +20,7 @@ from mhrctl.adapters.routing import uniform_interpolation
 from mhrctl.analysis.alignment import gradient_alignment, require_shared, task_batches
 from mhrctl.artifacts import provenance
 from mhrctl.artifacts.cards import Card, read_card, require_backbone, write_card
+from mhrctl.artifacts.facts import Parameters, PretrainFacts
 from mhrctl.artifacts.names import ADAPTERS, LOG, TRAINING_EXAMPLES, VALIDATION
 from mhrctl.artifacts.writing import write_csv, writing
 from mhrctl.config.cells import Cell
@@ -62,7 +63,7 @@ def pretrain(
     accelerator: Accelerator,
     speed: Speed = Speed(),
     track: Track = silent,
-) -> Card:
+) -> Card[PretrainFacts]:
     """Write `adapters.safetensors`, `validation.csv` (loss by training task) and `log.jsonl` into `out`, and the log as CSV.
 
     Args:
@@ -88,8 +89,8 @@ def pretrain(
     prepared_card = read_card(prepared, stage="prepare", command="mhrctl prepare")
     frozen, fingerprint = load_backbone(backbone)
     examples = Examples.open(prepared / TRAINING_EXAMPLES, scratch)
-    data_sets = training_data_sets(prepared)
     private = cell.row.is_private
+    data_sets = training_data_sets(prepared) if private else {}
     if start is None:
         adapter = new_adapter(
             frozen,
@@ -106,16 +107,18 @@ def pretrain(
         adapter = load_adapter(start / ADAPTERS)
         attach(frozen, adapter)
     frozen.to(dtype=PRECISIONS[params.precision])  # type: ignore[call-arg]
-    counts = {
-        "multi_task": trainable(adapter.skill_parameters()),
-        "routing": trainable(adapter.routing_parameters()),
-    }
-    tasks = list(data_sets) if private else examples.tasks
-    facts = {"suite": prepared_card.facts["suite"], "tasks": tasks, "backbone": fingerprint, "parameters": counts}
+    facts = PretrainFacts(
+        suite=prepared_card.facts.suite,
+        tasks=list(data_sets) if private else examples.tasks,
+        backbone=fingerprint,
+        parameters=Parameters(
+            multi_task=trainable(adapter.skill_parameters()), routing=trainable(adapter.routing_parameters())
+        ),
+    )
     many = accelerator.num_processes
     made = provenance.of_pretrain(cell, params, prepared=prepared, backbone=backbone, start=start, processes=many)
-    card = made.card(**facts)
-    key = json.dumps(vars(card), default=dict)
+    card = made.card(facts)
+    key = json.dumps(card.record)
     training = _Training(frozen, examples, data_sets, cell, params, scratch, key, accelerator, speed)
     rows = training.private(adapter, track) if private else training.shared(adapter, track)
     losses = training.validation_losses(adapter)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mhrctl.artifacts.writing import write_csv, write_json
+from mhrctl.artifacts.writing import write_csv, write_json, write_text
 from mhrctl.evaluation.scores import read_metrics
 from mhrctl.report.differences import baseline_differences
 from mhrctl.report.logs import read_logs
@@ -35,8 +35,8 @@ def report(metrics: Path, out: Path, *, tables: Sequence[int], expected_cells: S
     cells = read_metrics(metrics / "evaluate")
     results = Results(cells, fold_seeds(cells))
     for number in tables:
-        (out / f"table{number}.md").write_text(markdown(build_table(number, metrics, expected_cells)))
-    (out / "differences.md").write_text(markdown(baseline_differences(results)))
+        write_text(out / f"table{number}.md", markdown(build_table(number, metrics, expected_cells)))
+    write_text(out / "differences.md", markdown(baseline_differences(results)))
     write_csv(out / "scores.csv", COLUMNS, _score_rows(results))
     curves = [
         (log.cell, step, loss)

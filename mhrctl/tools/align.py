@@ -16,6 +16,7 @@ from mhrctl.adapters.files import load_adapter
 from mhrctl.adapters.routing import uniform_interpolation
 from mhrctl.analysis.alignment import DIGITS, Alignment, gradient_alignment, require_shared, task_batches
 from mhrctl.artifacts.cards import Card, read_card, require_backbone, require_tasks
+from mhrctl.artifacts.facts import PretrainFacts
 from mhrctl.artifacts.names import ADAPTERS, TRAINING_EXAMPLES
 from mhrctl.artifacts.writing import write_json
 from mhrctl.config.cells import Cell
@@ -75,7 +76,7 @@ def align(
     frozen, fingerprint = load_backbone(backbone)
     batches = task_batches(known, tasks=tasks, size=examples, seed=cell.seed, pad=frozen.config.pad_token_id)
 
-    def fits(card: Card, source: Path) -> None:
+    def fits(card: Card[PretrainFacts], source: Path) -> None:
         require_backbone(card, source, fingerprint, backbone)
         require_tasks(card, source, known.tasks)
 
@@ -101,7 +102,7 @@ def _adapter_at(
     tasks: int,
     pretrained: Path,
     scratch: Path,
-    fits: Callable[[Card, Path], None],
+    fits: Callable[[Card[PretrainFacts], Path], None],
 ) -> tuple[Adapter, PretrainParams, int]:
     """Open a cell's adapter at a point of its pre-training, attached to the backbone: with its settings and its steps."""
     if at == "start":
@@ -115,7 +116,7 @@ def _adapter_at(
     else:
         path = checkpoint_path(scratch, cell)
         key = _checkpoint_key(path, cell)
-        card = Card(**json.loads(key))
+        card = Card.read(json.loads(key), PretrainFacts)
         fits(card, path)
         params = PretrainParams.model_validate(card.params["pretrain"])
         adapter = new_adapter(backbone, cell.row, params, heads=cell.heads, seed=cell.seed, tasks=tasks)

@@ -13,7 +13,9 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
-from mhrctl.artifacts.names import CARD, TASKS, Project
+from mhrctl.artifacts.cards import facts_in
+from mhrctl.artifacts.facts import PrepareFacts
+from mhrctl.artifacts.names import TASKS, Project
 from mhrctl.artifacts.writing import read_json
 from mhrctl.config.methods import METHODS
 from mhrctl.config.params import Params, PrepareParams
@@ -68,8 +70,8 @@ def prepared_tasks(project: Project) -> TaskCounts | None:
 
 def vocab_size(params: PrepareParams, project: Project) -> int:
     """Entries of the tokenizer, or how many it has at most if prepare has not run."""
-    path = project.output("prepare") / CARD
-    return int(read_json(path)["facts"]["vocab_size"]) if path.exists() else params.vocab_size
+    facts = facts_in(project.output("prepare"), PrepareFacts)
+    return facts.vocab_size if facts else params.vocab_size
 
 
 def pipeline_gaps(params: Params, project: Project) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from huggingface_hub import ModelCardData
 from transformers import PreTrainedModel
@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from mhrctl.adapters.adapter import Adapter
 from mhrctl.adapters.files import load_adapter
 from mhrctl.artifacts.cards import Card, read_card, require_parent, require_replaceable, write_card
+from mhrctl.artifacts.facts import Base, ExportFacts
 from mhrctl.artifacts.names import ADAPTERS, TOKENIZER, folder_name
 from mhrctl.artifacts.writing import writing
 from mhrctl.config.cells import Cell
@@ -67,7 +68,7 @@ def export(
     if stage == "adapt":
         adapter = adapter.composed()
     _refuse(cell, adapter, stage, merge=merge)
-    names: list[str] = list(card.facts["tasks"]) if by_task else []
+    names: list[str] = card.facts.tasks if by_task else []
     if missing := [task for task in tasks if task not in names]:
         where = f"the {stage} output of {cell.name} is one adapter for all tasks" if not by_task else ""
         raise DataError(f"--task {missing[0]}: {where or unknown('task', missing[0], names)}")
@@ -77,16 +78,16 @@ def export(
         require_replaceable(folder, "export")
     for task, folder in zip(wanted, folders, strict=True):
         one = adapter.select([names.index(task)]) if task else adapter
-        facts = {"task": task, "base": _base(backbone), **{key: card.facts[key] for key in ("suite", "backbone")}}
+        facts = ExportFacts(task=task, base=_base(backbone), suite=card.facts.suite, backbone=card.facts.backbone)
         with writing(folder) as aside:
             if merge:
                 _write_merged(one, cell, start, backbone, prepared, aside)
             else:
-                base = facts["base"]
-                write_peft(aside, to_weights(one), base=base["name"], revision=base["revision"], dropout=one.dropout)
+                base = facts.base
+                write_peft(aside, to_weights(one), base=base.name, revision=base.revision, dropout=one.dropout)
             (aside / "README.md").write_text(model_card(cell, stage, facts, merged=merge))
             what = {"cell": cell.model_dump(), "stage": stage, "merged": merge}
-            write_card(aside, Card.of("export", what, {stage: source / ADAPTERS}, **facts))
+            write_card(aside, Card.of("export", what, {stage: source / ADAPTERS}, facts))
     return folders
 
 
@@ -104,11 +105,11 @@ def merge_into(backbone: PreTrainedModel, adapter: Adapter) -> None:
     adapter.put_into(backbone)
 
 
-def model_card(cell: Cell, stage: str, facts: dict[str, Any], *, merged: bool) -> str:
+def model_card(cell: Cell, stage: str, facts: ExportFacts, *, merged: bool) -> str:
     """The README.md of an export, in the hub's form."""
-    base, task = facts["base"], facts["task"]
+    base, task = facts.base, facts.task
     data = ModelCardData(
-        base_model=base["name"] if base["source"] == "hub" else None,
+        base_model=base.name if base.source == "hub" else None,
         library_name="transformers" if merged else "peft",
         tags=["mhrctl", cell.method, "text2text-generation"],
         datasets=None,
@@ -116,7 +117,7 @@ def model_card(cell: Cell, stage: str, facts: dict[str, Any], *, merged: bool) -
     loading = (
         'model = AutoModelForSeq2SeqLM.from_pretrained("THIS FOLDER")'
         if merged
-        else f'model = PeftModel.from_pretrained(AutoModelForSeq2SeqLM.from_pretrained("{base["name"]}"), "THIS FOLDER")'
+        else f'model = PeftModel.from_pretrained(AutoModelForSeq2SeqLM.from_pretrained("{base.name}"), "THIS FOLDER")'
     )
     return f"""---
 {data.to_yaml()}
@@ -127,8 +128,8 @@ def model_card(cell: Cell, stage: str, facts: dict[str, Any], *, merged: bool) -
 {cell.row.summary[0].upper()}{cell.row.summary[1:]}.
 
 - method: `{cell.method}`, {cell.heads} head{"s" if cell.heads > 1 else ""}, seed {cell.seed}; exported from the `{stage}` stage
-- suite: {facts["suite"]}{f"; adapted to the task `{task}`" if task and stage == "adapt" else ""}
-- backbone: `{base["name"]}`{f" at `{base['revision']}`" if base["revision"] else ""}, fingerprint `{facts["backbone"][:12]}`
+- suite: {facts.suite}{f"; adapted to the task `{task}`" if task and stage == "adapt" else ""}
+- backbone: `{base.name}`{f" at `{base.revision}`" if base.revision else ""}, fingerprint `{facts.backbone[:12]}`
 
 ```python
 {loading}
@@ -162,13 +163,9 @@ def _write_merged(adapter: Adapter, cell: Cell, start: Path | None, backbone: Pa
     saved_tokenizer(prepared / TOKENIZER).save_pretrained(str(out))
 
 
-def _base(backbone: Path) -> dict[str, str | None]:
+def _base(backbone: Path) -> Base:
     """Where the backbone of an export is found: on the hub, or in a folder."""
     card = read_card(backbone, stage="backbone", command="mhrctl backbone")
     place = location(backbone, card)
-    hub = card.facts["source"] == "hub"
-    return {
-        "source": card.facts["source"],
-        "name": place if hub else str(Path(place).resolve()),
-        "revision": card.facts["revision"],
-    }
+    name = place if card.facts.source == "hub" else str(Path(place).resolve())
+    return Base(source=card.facts.source, name=name, revision=card.facts.revision)

@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 
 from mhrctl.artifacts.names import Project
 from mhrctl.artifacts.versions import STAGE_VERSIONS
-from mhrctl.artifacts.writing import read_json
+from mhrctl.artifacts.writing import read_json, write_text
 from mhrctl.config.cells import Cell, CellParams, grid_cells
 from mhrctl.config.methods import BACKBONE
 from mhrctl.config.params import EvaluateParams
@@ -88,9 +88,8 @@ def sync(settings: Settings, project: Project) -> list[str]:
     for path in _stale(wanted, project):
         path.unlink()
     for path, text in wanted.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists() or path.read_text() != text:
-            path.write_text(text)
+            write_text(path, text)
     return changes
 
 

@@ -8,6 +8,7 @@ from mhrctl.adapters.adapter import Adapter, trainable
 from mhrctl.adapters.build import adapter_class
 from mhrctl.adapters.files import save_adapter
 from mhrctl.artifacts.cards import Card, read_card, write_card
+from mhrctl.artifacts.facts import Parameters, PretrainFacts
 from mhrctl.artifacts.names import ADAPTERS, Project
 from mhrctl.artifacts.writing import writing
 from mhrctl.config.cells import Cell
@@ -28,7 +29,7 @@ def import_adapter(
     pretrain_seed: int | None,
     project: Project,
     replace: bool = False,
-) -> tuple[Cell, Card]:
+) -> tuple[Cell, Card[PretrainFacts]]:
     """Read an adapter of another library, and write it where the pretrain stage writes.
 
     Args:
@@ -51,7 +52,7 @@ def import_adapter(
     prepared = read_card(project.output("prepare"), stage="prepare", command="mhrctl prepare")
     backbone = read_card(project.output("backbone"), stage="backbone", command="mhrctl backbone")
     place = location(project.output("backbone"), backbone)
-    shapes = linear_shapes(shape_model(pretrained_config(place, revision=backbone.facts["revision"])))
+    shapes = linear_shapes(shape_model(pretrained_config(place, revision=backbone.facts.revision)))
     adapter = to_adapter(read_any(path, shapes), shapes)
     cell = Cell(method=_method(adapter, method), heads=adapter.heads, variant=variant, seed=seed, pretrain_seed=pretrain_seed)
     own = cell.pretrain_cell
@@ -59,18 +60,17 @@ def import_adapter(
     if out.exists() and not replace:
         raise ArtifactError(f"{out}: there is a pre-training of this cell; choose another --seed, or --replace it")
     rows = adapter.routing_parameters()[0].shape[2] if adapter.routing_parameters() else 0
-    facts = {
-        "suite": prepared.facts["suite"],
-        "tasks": [f"row {row} of {path.name}" for row in range(rows)],
-        "backbone": backbone.facts["fingerprint"],
-        "parameters": {
-            "multi_task": trainable(adapter.skill_parameters()),
-            "routing": trainable(adapter.routing_parameters()),
-        },
-    }
+    facts = PretrainFacts(
+        suite=prepared.facts.suite,
+        tasks=[f"row {row} of {path.name}" for row in range(rows)],
+        backbone=backbone.facts.fingerprint,
+        parameters=Parameters(
+            multi_task=trainable(adapter.skill_parameters()), routing=trainable(adapter.routing_parameters())
+        ),
+    )
     with writing(out) as folder:
         save_adapter(adapter, folder / ADAPTERS)
-        card = Card.of("pretrain", {"cell": own.model_dump(), "imported": path.name}, {"imported": path}, **facts)
+        card = Card.of("pretrain", {"cell": own.model_dump(), "imported": path.name}, {"imported": path}, facts)
         write_card(folder, card)
     return cell, card
 

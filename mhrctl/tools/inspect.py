@@ -24,6 +24,7 @@ from mhrctl.analysis.routing_similarity import (
     similarity_order,
 )
 from mhrctl.artifacts.cards import Card, read_card, require_parent, require_replaceable, require_tasks, write_card
+from mhrctl.artifacts.facts import AdaptFacts, InspectFacts, PretrainFacts
 from mhrctl.artifacts.names import ADAPTERS, CARD, HEATMAPS, INDEX, ROUTING, SIMILARITY, TEST_EXAMPLES, Project
 from mhrctl.artifacts.writing import write_json, writing
 from mhrctl.config.cells import Cell
@@ -109,7 +110,7 @@ def inspect(
         write_json(folder / ROUTING, _record(source, findings))
         what = {"cell": source.cell.model_dump(), "stage": stage, "layers": list(layers), "heads": list(heads)}
         parents = {**source.parents} | ({"index": index / INDEX} if comparison else {})
-        write_card(folder, Card.of("inspect", what, parents, suite=source.card.facts["suite"]))
+        write_card(folder, Card.of("inspect", what, parents, InspectFacts(suite=source.card.facts.suite)))
     return findings
 
 
@@ -129,7 +130,7 @@ class _Source:
 
     cell: Cell
     folder: Path
-    card: Card
+    card: Card[PretrainFacts | AdaptFacts]
     training: Routing
     tests: Routing | None
     routing: Routing
@@ -148,16 +149,16 @@ class _Source:
 def _read(cell: Cell, stage: Stage, project: Project) -> _Source:
     first = cell.pretrain_cell
     pretrained, adapted = project.output("pretrain", first.name), project.output("adapt", cell.name)
-    card = read_card(pretrained, stage="pretrain", command=f"mhrctl pretrain {first.options}")
+    card: Card[PretrainFacts | AdaptFacts] = read_card(pretrained, stage="pretrain", command=f"mhrctl pretrain {first.options}")
     parents = {"pretrain": pretrained / ADAPTERS}
-    training = Routing.of(_inventory(parents["pretrain"]), card.facts["tasks"])
+    training = Routing.of(_inventory(parents["pretrain"]), card.facts.tasks)
     if stage == "pretrain":
         return _Source(first, pretrained, card, training, None, training, parents)
     again = f"mhrctl adapt {cell.options}"
     card = read_card(adapted, stage="adapt", command=again)
     require_parent(card, adapted, "start", parents["pretrain"], again)
     parents["adapt"] = adapted / ADAPTERS
-    tests = Routing.of(_inventory(parents["adapt"]), card.facts["tasks"])
+    tests = Routing.of(_inventory(parents["adapt"]), card.facts.tasks)
     return _Source(cell, adapted, card, training, tests, training.with_tasks(tests), parents)
 
 
@@ -236,7 +237,7 @@ def _compare(source: _Source, similarity: Array, inputs: Array, index: Path) -> 
     """How far the similarity of the routing, and that of its weights as they are, agree with that of the inputs."""
     of_weights = routing_similarity(source.routing, from_even=False)
     correlations = [correlate(of_routing, inputs, source.number_of_tests) for of_routing in (similarity, of_weights)]
-    encoder = read_card(index, stage="index", command="mhrctl index").facts["encoder"]
+    encoder = read_card(index, stage="index", command="mhrctl index").facts.encoder
     return Comparison(encoder, *correlations)
 
 

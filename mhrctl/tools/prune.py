@@ -15,6 +15,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from mhrctl.artifacts.names import Project
+from mhrctl.artifacts.writing import replacing, write_text
 from mhrctl.config.cells import Cell
 from mhrctl.config.methods import BACKBONE
 from mhrctl.errors import ArtifactError
@@ -150,10 +151,8 @@ def _remove_entries(entries: set[str], project: Project) -> None:
             yaml.default_flow_style = False
             content: dict[str, Any] = yaml.load(path)
             content["stages"] = {name: entry for name, entry in content["stages"].items() if name not in entries}
-            aside = path.with_name(f".{path.name}.partial")
-            with aside.open("w") as stream:
+            with replacing(path) as aside, aside.open("w") as stream:
                 yaml.dump(content, stream)
-            aside.replace(path)
     except DvcException as error:
         raise ArtifactError(f"{path}: cannot be changed now: {str(error).splitlines()[0]}") from None
 
@@ -165,6 +164,6 @@ def _unignore(path: Path) -> None:
     if f"/{path.name}" not in lines:
         return
     if kept := [line for line in lines if line != f"/{path.name}"]:
-        ignored.write_text("".join(f"{line}\n" for line in kept))
+        write_text(ignored, "".join(f"{line}\n" for line in kept))
     else:
         ignored.unlink()

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from mhrctl.artifacts.writing import replacing
 from mhrctl.config.cells import Cell
 
 FILE = "checkpoint.safetensors"
@@ -39,11 +40,9 @@ def save_checkpoint(
                 tensors[f"optimizer/{slot}/{name}"] = value
             else:
                 scalars[f"{slot}/{name}"] = value
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.partial")
     facts = {"step": step, "key": key, "scalars": scalars, "log": log}
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, aside, {"facts": json.dumps(facts)})
-    aside.replace(path)
+    with replacing(path) as aside:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, aside, {"facts": json.dumps(facts)})
 
 
 def load_checkpoint(

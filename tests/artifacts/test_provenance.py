@@ -11,6 +11,7 @@ import pytest
 
 from mhrctl.artifacts import provenance
 from mhrctl.artifacts.cards import Card, write_card
+from mhrctl.artifacts.facts import IndexFacts
 from mhrctl.artifacts.provenance import Provenance
 from mhrctl.config.cells import Cell
 from mhrctl.config.params import AdaptParams, BackboneParams, PrepareParams
@@ -132,7 +133,8 @@ def soup(encoder: str, revision: str = "main") -> Callable[[Path], Provenance]:
     def of(root: Path) -> Provenance:
         index = root / "index"
         index.mkdir()
-        write_card(index, Card.of("index", {"encoder": encoder, "revision": revision, "examples": 9}, {}))
+        facts = IndexFacts(suite="made", tasks=[], encoder=encoder)
+        write_card(index, Card.of("index", {"encoder": encoder, "revision": revision, "examples": 9}, {}, facts))
         folders = {"prepared": root, "backbone": root, "start": root, "index": index, "root": root}
         params = AdaptParams(steps=1, batch_size=1, shots=1, evaluate_every=1)
         return provenance.of_adapt(Cell(method="adapter_soup"), params, **folders)

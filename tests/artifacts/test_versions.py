@@ -9,6 +9,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from mhrctl.artifacts.cards import Card, read_card, write_card
+from mhrctl.artifacts.facts import AdaptFacts, Parameters
 from mhrctl.artifacts.names import CARD, Project
 from mhrctl.artifacts.versions import STAGE_VERSIONS
 from mhrctl.config.resolve import load_params
@@ -17,6 +18,7 @@ from mhrctl.tools.grid import sync
 
 ROOT = Path(__file__).parents[2]
 VERSIONS = "data/cells/versions.json"
+ADAPTED = AdaptFacts(suite="made", tasks=[], shots={}, validation={}, backbone="none", parameters=Parameters())
 
 
 @pytest.mark.parametrize(
@@ -41,7 +43,7 @@ def test_sync_writes_the_versions_small(project: Path) -> None:
 
 
 def test_cards_say_their_version_and_readers_refuse_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_card(tmp_path, Card.of("adapt", {}, {}))
+    write_card(tmp_path, Card.of("adapt", {}, {}, ADAPTED))
     made = STAGE_VERSIONS["adapt"]
     assert read_card(tmp_path, stage="adapt", command="mhrctl adapt").version == made
     with monkeypatch.context() as patch:

@@ -12,10 +12,10 @@ import pytest
 from mhrctl.artifacts.cards import read_card
 from mhrctl.artifacts.names import Project
 from mhrctl.artifacts.provenance import Provenance
-from mhrctl.cli.options import launched_processes, named_cell, nothing_to_do, open_project, output_of
+from mhrctl.cli.options import CellChoice, chosen_cell, launched_processes, named_cell, nothing_to_do, open_project, output_of
 from mhrctl.config.cells import Cell
 from mhrctl.config.methods import METHODS
-from mhrctl.config.resolve import Settings
+from mhrctl.config.resolve import Settings, load_params
 from mhrctl.errors import ParamsError
 from tests.cli.conftest import MADE, Capture, MadeAnew, rewrite
 from tests.conftest import AVERAGED, CELLS, PRETRAINED, Run
@@ -93,18 +93,18 @@ def settings(project: Path) -> Settings:
 
 
 def test_a_cell_is_named_by_its_method_and_the_grids_first(settings: Settings) -> None:
-    assert named_cell(settings, "mhr") == Cell(method="mhr", heads=4, seed=5)
-    assert named_cell(settings, "mhr", 8, seed=0) == Cell(method="mhr", heads=8, seed=0)
-    assert named_cell(settings, "lora", extra_steps=3) == Cell(method="lora", seed=5, extra_steps=3)
+    assert named_cell(settings, CellChoice("mhr")) == Cell(method="mhr", heads=4, seed=5)
+    assert named_cell(settings, CellChoice("mhr", 8, seed=0)) == Cell(method="mhr", heads=8, seed=0)
+    assert named_cell(settings, CellChoice("lora", extra_steps=3)) == Cell(method="lora", seed=5, extra_steps=3)
 
 
 def test_a_cell_that_is_not_named_whole_is_refused(project: Path, settings: Settings) -> None:
     with pytest.raises(ParamsError, match=r"name the cell with --method \(one of: lora, "):
-        named_cell(settings, None)
+        named_cell(settings, CellChoice())
     (project / "params.yaml").write_text((project / "params.yaml").read_text().replace("    mhr: {heads: [4]}\n", ""))
     without = open_project(project, [])[1]
     with pytest.raises(ParamsError, match=r"--method mhr needs --heads"):
-        named_cell(without, "mhr")
+        named_cell(without, CellChoice("mhr"))
 
 
 def test_outputs_stand_below_data_by_stage_and_cell(project: Path) -> None:
@@ -137,3 +137,54 @@ def test_a_device_of_the_environment_is_checked_too(
     monkeypatch.setenv("MHRCTL_DEVICE", "cuda:1")
     assert run("adapt", "-m", "lora", "-C", walked) == 2
     assert "--device cuda:1: choose `auto` or `cpu`" in capfd.readouterr().err
+
+
+def test_what_options_leave_open_is_the_grids_first(project: Path) -> None:
+    params = project / "params.yaml"
+    params.write_text(params.read_text().replace("seeds: [0]", "seeds: [5, 0]\n  pretrain_seed: 7"))
+    settings = load_params(params)
+    cell = named_cell(settings, CellChoice("mhr"))
+    assert (cell.name, cell.pretrain_cell.name) == ("mhr-h4-s5", "mhr-h4-s7")
+    assert named_cell(settings, CellChoice("mhr", 2, "light", 0)).name == "mhr-h2-light-s0"
+    assert named_cell(settings, CellChoice("lora", extra_steps=3)).name == "lora-x3-s5"
+    with pytest.raises(ParamsError, match="name the cell with --method"):
+        named_cell(settings, CellChoice())
+
+
+def test_heads_of_a_variant_are_those_of_its_pretraining(project: Path) -> None:
+    params = project / "params.yaml"
+    params.write_text(params.read_text().replace("    mhr_z: {heads: [4]}\n", ""))
+    assert named_cell(load_params(params), CellChoice("mhr_z")).heads == 4
+    params.write_text(params.read_text().replace("    mhr: {heads: [4]}\n    mhr_mu: {heads: [4]}\n", ""))
+    with pytest.raises(ParamsError, match="--method mhr_z needs --heads"):
+        named_cell(load_params(params), CellChoice("mhr_z"))
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        CellChoice("lora", cell="lora-s0"),
+        CellChoice(heads=4, cell="lora-s0"),
+        CellChoice(variant="plain", cell="lora-s0"),
+        CellChoice(seed=0, cell="lora-s0"),
+        CellChoice(extra_steps=3, cell="lora-s0"),
+    ],
+)
+def test_a_cell_by_name_goes_with_no_other_option(walked: Path, choice: CellChoice) -> None:
+    with pytest.raises(ParamsError, match="--cell stands for all settings of a cell"):
+        chosen_cell(walked, choice, reads="adapt")
+
+
+def test_a_cell_by_name_is_read_from_its_synced_file(walked: Path) -> None:
+    where, params = chosen_cell(walked, CellChoice(cell="mhr_mu-h4-s0"), reads="adapt")
+    assert (where, params.cell.name) == (Project(walked), "mhr_mu-h4-s0")
+    assert output_of(where, params.cell.start) == walked / "data/average/mhr-h4-s0"
+    for sets, recipe in ((["adapt.lr=1.0"], None), ([], "t0")):
+        with pytest.raises(ParamsError, match=r"leave out .* --recipe and --set"):
+            chosen_cell(walked, CellChoice(cell="lora-s0"), sets, recipe, reads="adapt")
+
+
+def test_nothing_is_set_in_vain(project: Path) -> None:
+    assert chosen_cell(project, CellChoice("lora"), ["adapt.lr=0.5"], reads="adapt")[1].adapt.lr == 0.5
+    with pytest.raises(ParamsError, match=r"--set adapt.lr=0.5: this command reads the section `pretrain` only"):
+        chosen_cell(project, CellChoice("lora"), ["adapt.lr=0.5"], reads="pretrain")

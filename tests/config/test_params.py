@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from mhrctl.config.cells import Cell, grid_cells
 from mhrctl.config.params import Closed, Params
-from mhrctl.config.resolve import load_params, resolve_cell
+from mhrctl.config.resolve import load_params
 from mhrctl.errors import ParamsError
 
 ROOT = Path(__file__).parents[2]
@@ -56,70 +55,40 @@ def test_mistakes_are_answered_with_file_line_and_key(project: Path, old: str, n
         load_params(path)
 
 
-def test_a_missing_file_says_where_to_be(tmp_path: Path) -> None:
-    with pytest.raises(ParamsError, match=r"no such file; run mhrctl in a project folder"):
-        load_params(tmp_path / "params.yaml")
-
-
-def test_set_overrides_and_is_named_when_wrong(project: Path) -> None:
-    path = project / "params.yaml"
-    assert load_params(path, ["pretrain.lr=1e-3", "adapt.select=loss"]).params.pretrain.lr == 0.001
-    for text, message in (
-        ("pretrain.lr=-1", r"--set: pretrain.lr: Input should be greater than 0"),
-        ("pretrain.what=1", r"--set: pretrain.what: unknown key"),
-        ("pretrain", r"--set pretrain: expected section.key=value"),
-        ("pretrain.lr.x=1", r"--set pretrain.lr.x=1: lr is not a section|pretrain.lr"),
-    ):
-        with pytest.raises(ParamsError, match=message):
-            load_params(path, [text])
-
-
-def test_numbers_are_read_as_dvc_reads_them(project: Path) -> None:
-    assert load_params(edited(project, "  skills: 2", "  skills: 2\n  lr: 1e-3")).params.pretrain.lr == 0.001
-
-
-def test_methods_settings_and_overrides_reach_their_cells_only(project: Path) -> None:
-    path = edited(project, "mhr_z: {heads: [4]}", "mhr_z: {heads: [4], adapt: {routing_lr: 0.5}}")
-    edited(project, "    mhr: {heads: [4]}", "    mhr: {heads: [4], pretrain: {lr: 0.5}}")
-    path.write_text(
-        path.read_text() + "  overrides:\n    mhr_mu-h4-s0: {adapt: {lr: 0.25}}\n    poly-s0: {pretrain: {steps: 9}}\n"
-    )
-    params = load_params(path)
-    cells = {cell.name: resolve_cell(params, cell) for cell in grid_cells(params.params)}
-    assert [cell.pretrain.lr for cell in cells.values()] == [0.001, 0.001, 0.5, 0.5, 0.5]
-    assert [cell.adapt.routing_lr for cell in cells.values()] == [0.1, 0.1, 0.1, 0.5, 0.1]
-    assert [cell.adapt.lr for cell in cells.values()] == [0.001, 0.001, 0.001, 0.001, 0.25]
-    assert [cell.pretrain.steps for cell in cells.values()] == [4, 9, 4, 4, 4]
-
-
-def test_a_wrong_key_in_an_override_names_the_cell(project: Path) -> None:
-    path = edited(project, "mhr_z: {heads: [4]}", "mhr_z: {heads: [4], adapt: {rate: 1}}")
-    params = load_params(path)
-    with pytest.raises(ParamsError, match=r"cell mhr_z-h4-s0, from grid.methods.mhr_z: adapt.rate: unknown key 'rate'"):
-        resolve_cell(params, Cell(method="mhr_z", heads=4))
-
-
-def test_names_of_cells() -> None:
-    cell = Cell(method="mhr_z", heads=8, seed=2)
-    assert (cell.name, cell.pretrain_cell.name) == ("mhr_z-h8-s2", "mhr-h8-s2")
-    assert Cell(method="lora", seed=1).name == "lora-s1"
-    with pytest.raises(ParamsError, match=r"--heads 8: lora has one head"):
-        Cell(method="lora", heads=8)
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("    lora:", "    lora: {variants: [light]}", r"methods.lora.variants: unknown variant 'light' \(known: plain\)"),
+        ("  seeds: [0]", "  seeds: [0]\n  variants: {h8: {pretrain: {rank: 2}}}", r"variant 'h8': a name is lower-case"),
+        ("  seeds: [0]", "  seeds: [0]\n  variants: {v: {adapt: {lr: 1.0}}}", r"grid.variants.v.pretrain: is missing"),
+        ("    poly:", "    poly: {extra_steps: [5]}", r"poly has no `extra_steps`"),
+        ("  skills: 2", "  skills: 2\n  straight_through: true", r"straight_through rounds sampled gates"),
+        ("  skills: 2", "  skills: 2\n  routing_blocks: 2", r"routing_blocks 2 needs granularity block"),
+        ("  skills: 2", "  skills: 2\n  uniform_steps: 9", r"uniform_steps 9 is more than steps 4"),
+        ("recipe: null", "recipe: t5", r"params.yaml:\d+: recipe: Input should be 't0', 'superni' or 'superni_attention'"),
+    ],
+)
+def test_mistakes_of_the_grid_are_answered(project: Path, old: str, new: str, message: str) -> None:
+    text = (project / "params.yaml").read_text()
+    assert old in text
+    (project / "params.yaml").write_text(text.replace(old, new, 1))
+    with pytest.raises(ParamsError, match=message):
+        load_params(project / "params.yaml")
 
 
 def sections() -> list[tuple[str, str, Any]]:
-    found: list[tuple[str, str, Any]] = []
+    fields: list[tuple[str, str, Any]] = []
 
     def walk(name: str, model: type[BaseModel]) -> None:
         for key, field in model.model_fields.items():
-            found.append((name, key, field))
+            fields.append((name, key, field))
             if isinstance(field.annotation, type) and issubclass(field.annotation, Closed):
                 walk(f"{name}.{key}", field.annotation)
 
     for name, section in Params.model_fields.items():
         if isinstance(section.annotation, type):
             walk(name, section.annotation)
-    return found
+    return fields
 
 
 @pytest.mark.parametrize(("section", "key", "field"), sections(), ids=lambda value: value if isinstance(value, str) else "")

@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 
 from mhrctl.config.cells import Cell, grid_cells
-from mhrctl.config.methods import METHODS
-from mhrctl.config.recipes import RECIPES
 from mhrctl.config.resolve import load_params, resolve_cell, sources
 from mhrctl.errors import ParamsError
 
@@ -21,6 +19,14 @@ adapt: {{validation: 9, shots: 9, evaluate_every: 5}}
 evaluate: {{}}
 grid: {{seeds: [0], methods: {{lora: , mhr: {{heads: [4]}}}}}}
 """
+
+
+def edited(project: Path, old: str, new: str) -> Path:
+    path = project / "params.yaml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    return path
 
 
 @pytest.fixture
@@ -38,20 +44,6 @@ def test_a_recipe_in_the_file_fills_in_what_the_file_leaves_out(tmp_path: Path) 
     assert (mhr.adapt.scale_parameter, mhr.adapt.lr, mhr.adapt.mc_weight) == (True, 3e-3, 1.0)
     assert (mhr.adapt.shots, mhr.pretrain.log_every) == (9, 7)
     assert settings.params.prepare.max_input_tokens == 256
-
-
-def test_superni_as_the_reference_recipe_has_it(tmp_path: Path) -> None:
-    path = tmp_path / "params.yaml"
-    path.write_text(MINIMAL.format(recipe="superni"))
-    settings = load_params(path)
-    cells = {name: resolve_cell(settings, Cell(method=name)).pretrain for name in ("lora", "poly", "ia3")}
-    assert [cell.lr for cell in cells.values()] == [5e-5, 1e-3, 5e-5]
-    poly = cells["poly"]
-    assert (poly.loss, poly.label_smoothing, poly.clip_norm, poly.weight_decay) == ("example_sum", 0.1, 0.1, 0.01)
-    assert (poly.rank, poly.targets, poly.relaxed_bernoulli) == (1, "light", False)
-    path.write_text(MINIMAL.format(recipe="superni_attention"))
-    poly = resolve_cell(load_params(path), Cell(method="poly")).pretrain
-    assert (poly.rank, poly.targets, poly.relaxed_bernoulli) == (16, ["q", "k", "v", "o"], True)
 
 
 def test_a_recipe_on_the_command_line_goes_over_the_file_and_under_set(project_file: Path) -> None:
@@ -90,53 +82,6 @@ def test_every_layer_is_over_the_one_before(project_file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ("    lora:", "    lora: {variants: [light]}", r"methods.lora.variants: unknown variant 'light' \(known: plain\)"),
-        ("  seeds: [0]", "  seeds: [0]\n  variants: {h8: {pretrain: {rank: 2}}}", r"variant 'h8': a name is lower-case"),
-        ("  seeds: [0]", "  seeds: [0]\n  variants: {v: {adapt: {lr: 1.0}}}", r"grid.variants.v.pretrain: is missing"),
-        ("    poly:", "    poly: {extra_steps: [5]}", r"poly has no `extra_steps`"),
-        ("  skills: 2", "  skills: 2\n  straight_through: true", r"straight_through rounds sampled gates"),
-        ("  skills: 2", "  skills: 2\n  routing_blocks: 2", r"routing_blocks 2 needs granularity block"),
-        ("  skills: 2", "  skills: 2\n  uniform_steps: 9", r"uniform_steps 9 is more than steps 4"),
-        ("recipe: null", "recipe: t5", r"params.yaml:\d+: recipe: Input should be 't0', 'superni' or 'superni_attention'"),
-    ],
-)
-def test_mistakes_of_the_grid_are_answered(project_file: Path, old: str, new: str, message: str) -> None:
-    text = project_file.read_text()
-    assert old in text
-    project_file.write_text(text.replace(old, new, 1))
-    with pytest.raises(ParamsError, match=message):
-        load_params(project_file)
-
-
-def test_recipes_name_methods_and_keys_that_there_are(tmp_path: Path) -> None:
-    path = tmp_path / "params.yaml"
-    for name, recipe in RECIPES.items():
-        assert set(recipe.methods) <= set(METHODS)
-        path.write_text(MINIMAL.format(recipe=name))
-        settings = load_params(path)
-        for method, row in METHODS.items():
-            resolve_cell(settings, Cell(method=method, heads=4 if row.multi_head else 1))
-
-
-def test_cells_of_extra_steps(project_file: Path) -> None:
-    project_file.write_text(
-        project_file.read_text().replace("mhr_mu: {heads: [4]}", "mhr_mu: {heads: [4], extra_steps: [2, 6]}")
-    )
-    settings = load_params(project_file)
-    cells = {cell.name: cell for cell in grid_cells(settings.params) if cell.method == "mhr_mu"}
-    assert list(cells) == ["mhr_mu-h4-s0", "mhr_mu-h4-x2-s0", "mhr_mu-h4-x6-s0"]
-    cell = cells["mhr_mu-h4-x6-s0"]
-    assert (cell.origin[0], cell.origin[1].name) == ("average", "mhr-h4-s0")
-    assert (cell.start[0], cell.start[1].name) == ("pretrain", "mhr_mu-h4-x6-s0")
-    assert resolve_cell(settings, cell).pretrain.steps == 6
-    assert cell.options == "--method mhr_mu --heads 4 --extra-steps 6 --seed 0"
-    with pytest.raises(ParamsError, match="mhr is no single adapter"):
-        Cell(method="mhr", heads=4, extra_steps=1)
-
-
-@pytest.mark.parametrize(
     ("override", "message"),
     [
         ("nosuch-s0: {adapt: {lr: 0.5}}", r"params.yaml:\d+: grid.overrides: unknown cell 'nosuch-s0'"),
@@ -166,6 +111,49 @@ def test_a_recipe_on_the_command_line_goes_over_the_grids_methods(project_file: 
     cell = Cell(method="mhr_z", heads=4)
     assert resolve_cell(load_params(project_file), cell).adapt.routing_lr == 0.5
     assert resolve_cell(load_params(project_file, recipe_name="superni"), cell).adapt.routing_lr == 0.1
+
+
+def test_a_missing_file_says_where_to_be(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match=r"no such file; run mhrctl in a project folder"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_set_overrides_and_is_named_when_wrong(project: Path) -> None:
+    path = project / "params.yaml"
+    assert load_params(path, ["pretrain.lr=1e-3", "adapt.select=loss"]).params.pretrain.lr == 0.001
+    for text, message in (
+        ("pretrain.lr=-1", r"--set: pretrain.lr: Input should be greater than 0"),
+        ("pretrain.what=1", r"--set: pretrain.what: unknown key"),
+        ("pretrain", r"--set pretrain: expected section.key=value"),
+        ("pretrain.lr.x=1", r"--set pretrain.lr.x=1: lr is not a section|pretrain.lr"),
+    ):
+        with pytest.raises(ParamsError, match=message):
+            load_params(path, [text])
+
+
+def test_numbers_are_read_as_dvc_reads_them(project: Path) -> None:
+    assert load_params(edited(project, "  skills: 2", "  skills: 2\n  lr: 1e-3")).params.pretrain.lr == 0.001
+
+
+def test_methods_settings_and_overrides_reach_their_cells_only(project: Path) -> None:
+    path = edited(project, "mhr_z: {heads: [4]}", "mhr_z: {heads: [4], adapt: {routing_lr: 0.5}}")
+    edited(project, "    mhr: {heads: [4]}", "    mhr: {heads: [4], pretrain: {lr: 0.5}}")
+    path.write_text(
+        path.read_text() + "  overrides:\n    mhr_mu-h4-s0: {adapt: {lr: 0.25}}\n    poly-s0: {pretrain: {steps: 9}}\n"
+    )
+    params = load_params(path)
+    cells = {cell.name: resolve_cell(params, cell) for cell in grid_cells(params.params)}
+    assert [cell.pretrain.lr for cell in cells.values()] == [0.001, 0.001, 0.5, 0.5, 0.5]
+    assert [cell.adapt.routing_lr for cell in cells.values()] == [0.1, 0.1, 0.1, 0.5, 0.1]
+    assert [cell.adapt.lr for cell in cells.values()] == [0.001, 0.001, 0.001, 0.001, 0.25]
+    assert [cell.pretrain.steps for cell in cells.values()] == [4, 9, 4, 4, 4]
+
+
+def test_a_wrong_key_in_an_override_names_the_cell(project: Path) -> None:
+    path = edited(project, "mhr_z: {heads: [4]}", "mhr_z: {heads: [4], adapt: {rate: 1}}")
+    params = load_params(path)
+    with pytest.raises(ParamsError, match=r"cell mhr_z-h4-s0, from grid.methods.mhr_z: adapt.rate: unknown key 'rate'"):
+        resolve_cell(params, Cell(method="mhr_z", heads=4))
 
 
 def test_a_search_makes_a_trial_of_every_combination(project_file: Path) -> None:

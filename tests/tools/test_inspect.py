@@ -17,6 +17,7 @@ from mhrctl.adapters.inventory import Inventory, InventoryConfig
 from mhrctl.analysis.routing_measures import Inspection, Routing
 from mhrctl.analysis.routing_similarity import correlate, routing_similarity
 from mhrctl.artifacts.cards import Card, write_card
+from mhrctl.artifacts.facts import AdaptFacts, IndexFacts, Parameters, PrepareFacts, PretrainFacts
 from mhrctl.artifacts.hashing import digest
 from mhrctl.artifacts.names import Project
 from mhrctl.config.cells import Cell
@@ -36,7 +37,9 @@ def write_stage(folder: Path, stage: str, adapter: Inventory, tasks: list[str], 
     folder.mkdir(parents=True, exist_ok=True)
     save_adapter(adapter, folder / "adapters.safetensors")
     params = {"adapt": {"shots": 3, "validation": 3}} if stage == "adapt" else {}
-    write_card(folder, Card.of(stage, params, parents, suite="made", tasks=tasks, backbone="none"))
+    pretrained = PretrainFacts(suite="made", tasks=tasks, backbone="none", parameters=Parameters())
+    adapted = AdaptFacts(suite="made", tasks=tasks, shots={}, validation={}, backbone="none", parameters=Parameters())
+    write_card(folder, Card.of(stage, params, parents, adapted if stage == "adapt" else pretrained))
 
 
 def drawn_inventory(*, runs: int = 1, **settings: Any) -> Inventory:
@@ -79,11 +82,11 @@ def write_index(tmp_path: Path, data_sets: dict[str, list[str]]) -> np.ndarray[A
         each.mkdir(parents=True, exist_ok=True)
     rows = [{"name": task, "role": "training", "dataset": name} for name, tasks in data_sets.items() for task in tasks]
     (prepared / "tasks.json").write_text(json.dumps({"tasks": rows}))
-    write_card(prepared, Card.of("prepare", {}, {}))
+    write_card(prepared, Card.of("prepare", {}, {}, PrepareFacts(suite="made", tokenizer="none", vocab_size=0)))
     vectors = np.random.default_rng(0).normal(size=(len(data_sets), 6)).astype(np.float32)
     tensors = {"vectors": vectors, "idf": np.ones(6, np.float32)}
     save_file(tensors, folder / "index.safetensors", {"tasks": json.dumps(list(data_sets))})
-    write_card(folder, Card.of("index", {}, {}, tasks=list(data_sets), encoder="a test"))
+    write_card(folder, Card.of("index", {}, {}, IndexFacts(suite="made", tasks=list(data_sets), encoder="a test")))
     return vectors
 
 

@@ -1,0 +1,128 @@
+"""What each stage's card says of its output: results that a reader needs to see that things fit, and counts.
+
+The fields stand in the order of `card.json`. A reader of an older mhrctl passes over a fact that it does not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+
+
+class Facts(BaseModel):
+    """Frozen facts of an output."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Parameters(Facts):
+    """How many numbers are trained."""
+
+    multi_task: int = Field(0, ge=0, description="in pre-training, on all tasks, but for the routing")
+    routing: int = Field(0, ge=0, description="in pre-training, of the routing")
+    adaptation: int = Field(0, ge=0, description="for each new task")
+
+
+def _pretrained(parameters: Parameters) -> dict[str, int]:
+    return {"multi_task": parameters.multi_task, "routing": parameters.routing}
+
+
+def _adapted(value: Any) -> Any:  # noqa: ANN401 - whatever the card holds
+    return {"adaptation": value} if isinstance(value, int) else value
+
+
+class PrepareFacts(Facts):
+    """Of prepared examples."""
+
+    suite: str
+    tokenizer: str = Field(description="hash of its files")
+    vocab_size: int = Field(description="entries of the tokenizer")
+
+
+class BackboneFacts(Facts):
+    """Of a backbone."""
+
+    source: Literal["hub", "local", "scratch"]
+    name: str = Field(description="hub id, folder, or one made of its size")
+    path: str | None = Field(description="of a local one, relative to the output folder")
+    revision: str | None = Field(description="on the hub")
+    parameters: int = Field(description="numbers in its weights")
+    tied_output: bool = Field(description="whether the output layer is the input embedding")
+    fingerprint: str = Field(description="hash of names, shapes and values of its weights")
+
+
+class PretrainFacts(Facts):
+    """Of a pre-training, and of the average of its skills."""
+
+    suite: str
+    tasks: list[str] = Field(description="those of the routing's rows, or of the adapters if each task has its own")
+    backbone: str = Field(description="its fingerprint")
+    parameters: Annotated[Parameters, PlainSerializer(_pretrained)]
+
+
+class IndexFacts(Facts):
+    """Of the index of training tasks."""
+
+    suite: str
+    tasks: list[str]
+    encoder: str = Field(description="what embedded the inputs")
+
+
+class AdaptFacts(Facts):
+    """Of an adaptation; a card has its parameters as one number."""
+
+    suite: str
+    tasks: list[str]
+    shots: dict[str, tuple[int, int]] = Field(description="{task: examples to train on, and to validate on}")
+    validation: dict[str, float] = Field(description="{task: its best validation score}")
+    backbone: str = Field(description="its fingerprint")
+    parameters: Annotated[
+        Parameters,
+        BeforeValidator(_adapted),
+        PlainSerializer(lambda parameters: parameters.adaptation, return_type=int),
+    ]
+
+
+class EvaluateFacts(Facts):
+    """Of an evaluation."""
+
+    tasks: list[str]
+
+
+class InspectFacts(Facts):
+    """Of an inspection of a routing."""
+
+    suite: str
+
+
+class Base(Facts):
+    """The backbone that an exported adapter belongs on."""
+
+    source: Literal["hub", "local", "scratch"]
+    name: str = Field(description="hub id or folder")
+    revision: str | None
+
+
+class ExportFacts(Facts):
+    """Of an exported adapter."""
+
+    task: str | None = Field(description="that it was adapted to or trained for; None is all")
+    base: Base
+    suite: str
+    backbone: str = Field(description="its fingerprint")
+
+
+FACTS: Mapping[str, type[Facts]] = {
+    "prepare": PrepareFacts,
+    "backbone": BackboneFacts,
+    "pretrain": PretrainFacts,
+    "average": PretrainFacts,
+    "index": IndexFacts,
+    "adapt": AdaptFacts,
+    "evaluate": EvaluateFacts,
+    "inspect": InspectFacts,
+    "export": ExportFacts,
+}
+"""{stage, or command that writes a card: what its cards say}."""

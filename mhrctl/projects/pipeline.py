@@ -1,0 +1,63 @@
+"""What the stages of dvc.yaml depend on: the table of each stage's inputs, in DVC's names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mhrctl.artifacts.inputs import SETTINGS, Place, dependencies
+from mhrctl.artifacts.names import Project
+from mhrctl.config.methods import BACKBONE
+
+PROJECT = Project(Path())
+
+PIPELINE: Mapping[str, tuple[str, frozenset[Place]]] = {
+    "prepare": ("prepare", frozenset()),
+    "backbone": ("backbone", frozenset()),
+    "pretrain": ("pretrain", frozenset({"start"})),
+    "average": ("average", frozenset()),
+    "pretrain-extra": ("pretrain", frozenset()),
+    "index": ("index", frozenset()),
+    "adapt": ("adapt", frozenset({"index"})),
+    "adapt-soup": ("adapt", frozenset()),
+    "evaluate": ("evaluate", frozenset()),
+    "evaluate-zero-shot": ("evaluate", frozenset({"adapted"})),
+    "evaluate-backbone": ("evaluate", frozenset({"start", "adapted"})),
+    "report": ("report", frozenset()),
+}
+"""{stage of dvc.yaml: the command that it runs, and the places of its inputs that its cells do not have}."""
+
+PLACES: Mapping[Place, Sequence[str]] = {
+    "prepare": [str(PROJECT.output("prepare"))],
+    "backbone": [str(PROJECT.output("backbone"))],
+    "pretrain": [str(PROJECT.output("pretrain", "${key}"))],
+    "index": [str(PROJECT.output("index"))],
+    "start": [str(PROJECT.data / "${item.start}")],
+    "adapted": [str(PROJECT.output("adapt", "${key}"))],
+    "metrics": [str(PROJECT.metrics)],
+}
+"""{place: its name in dvc.yaml}; `${...}` is of a cell, which `data/cells/index.yaml` lists."""
+
+
+def stage_dependencies(users: Mapping[Place, Sequence[str]]) -> dict[str, list[str]]:
+    """{stage of dvc.yaml: the files and folders that it depends on}.
+
+    Args:
+        users: the places that are the user's own, as params.yaml names them.
+    """
+    return {
+        name: dependencies(stage, {place: paths for place, paths in {**PLACES, **users}.items() if place not in lacking})
+        for name, (stage, lacking) in PIPELINE.items()
+    }
+
+
+def stage_settings() -> dict[str, list[str]]:
+    """{stage of dvc.yaml: the keys of params files that it depends on, each entry as YAML}."""
+    return {name: [*_settings(name, stage), f"{PROJECT.stage_versions}: [{stage}]"] for name, (stage, _) in PIPELINE.items()}
+
+
+def _settings(name: str, stage: str) -> list[str]:
+    keys = SETTINGS[stage]
+    if name == f"evaluate-{BACKBONE}":  # which is no cell
+        return [f"{PROJECT.cell_file(BACKBONE)}: [{', '.join(key for key in keys if key != 'cell')}]"]
+    return [f"{PROJECT.cell_file('${key}')}: [{', '.join(keys)}]"] if "cell" in keys else list(keys)
