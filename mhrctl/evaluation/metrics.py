@@ -1,19 +1,83 @@
-"""Scores of predictions: section 2.5 of the reference recipe."""
+"""What answers are scored by: a table with a row a metric. `docs/metrics.md` describes it."""
 
 from __future__ import annotations
 
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 
-from rouge_score.rouge_scorer import RougeScorer
+from mhrctl.errors import unknown
 
+if TYPE_CHECKING:
+    from rouge_score.rouge_scorer import RougeScorer
+
+MIXED = "mixed"
+"""Stands for the metric of a suite whose test tasks have several."""
 _PUNCTUATION = re.compile(f"[{re.escape(string.punctuation)}]")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model says to one example.
+
+    Attributes:
+        text: the generated text, or the text of the chosen choice.
+        place: of the chosen choice among the example's choices; None where the answer was generated.
+    """
+
+    text: str
+    place: int | None = None
+
+
+@dataclass(frozen=True)
+class References:
+    """What is right for one example.
+
+    Attributes:
+        texts: any of which is right.
+        places: of the example's choices that are right; none where it has no choices.
+    """
+
+    texts: Sequence[str]
+    places: Collection[int] = ()
+
+    @classmethod
+    def among(cls, choices: Sequence[str], texts: Sequence[str]) -> References:
+        """The texts with their places among the choices, which may be none.
+
+        Choices that are equal to the letter are one choice at several places: nobody could tell them apart, so each is right.
+        """
+        return cls(texts, frozenset(place for place, choice in enumerate(choices) if choice in texts))
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A row of the metrics table.
+
+    Attributes:
+        title: as people read it in tables, on axes and in the terminal.
+        score: of an answer against the references of its example, in percent.
+        compares: what it compares, in a line.
+        over_choices: whether an answer is the best-scored of the example's choices instead of a generated text.
+        always: whether it is recorded for every task, whatever the task's metric is.
+        recorded_as: the metric that always records the same number, so that none of its own is recorded.
+    """
+
+    title: str
+    score: Callable[[Answer, References], float]
+    compares: str
+    over_choices: bool = False
+    always: bool = False
+    recorded_as: str = ""
 
 
 @cache
 def _scorer() -> RougeScorer:
+    from rouge_score.rouge_scorer import RougeScorer  # it imports nltk and scipy
+
     return RougeScorer(["rougeL"], use_stemmer=True)
 
 
@@ -34,5 +98,76 @@ def _normalised(text: str) -> str:
     return " ".join(_PUNCTUATION.sub("", text.lower()).split())
 
 
-SCORES = {"rouge_l": rouge_l, "exact_match": exact_match, "accuracy": exact_match}
-"""Scores by the name of a task's metric; `accuracy` of generated answers is exact match with the right choice."""
+def _of_text(score: Callable[[str, Sequence[str]], float]) -> Callable[[Answer, References], float]:
+    return lambda answer, references: score(answer.text, references.texts)
+
+
+METRICS: dict[str, Metric] = {
+    "rouge_l": Metric("ROUGE-L", _of_text(rouge_l), "the longest common subsequence of stemmed words, F-measure", always=True),
+    "exact_match": Metric(
+        "exact match", _of_text(exact_match), "the whole text, without case, punctuation and white space", always=True
+    ),
+    "accuracy": Metric(
+        "accuracy",
+        _of_text(exact_match),
+        "the text of the chosen choice, as exact match does",
+        over_choices=True,
+        recorded_as="exact_match",
+    ),
+}
+"""All metrics by name: the name stands in a task's `metric`, in the scores on disk and in the heads of their columns."""
+
+OVER_CHOICES = {name: metric.over_choices for name, metric in METRICS.items()}
+"""{metric: whether it is over answer choices}: what a reader of the user's tasks needs to know of the table."""
+
+
+def title_of(name: str | None) -> str:
+    """A metric as people read it; `score` of several metrics, or where there are no results yet."""
+    return METRICS[name].title if name in METRICS else "score"
+
+
+def is_over_choices(name: str | None) -> bool:
+    """Whether answers are chosen and not generated; of several metrics, whether all are (none says so)."""
+    return name in METRICS and METRICS[name].over_choices
+
+
+def known_metric(name: str) -> str:
+    """Return the name, which must be in the table.
+
+    Raises:
+        ValueError: naming the known metrics, if it is not.
+    """
+    if name not in METRICS:
+        raise ValueError(unknown("metric", name, METRICS))
+    return name
+
+
+def recorded_as(name: str) -> str:
+    """The metric under which a task's scores by its metric are recorded: almost always that metric."""
+    return METRICS[name].recorded_as or name
+
+
+def recorded_metrics(names: Iterable[str]) -> list[str]:
+    """What is recorded of tasks with these metrics, in the order of the table."""
+    wanted = {recorded_as(name) for name in names}
+    return [name for name, metric in METRICS.items() if metric.always or name in wanted]
+
+
+def choices_to_score(name: str, choices: Sequence[Sequence[str]]) -> Sequence[Sequence[str]]:
+    """The answer choices of a task's examples where its answers are chosen; nothing where they are generated.
+
+    Args:
+        name: the task's metric.
+        choices: of each example, which may be none.
+    """
+    return choices if METRICS[name].over_choices and all(choices) else []
+
+
+def references_of(texts: Sequence[Sequence[str]], choices: Sequence[Sequence[str]]) -> list[References]:
+    """The references of a task's examples, each with its places among the example's choices, which may be none."""
+    return [References.among(*example) for example in zip(choices, texts, strict=True)]
+
+
+def score_all(name: str, answers: Sequence[Answer], references: Sequence[References]) -> list[float]:
+    """Score each answer by a metric, in percent."""
+    return [METRICS[name].score(answer, right) for answer, right in zip(answers, references, strict=True)]

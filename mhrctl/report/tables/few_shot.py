@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mhrctl.evaluation.metrics import is_over_choices
 from mhrctl.report.printed import MeanStd, PrintedTable, printed, printed_table
 from mhrctl.report.results import Group, Results
 from mhrctl.report.table import Table
@@ -61,8 +62,8 @@ def table4(results: Results, expected: Sequence[str]) -> Table:
 
 
 def _few_shot(title: str, paper: PrintedTable, where: str, results: Results, expected: Sequence[str]) -> Table:
-    """All our methods, and those of a table in the paper. Exact match is left out where the score is an accuracy."""
-    exact = results.metric != "accuracy" and not paper.has_metric("accuracy")
+    """All our methods, and those of a table in the paper. Exact match is left out where answers are chosen."""
+    exact = not is_over_choices(results.metric) and not paper.has_metric("accuracy")
     comparable = paper.has_metric(results.metric)
     rows = [
         [
