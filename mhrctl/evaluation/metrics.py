@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import string
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 MIXED = "mixed"
 """Stands for the metric of a suite whose test tasks have several."""
 _PUNCTUATION = re.compile(f"[{re.escape(string.punctuation)}]")
+_ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,36 @@ def _normalised(text: str) -> str:
     return " ".join(_PUNCTUATION.sub("", text.lower()).split())
 
 
+def token_f1(prediction: str, references: Sequence[str]) -> float:
+    """SQuAD v1.1's F1 of the words that prediction and reference share, the best over the references, in percent.
+
+    Words are what is left of case, punctuation and English articles. A text of which nothing is left shares nothing, not even
+    with another such text: version 1.1 gives 0 there, unlike version 2, whose questions may have no answer.
+    """
+    said = _words(prediction)
+    return max(_f1(said, _words(reference)) for reference in references)
+
+
+def _words(text: str) -> Counter[str]:
+    return Counter(_ARTICLES.sub(" ", _PUNCTUATION.sub("", text.lower())).split())
+
+
+def _f1(said: Counter[str], right: Counter[str]) -> float:
+    shared = (said & right).total()
+    return 200 * shared / (said.total() + right.total()) if shared else 0.0  # the harmonic mean of precision and recall
+
+
+def is_right_choice(answer: Answer, references: References) -> float:
+    """100 if the chosen choice stands at a right place among the choices, whatever its text; else 0.
+
+    Raises:
+        ValueError: if the answer was not chosen among choices.
+    """
+    if answer.place is None:
+        raise ValueError(f"the answer {answer.text!r} was generated, and has no place among choices")
+    return 100.0 * (answer.place in references.places)
+
+
 def _of_text(score: Callable[[str, Sequence[str]], float]) -> Callable[[Answer, References], float]:
     return lambda answer, references: score(answer.text, references.texts)
 
@@ -113,6 +145,10 @@ METRICS: dict[str, Metric] = {
         "the text of the chosen choice, as exact match does",
         over_choices=True,
         recorded_as="exact_match",
+    ),
+    "f1": Metric("F1", _of_text(token_f1), "the words, without case, punctuation and articles, as SQuAD v1.1 does"),
+    "choice_accuracy": Metric(
+        "choice accuracy", is_right_choice, "the place of the chosen choice among the choices", over_choices=True
     ),
 }
 """All metrics by name: the name stands in a task's `metric`, in the scores on disk and in the heads of their columns."""
