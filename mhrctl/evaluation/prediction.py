@@ -110,9 +110,9 @@ def choose(
     groups = _run_batches(samples, max(1, BATCH_ROWS // (most * len(samples))))
     with track("choose", len(groups)) as bar:
         for rows in groups:
-            own = [samples[run][row] for run, run_rows in enumerate(rows) for row in run_rows]
-            batch = collate(own, own_rows(len(samples)), pad=objective.pad, with_choices=True).to(device)
-            labels = batch.labels.view(len(own), -1, batch.labels.shape[-1])
+            part = [samples[run][row] for run, run_rows in enumerate(rows) for row in run_rows]
+            batch = collate(part, own_rows(len(samples)), pad=objective.pad, with_choices=True).to(device)
+            labels = batch.labels.view(len(part), -1, batch.labels.shape[-1])
             losses = objective.token_losses(model, batch).view_as(labels)
             scores = choice_scores(losses, labels, batch.choices, length_norm=objective.length_norm)
             numbers = iter(scores.argmin(1).tolist())
@@ -189,8 +189,8 @@ def sample_losses(
     model.eval()
     totals = torch.zeros(len(samples))
     for row in range(max(len(group) for group in samples)):
-        own = [group[row % len(group)] for group in samples]
-        batch = collate(own, task_ids, pad=objective.pad, with_choices=objective.reads_choices).to(device)
+        part = [group[row % len(group)] for group in samples]
+        batch = collate(part, task_ids, pad=objective.pad, with_choices=objective.reads_choices).to(device)
         present = torch.tensor([row < len(group) for group in samples])
         totals += objective(model, batch, runs=len(samples)).cpu() * present
     return [total / len(group) for total, group in zip(totals.tolist(), samples, strict=True)]

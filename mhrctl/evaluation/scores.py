@@ -99,7 +99,7 @@ class Parameters(_Closed):
 
 
 class CellMetrics(_Closed):
-    """What the evaluate stage found for a cell; `heads` and `seed` are None for the bare backbone."""
+    """What the evaluate stage measured of a cell; `heads` and `seed` are None for the bare backbone."""
 
     method: str
     heads: int | None

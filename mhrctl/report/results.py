@@ -17,7 +17,7 @@ ORDER = [BACKBONE, *METHODS]
 NO_SCORES = "No scores yet; run `dvc repro`, or `mhrctl evaluate` for each cell."
 
 
-def spread(values: Sequence[float]) -> MeanStd | None:
+def mean_std(values: Sequence[float]) -> MeanStd | None:
     """Mean and standard deviation; None of no values."""
     if not values:
         return None
@@ -58,7 +58,7 @@ class Group:
 
     def mean(self, phase: Phase, score: str = SCORE) -> MeanStd | None:
         """Mean and standard deviation over seeds of the mean over tasks."""
-        return spread(self.values(phase, score))
+        return mean_std(self.values(phase, score))
 
     def by_task(self, phase: Phase) -> dict[str, dict[int | None, float]]:
         """{task: {seed: score by the task's own metric}}, where there is one."""
@@ -73,7 +73,7 @@ class Group:
 
         As the authors' `get_metrics.py` does it (recipe section 1.5): the deviation says how far tasks differ, not seeds.
         """
-        return spread([median(seeds.values()) for seeds in self.by_task(phase).values()])
+        return mean_std([median(seeds.values()) for seeds in self.by_task(phase).values()])
 
 
 @dataclass(frozen=True)

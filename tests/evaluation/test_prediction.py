@@ -63,9 +63,9 @@ def test_answers_side_by_side_equal_answers_alone(
 ) -> None:
     monkeypatch.setattr(prediction, "BATCH_ROWS", 4 * beams)  # two rows a run and batch: the runs end in different batches
     together = predict(AdaptedModel(tiny_t5, inventory), tokenizer, samples, generation=Generation(beams, 4), device=CPU)
-    for run, own in enumerate(samples):
+    for run, of_run in enumerate(samples):
         model = AdaptedModel(tiny_t5, inventory.select([run]))
-        for row, sample in enumerate(own):
+        for row, sample in enumerate(of_run):
             (alone,) = predict(model, tokenizer, [[sample]], generation=Generation(beams, 4), device=CPU)
             assert together[run][row] == alone[0]
     assert len({answer for run in together for answer in run}) > 1
@@ -76,9 +76,9 @@ def test_losses_side_by_side_equal_losses_alone(
 ) -> None:
     objective = Objective("token_mean", 0.0, start_token=0)
     together = sample_losses(AdaptedModel(tiny_t5, inventory), samples, own_rows(2), objective=objective, device=CPU)
-    for run, own in enumerate(samples):
+    for run, of_run in enumerate(samples):
         model = AdaptedModel(tiny_t5, inventory.select([run]))
-        (alone,) = sample_losses(model, [own], own_rows(1), objective=objective, device=CPU)
+        (alone,) = sample_losses(model, [of_run], own_rows(1), objective=objective, device=CPU)
         assert together[run] == pytest.approx(alone, rel=1e-5)
 
 

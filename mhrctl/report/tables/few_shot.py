@@ -35,15 +35,15 @@ def table4(results: Results, expected: Sequence[str]) -> Table:
     listed = scores["SuperNI"] | scores["T0"]
     rows = []
     for method, group, known in beside([group for group in results.methods if group.method in listed], listed):
-        own = {suite: scores[suite].get(method) if known else None for suite in scores}
+        theirs = {suite: scores[suite].get(method) if known else None for suite in scores}
         ours = [group.mean("adapted"), group.median("adapted")] if group else [None, None]
-        comparable = own[against.suite] if against.has_metric(results.metric) else None
+        comparable = theirs[against.suite] if against.has_metric(results.metric) else None
         rows.append(
             [
                 group.label if group else method,
                 seeds(group),
                 *(map(shown, ours) if group else [NOT_RUN] * 2),
-                *map(shown, own.values()),
+                *map(shown, theirs.values()),
                 difference(ours[0], comparable),
             ]
         )
