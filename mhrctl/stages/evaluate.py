@@ -24,7 +24,7 @@ from mhrctl.artifacts.names import ADAPTERS, PREDICTIONS, SCORES, SOUP, TEST_EXA
 from mhrctl.artifacts.writing import write_csv, write_json, writing
 from mhrctl.config.cells import Cell
 from mhrctl.config.methods import BACKBONE
-from mhrctl.config.params import PLAIN, EvaluateParams
+from mhrctl.config.params import EvaluateParams
 from mhrctl.data.examples import Examples
 from mhrctl.data.table import task_metrics
 from mhrctl.errors import ArtifactError
@@ -122,18 +122,8 @@ def evaluate(
     means = [Score(of.task, of.phase, name, fmean(values)) for of in results for name, values in of.scores.items()]
     recorded = recorded_metrics(metric_of.values())
     best: dict[str, float] = cards["adapted"].facts["validation"] if adapted else {}
-    routed = cards["zero_shot"].params.get("pretrain", {}) if cell and cell.row.routing in ("learned", "random") else {}
     metrics = CellMetrics(
-        method=cell.method if cell else BACKBONE,
-        heads=cell.heads if cell else None,
-        variant=cell.variant if cell else PLAIN,
-        layout=next((layout_name(adapter.shapes) for adapter in adapters.values() if adapter and adapter.shapes), None),
-        extra_steps=cell.extra_steps if cell else 0,
-        seed=cell.seed if cell else None,
-        trial=cell.trial if cell else 0,
-        settings=dict(cell.settings) if cell else {},
-        granularity=routed.get("granularity"),
-        skills=routed.get("skills"),
+        **_point(cell, cards, adapters),
         suite=read_card(prepared, stage="prepare", command="mhrctl prepare").facts["suite"],
         backbone=read_card(backbone, stage="backbone", command="mhrctl backbone").facts["name"],
         metric=_common(metric_of.values()),
@@ -141,10 +131,6 @@ def evaluate(
         adapted=means_of(means, "adapted", metric_of) if adapted else None,
         validation=round(fmean(best.values()), 4) if best else None,
         by_task=_by_task(means, metric_of, best),
-        parameters=Parameters(
-            multi_task=sum(cards["zero_shot"].facts["parameters"].values()) if cell else 0,
-            adaptation=cards["adapted"].facts["parameters"] if adapted else 0,
-        ),
         examples=len(examples),
         tasks=len(examples.tasks),
     )
@@ -176,6 +162,29 @@ def _read_cards(cell: Cell | None, start: Path | None, adapted: Path | None) -> 
     if adapted:
         cards["adapted"] = read_card(adapted, stage="adapt", command=f"mhrctl adapt {cell.options}")
     return cards
+
+
+def _point(cell: Cell | None, cards: Mapping[Phase, Card], adapters: Mapping[Phase, Adapter | None]) -> dict[str, Any]:
+    """Which point of the grid the scores are of, and the sizes of its adapters."""
+    if cell is None:
+        return {"method": BACKBONE, "heads": None, "seed": None, "parameters": Parameters(multi_task=0, adaptation=0)}
+    routed = cards["zero_shot"].params.get("pretrain", {}) if cell.row.routing in ("learned", "random") else {}
+    return {
+        "method": cell.method,
+        "heads": cell.heads,
+        "variant": cell.variant,
+        "layout": next((layout_name(adapter.shapes) for adapter in adapters.values() if adapter and adapter.shapes), None),
+        "extra_steps": cell.extra_steps,
+        "seed": cell.seed,
+        "trial": cell.trial,
+        "settings": dict(cell.settings),
+        "granularity": routed.get("granularity"),
+        "skills": routed.get("skills"),
+        "parameters": Parameters(
+            multi_task=sum(cards["zero_shot"].facts["parameters"].values()),
+            adaptation=cards["adapted"].facts["parameters"] if "adapted" in cards else 0,
+        ),
+    }
 
 
 def _load_phases(

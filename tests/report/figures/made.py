@@ -15,9 +15,9 @@ def sized(method: str, heads: int, seed: int, score: float, adaptation: int, **f
 
 
 def cells(**facts: Any) -> dict[str, dict[str, Any]]:
-    found = {"backbone": made_cell("backbone", None, None, zero_shot=12.5, **facts)}
+    by_name = {"backbone": made_cell("backbone", None, None, zero_shot=12.5, **facts)}
     for seed in (0, 1):
-        found |= {
+        by_name |= {
             f"lora-s{seed}": sized("lora", 1, seed, 60 + seed, 2000, **facts),
             f"poly-s{seed}": sized("poly", 1, seed, 62 + seed, 16_000, **facts),
             f"poly-k16-s{seed}": sized("poly", 1, seed, 63 + seed, 32_000, variant="k16", **facts | {"skills": 16}),
@@ -29,7 +29,7 @@ def cells(**facts: Any) -> dict[str, dict[str, Any]]:
             ),
             f"mhr_z-h8-light-s{seed}": sized("mhr_z", 8, seed, 59 + seed, 90, variant="light", **facts | {"layout": "light"}),
         }
-    return found
+    return by_name
 
 
 def write_logs(metrics: Path, *, aligned: bool = True) -> Path:

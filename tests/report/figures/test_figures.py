@@ -19,7 +19,7 @@ def test_figures_are_the_papers() -> None:
     assert FIGURES == (2, 3, 4)
 
 
-def test_an_unknown_figure_is_answered_with_the_known_ones(metrics: Path) -> None:
+def test_an_unknown_figure_is_reported_with_the_known_ones(metrics: Path) -> None:
     with pytest.raises(ParamsError, match=r"unknown figure '1'.*known: 2, 3, 4"):
         draw_figure(1, metrics)
 

@@ -32,8 +32,8 @@ def everywhere(metrics: Path, **facts: Any) -> Path:
 
 
 def row(table: Table, label: str) -> list[str]:
-    (found,) = [list(row) for row in table.rows if row[0] == label]
-    return found
+    (cells,) = [list(row) for row in table.rows if row[0] == label]
+    return cells
 
 
 def notes(table: Table) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from mhrctl.report.tables import build_table
 from tests.report.made import both, made_cell, write_cells
 from tests.report.tables.made import everywhere, notes, row
@@ -70,3 +72,15 @@ def test_the_score_is_each_tasks_own_and_its_name_that_of_the_metric(metrics: Pa
     assert table.columns[3] == "adapted\nscore"
     assert row(table, "poly")[3] == "50.0"
     assert row(table, "poly")[-1] == "-"
+
+
+@pytest.mark.parametrize(
+    ("metric", "title", "exact"),
+    [("rouge_l", "ROUGE-L", True), ("f1", "F1", True), ("mixed", "score", True), ("choice_accuracy", "choice accuracy", False)],
+)
+def test_exact_match_is_left_out_where_answers_are_chosen(metrics: Path, metric: str, title: str, exact: bool) -> None:
+    table = build_table(2, everywhere(metrics, metric=metric), [])
+    assert f"adapted\n{title}" in table.columns
+    assert ("adapted\nEM" in table.columns) == exact
+    assert {len(row) for row in table.rows} == {len(table.columns)}
+    assert (row(table, "lora")[-1] == "-") == (metric != "rouge_l")  # the paper's own metric alone can be compared
