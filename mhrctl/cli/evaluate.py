@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
@@ -36,7 +37,8 @@ from mhrctl.cli.options import (
 from mhrctl.config.cells import Cell
 from mhrctl.config.methods import BACKBONE
 from mhrctl.config.params import EvaluateParams
-from mhrctl.evaluation.scores import METRIC_NAMES
+from mhrctl.evaluation.metrics import is_over_choices, title_of
+from mhrctl.evaluation.scores import PHASES, SCORE, CellMetrics
 from mhrctl.models.speed import Speed
 from mhrctl.tools.grid import read_bare
 
@@ -69,15 +71,15 @@ def evaluate(
         return params.evaluate, params.cell
 
     where, start, adapted = Project(project), None, None
-    params, own = read()
-    name = own.name if own else BACKBONE
-    if own:
-        start = output_of(where, own.start)
-        adapted = None if zero_shot or own.extra_steps else where.output("adapt", name)
+    params, point = read()
+    name = point.name if point else BACKBONE
+    if point:
+        start = output_of(where, point.start)
+        adapted = None if zero_shot or point.extra_steps else where.output("adapt", name)
     speed = Speed(together=together).without(off)
     out, scores = where.output("evaluate", name), where.scores(name)
     prepared, frozen = where.output("prepare"), where.output("backbone")
-    made = provenance.of_evaluate(own, params, prepared=prepared, backbone=frozen, start=start, adapted=adapted)
+    made = provenance.of_evaluate(point, params, prepared=prepared, backbone=frozen, start=start, adapted=adapted)
     if nothing_to_do(made, out, scores, force=force):
         return
     accelerator = open_accelerator(device)
@@ -88,7 +90,7 @@ def evaluate(
         unedited(read, *made.watched),
     ):
         metrics = stage(
-            own,
+            point,
             params,
             prepared=prepared,
             backbone=frozen,
@@ -100,8 +102,16 @@ def evaluate(
             speed=speed,
             track=display.track,
         )
-    for phase, means in (("zero-shot", metrics.zero_shot), ("adapted", metrics.adapted)):
-        if means:
-            beside = f", exact match {means.exact_match:.1f}" if metrics.metric in ("rouge_l", "mixed") else ""
-            display.done(f"{name} {phase}: {METRIC_NAMES[metrics.metric]} {means.score:.1f}{beside}")
+    for line in _lines(metrics):
+        display.done(f"{name} {line}")
     display.done(f"wrote {out} and {scores}")
+
+
+def _lines(metrics: CellMetrics) -> Iterator[str]:
+    """A line for each phase: the score, and exact match beside it where answers are texts and it is not the score itself."""
+    beside = not is_over_choices(metrics.metric) and metrics.metric != "exact_match"
+    for phase in PHASES:
+        if means := metrics.means(phase):
+            score = f"{title_of(metrics.metric)} {means[SCORE]:.1f}"
+            exact = f", exact match {means['exact_match']:.1f}" if beside else ""
+            yield f"{phase.replace('_', '-')}: {score}{exact}"

@@ -151,11 +151,6 @@ class Examples:
         """A row with one of its references."""
         return self._sample(self._rows[place], reference)
 
-    @property
-    def have_choices(self) -> bool:
-        """Whether every row has answer choices."""
-        return all(self.column("choices"))
-
     def column(self, name: str) -> list[Any]:
         """A column as Python values."""
         values: list[Any] = self._table[name].take(pa.array(self._rows)).to_pylist()

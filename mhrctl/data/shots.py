@@ -13,7 +13,6 @@ from mhrctl.data.examples import Examples, Sample
 from mhrctl.data.splits import few_shot_split
 from mhrctl.data.table import task_metrics
 from mhrctl.errors import DataError, ParamsError
-from mhrctl.suites.task import Metric
 
 
 @dataclass(frozen=True)
@@ -28,12 +27,12 @@ class TaskShots:
         prompts: the inputs of `train` as text, one an example.
         validation: samples to choose the best step by.
         references: for each validation sample, the reference that scores count.
-        choices: for each validation sample, its answer choices, if the metric is over choices; else nothing.
+        choices: for each validation sample, its answer choices, which may be none.
         seed: of the task's new routing row.
     """
 
     name: str
-    metric: Metric
+    metric: str
     train: Sequence[Sample]
     groups: list[list[int]]
     prompts: list[str]
@@ -86,7 +85,7 @@ def draw_shots(
                     targets[reference]
                     for targets, reference in zip(scored.column("targets"), scored.column("reference"), strict=True)
                 ],
-                choices=scored_choices(scored, metrics[name]),
+                choices=scored.column("choices"),
                 seed=random.Random(f"{seed}/{name}").getrandbits(62),
             )
         )
@@ -139,8 +138,3 @@ def _sample_groups(own: Examples, groups: list[list[int]]) -> list[list[int]]:
         places += [own_places] if len(rows) > 1 else [[place] for place in own_places]
         count += sum(samples)
     return places
-
-
-def scored_choices(examples: Examples, metric: str) -> list[list[str]]:
-    """The answer choices of a task's examples if its metric is over choices; nothing if its answers are generated."""
-    return examples.column("choices") if metric == "accuracy" and examples.have_choices else []

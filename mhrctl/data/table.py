@@ -6,10 +6,9 @@ from pathlib import Path
 
 from mhrctl.artifacts.names import TASKS
 from mhrctl.artifacts.writing import read_json
-from mhrctl.suites.task import Metric
 
 
-def task_metrics(prepared: Path) -> dict[str, Metric]:
+def task_metrics(prepared: Path) -> dict[str, str]:
     """{task: metric} of a prepared suite."""
     return {row["name"]: row["metric"] for row in read_json(prepared / TASKS)["tasks"]}
 

@@ -1,19 +1,88 @@
-"""Scores of predictions: docs/recipe.md, section 2.5."""
+"""What answers are scored by: a table with a row a metric. `docs/metrics.md` describes it.
+
+ROUGE-L and exact match are those of docs/recipe.md, section 2.5.
+"""
 
 from __future__ import annotations
 
 import re
 import string
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 
-from rouge_score.rouge_scorer import RougeScorer
+from mhrctl.errors import unknown
 
+if TYPE_CHECKING:
+    from rouge_score.rouge_scorer import RougeScorer
+
+MIXED = "mixed"
+"""Stands for the metric of a suite whose test tasks have several."""
 _PUNCTUATION = re.compile(f"[{re.escape(string.punctuation)}]")
+_ARTICLES = re.compile(r"\b(?:a|an|the)\b")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model says to one example.
+
+    Attributes:
+        text: the generated text, or the text of the chosen choice.
+        place: of the chosen choice among the example's choices; None where the answer was generated.
+    """
+
+    text: str
+    place: int | None = None
+
+
+@dataclass(frozen=True)
+class References:
+    """What is right for one example.
+
+    Attributes:
+        texts: any of which is right.
+        places: of the example's choices that are right; none where it has no choices.
+    """
+
+    texts: Sequence[str]
+    places: Collection[int] = ()
+
+    @classmethod
+    def among(cls, choices: Sequence[str], texts: Sequence[str]) -> References:
+        """The texts with their places among the choices, which may be none.
+
+        Choices that are equal to the letter are one choice at several places: nobody could tell them apart, so each is right.
+        """
+        return cls(texts, frozenset(place for place, choice in enumerate(choices) if choice in texts))
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A row of the metrics table.
+
+    Attributes:
+        title: as people read it in tables, on axes and in the terminal.
+        score: of an answer against the references of its example, in percent.
+        compares: what it compares, in a line.
+        over_choices: whether an answer is the best-scored of the example's choices instead of a generated text.
+        always: whether it is recorded for every task, whatever the task's metric is.
+        recorded_as: the metric that always records the same number, so that none of its own is recorded.
+    """
+
+    title: str
+    score: Callable[[Answer, References], float]
+    compares: str
+    over_choices: bool = False
+    always: bool = False
+    recorded_as: str = ""
 
 
 @cache
 def _scorer() -> RougeScorer:
+    from rouge_score.rouge_scorer import RougeScorer  # it imports nltk and scipy
+
     return RougeScorer(["rougeL"], use_stemmer=True)
 
 
@@ -34,5 +103,110 @@ def _normalised(text: str) -> str:
     return " ".join(_PUNCTUATION.sub("", text.lower()).split())
 
 
-SCORES = {"rouge_l": rouge_l, "exact_match": exact_match, "accuracy": exact_match}
-"""Scores by the name of a task's metric; `accuracy` of generated answers is exact match with the right choice."""
+def token_f1(prediction: str, references: Sequence[str]) -> float:
+    """SQuAD v1.1's F1 of the words that prediction and reference share, the best over the references, in percent.
+
+    Words are what is left of case, punctuation and English articles. A text of which nothing is left shares nothing, not even
+    with another such text: version 1.1 gives 0 there, unlike version 2, whose questions may have no answer.
+    """
+    said = _words(prediction)
+    return max(_f1(said, _words(reference)) for reference in references)
+
+
+def _words(text: str) -> Counter[str]:
+    return Counter(_ARTICLES.sub(" ", _PUNCTUATION.sub("", text.lower())).split())
+
+
+def _f1(said: Counter[str], right: Counter[str]) -> float:
+    shared = (said & right).total()
+    return 200 * shared / (said.total() + right.total()) if shared else 0.0  # the harmonic mean of precision and recall
+
+
+def is_right_choice(answer: Answer, references: References) -> float:
+    """100 if the chosen choice stands at a right place among the choices, whatever its text; else 0.
+
+    Raises:
+        ValueError: if the answer was not chosen among choices.
+    """
+    if answer.place is None:
+        raise ValueError(f"the answer {answer.text!r} was generated, and has no place among choices")
+    return 100.0 * (answer.place in references.places)
+
+
+def _of_text(score: Callable[[str, Sequence[str]], float]) -> Callable[[Answer, References], float]:
+    return lambda answer, references: score(answer.text, references.texts)
+
+
+METRICS: dict[str, Metric] = {
+    "rouge_l": Metric("ROUGE-L", _of_text(rouge_l), "the longest common subsequence of stemmed words, F-measure", always=True),
+    "exact_match": Metric(
+        "exact match", _of_text(exact_match), "the whole text, without case, punctuation and white space", always=True
+    ),
+    "accuracy": Metric(
+        "accuracy",
+        _of_text(exact_match),
+        "the text of the chosen choice, as exact match does",
+        over_choices=True,
+        recorded_as="exact_match",
+    ),
+    "f1": Metric("F1", _of_text(token_f1), "the words, without case, punctuation and articles, as SQuAD v1.1 does"),
+    "choice_accuracy": Metric(
+        "choice accuracy", is_right_choice, "the place of the chosen choice among the choices", over_choices=True
+    ),
+}
+"""All metrics by name: the name stands in a task's `metric`, in the scores on disk and in the heads of their columns."""
+
+OVER_CHOICES = {name: metric.over_choices for name, metric in METRICS.items()}
+"""{metric: whether it is over answer choices}: what a reader of the user's tasks needs to know of the table."""
+
+
+def title_of(name: str | None) -> str:
+    """A metric as people read it; `score` of several metrics, or where there are no results yet."""
+    return METRICS[name].title if name in METRICS else "score"
+
+
+def is_over_choices(name: str | None) -> bool:
+    """Whether answers are chosen and not generated; of several metrics, whether all are (none says so)."""
+    return name in METRICS and METRICS[name].over_choices
+
+
+def known_metric(name: str) -> str:
+    """Return the name, which must be in the table.
+
+    Raises:
+        ValueError: naming the known metrics, if it is not.
+    """
+    if name not in METRICS:
+        raise ValueError(unknown("metric", name, METRICS))
+    return name
+
+
+def recorded_as(name: str) -> str:
+    """The metric under which a task's scores by its metric are recorded: almost always that metric."""
+    return METRICS[name].recorded_as or name
+
+
+def recorded_metrics(names: Iterable[str]) -> list[str]:
+    """What is recorded of tasks with these metrics, in the order of the table."""
+    wanted = {recorded_as(name) for name in names}
+    return [name for name, metric in METRICS.items() if metric.always or name in wanted]
+
+
+def choices_to_score(name: str, choices: Sequence[Sequence[str]]) -> Sequence[Sequence[str]]:
+    """The answer choices of a task's examples where its answers are chosen; nothing where they are generated.
+
+    Args:
+        name: the task's metric.
+        choices: of each example, which may be none.
+    """
+    return choices if METRICS[name].over_choices and all(choices) else []
+
+
+def references_of(texts: Sequence[Sequence[str]], choices: Sequence[Sequence[str]]) -> list[References]:
+    """The references of a task's examples, each with its places among the example's choices, which may be none."""
+    return [References.among(*example) for example in zip(choices, texts, strict=True)]
+
+
+def score_all(name: str, answers: Sequence[Answer], references: Sequence[References]) -> list[float]:
+    """Score each answer by a metric, in percent."""
+    return [METRICS[name].score(answer, right) for answer, right in zip(answers, references, strict=True)]

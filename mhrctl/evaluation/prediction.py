@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from mhrctl.data.batches import collate
 from mhrctl.data.examples import Sample
+from mhrctl.evaluation.metrics import Answer
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.progress import Track, silent
 from mhrctl.training.losses import choice_scores
@@ -18,18 +20,31 @@ BATCH_ROWS = 256
 """Rows of a batch, times beams or choices: a matter of memory, not of results."""
 
 
+@dataclass(frozen=True)
+class Generation:
+    """How answers come about.
+
+    Attributes:
+        beams: of beam search; 1 is greedy.
+        max_new_tokens: longest generated answer.
+        length_norm: of the scores of answer choices, where answers are chosen.
+    """
+
+    beams: int
+    max_new_tokens: int
+    length_norm: float = 1.0
+
+
 def answer(
     model: AdaptedModel,
     tokenizer: PreTrainedTokenizerBase,
     samples: Sequence[Sequence[Sample]],
     choices: Sequence[Sequence[Sequence[str]]],
     *,
-    beams: int,
-    max_new_tokens: int,
-    length_norm: float = 1.0,
+    generation: Generation,
     device: torch.device,
     track: Track = silent,
-) -> list[list[str]]:
+) -> list[list[Answer]]:
     """Answer each sample of each run: by its best-scored choice where the run has choices, by generation where it has none.
 
     Args:
@@ -37,37 +52,34 @@ def answer(
         tokenizer: of the backbone.
         samples: for each run, its samples.
         choices: for each run, the texts of each sample's choices; nothing for a run whose answers are generated.
-        beams: of the generation.
-        max_new_tokens: longest generated answer.
-        length_norm: of the choices' scores.
+        generation: how answers come about.
         device: of the model.
         track: shows progress.
 
     Returns:
         For each run, the answers in the order of its samples.
     """
-    answers: list[list[str]] = [[] for _ in samples]
+    answers: list[list[Answer]] = [[] for _ in samples]
     scored = [run for run, texts in enumerate(choices) if texts]
     generated = [run for run, texts in enumerate(choices) if not texts]
     if scored:
         part = of_runs(model, scored)
         start_token = model.backbone.config.decoder_start_token_id
-        objective = Objective("token_mean", 0.0, start_token, tokenizer.pad_token_id, length_norm=length_norm)
+        objective = Objective("token_mean", 0.0, start_token, tokenizer.pad_token_id, length_norm=generation.length_norm)
         best = choose(part, [samples[run] for run in scored], objective=objective, device=device, track=track)
         for run, numbers in zip(scored, best, strict=True):
-            answers[run] = [texts[number] for texts, number in zip(choices[run], numbers, strict=True)]
+            answers[run] = [Answer(texts[number], number) for texts, number in zip(choices[run], numbers, strict=True)]
     if generated:
-        texts = predict(
+        texts_of_runs = predict(
             of_runs(model, generated),
             tokenizer,
             [samples[run] for run in generated],
-            beams=beams,
-            max_new_tokens=max_new_tokens,
+            generation=generation,
             device=device,
             track=track,
         )
-        for run, own in zip(generated, texts, strict=True):
-            answers[run] = own
+        for run, texts in zip(generated, texts_of_runs, strict=True):
+            answers[run] = [Answer(text) for text in texts]
     return answers
 
 
@@ -98,9 +110,9 @@ def choose(
     groups = _run_batches(samples, max(1, BATCH_ROWS // (most * len(samples))))
     with track("choose", len(groups)) as bar:
         for rows in groups:
-            own = [samples[run][row] for run, run_rows in enumerate(rows) for row in run_rows]
-            batch = collate(own, own_rows(len(samples)), pad=objective.pad, with_choices=True).to(device)
-            labels = batch.labels.view(len(own), -1, batch.labels.shape[-1])
+            part = [samples[run][row] for run, run_rows in enumerate(rows) for row in run_rows]
+            batch = collate(part, own_rows(len(samples)), pad=objective.pad, with_choices=True).to(device)
+            labels = batch.labels.view(len(part), -1, batch.labels.shape[-1])
             losses = objective.token_losses(model, batch).view_as(labels)
             scores = choice_scores(losses, labels, batch.choices, length_norm=objective.length_norm)
             numbers = iter(scores.argmin(1).tolist())
@@ -116,8 +128,7 @@ def predict(
     tokenizer: PreTrainedTokenizerBase,
     samples: Sequence[Sequence[Sample]],
     *,
-    beams: int,
-    max_new_tokens: int,
+    generation: Generation,
     device: torch.device,
     track: Track = silent,
 ) -> list[list[str]]:
@@ -127,8 +138,7 @@ def predict(
         model: with the adapters of all runs, or of one run for all.
         tokenizer: of the backbone.
         samples: for each run, its samples.
-        beams: of beam search; 1 is greedy.
-        max_new_tokens: longest answer.
+        generation: how answers come about.
         device: of the model.
         track: shows progress.
 
@@ -137,7 +147,7 @@ def predict(
     """
     model.eval()
     answers = [[""] * len(run) for run in samples]
-    groups = _run_batches(samples, max(1, BATCH_ROWS // (beams * len(samples))))
+    groups = _run_batches(samples, max(1, BATCH_ROWS // (generation.beams * len(samples))))
     with track("generate", len(groups)) as bar:
         for rows in groups:
             chosen = [samples[run][row] for run, run_rows in enumerate(rows) for row in run_rows]
@@ -146,9 +156,9 @@ def predict(
                 batch.task_ids.to(device),
                 input_ids=batch.input_ids.to(device),
                 attention_mask=batch.attention_mask.to(device),
-                num_beams=beams,
+                num_beams=generation.beams,
                 do_sample=False,
-                max_new_tokens=max_new_tokens,
+                max_new_tokens=generation.max_new_tokens,
             )
             texts = iter(tokenizer.batch_decode(tokens, skip_special_tokens=True))
             for run, run_rows in enumerate(rows):
@@ -179,8 +189,8 @@ def sample_losses(
     model.eval()
     totals = torch.zeros(len(samples))
     for row in range(max(len(group) for group in samples)):
-        own = [group[row % len(group)] for group in samples]
-        batch = collate(own, task_ids, pad=objective.pad, with_choices=objective.reads_choices).to(device)
+        part = [group[row % len(group)] for group in samples]
+        batch = collate(part, task_ids, pad=objective.pad, with_choices=objective.reads_choices).to(device)
         present = torch.tensor([row < len(group) for group in samples])
         totals += objective(model, batch, runs=len(samples)).cpu() * present
     return [total / len(group) for total, group in zip(totals.tolist(), samples, strict=True)]

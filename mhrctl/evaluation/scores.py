@@ -1,38 +1,92 @@
-"""The scores of a cell, as `data/metrics/evaluate/<cell>.json` holds them for git, DVC and the report."""
+"""Scores of tasks in long form, and those of a cell, as `data/metrics/evaluate/<cell>.json` holds them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from statistics import fmean
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from mhrctl.config.methods import BACKBONE, METHODS
 from mhrctl.config.params import PLAIN
 from mhrctl.errors import ArtifactError, unknown
-from mhrctl.suites.task import Metric
+from mhrctl.evaluation.metrics import MIXED, known_metric, recorded_as, recorded_metrics
 
-METRIC_NAMES = {"rouge_l": "ROUGE-L", "accuracy": "accuracy", "exact_match": "exact match", "mixed": "score"}
-"""Metrics as people read them."""
+Phase = Literal["zero_shot", "adapted"]
+PHASES: tuple[Phase, ...] = ("zero_shot", "adapted")
+SCORE = "score"
+"""Names, beside the metrics, the mean of tasks each by its own metric."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """A task's score in one phase by one of the metrics that are recorded of it.
+
+    Attributes:
+        task: name.
+        phase: before or after adaptation.
+        metric: name in the table.
+        value: the mean over the task's test examples, in percent.
+    """
+
+    task: str
+    phase: Phase
+    metric: str
+    value: float
+
+
+def by_own_metric(scores: Iterable[Score], phase: Phase, metrics: Mapping[str, str]) -> dict[str, float]:
+    """The score of each task by the task's own metric.
+
+    Args:
+        scores: of all tasks, phases and metrics.
+        phase: which of them count.
+        metrics: {task: its metric}.
+    """
+    return {
+        score.task: score.value for score in scores if score.phase == phase and score.metric == recorded_as(metrics[score.task])
+    }
+
+
+def means_of(scores: Sequence[Score], phase: Phase, metrics: Mapping[str, str]) -> dict[str, float]:
+    """Means over tasks: of each task by its own metric, and by each metric of the tasks that it is recorded of.
+
+    Args:
+        scores: of all tasks, phases and metrics.
+        phase: which of them count.
+        metrics: {task: its metric}.
+    """
+    means = {SCORE: fmean(by_own_metric(scores, phase, metrics).values())}
+    for name in recorded_metrics(metrics.values()):
+        means[name] = fmean(score.value for score in scores if (score.phase, score.metric) == (phase, name))
+    return {name: round(mean, 4) for name, mean in means.items()}
+
+
+def _means(means: dict[str, float]) -> dict[str, float]:
+    if SCORE not in means:
+        raise ValueError(f"{SCORE} is missing")
+    for name in means.keys() - {SCORE}:
+        known_metric(name)
+    return means
+
+
+Percent = Annotated[float, Field(ge=0, le=100)]
+Means = Annotated[dict[str, Percent], AfterValidator(_means)]
+"""Means over test tasks: `score`, each task by its own metric, and one for each metric that is recorded of any."""
 
 
 class _Closed(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Scores(_Closed):
-    """Means over test tasks of each task's mean, in percent."""
-
-    score: float = Field(ge=0, le=100, description="each task by its own metric")
-    rouge_l: float = Field(ge=0, le=100)
-    exact_match: float = Field(ge=0, le=100)
-
-
 class TaskScores(_Closed):
     """A test task's means by its own metric, in percent."""
 
-    metric: Metric
-    zero_shot: float = Field(ge=0, le=100)
+    metric: Annotated[str, AfterValidator(known_metric)]
+    zero_shot: Percent
     adapted: float | None
     validation: float | None = Field(description="the best in adaptation")
 
@@ -45,7 +99,7 @@ class Parameters(_Closed):
 
 
 class CellMetrics(_Closed):
-    """What the evaluate stage found for a cell; `heads` and `seed` are None for the bare backbone."""
+    """What the evaluate stage measured of a cell; `heads` and `seed` are None for the bare backbone."""
 
     method: str
     heads: int | None
@@ -59,14 +113,28 @@ class CellMetrics(_Closed):
     skills: int | None = Field(None, description="of the inventory; none where there is none")
     suite: str
     backbone: str
-    metric: Metric | Literal["mixed"] = Field(description="of the test tasks")
-    zero_shot: Scores
-    adapted: Scores | None
+    metric: str = Field(description="of the test tasks")
+    zero_shot: Means
+    adapted: Means | None
     validation: float | None = Field(None, description="mean over tasks of the best validation score in adaptation")
     by_task: dict[str, TaskScores]
     parameters: Parameters
     tasks: int
     examples: int
+
+    def means(self, phase: Phase) -> Mapping[str, float]:
+        """The means over tasks, by metric and as `score`; none if the cell has not got to the phase."""
+        return getattr(self, phase) or {}
+
+    def own_scores(self, phase: Phase) -> dict[str, float]:
+        """{task: its score by its own metric}; none if the cell has not got to the phase."""
+        values = {task: getattr(scores, phase) for task, scores in self.by_task.items()}
+        return {task: value for task, value in values.items() if value is not None}
+
+    @field_validator("metric")
+    @classmethod
+    def _metric_is_known(cls, name: str) -> str:
+        return name if name == MIXED else known_metric(name)
 
     @field_validator("method")
     @classmethod
@@ -92,7 +160,8 @@ def read_metrics(folder: Path) -> dict[str, CellMetrics]:
         except ValidationError as error:
             first = error.errors()[0]
             where = f"{file}: {'.'.join(map(str, first['loc']))}" if first["loc"] else str(file)
-            raise ArtifactError(f"{where}: {first['msg']}; run `mhrctl evaluate` for this cell again") from None
+            said = first["msg"].removeprefix("Value error, ")
+            raise ArtifactError(f"{where}: {said}; run `mhrctl evaluate` for this cell again") from None
     first_file, first_cell = files[0], metrics[files[0].stem]
     for file in files[1:]:
         cell = metrics[file.stem]

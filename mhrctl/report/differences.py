@@ -41,18 +41,18 @@ def differences_table(results: Results, *, against: str = BASELINE, labels: Sequ
     Raises:
         ParamsError: if a label is of no method with adapted scores, where there are scores at all.
     """
-    found = {group.label: group for group in results.adapted}
-    if not found:
+    adapted = {group.label: group for group in results.adapted}
+    if not adapted:
         return _table(results, against, [], [NO_SCORES])
-    chosen = [label for label in found if label != against] if ALL in labels else list(dict.fromkeys(labels))
-    if missing := [label for label in (against, *chosen) if label not in found]:
-        raise ParamsError(unknown("method", missing[0], found))
-    compared = {label: compare(found[label], found[against]) for label in chosen}
+    chosen = [label for label in adapted if label != against] if ALL in labels else list(dict.fromkeys(labels))
+    if missing := [label for label in (against, *chosen) if label not in adapted]:
+        raise ParamsError(unknown("method", missing[0], adapted))
+    compared = {label: compare(adapted[label], adapted[against]) for label in chosen}
     rows = [_row(label, *difference) for label, difference in compared.items() if difference]
     notes = [
         f"Each task's score less that of {against} with the same seed; mean over tasks and seeds.",
         f"Interval: {RESAMPLES:,} resamples of tasks, and of seeds for all tasks alike (paired bootstrap).",
-        *(found[label].note for label in (against, *chosen) if found[label].note),
+        *(adapted[label].note for label in (against, *chosen) if adapted[label].note),
     ]
     if apart := [label for label, difference in compared.items() if difference is None]:
         notes.append(f"No task and seed in common with {against}: {', '.join(apart)}.")

@@ -11,7 +11,8 @@ from typing import Any
 
 from mhrctl.artifacts.names import CARD
 from mhrctl.config.methods import BACKBONE
-from mhrctl.evaluation.scores import METRIC_NAMES, CellMetrics
+from mhrctl.evaluation.metrics import title_of
+from mhrctl.evaluation.scores import CellMetrics
 from mhrctl.report.differences import baseline_differences
 from mhrctl.report.figures import FIGURES, draw_figure
 from mhrctl.report.figures.style import Drawing
@@ -106,7 +107,8 @@ def _headline(results: Results, expected: Sequence[str]) -> list[str]:
         return [NO_SCORES]
     seeds = sorted({cell.seed for cell in results.cells.values() if cell.seed is not None})
     tasks = max(cell.tasks for cell in results.cells.values())
-    cells, groups = ([own for own in found if own.method != BACKBONE] for found in (results.cells.values(), results.groups))
+    cells = [cell for cell in results.cells.values() if cell.method != BACKBONE]
+    groups = [group for group in results.groups if group.method != BACKBONE]
     counts = f"{len(cells)} cells of {len(groups)} methods and variants, seeds {', '.join(map(str, seeds))}."
     lines = [f"Suite {results.suite}: {tasks} test tasks, {results.metric_name}. Backbone {results.backbone}.", counts]
     if missing := results.lacking(expected):
@@ -116,9 +118,9 @@ def _headline(results: Results, expected: Sequence[str]) -> list[str]:
 
 def _scores_by_task(name: str, cell: CellMetrics) -> Table:
     rows = [
-        [task, METRIC_NAMES[own.metric], *(MISSING if score is None else f"{score:.1f}" for score in scores)]
-        for task, own in sorted(cell.by_task.items())
-        if (scores := (own.zero_shot, own.adapted, own.validation))
+        [task, title_of(of.metric), *(MISSING if score is None else f"{score:.1f}" for score in scores)]
+        for task, of in sorted(cell.by_task.items())
+        if (scores := (of.zero_shot, of.adapted, of.validation))
     ]
     return Table(name, ("task", "metric", "zero-shot", "adapted", "validation"), rows)
 

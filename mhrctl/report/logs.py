@@ -21,7 +21,7 @@ class Alignment:
     Attributes:
         step: of pre-training.
         shared: on the skills.
-        composed: on the adapters that the tasks wear.
+        composed: on the adapters that are attached for the tasks.
     """
 
     step: int
@@ -101,7 +101,7 @@ def read_measured(folder: Path) -> dict[str, list[Alignment]]:
     Raises:
         ArtifactError: if one is malformed.
     """
-    found: dict[str, list[Alignment]] = {}
+    by_label: dict[str, list[Alignment]] = {}
     for file in sorted(folder.glob("*.json")):
         try:
             measured = _Measured.model_validate_json(file.read_bytes())
@@ -109,6 +109,6 @@ def read_measured(folder: Path) -> dict[str, list[Alignment]]:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the file"
             raise ArtifactError(f"{file}: {where}: {first['msg']}; run `mhrctl align` for this cell again") from None
-        own = Alignment(measured.step, measured.shared.overall, measured.composed.overall)
-        found.setdefault(label_of(re.sub("-(start|checkpoint)$", "", file.stem)), []).append(own)
-    return found
+        alignment = Alignment(measured.step, measured.shared.overall, measured.composed.overall)
+        by_label.setdefault(label_of(re.sub("-(start|checkpoint)$", "", file.stem)), []).append(alignment)
+    return by_label

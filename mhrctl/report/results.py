@@ -6,21 +6,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median, stdev
-from typing import Literal
 
 from mhrctl.config.methods import BACKBONE, METHODS
 from mhrctl.config.params import PLAIN
-from mhrctl.evaluation.scores import METRIC_NAMES, CellMetrics, read_metrics
+from mhrctl.evaluation.metrics import METRICS, title_of
+from mhrctl.evaluation.scores import PHASES, SCORE, CellMetrics, Phase, read_metrics
 from mhrctl.report.printed import MeanStd
-
-Phase = Literal["zero_shot", "adapted"]
-Score = Literal["score", "rouge_l", "exact_match"]
 
 ORDER = [BACKBONE, *METHODS]
 NO_SCORES = "No scores yet; run `dvc repro`, or `mhrctl evaluate` for each cell."
 
 
-def spread(values: Sequence[float]) -> MeanStd | None:
+def mean_std(values: Sequence[float]) -> MeanStd | None:
     """Mean and standard deviation; None of no values."""
     if not values:
         return None
@@ -54,31 +51,29 @@ class Group:
         """One of the cells, for what is the same in all."""
         return next(iter(self.cells.values()))
 
-    def values(self, phase: Phase, score: Score = "score") -> list[float]:
-        """A score of every seed that has the phase: the mean over tasks."""
-        phases = [getattr(cell, phase) for cell in self.cells.values()]
-        return [getattr(scores, score) for scores in phases if scores is not None]
+    def values(self, phase: Phase, score: str = SCORE) -> list[float]:
+        """The mean over tasks, by their own metrics or by one metric, of every seed that has it."""
+        means = [cell.means(phase) for cell in self.cells.values()]
+        return [of_cell[score] for of_cell in means if score in of_cell]
 
-    def mean(self, phase: Phase, score: Score = "score") -> MeanStd | None:
+    def mean(self, phase: Phase, score: str = SCORE) -> MeanStd | None:
         """Mean and standard deviation over seeds of the mean over tasks."""
-        return spread(self.values(phase, score))
+        return mean_std(self.values(phase, score))
 
     def by_task(self, phase: Phase) -> dict[str, dict[int | None, float]]:
         """{task: {seed: score by the task's own metric}}, where there is one."""
-        found: dict[str, dict[int | None, float]] = {}
+        by_task: dict[str, dict[int | None, float]] = {}
         for cell in self.cells.values():
-            for task, scores in cell.by_task.items():
-                value = getattr(scores, phase)
-                if value is not None:
-                    found.setdefault(task, {})[cell.seed] = value
-        return found
+            for task, value in cell.own_scores(phase).items():
+                by_task.setdefault(task, {})[cell.seed] = value
+        return by_task
 
     def median(self, phase: Phase) -> MeanStd | None:
         """The paper's aggregation for T0: the median over seeds of each task; of those, mean and standard deviation over tasks.
 
         As the authors' `get_metrics.py` has it (docs/recipe.md, section 1.5): the deviation is of tasks, not of seeds.
         """
-        return spread([median(seeds.values()) for seeds in self.by_task(phase).values()])
+        return mean_std([median(seeds.values()) for seeds in self.by_task(phase).values()])
 
 
 @dataclass(frozen=True)
@@ -111,7 +106,13 @@ class Results:
     @property
     def metric_name(self) -> str:
         """The metric as tables and axes name it."""
-        return METRIC_NAMES[self.metric or "mixed"]
+        return title_of(self.metric)
+
+    @property
+    def recorded(self) -> list[str]:
+        """The metrics that are recorded of tasks, in the order of their table."""
+        present = {name for cell in self.cells.values() for phase in PHASES for name in cell.means(phase)}
+        return [name for name, metric in METRICS.items() if metric.always or name in present]
 
     @property
     def methods(self) -> list[Group]:
@@ -148,12 +149,12 @@ def fold_seeds(cells: Mapping[str, CellMetrics]) -> list[Group]:
     Cells that differ in nothing but their trial are of a search over settings of adaptation: the group is the trial with the
     best mean validation score over seeds, the same for all seeds (docs/recipe.md, section 3.2).
     """
-    found: dict[tuple[int, int, str, int], dict[str, CellMetrics]] = {}
+    by_key: dict[tuple[int, int, str, int], dict[str, CellMetrics]] = {}
     for name, cell in cells.items():
         variant = "" if cell.variant == PLAIN else cell.variant
         key = (ORDER.index(cell.method), cell.heads or 0, variant, cell.extra_steps)
-        found.setdefault(key, {})[name] = cell
-    return [_group(found[key]) for key in sorted(found)]
+        by_key.setdefault(key, {})[name] = cell
+    return [_group(by_key[key]) for key in sorted(by_key)]
 
 
 def _group(cells: Mapping[str, CellMetrics]) -> Group:

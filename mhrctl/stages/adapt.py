@@ -26,8 +26,8 @@ from mhrctl.data.index import load_index
 from mhrctl.data.shots import TaskShots, draw_shots
 from mhrctl.data.similarity import select
 from mhrctl.errors import ParamsError
-from mhrctl.evaluation.metrics import SCORES
-from mhrctl.evaluation.prediction import answer, of_runs, own_rows, sample_losses
+from mhrctl.evaluation.metrics import choices_to_score, references_of, score_all
+from mhrctl.evaluation.prediction import Generation, answer, of_runs, own_rows, sample_losses
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import attach, new_adapter
 from mhrctl.models.backbones import PRECISIONS, open_backbone
@@ -315,15 +315,13 @@ class _Adaptation:
             model,
             self._tokenizer,
             samples,
-            [task.choices for task in shots],
-            beams=self._params.beams,
-            max_new_tokens=self._params.max_new_tokens,
-            length_norm=self._params.length_norm,
+            [choices_to_score(task.metric, task.choices) for task in shots],
+            generation=Generation(self._params.beams, self._params.max_new_tokens, self._params.length_norm),
             device=device,
         )
         means = []
-        for task, texts in zip(shots, answers, strict=True):
-            scores = [SCORES[task.metric](text, [reference]) for text, reference in zip(texts, task.references, strict=True)]
+        for task, said in zip(shots, answers, strict=True):
+            scores = score_all(task.metric, said, references_of([[text] for text in task.references], task.choices))
             means.append(sum(scores) / len(scores))
         return means
 

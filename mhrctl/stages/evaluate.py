@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -23,36 +24,48 @@ from mhrctl.artifacts.names import ADAPTERS, PREDICTIONS, SCORES, SOUP, TEST_EXA
 from mhrctl.artifacts.writing import write_csv, write_json, writing
 from mhrctl.config.cells import Cell
 from mhrctl.config.methods import BACKBONE
-from mhrctl.config.params import PLAIN, EvaluateParams
+from mhrctl.config.params import EvaluateParams
 from mhrctl.data.examples import Examples
-from mhrctl.data.shots import scored_choices
 from mhrctl.data.table import task_metrics
 from mhrctl.errors import ArtifactError
-from mhrctl.evaluation.metrics import exact_match, rouge_l
-from mhrctl.evaluation.prediction import answer
-from mhrctl.evaluation.scores import CellMetrics, Parameters, Scores, TaskScores
+from mhrctl.evaluation.metrics import (
+    MIXED,
+    Answer,
+    References,
+    choices_to_score,
+    recorded_metrics,
+    references_of,
+    score_all,
+)
+from mhrctl.evaluation.prediction import Generation, answer
+from mhrctl.evaluation.scores import PHASES, CellMetrics, Parameters, Phase, Score, TaskScores, by_own_metric, means_of
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import attach, layout_name
 from mhrctl.models.backbones import PRECISIONS, open_backbone
 from mhrctl.models.folding import foldable, folded
 from mhrctl.models.speed import Speed
 from mhrctl.progress import Track, silent
-from mhrctl.suites.task import Metric
-
-Phase = Literal["zero_shot", "adapted"]
 
 
 @dataclass(frozen=True)
-class TaskPredictions:
-    """Answers to a task's test split in one phase, with their scores in percent."""
+class TaskAnswers:
+    """Answers to a task's test split in one phase, with their scores in percent.
+
+    Attributes:
+        task: name.
+        phase: before or after adaptation.
+        ids: of the examples.
+        answers: one an example.
+        references: what each answer is scored against.
+        scores: {metric that is recorded of the task: one an example}.
+    """
 
     task: str
     phase: Phase
-    ids: list[str]
-    predictions: list[str]
-    references: list[list[str]]
-    rouge_l: list[float]
-    exact_match: list[float]
+    ids: Sequence[str]
+    answers: Sequence[Answer]
+    references: Sequence[References]
+    scores: Mapping[str, Sequence[float]]
 
 
 def evaluate(
@@ -99,41 +112,30 @@ def evaluate(
             require_parent(adapted_card, adapted, "start", start / ADAPTERS, f"mhrctl adapt {cell.options}")
     adapters = _load_phases(cell, start, adapted, model)
     model.to(device=accelerator.device, dtype=PRECISIONS[params.precision])  # type: ignore[call-arg]
-    metrics_of = task_metrics(prepared)
-    results: list[TaskPredictions] = []
-    for phase, adapter in adapters.items():
-        results += _predict_phase(phase, model, tokenizer, adapter, examples, metrics_of, params, accelerator, speed, track)
+    known = task_metrics(prepared)
+    metric_of = {task: known[task] for task in examples.tasks}
+    generation = Generation(params.beams, params.max_new_tokens, params.length_norm)
+    test = _Test(model, tokenizer, examples, metric_of, generation, accelerator.device, speed, track)
+    results = [result for phase, adapter in adapters.items() for result in test.answers(phase, adapter)]
+    means = [Score(of.task, of.phase, name, fmean(values)) for of in results for name, values in of.scores.items()]
+    recorded = recorded_metrics(metric_of.values())
     best = adapted_card.facts.validation if adapted_card else {}
-    by_task = _by_task(results, metrics_of, best)
-    routed = start_card.params.get("pretrain", {}) if start_card and cell and cell.row.mixes_skills else {}
     metrics = CellMetrics(
-        method=cell.method if cell else BACKBONE,
-        heads=cell.heads if cell else None,
-        variant=cell.variant if cell else PLAIN,
-        layout=next((layout_name(adapter.shapes) for adapter in adapters.values() if adapter and adapter.shapes), None),
-        extra_steps=cell.extra_steps if cell else 0,
-        seed=cell.seed if cell else None,
-        trial=cell.trial if cell else 0,
-        settings=dict(cell.settings) if cell else {},
-        granularity=routed.get("granularity"),
-        skills=routed.get("skills"),
+        **_point(cell, start_card, adapted_card, adapters),
         suite=read_card(prepared, stage="prepare", command="mhrctl prepare").facts.suite,
         backbone=read_card(backbone, stage="backbone", command="mhrctl backbone").facts.name,
-        metric=_common([task.metric for task in by_task.values()]),
-        zero_shot=_mean_scores(results, "zero_shot", metrics_of),
-        adapted=_mean_scores(results, "adapted", metrics_of) if adapted else None,
+        metric=_common(metric_of.values()),
+        zero_shot=means_of(means, "zero_shot", metric_of),
+        adapted=means_of(means, "adapted", metric_of) if adapted else None,
         validation=round(fmean(best.values()), 4) if best else None,
-        by_task=by_task,
-        parameters=Parameters(
-            multi_task=start_card.facts.parameters.multi_task + start_card.facts.parameters.routing if start_card else 0,
-            adaptation=adapted_card.facts.parameters.adaptation if adapted_card else 0,
-        ),
+        by_task=_by_task(means, metric_of, best),
         examples=len(examples),
         tasks=len(examples.tasks),
     )
     made = provenance.of_evaluate(cell, params, prepared=prepared, backbone=backbone, start=start, adapted=adapted)
     with writing(out) as folder:
-        _write_predictions(folder, results)
+        _write_predictions(folder, results, recorded)
+        _write_scores(folder, means, recorded)
         card = made.card(EvaluateFacts(tasks=examples.tasks))
         write_json(scores, metrics.model_dump())
         write_card(folder, card, beside=[scores])
@@ -143,7 +145,7 @@ def evaluate(
 def _read_cards(
     cell: Cell | None, start: Path | None, adapted: Path | None
 ) -> tuple[Card[PretrainFacts] | None, Card[AdaptFacts] | None]:
-    """The cards of what each phase has attached; the bare backbone has nothing.
+    """The cards of the adapters of each phase; the bare backbone has none.
 
     Raises:
         ArtifactError: if there is no such output.
@@ -161,6 +163,34 @@ def _read_cards(
     return start_card, adapted_card
 
 
+def _point(
+    cell: Cell | None,
+    start: Card[PretrainFacts] | None,
+    adapted: Card[AdaptFacts] | None,
+    adapters: Mapping[Phase, Adapter | None],
+) -> dict[str, Any]:
+    """Which point of the grid the scores are of, and the sizes of its adapters."""
+    if cell is None or start is None:
+        return {"method": BACKBONE, "heads": None, "seed": None, "parameters": Parameters(multi_task=0, adaptation=0)}
+    routed = start.params.get("pretrain", {}) if cell.row.mixes_skills else {}
+    return {
+        "method": cell.method,
+        "heads": cell.heads,
+        "variant": cell.variant,
+        "layout": next((layout_name(adapter.shapes) for adapter in adapters.values() if adapter and adapter.shapes), None),
+        "extra_steps": cell.extra_steps,
+        "seed": cell.seed,
+        "trial": cell.trial,
+        "settings": dict(cell.settings),
+        "granularity": routed.get("granularity"),
+        "skills": routed.get("skills"),
+        "parameters": Parameters(
+            multi_task=start.facts.parameters.multi_task + start.facts.parameters.routing,
+            adaptation=adapted.facts.parameters.adaptation if adapted else 0,
+        ),
+    }
+
+
 def _load_phases(
     cell: Cell | None, start: Path | None, adapted: Path | None, backbone: PreTrainedModel
 ) -> dict[Phase, Adapter | None]:
@@ -173,50 +203,66 @@ def _load_phases(
     if cell.row.adds_lora and before is not None:
         before.put_into(backbone)
         before = None
-    if worn := before or after:
-        attach(backbone, worn)
+    if attached := before or after:
+        attach(backbone, attached)
     return {"zero_shot": before, "adapted": after} if after else {"zero_shot": before}
 
 
-def _predict_phase(
-    phase: Phase,
-    backbone: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    adapter: Adapter | None,
-    examples: Examples,
-    metrics: Mapping[str, Metric],
-    params: EvaluateParams,
-    accelerator: Accelerator,
-    speed: Speed,
-    track: Track,
-) -> list[TaskPredictions]:
-    """Predict and score all tasks in one phase, some tasks to a batch."""
-    results = []
-    together = 1 if adapter is not None and adapter.replaces_weights else speed.together
-    with _folded_if_shared(backbone, adapter, speed) as worn:
-        by_task = worn is not None and worn.runs == len(examples.tasks)
-        for first in range(0, len(examples.tasks), together):
-            tasks = list(range(first, min(first + together, len(examples.tasks))))
-            own = [examples.of(tasks=[examples.tasks[task]]) for task in tasks]
-            chosen = worn.select(tasks) if worn and by_task else worn
-            answers = answer(
-                AdaptedModel(backbone, chosen, speed=speed).to(accelerator.device),
-                tokenizer,
-                [task.scored() for task in own],
-                [scored_choices(part, metrics[examples.tasks[task]]) for task, part in zip(tasks, own, strict=True)],
-                beams=params.beams,
-                max_new_tokens=params.max_new_tokens,
-                length_norm=params.length_norm,
-                device=accelerator.device,
-                track=track,
-            )
-            results += [_scored(phase, task, texts) for task, texts in zip(own, answers, strict=True)]
-    return results
+@dataclass(frozen=True)
+class _Test:
+    """The test of a cell: what both of its phases have in common.
+
+    Attributes:
+        backbone: frozen, on the device.
+        tokenizer: of the backbone.
+        examples: the test splits of all tasks.
+        metrics: {task: its metric}.
+        generation: how answers come about.
+        device: of the backbone.
+        speed: how to compute.
+        track: shows progress.
+    """
+
+    backbone: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    examples: Examples
+    metrics: Mapping[str, str]
+    generation: Generation
+    device: torch.device
+    speed: Speed
+    track: Track
+
+    def answers(self, phase: Phase, adapter: Adapter | None) -> list[TaskAnswers]:
+        """Answer and score all tasks in one phase, some tasks to a batch."""
+        results: list[TaskAnswers] = []
+        names = self.examples.tasks
+        together = 1 if adapter is not None and adapter.replaces_weights else self.speed.together
+        with _folded_if_shared(self.backbone, adapter, self.speed) as attached:
+            by_task = attached is not None and attached.runs == len(names)
+            for first in range(0, len(names), together):
+                tasks = list(range(first, min(first + together, len(names))))
+                parts = [self.examples.of(tasks=[names[task]]) for task in tasks]
+                adapters = attached.select(tasks) if attached and by_task else attached
+                answers = answer(
+                    AdaptedModel(self.backbone, adapters, speed=self.speed).to(self.device),
+                    self.tokenizer,
+                    [part.scored() for part in parts],
+                    [self._choices(part) for part in parts],
+                    generation=self.generation,
+                    device=self.device,
+                    track=self.track,
+                )
+                results += [_scored(phase, part, said, self.metrics) for part, said in zip(parts, answers, strict=True)]
+        return results
+
+    def _choices(self, part: Examples) -> Sequence[Sequence[str]]:
+        """The answer choices of a task's examples, if its answers are chosen."""
+        return choices_to_score(self.metrics[part.column("task")[0]], part.column("choices"))
 
 
 @contextmanager
 def _folded_if_shared(backbone: PreTrainedModel, adapter: Adapter | None, speed: Speed) -> Iterator[Adapter | None]:
-    """Fold an adapter that serves all tasks into the weights, if they are fp32, and give what is left to wear."""
+    """Fold an adapter that serves all tasks into the weights, if they are fp32, and give what is left to attach."""
     if adapter is not None and speed.folding and foldable(backbone, adapter):
         with folded(backbone, adapter):
             yield None
@@ -224,70 +270,57 @@ def _folded_if_shared(backbone: PreTrainedModel, adapter: Adapter | None, speed:
         yield adapter
 
 
-def _scored(phase: Phase, examples: Examples, answers: Sequence[str]) -> TaskPredictions:
-    references: list[list[str]] = examples.column("targets")
+def _scored(phase: Phase, examples: Examples, answers: Sequence[Answer], metrics: Mapping[str, str]) -> TaskAnswers:
+    """Score a task's answers: zero-shot against all targets, adapted against the one that was drawn."""
+    task = examples.column("task")[0]
+    texts: list[list[str]] = examples.column("targets")
     if phase == "adapted":
         drawn = examples.column("reference")
-        references = [[targets[reference]] for targets, reference in zip(references, drawn, strict=True)]
-    pairs = list(zip(answers, references, strict=True))
-    return TaskPredictions(
-        task=examples.column("task")[0],
-        phase=phase,
-        ids=examples.column("id"),
-        predictions=list(answers),
-        references=references,
-        rouge_l=[rouge_l(answer, targets) for answer, targets in pairs],
-        exact_match=[exact_match(answer, targets) for answer, targets in pairs],
-    )
+        texts = [[targets[reference]] for targets, reference in zip(texts, drawn, strict=True)]
+    references = references_of(texts, examples.column("choices"))
+    scores = {name: score_all(name, answers, references) for name in recorded_metrics([metrics[task]])}
+    return TaskAnswers(task, phase, examples.column("id"), answers, references, scores)
 
 
-def _own_score(result: TaskPredictions, metric: str) -> float:
-    """A task's mean by its own metric."""
-    return fmean(result.rouge_l if metric == "rouge_l" else result.exact_match)
-
-
-def _by_task(
-    results: Sequence[TaskPredictions], metrics: Mapping[str, Metric], validation: Mapping[str, float]
-) -> dict[str, TaskScores]:
-    """{task: its scores in both phases and in validation}."""
-    scores = {(result.task, result.phase): round(_own_score(result, metrics[result.task]), 4) for result in results}
+def _by_task(scores: Sequence[Score], metrics: Mapping[str, str], validation: Mapping[str, float]) -> dict[str, TaskScores]:
+    """{task: its scores by its own metric, in both phases and in validation}."""
+    before, after = (by_own_metric(scores, phase, metrics) for phase in PHASES)
     return {
         task: TaskScores(
-            metric=metrics[task], zero_shot=score, adapted=scores.get((task, "adapted")), validation=validation.get(task)
+            metric=metrics[task],
+            zero_shot=round(score, 4),
+            adapted=round(after[task], 4) if task in after else None,
+            validation=validation.get(task),
         )
-        for (task, phase), score in scores.items()
-        if phase == "zero_shot"
+        for task, score in before.items()
     }
 
 
-def _common(metrics: Sequence[Metric]) -> Metric | Literal["mixed"]:
-    return metrics[0] if len(set(metrics)) == 1 else "mixed"
+def _common(metrics: Iterable[str]) -> str:
+    """The metric of all tasks, or that they have several."""
+    kinds = set(metrics)
+    return kinds.pop() if len(kinds) == 1 else MIXED
 
 
-def _mean_scores(results: Sequence[TaskPredictions], phase: Phase, metrics: Mapping[str, Metric]) -> Scores:
-    """The mean over tasks of each task's mean."""
-    own = [result for result in results if result.phase == phase]
-    return Scores(
-        score=round(fmean(_own_score(result, metrics[result.task]) for result in own), 4),
-        rouge_l=round(fmean(fmean(result.rouge_l) for result in own), 4),
-        exact_match=round(fmean(fmean(result.exact_match) for result in own), 4),
-    )
-
-
-def _write_predictions(folder: Path, results: Sequence[TaskPredictions]) -> None:
-    columns: dict[str, list[Any]] = {
-        name: [] for name in ("task", "phase", "id", "prediction", "references", "rouge_l", "exact_match")
-    }
+def _write_predictions(folder: Path, results: Sequence[TaskAnswers], recorded: Sequence[str]) -> None:
+    """Write a row an answer; a metric that is not recorded of a task is null in its rows."""
+    columns: dict[str, list[Any]] = {name: [] for name in ("task", "phase", "id", "prediction", "references", *recorded)}
     for result in results:
-        columns["task"] += [result.task] * len(result.ids)
-        columns["phase"] += [result.phase] * len(result.ids)
+        count = len(result.ids)
+        columns["task"] += [result.task] * count
+        columns["phase"] += [result.phase] * count
         columns["id"] += result.ids
-        columns["prediction"] += result.predictions
-        columns["references"] += result.references
-        columns["rouge_l"] += result.rouge_l
-        columns["exact_match"] += result.exact_match
+        columns["prediction"] += [said.text for said in result.answers]
+        columns["references"] += [right.texts for right in result.references]
+        for name in recorded:
+            columns[name] += result.scores.get(name, [None] * count)
     pq.write_table(pa.table(columns), folder / PREDICTIONS, compression="zstd")
-    rows = [
-        (result.task, result.phase, round(fmean(result.rouge_l), 2), round(fmean(result.exact_match), 2)) for result in results
-    ]
-    write_csv(folder / SCORES, ("task", "phase", "rouge_l", "exact_match"), rows)
+
+
+def _write_scores(folder: Path, scores: Sequence[Score], recorded: Sequence[str]) -> None:
+    """Write a row a task and phase; a metric that is not recorded of a task is empty in its rows."""
+    rows: dict[tuple[str, str], dict[str, float]] = {}
+    for score in scores:
+        rows.setdefault((score.task, score.phase), {})[score.metric] = round(score.value, 2)
+    lines = [(*place, *(values.get(name, "") for name in recorded)) for place, values in rows.items()]
+    write_csv(folder / SCORES, ("task", "phase", *recorded), lines)

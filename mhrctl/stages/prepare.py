@@ -26,6 +26,7 @@ from mhrctl.data.shards import copy_shard, read_cuts, write_shard
 from mhrctl.data.splits import held_out_size, training_split
 from mhrctl.data.tokenization import is_trained_here, load_tokenizer, train_tokenizer
 from mhrctl.errors import DataError, unknown
+from mhrctl.evaluation.metrics import OVER_CHOICES
 from mhrctl.progress import Bar, Track, silent
 from mhrctl.suites.compositional import read_compositional
 from mhrctl.suites.jsonl import read_jsonl
@@ -90,7 +91,7 @@ SOURCES: dict[str, Callable[[PrepareParams, Path, Track], Suite]] = {
     "compositional": lambda _params, _root, _track: read_compositional(),
     "superni": _read_superni,
     "t0": _read_t0,
-    "jsonl": lambda params, root, _track: read_jsonl(_folder(root, params.path)),
+    "jsonl": lambda params, root, _track: read_jsonl(_folder(root, params.path), metrics=OVER_CHOICES),
 }
 
 FILES: dict[Role, str] = {

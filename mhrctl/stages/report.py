@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from mhrctl.artifacts.writing import write_csv, write_json, write_text
-from mhrctl.evaluation.scores import read_metrics
+from mhrctl.evaluation.scores import PHASES, SCORE, read_metrics
 from mhrctl.report.differences import baseline_differences
 from mhrctl.report.logs import read_logs
-from mhrctl.report.results import Group, Phase, Results, Score, fold_seeds
+from mhrctl.report.results import Group, Results, fold_seeds
 from mhrctl.report.table import markdown
 from mhrctl.report.tables import build_table
 
-PHASES: tuple[Phase, ...] = ("zero_shot", "adapted")
-SCORES: tuple[Score, ...] = ("rouge_l", "exact_match", "score")
-COLUMNS = ("cell", "method", "heads", "variant", "extra_steps", "seed", "phase", *SCORES, "trial", "multi_task", "adaptation")
+POINT = ("cell", "method", "heads", "variant", "extra_steps", "seed", "phase")
+"""Columns of the scores table that say which point of the grid a row is of."""
 
 
 def report(metrics: Path, out: Path, *, tables: Sequence[int], expected_cells: Sequence[str]) -> None:
@@ -37,28 +36,29 @@ def report(metrics: Path, out: Path, *, tables: Sequence[int], expected_cells: S
     for number in tables:
         write_text(out / f"table{number}.md", markdown(build_table(number, metrics, expected_cells)))
     write_text(out / "differences.md", markdown(baseline_differences(results)))
-    write_csv(out / "scores.csv", COLUMNS, _score_rows(results))
+    scores = (*results.recorded, SCORE)
+    write_csv(out / "scores.csv", (*POINT, *scores, "trial", "multi_task", "adaptation"), _score_rows(results, scores))
     curves = [
         (log.cell, step, loss)
         for log in read_logs(metrics / "pretrain")
         for step, loss in zip(log.steps, log.losses, strict=True)
     ]
     write_csv(out / "curves.csv", ("cell", "step", "loss"), curves)
-    write_json(out / "summary.json", {group.label: _summary(group) for group in results.methods})
+    write_json(out / "summary.json", {group.label: _summary(group, scores) for group in results.methods})
 
 
-def _score_rows(results: Results) -> Iterator[tuple[Any, ...]]:
-    """A row for each cell and phase."""
+def _score_rows(results: Results, scores: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    """A row for each cell and phase; a metric that is not recorded of a cell is empty in its rows."""
     for name, cell in results.cells.items():
         seed = "" if cell.seed is None else cell.seed
         point = (name, cell.method, cell.heads or "", cell.variant, cell.extra_steps, seed)
         for phase in PHASES:
-            if scores := getattr(cell, phase):
-                values = (getattr(scores, score) for score in SCORES)
+            if means := cell.means(phase):
+                values = (means.get(score, "") for score in scores)
                 yield *point, phase, *values, cell.trial, cell.parameters.multi_task, cell.parameters.adaptation
 
 
-def _summary(group: Group) -> dict[str, float]:
+def _summary(group: Group, scores: Sequence[str]) -> dict[str, float]:
     """Means over seeds."""
-    means = {f"{phase}_{score}": group.mean(phase, score) for phase in PHASES for score in SCORES}
-    return {name: round(own.mean, 2) for name, own in means.items() if own}
+    means = {f"{phase}_{score}": group.mean(phase, score) for phase in PHASES for score in scores}
+    return {name: round(mean.mean, 2) for name, mean in means.items() if mean}

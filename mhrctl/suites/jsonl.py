@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from pydantic import ValidationError, model_validator
 
-from mhrctl.errors import DataError
+from mhrctl.errors import DataError, unknown
 from mhrctl.suites.reading import Record, describe, parse, read_text
 from mhrctl.suites.task import Example, Role, Suite, Task
 
@@ -30,6 +30,7 @@ class Line(Record):
     split: Literal["train", "validation", "test"] | None = None
     role: Literal["training", "test"] | None = None
     task: str | None = None
+    metric: str | None = None
     id: str | None = None
 
     @model_validator(mode="after")
@@ -56,16 +57,18 @@ class _Draft:
     role: Role | None = None
     definition: str | None = None
     choices: bool | None = None
+    metric: str | None = None
     examples: dict[str, Example] = field(default_factory=dict)
 
 
-def read_jsonl(path: Path) -> Suite:
+def read_jsonl(path: Path, *, metrics: Mapping[str, bool]) -> Suite:
     """Read the user's tasks.
 
     Args:
         path: a `.jsonl` file whose lines name their `task`, or a folder of such files or of one file a task (its name
             is the task's). A task is a test task if its lines say `"role": "test"` or its file lies under a subfolder
             `test`.
+        metrics: {name that a task may have as its metric: whether the metric is over answer choices}.
 
     Raises:
         DataError: naming file and line of what is malformed, or what is missing.
@@ -85,6 +88,7 @@ def read_jsonl(path: Path) -> Suite:
                 raise DataError(f"{where}: task name {name!r} may hold {allowed}")
             if folder_role and line.role not in (None, folder_role):
                 raise DataError(f"{where}: role {line.role!r} in a folder `{folder_role}`; change one of them")
+            _require_metric(line, metrics, where)
             _add(drafts.setdefault(name, _Draft(name)), line, line.role or folder_role, where)
     tasks = [_finished(drafts[name]) for name in sorted(drafts, key=lambda name: (drafts[name].role == "test", name))]
     for role in ROLES:
@@ -109,10 +113,21 @@ def _lines(path: Path) -> Iterator[tuple[str, Line]]:
         raise DataError(f"{path}: a task without examples; add some or remove the file")
 
 
+def _require_metric(line: Line, metrics: Mapping[str, bool], where: str) -> None:
+    """Require that a metric is a known one, and that a line which names one over answer choices has some."""
+    if line.metric is None:
+        return
+    if line.metric not in metrics:
+        raise DataError(f"{where}: {unknown('metric', line.metric, metrics)}")
+    if metrics[line.metric] and line.choices is None:
+        raise DataError(f"{where}: metric {line.metric!r} is over answer choices; give `choices`, or another metric")
+
+
 def _add(draft: _Draft, line: Line, role: Role | None, where: str) -> None:
-    """Add a line to its task, where role, definition and choices must agree with the lines before it."""
+    """Add a line to its task, where role, definition, metric and choices must agree with the lines before it."""
     draft.role = _agreed(draft.role, role or draft.role or "training", "role", where)
     draft.definition = _agreed(draft.definition, line.definition or draft.definition, "definition", where)
+    draft.metric = _agreed(draft.metric, line.metric or draft.metric, "metric", where)
     draft.choices = _agreed(draft.choices, line.choices is not None, "use of `choices`", where)
     name = line.id or f"{draft.name}-{len(draft.examples)}"
     if name in draft.examples:
@@ -130,7 +145,7 @@ def _finished(draft: _Draft) -> Task:
     return Task(
         name=draft.name,
         role=draft.role or "training",
-        metric="accuracy" if draft.choices else "rouge_l",
+        metric=draft.metric or ("accuracy" if draft.choices else "rouge_l"),
         definition=draft.definition or "",
         examples=list(draft.examples.values()),
     )

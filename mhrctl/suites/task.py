@@ -8,7 +8,6 @@ from typing import Literal
 
 from mhrctl.errors import DataError
 
-Metric = Literal["rouge_l", "exact_match", "accuracy"]
 Role = Literal["backbone", "training", "test"]
 Split = Literal["train", "validation", "test", "pool"]
 
@@ -44,7 +43,7 @@ class Task:
         name: unique within the suite.
         role: `training` (seen in pre-training), `test` (adapted to, and evaluated on), or `backbone` (only for a backbone
             trained from scratch).
-        metric: what a prediction is scored by.
+        metric: what an answer is scored by, a name of `mhrctl.evaluation.metrics`.
         definition: what to do, in words; empty if the source has none.
         examples: in the source's own order, which splits rely on.
         positives: worked (input, output) pairs that a prompt may show.
@@ -55,7 +54,7 @@ class Task:
 
     name: str
     role: Role
-    metric: Metric
+    metric: str
     definition: str
     examples: Sequence[Example]
     positives: tuple[tuple[str, str], ...] = ()

@@ -121,13 +121,15 @@ def _compositional(_params: Params, _root: Path) -> Suite:
 
 
 def _jsonl(params: Params, root: Path) -> Suite:
+    from mhrctl.evaluation.metrics import OVER_CHOICES
     from mhrctl.suites.jsonl import read_jsonl
 
     path = root / str(params.prepare.path)
     files = [path] if path.is_file() else sorted(path.rglob("*.jsonl"))
     if sum(file.stat().st_size for file in files) > READABLE:
         return Suite(None, (f"the lines of {path}, which are many",))
-    return Suite(_counted([(task.role, task.dataset or task.name) for task in read_jsonl(path).tasks]))
+    tasks = read_jsonl(path, metrics=OVER_CHOICES).tasks
+    return Suite(_counted([(task.role, task.dataset or task.name) for task in tasks]))
 
 
 def _superni(params: Params, root: Path) -> Suite:

@@ -11,7 +11,8 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, T5For
 from mhrctl.adapters.inventory import Inventory, InventoryConfig
 from mhrctl.data.examples import Sample
 from mhrctl.evaluation import prediction
-from mhrctl.evaluation.prediction import answer, choose, own_rows, predict, sample_losses
+from mhrctl.evaluation.metrics import Answer
+from mhrctl.evaluation.prediction import Generation, answer, choose, own_rows, predict, sample_losses
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import inject
 from mhrctl.training.objective import Objective
@@ -61,11 +62,11 @@ def test_answers_side_by_side_equal_answers_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(prediction, "BATCH_ROWS", 4 * beams)  # two rows a run and batch: the runs end in different batches
-    together = predict(AdaptedModel(tiny_t5, inventory), tokenizer, samples, beams=beams, max_new_tokens=4, device=CPU)
-    for run, own in enumerate(samples):
+    together = predict(AdaptedModel(tiny_t5, inventory), tokenizer, samples, generation=Generation(beams, 4), device=CPU)
+    for run, of_run in enumerate(samples):
         model = AdaptedModel(tiny_t5, inventory.select([run]))
-        for row, sample in enumerate(own):
-            (alone,) = predict(model, tokenizer, [[sample]], beams=beams, max_new_tokens=4, device=CPU)
+        for row, sample in enumerate(of_run):
+            (alone,) = predict(model, tokenizer, [[sample]], generation=Generation(beams, 4), device=CPU)
             assert together[run][row] == alone[0]
     assert len({answer for run in together for answer in run}) > 1
 
@@ -75,9 +76,9 @@ def test_losses_side_by_side_equal_losses_alone(
 ) -> None:
     objective = Objective("token_mean", 0.0, start_token=0)
     together = sample_losses(AdaptedModel(tiny_t5, inventory), samples, own_rows(2), objective=objective, device=CPU)
-    for run, own in enumerate(samples):
+    for run, of_run in enumerate(samples):
         model = AdaptedModel(tiny_t5, inventory.select([run]))
-        (alone,) = sample_losses(model, [own], own_rows(1), objective=objective, device=CPU)
+        (alone,) = sample_losses(model, [of_run], own_rows(1), objective=objective, device=CPU)
         assert together[run] == pytest.approx(alone, rel=1e-5)
 
 
@@ -123,7 +124,8 @@ def test_runs_with_choices_choose_and_runs_without_generate(
     model = AdaptedModel(tiny_t5, inventory)
     runs = [with_choices(samples[0], 2), samples[1]]
     texts = [["yes", "no"]] * len(runs[0])
-    answers = answer(model, tokenizer, runs, [texts, []], beams=1, max_new_tokens=3, device=CPU)
-    assert set(answers[0]) <= {"yes", "no"}
-    generated = predict(model, tokenizer, samples, beams=1, max_new_tokens=3, device=CPU)
-    assert answers[1] == generated[1]
+    answers = answer(model, tokenizer, runs, [texts, []], generation=Generation(1, 3), device=CPU)
+    assert all(answer.text == texts[0][answer.place] for answer in answers[0] if answer.place is not None)
+    assert {answer.place for answer in answers[0]} <= {0, 1}
+    generated = predict(model, tokenizer, samples, generation=Generation(1, 3), device=CPU)
+    assert answers[1] == [Answer(text) for text in generated[1]]

@@ -1,4 +1,4 @@
-"""The scores of a cell: what is accepted, and what a broken folder is answered with."""
+"""The scores of a cell: what is accepted, what is reported of a broken folder, and means of scores in long form."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from mhrctl.errors import ArtifactError
-from mhrctl.evaluation.scores import CellMetrics, read_metrics
+from mhrctl.evaluation.scores import CellMetrics, Score, by_own_metric, means_of, read_metrics
 
 CELL: dict[str, Any] = {
     "method": "mhr",
@@ -87,8 +87,18 @@ def test_no_scores_says_what_to_run(tmp_path: Path, folder: str) -> None:
         ({"zero_shot": {"score": 1, "rouge_l": -1, "exact_match": 0}}, "zero_shot.rouge_l: Input should be greater"),
         ({"zero_shot": {"score": 1, "rouge_l": float("nan"), "exact_match": 0}}, "zero_shot.rouge_l: "),
         ({"method": "mhr_zz"}, "did you mean 'mhr_z'?"),
+        ({"zero_shot": {"score": 1, "rouge": 1}}, "zero_shot: unknown metric 'rouge'; did you mean 'rouge_l'?"),
+        ({"adapted": {"rouge_l": 1}}, "adapted: score is missing"),
+        ({"metric": "rouge"}, "metric: unknown metric 'rouge'; did you mean 'rouge_l'?"),
+        (
+            {"by_task": {"swap": {"metric": "mixed", "zero_shot": 1, "adapted": None, "validation": None}}},
+            "by_task.swap.metric: unknown metric 'mixed'",
+        ),
     ],
-    ids=["extra key", "missing scores", "over 100", "below 0", "not a number", "unknown method"],
+    ids=[
+        *("extra key", "missing scores", "over 100", "below 0", "not a number", "unknown method", "unknown metric of means"),
+        *("no score", "unknown metric", "a task of several metrics"),
+    ],
 )
 def test_a_wrong_value_is_named_in_one_line(tmp_path: Path, changes: dict[str, object], said: str) -> None:
     file = write(tmp_path, "mhr-h8-s0", **changes)
@@ -117,3 +127,31 @@ def test_scores_of_two_suites_or_backbones_do_not_mix(tmp_path: Path, other: dic
         read_metrics(tmp_path)
     for part in ("lora-s0.json", "mhr-h8-s0.json", *other.values()):
         assert part in str(error.value)
+
+
+SCORES = [
+    Score("swap", "zero_shot", "rouge_l", 40.0),
+    Score("swap", "zero_shot", "exact_match", 10.0),
+    Score("quiz", "zero_shot", "rouge_l", 60.00004),
+    Score("quiz", "zero_shot", "exact_match", 50.0),
+    Score("swap", "adapted", "rouge_l", 80.0),
+    Score("swap", "adapted", "exact_match", 70.0),
+]
+METRICS = {"swap": "rouge_l", "quiz": "accuracy"}
+
+
+def test_a_task_counts_by_its_own_metric() -> None:
+    assert by_own_metric(SCORES, "zero_shot", METRICS) == {"swap": 40.0, "quiz": 50.0}  # accuracy is recorded as exact match
+    assert by_own_metric(SCORES, "adapted", METRICS) == {"swap": 80.0}
+
+
+def test_means_are_of_own_metrics_and_of_each_that_is_recorded() -> None:
+    assert means_of(SCORES, "zero_shot", METRICS) == {"score": 45.0, "rouge_l": 50.0, "exact_match": 30.0}
+    assert list(means_of(SCORES, "adapted", METRICS)) == ["score", "rouge_l", "exact_match"]  # as they stand in the file
+
+
+def test_a_cell_gives_means_and_own_scores_of_the_phases_it_has() -> None:
+    cell, bare = CellMetrics.model_validate(CELL), CellMetrics.model_validate(BARE)
+    assert cell.means("adapted") == {"score": 80.1, "rouge_l": 80.1, "exact_match": 66.0}
+    assert (cell.own_scores("zero_shot"), cell.own_scores("adapted")) == ({"swap": 41.2}, {"swap": 80.1})
+    assert (bare.means("adapted"), bare.own_scores("adapted")) == ({}, {})

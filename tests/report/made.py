@@ -21,12 +21,12 @@ def made_cell(
 ) -> dict[str, Any]:
     """A cell of the embedded suite by ROUGE-L, unless facts say otherwise; its score is the mean of `adapted` over tasks."""
     metric = facts.get("metric", "rouge_l")
-    own = "accuracy" if metric == "mixed" else metric
+    of_task = "accuracy" if metric == "mixed" else metric
     tasks = adapted or {"one": 0.0, "two": 0.0}
     score = sum(tasks.values()) / len(tasks)
     by_task = {
         task: {
-            "metric": own,
+            "metric": of_task,
             "zero_shot": zero_shot,
             "adapted": value if adapted else None,
             "validation": validation if adapted else None,

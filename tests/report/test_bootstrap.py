@@ -24,29 +24,29 @@ def plain_bootstrap(differences: list[list[float]], resamples: int) -> list[floa
 
 def test_the_interval_is_that_of_plain_loops() -> None:
     scores = np.random.default_rng(3).normal(1.0, 4.0, size=(7, 3))
-    found = paired_bootstrap(scores, resamples=20_000)
+    interval = paired_bootstrap(scores, resamples=20_000)
     means = plain_bootstrap(scores.tolist(), 20_000)
-    assert found.mean == pytest.approx(fmean(scores.ravel()))
-    assert found.low == pytest.approx(means[500], abs=0.12)
-    assert found.high == pytest.approx(means[19_500], abs=0.12)
-    assert found.not_above == pytest.approx(fmean(mean <= 0 for mean in means), abs=0.01)
+    assert interval.mean == pytest.approx(fmean(scores.ravel()))
+    assert interval.low == pytest.approx(means[500], abs=0.12)
+    assert interval.high == pytest.approx(means[19_500], abs=0.12)
+    assert interval.not_above == pytest.approx(fmean(mean <= 0 for mean in means), abs=0.01)
 
 
 def test_equal_methods_differ_by_nothing() -> None:
-    found = paired_bootstrap(np.zeros((5, 3)))
-    assert (found.mean, found.low, found.high, found.not_above) == (0, 0, 0, 1)
+    interval = paired_bootstrap(np.zeros((5, 3)))
+    assert (interval.mean, interval.low, interval.high, interval.not_above) == (0, 0, 0, 1)
 
 
 def test_noise_around_nothing_has_0_in_its_interval() -> None:
     noise = np.random.default_rng(0).normal(0, 3, size=(12, 3))
-    found = paired_bootstrap(noise - noise.mean())
-    assert found.low < 0 < found.high
-    assert found.not_above == pytest.approx(0.5, abs=0.05)
+    interval = paired_bootstrap(noise - noise.mean())
+    assert interval.low < 0 < interval.high
+    assert interval.not_above == pytest.approx(0.5, abs=0.05)
 
 
 def test_a_constant_shift_is_the_interval() -> None:
-    found = paired_bootstrap(np.full((5, 3), 2.5))
-    assert (found.mean, found.low, found.high, found.not_above) == (2.5, 2.5, 2.5, 0)
+    interval = paired_bootstrap(np.full((5, 3), 2.5))
+    assert (interval.mean, interval.low, interval.high, interval.not_above) == (2.5, 2.5, 2.5, 0)
 
 
 def test_the_same_seed_gives_the_same_interval_and_another_a_close_one() -> None:
@@ -60,9 +60,9 @@ def test_the_same_seed_gives_the_same_interval_and_another_a_close_one() -> None
 def test_a_lucky_seed_of_all_tasks_makes_a_wide_interval() -> None:
     lucky = np.zeros((50, 2))
     lucky[:, 0] = 2.0
-    found = paired_bootstrap(lucky)
-    assert (found.mean, found.low, found.high) == (1, 0, 2)
-    assert found.not_above == pytest.approx(0.25, abs=0.02)
+    interval = paired_bootstrap(lucky)
+    assert (interval.mean, interval.low, interval.high) == (1, 0, 2)
+    assert interval.not_above == pytest.approx(0.25, abs=0.02)
 
 
 def test_few_tasks_make_a_wide_interval() -> None:

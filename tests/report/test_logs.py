@@ -53,12 +53,12 @@ def test_measurements_of_a_label_are_together(tmp_path: Path) -> None:
     measured(tmp_path, "mhr-h8-s0-checkpoint", 10)
     measured(tmp_path, "mhr-h8-s0", 20, shared={"overall": -0.5})
     measured(tmp_path, "lora-s3", 20)
-    found = read_measured(tmp_path)
-    assert {label: {own.step: own.shared for own in alignments} for label, alignments in found.items()} == {
+    alignments_of = read_measured(tmp_path)
+    assert {label: {at.step: at.shared for at in alignments} for label, alignments in alignments_of.items()} == {
         "mhr h8": {0: 0.1, 10: 0.1, 20: -0.5},
         "lora": {20: 0.1},
     }
-    assert found["lora"] == [Alignment(20, 0.1, 0.2)]
+    assert alignments_of["lora"] == [Alignment(20, 0.1, 0.2)]
 
 
 def test_nothing_measured_is_no_error(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from mhrctl.errors import ArtifactError
 from mhrctl.evaluation.scores import CellMetrics
-from mhrctl.report.results import Group, fold_seeds, read_results, spread
+from mhrctl.report.results import Group, fold_seeds, mean_std, read_results
 from tests.report.made import both, made_cell, write_cells
 
 
@@ -23,11 +23,11 @@ def folded(cells: dict[str, dict[str, Any]]) -> list[Group]:
     ids=["three", "one has no deviation", "two alike"],
 )
 def test_a_spread_is_the_mean_and_the_deviation_of_a_sample(values: list[float], text: str) -> None:
-    assert str(spread(values)) == text  # 60, 62, 67: squares 9 + 1 + 16, over 2, root 3.61
+    assert str(mean_std(values)) == text  # 60, 62, 67: squares 9 + 1 + 16, over 2, root 3.61
 
 
 def test_nothing_has_no_spread() -> None:
-    assert spread([]) is None
+    assert mean_std([]) is None
 
 
 def test_groups_are_methods_heads_variants_and_extra_steps_in_the_order_of_the_methods() -> None:
@@ -69,7 +69,7 @@ def test_a_group_without_adaptation_has_no_adapted_scores() -> None:
     (group,) = folded({"backbone": made_cell("backbone", None, None, zero_shot=12.0)})
     assert group.mean("adapted") is None
     assert group.median("adapted") is None
-    assert group.mean("zero_shot") == spread([12.0])
+    assert group.mean("zero_shot") == mean_std([12.0])
 
 
 def search(*validations: float | None, seeds: int = 2) -> dict[str, dict[str, Any]]:

@@ -31,7 +31,7 @@ def test_predictions_and_scores_agree(walked: Path) -> None:
         assert row["exact_match"] == exact_match(row["prediction"], row["references"])
     adapted = metrics["mhr-h4-s0"].adapted
     assert adapted is not None
-    assert adapted.rouge_l == pytest.approx(fmean(row["rouge_l"] for row in rows if row["phase"] == "adapted"), abs=1e-4)
+    assert adapted["rouge_l"] == pytest.approx(fmean(row["rouge_l"] for row in rows if row["phase"] == "adapted"), abs=1e-4)
     assert (metrics["mhr-h4-s0"].tasks, metrics["mhr-h4-s0"].examples) == (2, 8)
 
 
@@ -76,16 +76,16 @@ def test_folding_changes_no_prediction(copy: Path, run: Run, monkeypatch: pytest
     assert isinstance(adapter, Inventory)
     save_adapter(randomised(adapter), start)
     assert run("prepare", "-C", copy) == 0
-    found, scores = [], []
+    said, scores = [], []
     for options in ((), ("--off", "folding")):
         assert run("evaluate", "-m", method, "-C", copy, "--force", *options) == 0
-        found.append((answers("zero_shot"), answers("adapted")))
+        said.append((answers("zero_shot"), answers("adapted")))
         scores.append((copy / f"data/metrics/evaluate/{name}.json").read_text())
-    assert found[0] == found[1]
+    assert said[0] == said[1]
     assert scores[0] == scores[1]
     assert [adapter.runs for adapter in inside] == [1]  # the adapter before adaptation, which serves both tasks
     assert run("evaluate", "-m", "backbone", "-C", copy) == 0
-    assert found[0][0] != answers("zero_shot", "backbone")  # it made a difference
+    assert said[0][0] != answers("zero_shot", "backbone")  # it made a difference
 
 
 def with_choices(path: Path) -> None:

@@ -109,3 +109,17 @@ def test_no_scores_say_what_to_run(tmp_path: Path, out: Path) -> None:
     with pytest.raises(ArtifactError, match=r"run `dvc repro` or `mhrctl evaluate`"):
         report(tmp_path, out, tables=[2], expected_cells=[])
     assert list(out.iterdir()) == []
+
+
+def test_a_metric_that_only_some_cells_have_is_empty_for_the_others(metrics: Path, out: Path) -> None:
+    cell = made_cell("poly", 1, 0, both(50.0), metric="f1")
+    cell["zero_shot"]["f1"], cell["adapted"]["f1"] = 30.5, 50.0
+    write_cells(metrics, {"poly-s0": cell})
+    report(metrics, out, tables=[], expected_cells=[])
+    head, *lines = (out / "scores.csv").read_text().splitlines()
+    assert head.split(",")[6:11] == ["phase", "rouge_l", "exact_match", "f1", "score"]
+    assert "poly-s0,poly,1,plain,0,0,zero_shot,40.0,12.0,30.5,40.0,0,17694720,3456" in lines
+    assert "lora-s0,lora,1,plain,0,0,zero_shot,40.0,12.0,,40.0,0,17694720,3456" in lines
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["poly"]["adapted_f1"] == 50.0
+    assert "adapted_f1" not in summary["lora"]

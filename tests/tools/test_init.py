@@ -14,6 +14,7 @@ import pytest
 from mhrctl.artifacts.names import Project
 from mhrctl.config.resolve import load_params
 from mhrctl.errors import DataError, ParamsError
+from mhrctl.evaluation.metrics import OVER_CHOICES
 from mhrctl.projects.templates import template_files
 from mhrctl.suites.jsonl import read_jsonl
 from mhrctl.tools.grid import differences, expand
@@ -100,7 +101,7 @@ def test_a_project_without_git_goes_over_to_git(tmp_path: Path) -> None:
 
 
 def test_the_example_tasks_show_each_form() -> None:
-    suite = read_jsonl(Path(str(template_files() / "tasks")))
+    suite = read_jsonl(Path(str(template_files() / "tasks")), metrics=OVER_CHOICES)
     assert [(task.name, task.role, task.metric) for task in suite.tasks] == [
         ("sentiment", "training", "accuracy"),
         ("who", "training", "rouge_l"),

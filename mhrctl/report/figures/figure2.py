@@ -112,11 +112,11 @@ def _draw_methods(
     """A row for each method: ours above the paper's."""
     rows = beside(ours, paper)
     for place, (method, group, theirs) in enumerate(rows):
-        own = group.mean("adapted") if group else None
-        if own:
-            mark(axes, own.mean, place - (APART if theirs else 0), method, ours=True, x_spread=own)
+        score = group.mean("adapted") if group else None
+        if score:
+            mark(axes, score.mean, place - (APART if theirs else 0), method, ours=True, x_std=score)
         if theirs:
-            mark(axes, theirs.mean, place + (APART if own else 0), method, ours=False, x_spread=theirs)
+            mark(axes, theirs.mean, place + (APART if score else 0), method, ours=False, x_std=theirs)
     axes.set_yticks(range(len(rows)), [group.label if group else method for method, group, _ in rows])
     axes.set_ylim(len(rows) - 0.4, TOP)
     axes.set_title(title, loc="left")
@@ -128,13 +128,13 @@ def _draw_parameters(
 ) -> None:
     """A point for each method; what only differs in the granularity of its routing is joined by a line."""
     for group in results.adapted:
-        own = group.mean("adapted")
-        if own and group.first.parameters.adaptation:
-            mark(axes, group.first.parameters.adaptation, own.mean, group.method, ours=True, y_spread=own)
+        score = group.mean("adapted")
+        if score and group.first.parameters.adaptation:
+            mark(axes, group.first.parameters.adaptation, score.mean, group.method, ours=True, y_std=score)
     for series in coarser(results, "mhr_z"):
         draw_line(axes, series, COARSER, LOOKS["mhr_z"][0])
     for row in block.rows.values() if block else ():
-        mark(axes, row.adapted_parameters, row.score.mean, row.method, ours=False, y_spread=row.score)
+        mark(axes, row.adapted_parameters, row.score.mean, row.method, ours=False, y_std=row.score)
     sweep = printed()["notebook_mhr_z"]
     noted = block is not None and (block.suite, block.backbone) == (sweep["suite"], sweep["backbone"])
     if noted:

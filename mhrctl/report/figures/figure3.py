@@ -21,7 +21,7 @@ from mhrctl.report.figures.style import (
     say_missing,
 )
 from mhrctl.report.logs import Alignment, Log, label_of
-from mhrctl.report.results import Results, spread
+from mhrctl.report.results import Results, mean_std
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,10 +45,10 @@ def figure3(results: Results, logs: Sequence[Log], measured: Mapping[str, Sequen
         logs: of pre-training; their alignments are drawn.
         measured: {label: alignments} at the start and the end, drawn where the logs of a label have none.
     """
-    found: dict[str, list[Alignment]] = defaultdict(list)
+    logged: dict[str, list[Alignment]] = defaultdict(list)
     for log in logs:
-        found[label_of(log.cell)] += log.alignments
-    aligned = {label: found[label] or list(measured.get(label, ())) for label in sorted({*found, *measured}, key=_order)}
+        logged[label_of(log.cell)] += log.alignments
+    aligned = {label: logged[label] or list(measured.get(label, ())) for label in sorted({*logged, *measured}, key=_order)}
     drawn = {label: alignments for label, alignments in aligned.items() if alignments and PLAIN_LABEL.fullmatch(label)}
     looks = _looks(list(drawn))
     figure, axes = new_figure(10, 4.8, "LR", TITLE)
@@ -71,7 +71,7 @@ def _draw_alignment(axes: Axes, by_label: Mapping[str, Sequence[Alignment]], loo
         return missing
     for label, alignments in by_label.items():
         for kind, line in KINDS.items():
-            _draw_curve(axes, [(own.step, getattr(own, kind)) for own in alignments], *looks[label], line)
+            _draw_curve(axes, [(at.step, getattr(at, kind)) for at in alignments], *looks[label], line)
     axes.axhline(0, color=GREY, linewidth=0.8)
     axes.set_title("agreement of training tasks' gradients", loc="left")
     axes.set_ylabel("mean cosine over pairs of tasks")
@@ -84,10 +84,10 @@ def _draw_curve(axes: Axes, points: Sequence[tuple[int, float]], colour: str, ma
     for step, cosine in points:
         by_step[step].append(cosine)
     steps = sorted(by_step)
-    spreads = [own for step in steps if (own := spread(by_step[step]))]
-    means = [own.mean for own in spreads]
+    over_seeds = [of_step for step in steps if (of_step := mean_std(by_step[step]))]
+    means = [of_step.mean for of_step in over_seeds]
     axes.plot(steps, means, line, color=colour, marker=marker, markersize=4, linewidth=1.4)
-    band = [own.deviation or 0.0 for own in spreads]
+    band = [of_step.deviation or 0.0 for of_step in over_seeds]
     low, high = ([mean + sign * width for mean, width in zip(means, band, strict=True)] for sign in (-1, 1))
     axes.fill_between(steps, low, high, color=colour, alpha=0.12, linewidth=0)
 

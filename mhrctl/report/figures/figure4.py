@@ -49,14 +49,14 @@ def figure4(results: Results) -> Drawing:
 
 def _draw_granularity(axes: Axes, results: Results) -> list[str]:
     """A line for every head count. Returns what is missing."""
-    found = coarser(results, *METHODS)
+    lines = coarser(results, *METHODS)
     missing = []
-    if not any(len(series.groups) > 1 for series in found):
+    if not any(len(series.groups) > 1 for series in lines):
         missing.append("No cells of coarser routing yet: add a variant with pretrain.granularity to mhr_z.")
-    if not found:
+    if not lines:
         empty(axes, missing)
         return missing
-    for number, series in enumerate(found):
+    for number, series in enumerate(lines):
         draw_line(axes, series, COARSER)
         draw_points(axes, series, "below" if number % 2 else "above")
     axes.set_title("what shares a routing, by heads", loc="left")
@@ -72,7 +72,7 @@ def _draw_printed(axes: Axes) -> None:
     block = printed_blocks()[0]
     for method in METHODS:
         row = block.rows[method]
-        mark(axes, row.adapted_parameters, row.score.mean, method, ours=False, y_spread=row.score)
+        mark(axes, row.adapted_parameters, row.score.mean, method, ours=False, y_std=row.score)
     axes.set_ylabel(block.metric)
     axes.set_title(f"the paper: {block.suite}, {block.backbone}", loc="left")
     scale_parameters(axes, PARAMETERS, [NOTEBOOK])

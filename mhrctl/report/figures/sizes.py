@@ -46,22 +46,22 @@ def more_heads(results: Results, single: str, multi: str) -> Series:
 
 def more_skills(results: Results, *methods: str) -> list[Series]:
     """For each of these methods and each head count, its numbers of skills, if there are several."""
-    found = []
+    series = []
     for groups in _alike(results, methods, "skills"):
         ordered = sorted(groups, key=lambda group: group.first.skills or 0)
         if len(ordered) > 1:
-            found.append(Series(ordered, [f"{group.first.skills} skills" for group in ordered]))
-    return found
+            series.append(Series(ordered, [f"{group.first.skills} skills" for group in ordered]))
+    return series
 
 
 def coarser(results: Results, *methods: str) -> list[Series]:
     """For each of these methods and each head count, its granularities of routing, by the parameters of a new task."""
-    found = []
+    series = []
     for groups in _alike(results, methods, "granularity"):
         ordered = sorted(groups, key=lambda group: group.first.parameters.adaptation)
         names = [group.first.granularity if group.variant == PLAIN else group.variant for group in ordered]
-        found.append(Series(ordered, [f"h{group.heads} {name}" for group, name in zip(ordered, names, strict=True)]))
-    return found
+        series.append(Series(ordered, [f"h{group.heads} {name}" for group, name in zip(ordered, names, strict=True)]))
+    return series
 
 
 def draw_sizes(axes: Axes, results: Results, methods: tuple[str, str]) -> list[str]:
@@ -75,12 +75,14 @@ def draw_sizes(axes: Axes, results: Results, methods: tuple[str, str]) -> list[s
     if not heads.groups:
         empty(axes, missing)
         return missing
-    for line, series in [(HEADS, heads), *((SKILLS, own) for own in skills)]:
+    for line, series in [(HEADS, heads), *((SKILLS, of_skills) for of_skills in skills)]:
         draw_line(axes, series, line)
     draw_points(axes, heads, "above", "before", "below")
-    for own in skills:  # the plain ones are drawn
-        varied = [place for place, group in enumerate(own.groups) if group.variant != PLAIN]
-        draw_points(axes, Series([own.groups[place] for place in varied], [own.names[place] for place in varied]), "below")
+    for series in skills:  # the plain ones are drawn
+        varied = [place for place, group in enumerate(series.groups) if group.variant != PLAIN]
+        draw_points(
+            axes, Series([series.groups[place] for place in varied], [series.names[place] for place in varied]), "below"
+        )
     axes.set_title(
         f"{methods[0]} (h1) and {methods[1]}, {heads.groups[0].first.skills} skills where none are named", loc="left"
     )
@@ -91,17 +93,17 @@ def draw_sizes(axes: Axes, results: Results, methods: tuple[str, str]) -> list[s
 
 def draw_line(axes: Axes, series: Series, line: Line, colour: str = GREY_LINE) -> None:
     """A line through groups."""
-    points = [(group.first.parameters.adaptation, own.mean) for group in series.groups if (own := group.mean("adapted"))]
+    points = [(group.first.parameters.adaptation, score.mean) for group in series.groups if (score := group.mean("adapted"))]
     axes.plot([x for x, _ in points], [y for _, y in points], line, color=colour, linewidth=1, zorder=1)
 
 
 def draw_points(axes: Axes, series: Series, *places: Place) -> None:
     """Groups, each with its name, at these places by turns."""
     for group, name, place in zip(series.groups, series.names, cycle(places)):
-        if own := group.mean("adapted"):
+        if score := group.mean("adapted"):
             x = group.first.parameters.adaptation
-            mark(axes, x, own.mean, group.method, ours=True, y_spread=own)
-            annotate(axes, name, x, own.mean, place)
+            mark(axes, x, score.mean, group.method, ours=True, y_std=score)
+            annotate(axes, name, x, score.mean, place)
 
 
 def size_handles() -> list[Line2D]:
@@ -111,12 +113,12 @@ def size_handles() -> list[Line2D]:
 
 def _alike(results: Results, methods: Sequence[str], what: str) -> list[list[Group]]:
     """For each of these methods and each head count, the plain group and those that differ from it in `what` alone."""
-    found = []
+    alike = []
     for plain in results.adapted:
         if plain.method in methods and plain.variant == PLAIN:
             of_kind = [group for group in results.adapted if (group.method, group.heads) == (plain.method, plain.heads)]
-            found.append([group for group in of_kind if group is plain or _differing(group, plain) == [what]])
-    return found
+            alike.append([group for group in of_kind if group is plain or _differing(group, plain) == [what]])
+    return alike
 
 
 def _differing(group: Group, plain: Group) -> list[str]:

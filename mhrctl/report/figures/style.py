@@ -103,11 +103,11 @@ def new_figure(width: float, height: float, layout: str, title: str, **widths: A
 
 
 def mark(
-    axes: Axes, x: float, y: float, method: str, *, ours: bool, x_spread: MeanStd | None = None, y_spread: MeanStd | None = None
+    axes: Axes, x: float, y: float, method: str, *, ours: bool, x_std: MeanStd | None = None, y_std: MeanStd | None = None
 ) -> None:
     """Draw a score with its deviation: filled if it is ours, hollow if it is the paper's."""
     colour, marker = LOOKS[method]
-    errors = [spread.deviation if spread else None for spread in (x_spread, y_spread)]
+    errors = [of_axis.deviation if of_axis else None for of_axis in (x_std, y_std)]
     axes.errorbar(
         x,
         y,

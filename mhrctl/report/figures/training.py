@@ -39,8 +39,8 @@ def _looks(labels: Sequence[str]) -> dict[str, tuple[str, Line]]:
     methods = {label: label.split(maxsplit=1)[0] for label in labels}
     ordered = sorted(methods, key=lambda label: (known.index(methods[label]) if methods[label] in known else len(known), label))
     seen: list[str] = []
-    found: dict[str, tuple[str, Line]] = {}
+    looks: dict[str, tuple[str, Line]] = {}
     for label in ordered:
-        found[label] = (LOOKS.get(methods[label], (GREY, ""))[0], LINES[seen.count(methods[label]) % len(LINES)])
+        looks[label] = (LOOKS.get(methods[label], (GREY, ""))[0], LINES[seen.count(methods[label]) % len(LINES)])
         seen.append(methods[label])
-    return found
+    return looks

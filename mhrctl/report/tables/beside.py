@@ -71,12 +71,12 @@ def notes(results: Results, expected: Sequence[str]) -> list[str]:
     """Trials that were chosen, cells that the grid does not know, and cells without scores."""
     if not results.cells:
         return []
-    found = [group.note for group in results.groups if group.note]
+    lines = [group.note for group in results.groups if group.note]
     if others := [name for name in results.cells if name not in expected and name != BACKBONE]:
-        found.append(f"Not in the grid, but counted: {named(others)}.")
+        lines.append(f"Not in the grid, but counted: {named(others)}.")
     if missing := results.lacking(expected):
-        found.append(f"No scores yet: {named(missing)}.")
-    return found
+        lines.append(f"No scores yet: {named(missing)}.")
+    return lines
 
 
 def named(names: Sequence[str]) -> str:

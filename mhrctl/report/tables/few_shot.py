@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mhrctl.evaluation.metrics import is_over_choices
 from mhrctl.report.printed import MeanStd, PrintedTable, printed, printed_table
 from mhrctl.report.results import Group, Results
 from mhrctl.report.table import Table
@@ -34,15 +35,15 @@ def table4(results: Results, expected: Sequence[str]) -> Table:
     listed = scores["SuperNI"] | scores["T0"]
     rows = []
     for method, group, known in beside([group for group in results.methods if group.method in listed], listed):
-        own = {suite: scores[suite].get(method) if known else None for suite in scores}
+        theirs = {suite: scores[suite].get(method) if known else None for suite in scores}
         ours = [group.mean("adapted"), group.median("adapted")] if group else [None, None]
-        comparable = own[against.suite] if against.has_metric(results.metric) else None
+        comparable = theirs[against.suite] if against.has_metric(results.metric) else None
         rows.append(
             [
                 group.label if group else method,
                 seeds(group),
                 *(map(shown, ours) if group else [NOT_RUN] * 2),
-                *map(shown, own.values()),
+                *map(shown, theirs.values()),
                 difference(ours[0], comparable),
             ]
         )
@@ -61,8 +62,8 @@ def table4(results: Results, expected: Sequence[str]) -> Table:
 
 
 def _few_shot(title: str, paper: PrintedTable, where: str, results: Results, expected: Sequence[str]) -> Table:
-    """All our methods, and those of a table in the paper. Exact match is left out where the score is an accuracy."""
-    exact = results.metric != "accuracy" and not paper.has_metric("accuracy")
+    """All our methods, and those of a table in the paper. Exact match is left out where answers are chosen."""
+    exact = not is_over_choices(results.metric) and not paper.has_metric("accuracy")
     comparable = paper.has_metric(results.metric)
     rows = [
         [

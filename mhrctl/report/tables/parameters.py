@@ -57,14 +57,14 @@ def table6(results: Results, expected: Sequence[str]) -> Table:
     rows, ran = [], set()
     for group in results.methods:
         layout = _layout(group)
-        own = blocks[layout].rows if layout in blocks and group.variant in (PLAIN, layout) else {}
-        theirs = own.get(group.method)
+        printed = blocks[layout].rows if layout in blocks and group.variant in (PLAIN, layout) else {}
+        theirs = printed.get(group.method)
         comparable = theirs is not None and blocks[layout].has_metric(results.metric)
         rows.append(_row(group, theirs, comparable))
-        ran |= {(layout, group.method)} if own else set()
+        ran |= {(layout, group.method)} if printed else set()
     plain = [_layout(group) for group in results.methods if group.variant == PLAIN and group.first.layout]
     usual = next(iter(plain or blocks))
-    used = [layout for layout in blocks if any(layout == own for own, _ in ran)] or list(blocks)[:1]
+    used = [layout for layout in blocks if any(layout == of_ran for of_ran, _ in ran)] or list(blocks)[:1]
     for layout in used:
         lacking = [method for method in blocks[layout].rows if (layout, method) not in ran]
         suffix = "" if layout == usual else f" {layout}"
@@ -88,11 +88,11 @@ def table6(results: Results, expected: Sequence[str]) -> Table:
 def _blocks(results: Results) -> dict[str, PrintedBlock]:
     """The blocks to stand beside ours, by layout: of our suite or else of T0, and of our backbone where there is one."""
     every = printed_blocks()
-    own = [block for block in every if block.has_suite(results.suite)] or [block for block in every if block.suite == "T0"]
-    found: dict[str, PrintedBlock] = {}
-    for block in sorted(own, key=lambda block: not block.has_backbone(results.backbone)):
-        found.setdefault(block.layout, block)
-    return found
+    of_suite = [block for block in every if block.has_suite(results.suite)] or [block for block in every if block.suite == "T0"]
+    by_layout: dict[str, PrintedBlock] = {}
+    for block in sorted(of_suite, key=lambda block: not block.has_backbone(results.backbone)):
+        by_layout.setdefault(block.layout, block)
+    return by_layout
 
 
 def _layout(group: Group) -> str:

@@ -41,10 +41,10 @@ def table5(results: Results, expected: Sequence[str]) -> Table:
 
 
 def _by_step(results: Results) -> list[ByStep]:
-    found: dict[str, ByStep] = {}
+    by_label: dict[str, ByStep] = {}
     for group in results.groups:
-        found.setdefault(group.label, {})[group.extra_steps] = group
-    return list(found.values())
+        by_label.setdefault(group.label, {})[group.extra_steps] = group
+    return list(by_label.values())
 
 
 def _any(groups: ByStep) -> Group:
@@ -53,9 +53,9 @@ def _any(groups: ByStep) -> Group:
 
 def _row(groups: ByStep, steps: Sequence[int], paper: dict[str, list[float]], comparable: bool) -> list[str]:
     group = _any(groups)
-    means = {step: own.mean("zero_shot") for step, own in groups.items()}
+    means = {step: group.mean("zero_shot") for step, group in groups.items()}
     theirs = paper.get(group.method, []) if group.variant == PLAIN else []
-    counts = sorted({len(own.cells) for own in groups.values()})
+    counts = sorted({len(group.cells) for group in groups.values()})
     return [
         group.label,
         *(shown(means.get(step)) for step in steps),

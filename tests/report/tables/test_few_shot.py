@@ -1,0 +1,86 @@
+"""Tables 2, 3 and 4 over a few cells, with means, deviations and differences computed by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mhrctl.report.tables import build_table
+from tests.report.made import both, made_cell, write_cells
+from tests.report.tables.made import everywhere, notes, row
+
+
+def test_table2_folds_seeds_and_sets_the_paper_beside_them(metrics: Path) -> None:
+    table = build_table(2, metrics, [])
+    # 60, 62, 67: mean 63, sample deviation sqrt((9 + 1 + 16) / 2) = 3.61; the paper prints 67.6
+    # medians of the two tasks: 57 and 67, mean 62, sample deviation 10 / sqrt(2) = 7.07
+    assert row(table, "lora") == ["lora", "3", "40.0±0.0", "63.0±3.6", "62.0±7.1", "50.0±0.0", "67.6±0.8", "-4.6"]
+    # 80, 83: mean 81.5, sample deviation 3 / sqrt(2) = 2.12; the paper prints 68.5
+    assert row(table, "mhr h8") == ["mhr h8", "2", "41.5±0.7", "81.5±2.1", "81.5±7.1", "67.0±1.4", "68.5±0.3", "+13.0"]
+
+
+def test_table2_shows_no_deviation_of_one_seed_and_no_number_that_the_paper_lacks(metrics: Path) -> None:
+    table = build_table(2, metrics, [])
+    assert row(table, "mhr_mu h8") == ["mhr_mu h8", "1", "40.0", "70.0", "70.0±7.1", "50.0", "-", "-"]
+    assert row(table, "backbone") == ["backbone", "1", "10.0", "-", "-", "-", "-", "-"]
+
+
+def test_table2_lists_ours_in_the_order_of_the_methods_and_then_what_only_the_paper_has(metrics: Path) -> None:
+    rows = build_table(2, metrics, []).rows
+    assert [row[0] for row in rows[:5]] == ["backbone", "lora", "mhr h8", "mhr h16", "mhr_mu h8"]
+    assert [row[0] for row in rows[5:]] == ["lora_big", "poly", "poly_z", "mhr_z"]
+    assert list(rows[-1]) == ["mhr_z", "0", *["not run"] * 4, "68.0±0.2", "-"]
+
+
+def test_table3_is_the_11b_of_t0(metrics: Path) -> None:
+    everywhere(metrics, suite="t0", backbone="bigscience/T0", metric="accuracy")
+    table = build_table(3, metrics, [])
+    assert row(table, "lora") == ["lora", "3", "40.0±0.0", "63.0±3.6", "62.0±7.1", "72.3±1.0", "-9.3"]
+    assert row(table, "tfew") == ["tfew", "0", *["not run"] * 3, "72.5±0.9", "-"]
+    assert "no reproduction" not in notes(table)
+    everywhere(metrics, backbone="google/t5-xl-lm-adapt")
+    assert "no reproduction" in notes(build_table(3, metrics, []))
+
+
+def test_table4_compares_with_the_block_of_our_metric(metrics: Path) -> None:
+    table = build_table(4, metrics, [])
+    assert row(table, "lora") == ["lora", "3", "63.0±3.6", "62.0±7.1", "66.0±1.6", "67.6±0.8", "-4.6"]
+    assert row(table, "mhr_mu h8")[-3:] == ["69.1±0.9", "68.5±0.8", "+1.5"]
+    assert row(table, "adapter_soup") == ["adapter_soup", "0", "not run", "not run", "62.1±1.0", "-", "-"]
+    assert row(table, "random_mu")[-3:] == ["66.0", "-", "-"]
+    assert "backbone" not in [row[0] for row in table.rows]
+    everywhere(metrics, suite="t0", backbone="google/t5-xl-lm-adapt", metric="accuracy")
+    table = build_table(4, metrics, [])
+    assert row(table, "lora")[-1] == "-3.0"
+    assert "vs. paper: T0." in notes(table)
+    assert "no reproduction" not in notes(table)
+
+
+def test_a_variant_alone_leaves_the_papers_method_not_run(metrics: Path) -> None:
+    content = made_cell("poly", 1, 0, both(71.0), variant="light", layout="light")
+    table = build_table(2, write_cells(metrics, {"poly-light-s0": content}), [])
+    assert row(table, "poly light")[-2:] == ["-", "-"]
+    assert row(table, "poly")[1:3] == ["0", "not run"]
+
+
+def test_the_score_is_each_tasks_own_and_its_name_that_of_the_metric(metrics: Path) -> None:
+    mixed = made_cell("poly", 1, 0, both(50.0), metric="mixed")
+    mixed["adapted"]["rouge_l"] = 99.0
+    write_cells(everywhere(metrics, metric="mixed"), {"poly-s0": mixed})
+    table = build_table(2, metrics, [])
+    assert table.columns[3] == "adapted\nscore"
+    assert row(table, "poly")[3] == "50.0"
+    assert row(table, "poly")[-1] == "-"
+
+
+@pytest.mark.parametrize(
+    ("metric", "title", "exact"),
+    [("rouge_l", "ROUGE-L", True), ("f1", "F1", True), ("mixed", "score", True), ("choice_accuracy", "choice accuracy", False)],
+)
+def test_exact_match_is_left_out_where_answers_are_chosen(metrics: Path, metric: str, title: str, exact: bool) -> None:
+    table = build_table(2, everywhere(metrics, metric=metric), [])
+    assert f"adapted\n{title}" in table.columns
+    assert ("adapted\nEM" in table.columns) == exact
+    assert {len(row) for row in table.rows} == {len(table.columns)}
+    assert (row(table, "lora")[-1] == "-") == (metric != "rouge_l")  # the paper's own metric alone can be compared

@@ -1,0 +1,70 @@
+"""Tables 1 and 6: formulas, counts and layouts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mhrctl.report.tables import build_table
+from tests.report.made import both, made_cell, write_cells
+from tests.report.tables.made import everywhere, notes, row
+
+
+def test_table1_needs_no_scores(tmp_path: Path) -> None:
+    table = build_table(1, tmp_path / "missing", [])
+    assert row(table, "lora") == ["lora", "d r", "d r", "d r", "2.2M", "2.2M", "2.2M"]
+    assert row(table, "poly") == ["poly", "K d r + T K", "K d r + K", "d r", "18.8M", "17.7M", "2.2M"]
+    assert row(table, "mhr_z") == ["mhr_z", "K d r + T K H", "K H", "d r", "86.9M", "221.2K", "2.2M"]
+
+
+def test_table1_says_which_rows_and_counts_are_not_the_papers(tmp_path: Path) -> None:
+    assert "poly_mu" in notes(build_table(1, tmp_path, []))
+    assert "full_ft" in notes(build_table(1, tmp_path, []))
+
+
+def test_table6_sets_layouts_beside_the_papers_and_other_variants_beside_nothing(metrics: Path) -> None:
+    for variant in ("light", "block"):
+        layout = "light" if variant == "light" else "full"
+        content = made_cell("mhr", 8, 0, both(71.0), variant=variant, layout=layout)
+        write_cells(metrics, {f"mhr-h8-{variant}-s0": content})
+    table = build_table(6, metrics, [])
+    assert row(table, "lora") == ["lora", "17,694,720", "3,456", "3", "63.0±3.6", "2.2M", "2.2M", "66.0±1.6", "-"]
+    assert row(table, "mhr h8")[-4:] == ["17M", "2.2M", "69.1±1.0", "-"]
+    assert row(table, "mhr h8 light")[1:] == ["17,694,720", "3,456", "1", "71.0", "7.5M", "934K", "68.5±0.7", "-"]
+    assert row(table, "mhr h8 block")[-4:] == ["-", "-", "-", "-"]
+    assert row(table, "backbone") == ["backbone", "0", "0", "1", "10.0", "-", "-", "-", "-"]
+    assert row(table, "ia3") == ["ia3", "-", "-", "0", "not run", "540K", "540K", "62.4±0.4", "-"]
+    assert row(table, "poly light")[4:8] == ["not run", "7.5M", "934K", "68.0±0.5"]
+
+
+@pytest.mark.parametrize(
+    ("facts", "label", "expected"),
+    [
+        (
+            {"suite": "t0", "backbone": "google/t5-xl-lm-adapt", "metric": "accuracy"},
+            "lora",
+            ["2.2M", "2.2M", "66.0±1.6", "-3.0"],
+        ),
+        ({"suite": "t0", "backbone": "bigscience/T0_3B", "metric": "accuracy"}, "lora", ["2.2M", "2.2M", "67.4±0.8", "-4.4"]),
+        (
+            {"suite": "t0", "backbone": "bigscience/T0_3B", "metric": "accuracy", "layout": "light"},
+            "lora",
+            ["934K", "934K", "66.2±0.9", "-3.2"],
+        ),
+        (
+            {"suite": "superni", "backbone": "google/t5-xl-lm-adapt", "layout": "light"},
+            "lora",
+            ["934K", "934K", "67.6±0.8", "-4.6"],
+        ),
+        ({"suite": "superni", "backbone": "google/t5-xl-lm-adapt", "layout": "full"}, "lora", ["-", "-", "-", "-"]),
+    ],
+    ids=["T5-XL-LM", "T0-3B", "T0-3B light", "SuperNI light", "SuperNI full, which the paper has not"],
+)
+def test_table6_takes_the_block_of_our_suite_backbone_and_layout(
+    metrics: Path, facts: dict[str, Any], label: str, expected: list[str]
+) -> None:
+    table = build_table(6, everywhere(metrics, **facts), [])
+    assert row(table, label)[-4:] == expected
+    assert "no reproduction" not in notes(table)
