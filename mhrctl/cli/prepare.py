@@ -24,6 +24,7 @@ from mhrctl.cli.options import (
     quieten,
 )
 from mhrctl.config.params import PrepareParams
+from mhrctl.config.sources import SOURCES
 
 NAMED = 5
 """Unused tasks named for one reason; tasks.json has them all."""
@@ -42,7 +43,7 @@ def prepare(
 
     with (
         logging_run(where.run_log("prepare")),
-        unedited(lambda: open_project(project, set_, recipe)[1].params.prepare, *_sources(where, settings.params.prepare)),
+        unedited(lambda: open_project(project, set_, recipe)[1].params.prepare, *_inputs(where, settings.params.prepare)),
     ):
         table = stage(settings.params.prepare, root=where.root, out=out, scratch=where.scratch, track=display.track)
     display.err.print(_task_table(table))
@@ -54,10 +55,9 @@ def prepare(
     display.done(f"wrote {out}")
 
 
-def _sources(where: Project, params: PrepareParams) -> list[Path]:
+def _inputs(where: Project, params: PrepareParams) -> list[Path]:
     """The user's own files and folders that prepare reads."""
-    named = (params.path, params.t0.few_shot, params.t0.promptsource, params.t0.evaluation, params.tokenizer)
-    return [where.root / path for path in named if path]
+    return [where.root / path for path in (*SOURCES[params.source].files(params).values(), params.tokenizer)]
 
 
 def _by_reason(dropped: dict[str, str]) -> dict[str, list[str]]:
