@@ -17,7 +17,7 @@ from mhrctl.cli.app import app
 from mhrctl.config.methods import METHODS
 from mhrctl.config.params import Params
 from mhrctl.config.resolve import load_params
-from mhrctl.stages.prepare import SOURCES
+from mhrctl.config.sources import SOURCES
 from mhrctl.tools.grid import differences, expand
 
 ROOT = Path(__file__).parents[1]

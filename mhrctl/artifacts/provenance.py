@@ -20,7 +20,15 @@ from mhrctl.artifacts.facts import Facts
 from mhrctl.artifacts.inputs import Places
 from mhrctl.config.cells import Cell
 from mhrctl.config.methods import BACKBONE
-from mhrctl.config.params import AdaptParams, BackboneParams, EvaluateParams, PrepareParams, PretrainParams
+from mhrctl.config.params import (
+    TRAINED_TOKENIZERS,
+    AdaptParams,
+    BackboneParams,
+    EvaluateParams,
+    PrepareParams,
+    PretrainParams,
+)
+from mhrctl.config.sources import SOURCES
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -64,19 +72,14 @@ class Provenance:
 
 
 def of_prepare(params: PrepareParams, *, root: Path) -> Provenance:
-    """Of prepared examples: the user's own tasks are hashed, a mirror has its commit; T0 is read from too many places."""
-    hashed = [root / str(params.path)] if params.source == "jsonl" else []
-    is_complete = {
-        "compositional": True,
-        "jsonl": True,
-        "superni": params.hub is not None and _is_pinned(params.hub, params.revision, root),
-        "t0": False,
-    }[params.source]
-    trained_here = params.tokenizer in ("word", "bpe")
-    is_complete &= trained_here or _is_pinned(params.tokenizer, params.tokenizer_revision, root)
-    read = (params.path, params.t0.few_shot, params.t0.promptsource, params.t0.evaluation)
-    sources = [root / path for path in read if path]
-    places: Places = {"sources": sources, "tasks": hashed, "tokenizer": root / params.tokenizer}
+    """Of prepared examples: files that are hashed, and commits of the hub, as the row of the source says."""
+    source = SOURCES[params.source]
+    files = [root / path for path in source.files(params).values()]
+    tokenizer = [] if params.tokenizer in TRAINED_TOKENIZERS else [(params.tokenizer, params.tokenizer_revision)]
+    is_complete = (source.hashed or not files) and not source.reads_elsewhere
+    is_complete &= all(_is_pinned(name, revision, root) for name, revision in [*source.pins(params), *tokenizer])
+    hashed = files if source.hashed else []
+    places: Places = {"sources": files, "tasks": hashed, "tokenizer": root / params.tokenizer}
     return Provenance("prepare", params.model_dump(), places, is_complete=is_complete)
 
 

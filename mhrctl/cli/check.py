@@ -28,8 +28,9 @@ from mhrctl.config.cells import Cell, CellParams, grid_cells
 from mhrctl.config.params import PLAIN, OptimisationParams
 from mhrctl.config.resolve import CELL_SECTIONS, Settings, resolve_cell, sources
 from mhrctl.errors import ArtifactError, MhrctlError
+from mhrctl.suites.task import TaskCounts
 from mhrctl.tools.check import check_suite, pipeline_gaps, vocab_size
-from mhrctl.tools.estimate import FP32, Estimate, Shape, TaskCounts, backbone_shape, estimate, human_size
+from mhrctl.tools.estimate import FP32, Estimate, Shape, backbone_shape, estimate, human_size
 from mhrctl.tools.grid import differences, expand
 
 UNKNOWN = "?"

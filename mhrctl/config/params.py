@@ -10,9 +10,11 @@ import itertools
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetPydanticSchema, field_validator, model_validator
+from pydantic_core.core_schema import literal_schema
 
 from mhrctl.config.methods import METHODS
+from mhrctl.config.sources import SOURCES, complaint
 from mhrctl.errors import unknown
 
 PLAIN = "plain"
@@ -23,9 +25,13 @@ Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
 MAX_SEED = 2**31 - 1
+TRAINED_TOKENIZERS = ("word", "bpe")
+"""Values of `prepare.tokenizer` that ask for a tokenizer of the suite's own, trained on its training tasks."""
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Weight = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+SourceName = Annotated[str, GetPydanticSchema(lambda _source, _handler: literal_schema([*SOURCES]))]
+"""One of the sources of tasks."""
 
 
 def added(default: Any, *, description: str) -> Any:  # noqa: ANN401 - pydantic's Field
@@ -64,11 +70,14 @@ class T0Params(Closed):
 class PrepareParams(Closed):
     """Tasks from a source, split, put into prompts and tokenised."""
 
-    source: Literal["compositional", "superni", "t0", "jsonl"] = Field(description="where the tasks come from")
+    source: SourceName = Field(description="where the tasks come from")
     path: str | None = Field(None, description="folder of the source's tasks (superni, jsonl; t0: of P3's training tasks)")
     hub: str | None = Field(None, description="hub id in place of `path`: a mirror of Super-NaturalInstructions, or P3")
     revision: str = Field("main", description="revision of `hub`")
-    test_tasks: list[str] = Field([], description="test tasks to use, or a named list of them; empty uses all")
+    test_tasks: list[str] = Field(
+        [],
+        description="test tasks to use, or a named list of them; empty uses all",
+    )
     seed: Seed = Field(42, description="of the training tasks' shuffle and of the reference drawn for scoring")
     examples: Positive = Field(100, description="examples of a task in each of its train, validation and test splits")
     definition: bool = Field(True, description="put the task's definition into the prompt")
@@ -83,20 +92,9 @@ class PrepareParams(Closed):
     t0: T0Params = Field(T0Params(), description="of source t0")
 
     @model_validator(mode="after")
-    def _source_is_found(self) -> PrepareParams:
-        if self.hub and self.source not in ("superni", "t0"):
-            raise ValueError(f"source {self.source} has no `hub`; name a folder as `path`")
-        if self.path and self.hub:
-            raise ValueError("`path` and `hub` both say where the tasks are; leave one out")
-        if self.source == "jsonl" and not self.path:
-            raise ValueError("source jsonl needs `path`, the folder of its tasks")
-        if self.source == "superni" and not (self.path or self.hub):
-            raise ValueError("source superni needs `path`, a clone of upstream, or `hub`, a mirror")
-        if self.source == "t0":
-            if not (self.path or self.hub or self.t0.training_few_shot):
-                raise ValueError("source t0 needs `hub` (bigscience/P3), `path`, a folder of its form, or t0.training_few_shot")
-            if self.t0.training_few_shot and not self.t0.few_shot:
-                raise ValueError("t0.training_few_shot needs t0.few_shot, the folder of the few-shot sets")
+    def _settings_fit_the_source(self) -> PrepareParams:
+        if problem := complaint(self):
+            raise ValueError(problem)
         return self
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from mhrctl.config.params import TRAINED_TOKENIZERS
 from mhrctl.errors import DataError
 
 SENTINELS = 32
@@ -66,7 +67,7 @@ def load_tokenizer(name: str, *, revision: str = "main") -> PreTrainedTokenizerB
 
 def is_trained_here(name: str) -> bool:
     """Whether `prepare.tokenizer` asks for a tokenizer of the suite's own."""
-    return name in {"word", "bpe"}
+    return name in TRAINED_TOKENIZERS
 
 
 def saved_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 
 from mhrctl.artifacts.inputs import Place
 from mhrctl.config.params import Params, PrepareParams
+from mhrctl.config.sources import SOURCES
 from mhrctl.projects.pipeline import stage_dependencies, stage_settings
 
 PACKAGE = "mhrctl.projects"
@@ -58,13 +59,7 @@ def dvc_yaml(params: Params) -> str:
 
 def task_files(params: PrepareParams) -> list[str]:
     """The files and folders that the source of the tasks reads; what comes from the hub is none."""
-    if params.source == "superni":
-        return [f"{params.path}/tasks", f"{params.path}/splits"] if params.path else []
-    if params.source == "t0":
-        templates = f"{params.t0.promptsource}/promptsource/templates" if params.t0.promptsource else None
-        evaluation = None if params.t0.evaluation == "hub" else params.t0.evaluation
-        return [path for path in (params.path, params.t0.few_shot, templates, evaluation) if path]
-    return [params.path] if params.path else []
+    return list(SOURCES[params.source].files(params).values())
 
 
 def _scalar(text: str) -> str:

@@ -28,71 +28,11 @@ from mhrctl.data.tokenization import is_trained_here, load_tokenizer, train_toke
 from mhrctl.errors import DataError, unknown
 from mhrctl.evaluation.metrics import OVER_CHOICES
 from mhrctl.progress import Bar, Track, silent
-from mhrctl.suites.compositional import read_compositional
-from mhrctl.suites.jsonl import read_jsonl
-from mhrctl.suites.superni.hub import read_superni_hub
-from mhrctl.suites.superni.prompts import PROMPTS, prompter
-from mhrctl.suites.superni.tasks import named_tasks, read_superni
-from mhrctl.suites.t0.held_out import HUB, T0_TEST_TASKS, few_shot_training_tasks, test_tasks
-from mhrctl.suites.t0.p3 import training_tasks
-from mhrctl.suites.task import Example, Role, Split, Suite, Task
+from mhrctl.suites.source import source_module
+from mhrctl.suites.task import Example, Prompter, Role, Split, Suite, Task
 
 TOKENIZER_ROWS = 2000
 """Rows of a streamed task that a tokenizer is trained on."""
-
-
-def _read_superni(params: PrepareParams, root: Path, track: Track) -> Suite:
-    kept = 2 * params.examples  # enough for train and validation; all of a clone would be gigabytes
-    if params.hub is None:
-        return read_superni(_folder(root, params.path), training_instances=kept)
-    return read_superni_hub(
-        params.hub,
-        revision=params.revision,
-        test_tasks=named_tasks(params.test_tasks),
-        training_instances=kept,
-        positives=params.positive_examples,
-        track=track,
-    )
-
-
-def _read_t0(params: PrepareParams, root: Path, _track: Track) -> Suite:
-    t0 = params.t0
-    if both := sorted({*t0.training_few_shot} & {*(params.test_tasks or T0_TEST_TASKS)}):
-        raise DataError(f"prepare.t0.training_few_shot: {both[0]} is a test task too; leave it out of prepare.test_tasks")
-    few_shot = root / t0.few_shot if t0.few_shot else None
-    promptsource = root / t0.promptsource if t0.promptsource else None
-    if t0.training_few_shot:
-        own = few_shot_training_tasks(
-            _folder(root, t0.few_shot), t0.training_few_shot, promptsource=promptsource, by=t0.by, seed=params.seed
-        )
-        training = Suite("t0", own)
-    else:
-        source = params.hub or str(_folder(root, params.path))
-        training = training_tasks(source=source, revision=params.revision, by=t0.by, max_rows=t0.max_rows)
-    test = test_tasks(
-        few_shot=few_shot,
-        promptsource=promptsource,
-        seeds=t0.seeds,
-        anli_shots=t0.anli_shots,
-        templates=t0.templates,
-        evaluation=t0.evaluation if t0.evaluation == HUB else str(root / t0.evaluation),
-        evaluation_seeds=t0.evaluation_seeds,
-        tasks=params.test_tasks,
-        seed=params.seed,
-    )
-    return Suite("t0", [*training.tasks, *test], training.dropped, training.notes)
-
-
-def _folder(root: Path, path: str | None) -> Path:
-    return root / (path or ".")
-
-
-SOURCES: dict[str, Callable[[PrepareParams, Path, Track], Suite]] = {
-    "compositional": lambda _params, _root, _track: read_compositional(),
-    "superni": _read_superni,
-    "t0": _read_t0,
-    "jsonl": lambda params, root, _track: read_jsonl(_folder(root, params.path), metrics=OVER_CHOICES),
-}
 
 FILES: dict[Role, str] = {
     "backbone": BACKBONE_EXAMPLES,
@@ -120,22 +60,26 @@ def prepare(params: PrepareParams, *, root: Path, out: Path, scratch: Path, trac
     Raises:
         DataError: naming file and line of what cannot be used.
     """
-    suite = SOURCES[params.source](params, root, track)
+    suite = source_module(params.source).read(params, root, metrics=OVER_CHOICES, track=track)
     tasks = _selected(suite, params.test_tasks)
     splits = {task.name: _splits(task, params, suite.dropped) for task in tasks if task.stream is None}
     tasks = [task for task in tasks if task.name not in suite.dropped]
     _require_roles(suite.name, tasks)
     with writing(out) as folder:
-        tokenizer = _tokenizer(params, root, tasks, splits)
+        tokenizer = _tokenizer(params, root, _training_texts(params, suite.prompter, tasks, splits))
         tokenizer.save_pretrained(str(folder / TOKENIZER))
-        shards = scratch / f"prepare-{_key(params, folder / TOKENIZER)}"
+        made = provenance.of_prepare(params, root=root)
+        shards = (
+            scratch / f"prepare-{_key(params, folder / TOKENIZER, made.parents if any(task.stream for task in tasks) else {})}"
+        )
         rows = []
         with track("prepare", len(tasks)) as bar:
             for role, file in FILES.items():
                 schema = TEST_SCHEMA if role == "test" else SCHEMA
                 with pq.ParquetWriter(folder / file, schema, compression="zstd") as writer:
                     for task in (task for task in tasks if task.role == role):
-                        encoder = _encoder(task, params, tokenizer)
+                        put = prompt_of(task, params, suite.prompter, tokenizer)
+                        encoder = Encoder(task.name, put, tokenizer, params.max_input_tokens, params.max_target_tokens)
                         if task.stream is None:
                             rows.append(_write_task(task, splits[task.name], params, encoder, writer, schema))
                         else:
@@ -144,21 +88,22 @@ def prepare(params: PrepareParams, *, root: Path, out: Path, scratch: Path, trac
         table = {"suite": suite.name, "tasks": rows, "dropped": suite.dropped, "notes": suite.notes}
         write_json(folder / TASKS, table)
         facts = PrepareFacts(suite=suite.name, tokenizer=digest(folder / TOKENIZER), vocab_size=len(tokenizer))
-        write_card(folder, provenance.of_prepare(params, root=root).card(facts))
+        write_card(folder, made.card(facts))
     shutil.rmtree(shards, ignore_errors=True)
     return table
 
 
-def _key(params: PrepareParams, tokenizer: Path) -> str:
+def _key(params: PrepareParams, tokenizer: Path, parents: Mapping[str, Path]) -> str:
     """Of shards: what they depend on."""
-    return sha256(f"{params.model_dump_json()} {digest(tokenizer)}".encode()).hexdigest()[:16]
+    hashes = "".join(f" {digest(path)}" for path in parents.values())
+    return sha256(f"{params.model_dump_json()} {digest(tokenizer)}{hashes}".encode()).hexdigest()[:16]
 
 
 def _selected(suite: Suite, names: list[str]) -> list[Task]:
     """Keep the named test tasks, or all."""
     known = [task.name for task in suite.tasks if task.role == "test"]
-    if suite.name == "superni":
-        names = named_tasks(names, known)
+    if suite.named:
+        names = suite.named(names, known)
     for name in names:
         if name not in known:
             raise DataError(f"prepare.test_tasks: {unknown('test task', name, known)}")
@@ -180,8 +125,8 @@ def _splits(task: Task, params: PrepareParams, dropped: dict[str, str]) -> dict[
     }
     free = [example for example in task.examples if example.split is None]
     size = params.examples
-    if params.source == "t0" and task.role == "test":
-        return given  # few-shot sets and evaluation splits are as they are
+    if task.keeps_splits:
+        return given
     splits = dict(given)
     if task.role == "backbone":
         return {"train": free}
@@ -202,31 +147,33 @@ def _splits(task: Task, params: PrepareParams, dropped: dict[str, str]) -> dict[
     return {split: rows if split == "pool" else rows[:size] for split, rows in splits.items()}
 
 
-def _tokenizer(
-    params: PrepareParams, root: Path, tasks: list[Task], splits: Mapping[str, Mapping[Split, list[Example]]]
-) -> PreTrainedTokenizerBase:
+def _tokenizer(params: PrepareParams, root: Path, texts: Iterator[str]) -> PreTrainedTokenizerBase:
+    """Load the tokenizer, or train one on texts."""
     if not is_trained_here(params.tokenizer):
         local = root / params.tokenizer
         return load_tokenizer(str(local) if local.is_dir() else params.tokenizer, revision=params.tokenizer_revision)
-    return train_tokenizer(params.tokenizer, _training_texts(params, tasks, splits), vocab_size=params.vocab_size)
+    return train_tokenizer(params.tokenizer, texts, vocab_size=params.vocab_size)
 
 
 def _training_texts(
-    params: PrepareParams, tasks: list[Task], splits: Mapping[str, Mapping[Split, list[Example]]]
+    params: PrepareParams, prompter: Prompter | None, tasks: list[Task], splits: Mapping[str, Mapping[Split, list[Example]]]
 ) -> Iterator[str]:
     for task in (task for task in tasks if task.role != "test"):
-        put = prompt_of(task, params, None)
+        put = prompt_of(task, params, prompter, None)
         for example in splits[task.name]["train"] if task.stream is None else islice(task.stream(), TOKENIZER_ROWS):
             yield put(example.input)
             yield from example.targets
 
 
-def prompt_of(task: Task, params: PrepareParams, tokenizer: PreTrainedTokenizerBase | None) -> Callable[[str], str]:
-    """What puts a task's prompt around an input: Super-NaturalInstructions' own, or the definition and the input.
+def prompt_of(
+    task: Task, params: PrepareParams, prompter: Prompter | None, tokenizer: PreTrainedTokenizerBase | None
+) -> Callable[[str], str]:
+    """Make what puts a task's prompt around an input.
 
     Args:
         task: gives name, definition and worked examples.
         params: what of it to show.
+        prompter: the source's own; None puts what is shown and the input one after the other.
         tokenizer: counts tokens, so that the worked examples fit; None shows as many as are asked for.
     """
 
@@ -240,26 +187,12 @@ def prompt_of(task: Task, params: PrepareParams, tokenizer: PreTrainedTokenizerB
         offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)["offset_mapping"]
         return text[: offsets[min(longest, len(offsets)) - 1][1]]
 
-    if params.source == "superni":
-        return prompter(
-            PROMPTS[params.prompt],
-            task,
-            task_name=params.task_name,
-            definition=params.definition,
-            positives=params.positive_examples,
-            longest=params.max_input_tokens,
-            count=lambda text: len(tokens(text)),
-            cut=cut,
-        )
+    if prompter:
+        return prompter(task, lambda text: len(tokens(text)), cut)
     parts = [task.name] if params.task_name else []
     parts += [task.definition] if params.definition and task.definition else []
     parts += [f"{text} -> {target}" for text, target in task.positives[: params.positive_examples]]
     return lambda text: ": ".join([*parts, text])
-
-
-def _encoder(task: Task, params: PrepareParams, tokenizer: PreTrainedTokenizerBase) -> Encoder:
-    put = prompt_of(task, params, tokenizer)
-    return Encoder(task.name, put, tokenizer, params.max_input_tokens, params.max_target_tokens)
 
 
 def _write_task(
@@ -293,8 +226,9 @@ def _write_stream(
     shard = shards / f"{folder_name(task.name)}.parquet"
     if not shard.exists():
         write_shard(examples, encoder, shard, lambda rows: bar.advance(0, note=f"{task.name}: {rows:,} rows"))
-    t0 = params.t0
-    counts = copy_shard(shard, writer, train=t0.train, validation=t0.validation, seed=f"{params.seed}/{task.name}")
+    counts = copy_shard(
+        shard, writer, train=task.stream_train, validation=task.stream_validation, seed=f"{params.seed}/{task.name}"
+    )
     unused = counts.pop("unused")
     return _task_row(task, counts, unused, read_cuts(shard))
 

@@ -10,8 +10,11 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable
+from pathlib import Path
 
-from mhrctl.suites.task import Example, Role, Suite, Task
+from mhrctl.config.params import Params, PrepareParams
+from mhrctl.progress import Track
+from mhrctl.suites.task import Example, Metrics, Role, Seen, Suite, Task, TaskCounts
 
 WORDS = ["ant", "bee", "cat", "cow", "dog", "eel", "elk", "fox", "hen", "jay", "kid", "owl", "pig", "ram", "rat", "yak"]
 NUMBERS = [str(number) for number in range(16)]
@@ -53,6 +56,16 @@ OPERATIONS: dict[str, tuple[str, Operation]] = {
     "every_other": ("keep every second item", lambda items: items[::2]),
     "double": ("write every item twice", lambda items: [item for item in items for _ in range(2)]),
 }
+
+
+def read(params: PrepareParams, root: Path, *, metrics: Metrics, track: Track) -> Suite:  # noqa: ARG001 - of every source
+    """Make the suite, which no setting changes."""
+    return read_compositional()
+
+
+def check(params: Params, root: Path, *, metrics: Metrics) -> Seen:  # noqa: ARG001 - of every source
+    """Count the tasks."""
+    return Seen(TaskCounts.of(read_compositional().tasks))
 
 
 def read_compositional() -> Suite:

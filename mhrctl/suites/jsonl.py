@@ -10,9 +10,11 @@ from typing import Literal, TypeVar
 
 from pydantic import ValidationError, model_validator
 
+from mhrctl.config.params import Params, PrepareParams
 from mhrctl.errors import DataError, unknown
-from mhrctl.suites.reading import Record, describe, parse, read_text
-from mhrctl.suites.task import Example, Role, Suite, Task
+from mhrctl.progress import Track
+from mhrctl.suites.reading import READABLE, Record, describe, parse, read_text
+from mhrctl.suites.task import Example, Metrics, Role, Seen, Suite, Task, TaskCounts
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 T = TypeVar("T")
@@ -61,7 +63,20 @@ class _Draft:
     examples: dict[str, Example] = field(default_factory=dict)
 
 
-def read_jsonl(path: Path, *, metrics: Mapping[str, bool]) -> Suite:
+def read(params: PrepareParams, root: Path, *, metrics: Metrics, track: Track) -> Suite:  # noqa: ARG001 - of every source
+    """Read the folder or file that `prepare.path` names."""
+    return read_jsonl(root / str(params.path), metrics=metrics)
+
+
+def check(params: Params, root: Path, *, metrics: Metrics) -> Seen:
+    """Read all lines, unless they are many."""
+    path = root / str(params.prepare.path)
+    if sum(file.stat().st_size for file in _files(path)) > READABLE:
+        return Seen(None, (f"the lines of {path}, which are many",))
+    return Seen(TaskCounts.of(read_jsonl(path, metrics=metrics).tasks))
+
+
+def read_jsonl(path: Path, *, metrics: Metrics) -> Suite:
     """Read the user's tasks.
 
     Args:
@@ -73,7 +88,7 @@ def read_jsonl(path: Path, *, metrics: Mapping[str, bool]) -> Suite:
     Raises:
         DataError: naming file and line of what is malformed, or what is missing.
     """
-    files = [path] if path.is_file() else sorted(path.rglob("*.jsonl"))
+    files = _files(path)
     if not files:
         missing = "no .jsonl files in it" if path.is_dir() else "no such file or folder"
         raise DataError(f"{path}: {missing}; set prepare.path")
@@ -98,18 +113,22 @@ def read_jsonl(path: Path, *, metrics: Mapping[str, bool]) -> Suite:
     return Suite("jsonl", tasks)
 
 
+def _files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else sorted(path.rglob("*.jsonl"))
+
+
 def _lines(path: Path) -> Iterator[tuple[str, Line]]:
-    found = False
+    is_empty = True
     for number, text in enumerate(read_text(path).split("\n"), 1):  # splitlines would cut at U+2028, which JSON allows
         if not text.strip():
             continue
-        found = True
+        is_empty = False
         content = parse(text, path, number)
         try:
             yield f"{path}:{number}", Line.model_validate(content)
         except ValidationError as error:
             raise DataError(f"{path}:{number}: {describe(error, Line)}") from None
-    if not found:
+    if is_empty:
         raise DataError(f"{path}: a task without examples; add some or remove the file")
 
 

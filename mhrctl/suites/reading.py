@@ -14,6 +14,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mhrctl.errors import DataError, unknown
 
+READABLE = 64 * 2**20
+"""Bytes of the user's own tasks up to which `mhrctl check` reads them in full."""
+
 
 class Record(BaseModel):
     """A closed, strictly typed JSON object."""
@@ -61,9 +64,19 @@ def describe(error: ValidationError, model: type[BaseModel]) -> str:
     return (f"{key}: " if key else "") + text + value
 
 
+def require_folder(path: Path, setting: str) -> None:
+    """Check that a folder which params.yaml names is there.
+
+    Raises:
+        DataError: if it is not; names the setting.
+    """
+    if not path.is_dir():
+        raise DataError(f"{path}: no such folder; set {setting}")
+
+
 @contextmanager
 def hub_errors(where: str, how: str) -> Iterator[None]:
-    """Answer whatever a data set on the hub, or the way to it, fails with in one line.
+    """Turn whatever a data set on the hub, or the way to it, fails with into one line.
 
     Args:
         where: what is being read.

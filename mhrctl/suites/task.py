@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 from mhrctl.errors import DataError
 
+Metrics = Mapping[str, bool]
+"""{metric that a task may have: whether it is over answer choices}."""
 Role = Literal["backbone", "training", "test"]
 Split = Literal["train", "validation", "test", "pool"]
 
@@ -50,6 +52,9 @@ class Task:
         dataset: the data set that the task is a template of; empty if it is one of its own.
         stream: reads the examples of a training task that is too large to hold, as often as it is called; `examples` is
             empty then.
+        stream_train: of a streamed task, the examples that are kept to train on, drawn at random; None keeps all.
+        stream_validation: of a streamed task, the examples that are held out at most.
+        keeps_splits: whether the splits of its examples are as they must be: whole, with nothing else put into them.
     """
 
     name: str
@@ -60,6 +65,22 @@ class Task:
     positives: tuple[tuple[str, str], ...] = ()
     dataset: str = ""
     stream: Callable[[], Iterator[Example]] | None = None
+    stream_train: int | None = None
+    stream_validation: int = 100
+    keeps_splits: bool = False
+
+
+class Prompter(Protocol):
+    """Makes what puts a task's prompt around its inputs."""
+
+    def __call__(self, task: Task, count: Callable[[str], int], cut: Callable[[str, int], str]) -> Callable[[str], str]:
+        """Make it.
+
+        Args:
+            task: gives name, definition and worked examples.
+            count: the tokens of a text, end token included.
+            cut: a text's beginning of so many tokens.
+        """
 
 
 @dataclass
@@ -71,12 +92,17 @@ class Suite:
         tasks: training tasks first, each part sorted by name.
         dropped: {task name: reason} for tasks that the source has but the suite has not.
         notes: {what: count} of anything smaller that was dropped or changed on the way.
+        named: turns the names of `prepare.test_tasks` into those of test tasks, given all of these, where the source has names
+            for lists of them, or spells them otherwise; None takes them as they are.
+        prompter: the source's own wording of prompts; None puts definition and input together.
     """
 
     name: str
     tasks: list[Task]
     dropped: dict[str, str] = field(default_factory=dict)
     notes: dict[str, int] = field(default_factory=dict)
+    named: Callable[[Sequence[str], Collection[str]], list[str]] | None = None
+    prompter: Prompter | None = None
 
     def __post_init__(self) -> None:
         seen: set[str] = set()
@@ -84,3 +110,31 @@ class Suite:
             if task.name in seen:
                 raise DataError(f"suite {self.name}: task {task.name!r} occurs twice; rename one of them")
             seen.add(task.name)
+
+
+@dataclass(frozen=True)
+class TaskCounts:
+    """How many tasks a suite has: to train on, data sets of these, and to test on."""
+
+    training: int
+    datasets: int
+    test: int
+
+    @classmethod
+    def of(cls, tasks: Sequence[Task]) -> TaskCounts:
+        """Count tasks."""
+        training = [task.dataset or task.name for task in tasks if task.role == "training"]
+        return cls(len(training), len(set(training)), sum(task.role == "test" for task in tasks))
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a look at a source's files has shown, before anything is read in full.
+
+    Attributes:
+        tasks: how many there are; None if only `mhrctl prepare` can tell.
+        unchecked: what could not be looked at, in words.
+    """
+
+    tasks: TaskCounts | None
+    unchecked: tuple[str, ...] = ()

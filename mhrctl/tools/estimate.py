@@ -16,6 +16,7 @@ from mhrctl.config.cells import CellParams
 from mhrctl.config.params import BackboneParams, OptimisationParams
 from mhrctl.errors import DataError, ParamsError
 from mhrctl.models.speed import Speed
+from mhrctl.suites.task import TaskCounts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -52,15 +53,6 @@ class Shape:
 
     linears: Mapping[str, tuple[int, int]]
     weights: int
-
-
-@dataclass(frozen=True)
-class TaskCounts:
-    """How many tasks a suite has: to train on, data sets of these, and to test on."""
-
-    training: int
-    datasets: int
-    test: int
 
 
 @dataclass(frozen=True)

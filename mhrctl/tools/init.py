@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.resources import as_file
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,6 +18,7 @@ from typing import Literal
 from mhrctl.artifacts.names import Project
 from mhrctl.config.params import BackboneParams
 from mhrctl.config.resolve import load_params
+from mhrctl.config.sources import SOURCES
 from mhrctl.errors import DataError, ParamsError, unknown
 from mhrctl.projects.templates import dvc_yaml, rendered, task_files, template_files
 from mhrctl.tools.grid import sync
@@ -32,45 +33,6 @@ EXTENDED = (Path(".gitignore"), Path(".gitattributes"))
 KEPT = (Path("README.md"), Path(".dvc/plots/curves.json"))
 """Files that are left out where the user has one."""
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
-T5_XL = "google/t5-xl-lm-adapt"
-
-
-@dataclass(frozen=True)
-class Start:
-    """What a suite's project begins with.
-
-    Attributes:
-        title: of its README.
-        table: of the paper, to look at first.
-        backbone: on the hub; None for a small one that is trained in the project.
-        fetch: {folder: shell command that brings it into the project}, kept out of git.
-    """
-
-    title: str
-    table: int = 2
-    backbone: str | None = None
-    fetch: Mapping[str, str] = field(default_factory=dict)
-
-
-SUITES = {
-    "compositional": Start("Compositions of list operations"),
-    "superni": Start(
-        "Super-NaturalInstructions",
-        backbone=T5_XL,
-        fetch={"natural-instructions": "git clone --depth 1 https://github.com/allenai/natural-instructions"},
-    ),
-    "t0": Start(
-        "T0",
-        table=4,
-        backbone=T5_XL,
-        fetch={
-            "t-few": "git clone https://github.com/r-three/t-few",
-            "promptsource": "git clone https://github.com/bigscience-workshop/promptsource",
-            "evaluation": "mkdir evaluation    # for storycloze.jsonl",
-        },
-    ),
-    "jsonl": Start("Our own tasks"),
-}
 
 
 @dataclass(frozen=True)
@@ -99,7 +61,7 @@ def initialise(
 
     Args:
         folder: of the project, made if it is missing. Nothing in it is overwritten.
-        suite: one of `SUITES`.
+        suite: the source of the tasks, a row of `SOURCES`.
         tasks: the tasks, in place of the suite's own folder inside the project.
         backbone: a hub id or a folder, in place of the suite's own.
         without_git: set DVC up without git, even inside a git repository.
@@ -108,8 +70,8 @@ def initialise(
         ParamsError: if there is no such suite, or it reads no tasks from a folder.
         DataError: if `tasks` or `backbone` is not there, a file is in the way, or DVC refuses; names it.
     """
-    if suite not in SUITES:
-        raise ParamsError(f"--suite: {unknown('suite', suite, SUITES)}")
+    if suite not in SOURCES:
+        raise ParamsError(f"--suite: {unknown('suite', suite, SOURCES)}")
     setup = dvc_setup(folder, without_git=without_git)
     with TemporaryDirectory() as aside, ExitStack() as undo:
         new = Path(aside)
@@ -155,8 +117,8 @@ def _tasks(suite: str, tasks: Path | None, folder: Path) -> str | None:
     """`prepare.path`."""
     if tasks is None:
         return None
-    if suite == "compositional":
-        raise ParamsError("--path: the suite compositional makes its tasks itself; leave it out")
+    if "path" not in SOURCES[suite].places:
+        raise ParamsError(f"--path: the suite {suite} makes its tasks itself; leave it out")
     if not tasks.exists():
         raise DataError(f"--path {tasks}: no such file or folder")
     if set(Path(os.path.relpath(tasks, folder)).parts) <= {".."}:
@@ -165,7 +127,7 @@ def _tasks(suite: str, tasks: Path | None, folder: Path) -> str | None:
 
 
 def _backbone(suite: str, backbone: str | None, folder: Path) -> BackboneParams | None:
-    name = backbone or SUITES[suite].backbone
+    name = backbone or SOURCES[suite].start.backbone
     if name is None:
         return None
     if backbone and Path(backbone).is_dir():
@@ -183,7 +145,7 @@ def _seen_from(folder: Path, path: Path) -> str:
 
 def _fill(new: Path, folder: Path, suite: str, setup: Setup, tasks: str | None, backbone: BackboneParams | None) -> list[str]:
     """Write the project's files into the empty folder `new`, and return the commands to run next in `folder`."""
-    start, project = SUITES[suite], Project(new)
+    start, project = SOURCES[suite].start, Project(new)
     project.params.write_text(rendered(f"{suite}.yaml", tasks=tasks, backbone=backbone))
     settings = load_params(project.params)
     sync(settings, project)
@@ -192,14 +154,17 @@ def _fill(new: Path, folder: Path, suite: str, setup: Setup, tasks: str | None, 
         (new / ".dvc/plots").mkdir(parents=True)
         shutil.copyfile(templates / "curves.json", new / ".dvc/plots/curves.json")
         shutil.copyfile(templates / "gitattributes", new / ".gitattributes")
-        if suite == "jsonl" and not tasks:
-            shutil.copytree(templates / "tasks", new / "tasks")
+        if start.example and not tasks:
+            copy = shutil.copytree if (templates / start.example).is_dir() else shutil.copyfile
+            copy(templates / start.example, new / start.example)
     roots = {Path(path).parts[0] for path in task_files(settings.params.prepare)}
     fetched = [name for name in start.fetch if name in roots]
     (new / ".gitignore").write_text(rendered("gitignore", fetched=fetched))
     missing = [start.fetch[name] for name in fetched if not (folder / name).exists()]
     commands = [*missing, "mhrctl check", "dvc repro", f"mhrctl report --table {start.table}"]
-    readme = rendered("README.md", title=start.title, suite=suite, setup=setup, tasks=tasks, commands=commands)
+    about = f"{suite}.md" if (template_files() / f"{suite}.md.jinja").is_file() else None
+    words = {"title": start.title, "summary": SOURCES[suite].summary, "about": about, "tasks": tasks}
+    readme = rendered("README.md", setup=setup, commands=commands, **words)
     (new / "README.md").write_text(readme)
     return commands
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mhrctl.tools.init import SUITES
+from mhrctl.config.sources import SOURCES
 from tests.conftest import Run
 
 Capture = pytest.CaptureFixture[str]
@@ -70,4 +70,4 @@ def test_bad_input_is_one_line_and_exit_code_2(
 
 def test_the_templates_are_in_the_package() -> None:
     names = {path.name for path in (files("mhrctl.projects") / "files").iterdir()}
-    assert names >= {f"{suite}.yaml.jinja" for suite in SUITES} | {"dvc.yaml.jinja", "README.md.jinja", "curves.json", "tasks"}
+    assert names >= {f"{suite}.yaml.jinja" for suite in SOURCES} | {"dvc.yaml.jinja", "README.md.jinja", "curves.json", "tasks"}

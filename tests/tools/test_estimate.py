@@ -15,7 +15,8 @@ from mhrctl.config.resolve import load_params, resolve_cell
 from mhrctl.errors import DataError, ParamsError
 from mhrctl.models.attach import linear_shapes
 from mhrctl.models.backbones import T5_SIZES, shape_model
-from mhrctl.tools.estimate import TaskCounts, backbone_shape, estimate, human_size, t5_shape
+from mhrctl.suites.task import TaskCounts
+from mhrctl.tools.estimate import backbone_shape, estimate, human_size, t5_shape
 
 TOY = TaskCounts(training=3, datasets=3, test=2)
 

@@ -13,12 +13,13 @@ import pytest
 
 from mhrctl.artifacts.names import Project
 from mhrctl.config.resolve import load_params
+from mhrctl.config.sources import SOURCES
 from mhrctl.errors import DataError, ParamsError
 from mhrctl.evaluation.metrics import OVER_CHOICES
 from mhrctl.projects.templates import template_files
 from mhrctl.suites.jsonl import read_jsonl
 from mhrctl.tools.grid import differences, expand
-from mhrctl.tools.init import SUITES, initialise
+from mhrctl.tools.init import initialise
 from tests.conftest import Run
 from tests.test_dvc import dvc
 
@@ -60,7 +61,7 @@ def test_dvc_finds_every_stage_to_be_run(tmp_path: Path, suite: str, setup: str)
     assert "analytics = false" in (folder / ".dvc/config").read_text()
 
 
-@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize("suite", SOURCES)
 def test_every_suite_has_a_grid_in_step(tmp_path: Path, suite: str, run: Run) -> None:
     folder = tmp_path / "new/project"
     made = initialise(folder, suite)

@@ -1,0 +1,167 @@
+"""The sources of tasks: one literal table, in which a row is the whole of a source.
+
+params.yaml is held to it, provenance, the watch over edited files and dvc.yaml take from it what `mhrctl prepare` reads, and
+`mhrctl init` makes a project of it. It imports nothing of mhrctl: what reads tasks stands in the module that a row names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from mhrctl.config.params import PrepareParams
+
+T5_XL = "google/t5-xl-lm-adapt"
+Pin = tuple[str, str]
+"""A repository of the hub, and its revision."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a new project of a source begins with, beside its template `projects/files/<name>.yaml.jinja`.
+
+    Attributes:
+        title: of its README. A file `<name>.md.jinja` beside the template, if there is one, tells more.
+        table: of the paper, to look at first.
+        backbone: on the hub; None for a small one that is trained in the project.
+        fetch: {folder: shell command that brings it into the project}, kept out of git.
+        example: a file or folder beside the template that is copied into a project whose tasks are not named.
+    """
+
+    title: str
+    table: int = 2
+    backbone: str | None = None
+    fetch: Mapping[str, str] = field(default_factory=dict)
+    example: str = ""
+
+
+def _path(params: PrepareParams) -> dict[str, str]:
+    return {"tasks": params.path} if params.path else {}
+
+
+def _hub(params: PrepareParams) -> list[Pin]:
+    return [(params.hub, params.revision)] if params.hub else []
+
+
+def _no_problem(_params: PrepareParams) -> str | None:
+    return None
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where tasks come from.
+
+    Attributes:
+        summary: what it is, in a line.
+        module: its functions `read` and `check` (`mhrctl.suites.source.SourceModule`).
+        start: what its project begins with.
+        places: which of `prepare.path` and `prepare.hub` may name its tasks; neither, if it makes them itself.
+        needs: what it cannot do without, in words for one who has named no place.
+        problem: says what else is wrong with its settings.
+        settings: settings of `prepare` that no other source has.
+        files: {name: file or folder, as params.yaml names it} that it reads.
+        hashed: whether these files are hashed, so that an output stands until they change; else they are read each time.
+        pins: what it reads from the hub, which cannot change if each revision is a commit.
+        reads_elsewhere: whether it reads what neither `files` nor `pins` names, so that no output of it stands.
+    """
+
+    summary: str
+    module: str
+    start: Start
+    places: tuple[Literal["path", "hub"], ...] = ()
+    needs: str = ""
+    problem: Callable[[PrepareParams], str | None] = _no_problem
+    settings: tuple[str, ...] = ()
+    files: Callable[[PrepareParams], Mapping[str, str]] = _path
+    hashed: bool = True
+    pins: Callable[[PrepareParams], Sequence[Pin]] = _hub
+    reads_elsewhere: bool = False
+
+
+def _superni_files(params: PrepareParams) -> dict[str, str]:
+    return {name: f"{params.path}/{name}" for name in ("tasks", "splits")} if params.path else {}
+
+
+def _t0_files(params: PrepareParams) -> dict[str, str]:
+    t0 = params.t0
+    templates = f"{t0.promptsource}/promptsource/templates" if t0.promptsource else None
+    evaluation = None if t0.evaluation == "hub" else t0.evaluation
+    files = {"tasks": params.path, "few_shot": t0.few_shot, "templates": templates, "evaluation": evaluation}
+    return {name: path for name, path in files.items() if path}
+
+
+def _t0_problem(params: PrepareParams) -> str | None:
+    if not (params.path or params.hub or params.t0.training_few_shot):
+        return "source t0 needs `hub` (bigscience/P3), `path`, a folder of its form, or t0.training_few_shot"
+    if params.t0.training_few_shot and not params.t0.few_shot:
+        return "t0.training_few_shot needs t0.few_shot, the folder of the few-shot sets"
+    return None
+
+
+SOURCES: dict[str, Source] = {
+    "compositional": Source(
+        "the embedded suite: compositions of list operations",
+        module="mhrctl.suites.compositional",
+        start=Start("Compositions of list operations"),
+    ),
+    "superni": Source(
+        "Super-NaturalInstructions, from a clone of upstream or a mirror on the hub",
+        module="mhrctl.suites.superni.source",
+        start=Start(
+            "Super-NaturalInstructions",
+            backbone=T5_XL,
+            fetch={"natural-instructions": "git clone --depth 1 https://github.com/allenai/natural-instructions"},
+        ),
+        places=("path", "hub"),
+        needs="`path`, a clone of upstream, or `hub`, a mirror",
+        files=_superni_files,
+        hashed=False,  # gigabytes, of which a part is read
+    ),
+    "t0": Source(
+        "T0: P3's training tasks, and the 11 test tasks of its paper",
+        module="mhrctl.suites.t0.source",
+        start=Start(
+            "T0",
+            table=4,
+            backbone=T5_XL,
+            fetch={
+                "t-few": "git clone https://github.com/r-three/t-few",
+                "promptsource": "git clone https://github.com/bigscience-workshop/promptsource",
+                "evaluation": "mkdir evaluation    # for storycloze.jsonl",
+            },
+        ),
+        places=("path", "hub"),
+        problem=_t0_problem,
+        files=_t0_files,
+        hashed=False,
+        reads_elsewhere=True,  # the evaluation splits of the test tasks, each on a repository's main branch
+    ),
+    "jsonl": Source(
+        "tasks of your own, in JSON Lines",
+        module="mhrctl.suites.jsonl",
+        start=Start("Our own tasks", example="tasks"),
+        places=("path",),
+        needs="`path`, the folder of its tasks",
+    ),
+}
+"""{`prepare.source`: the source}. A new source is a row, the module that it names, and its project's template."""
+
+
+def complaint(params: PrepareParams) -> str | None:
+    """What is wrong with the settings of a source, in a line; None if they fit its row."""
+    name, source = params.source, SOURCES[params.source]
+    for place in ("path", "hub"):
+        if getattr(params, place) and place not in source.places:
+            mended = "name a folder as `path`" if source.places else "it makes its tasks itself"
+            return f"source {name} has no `{place}`; {mended}"
+    if params.path and params.hub:
+        return "`path` and `hub` both say where the tasks are; leave one out"
+    if source.needs and not (params.path or params.hub):
+        return f"source {name} needs {source.needs}"
+    for other, row in SOURCES.items():
+        for setting in row.settings:
+            if setting not in source.settings and getattr(params, setting) != type(params).model_fields[setting].default:
+                return f"source {name} has no `{setting}`, which is of source {other}; leave it out"
+    return source.problem(params)
