@@ -25,12 +25,14 @@ from mhrctl.cli.options import (
     SeedOption,
     SetOption,
     TogetherOption,
+    TrackOption,
     VariantOption,
     chosen_cell,
     nothing_to_do,
     open_accelerator,
     open_project,
     output_of,
+    recording_of,
 )
 from mhrctl.config.cells import Cell
 from mhrctl.config.methods import BACKBONE
@@ -54,6 +56,7 @@ def evaluate(
     device: DeviceOption = "auto",
     together: TogetherOption = Speed.together,
     off: OffOption = [],
+    track: TrackOption = [],
     force: ForceOption = False,
 ) -> None:
     """Score the test splits, zero-shot and after adaptation; `--method backbone` scores the bare backbone."""
@@ -84,6 +87,7 @@ def evaluate(
     with (
         logging_run(where.run_log("evaluate", name), device=str(accelerator.device)),
         unedited(read, frozen, *(path for path in (start, adapted) if path), *made.parents.values()),
+        recording_of(track, where, "evaluate", name) as recorder,
     ):
         metrics = stage(
             own,
@@ -97,6 +101,7 @@ def evaluate(
             accelerator=accelerator,
             speed=speed,
             track=display.track,
+            recorder=recorder,
         )
     for phase, means in (("zero-shot", metrics.zero_shot), ("adapted", metrics.adapted)):
         if means:

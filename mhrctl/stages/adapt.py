@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -33,7 +34,8 @@ from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import attach, new_adapter
 from mhrctl.models.backbones import PRECISIONS, open_backbone
 from mhrctl.models.speed import Speed
-from mhrctl.progress import Track, silent
+from mhrctl.progress import Recorder, Track, silent, unrecorded
+from mhrctl.tracking.by_task import ByTask
 from mhrctl.training.loop import fit
 from mhrctl.training.objective import objective_of
 from mhrctl.training.optimizers import clip_runs, optimizer_of, select_runs, trained_parameters
@@ -76,6 +78,7 @@ def adapt(
     root: Path = Path(),
     speed: Speed = Speed(),
     track: Track = silent,
+    recorder: Recorder = unrecorded,
 ) -> Card:
     """Write `adapters.safetensors`, one run a test task, and `validation.csv` (score by task and step) into `out`.
 
@@ -93,6 +96,7 @@ def adapt(
         root: what a relative folder of the index's encoder is relative to.
         speed: how to compute; `together` are the tasks adapted in one batch.
         track: shows progress.
+        recorder: takes the validation scores.
 
     Raises:
         ParamsError: if the cell is one of extra steps, which is not adapted.
@@ -112,11 +116,12 @@ def adapt(
     trained: list[dict[str, Tensor]] = []
     curves: list[tuple[str, int, float]] = []
     best: list[float] = []
+    report = ByTask(recorder, tasks=len(shots))
     with track(f"adapt {cell.name}", params.steps * -(-len(shots) // together)) as bar:
         for first in range(0, len(shots), together):
             part = shots[first : first + together]
             adapter = begin.of(shots, first, len(part))
-            adaptation = _Adaptation(frozen, adapter, tokenizer, part, params, cell.seed, accelerator, speed)
+            adaptation = _Adaptation(frozen, adapter, tokenizer, part, params, cell.seed, accelerator, speed, report)
             for step in adaptation.run():
                 bar.advance(note=f"validation {adaptation.best.scores.mean():.1f}" if step in adaptation.validated else "")
             bar.advance(params.steps - adaptation.taken)
@@ -142,6 +147,8 @@ def adapt(
         write_csv(folder / VALIDATION, ("task", "step", "score"), curves)
         card = made.card(**facts)
         write_card(folder, card)
+    best_of = {f"best/{name}": score for name, score in facts["validation"].items()}
+    recorder.summary(best_of | {"best_mean": fmean(best)})
     return card
 
 
@@ -219,10 +226,11 @@ class _Adaptation:
         seed: int,
         accelerator: Accelerator,
         speed: Speed,
+        report: ByTask,
     ) -> None:
         self._backbone, self._tokenizer, self._shots = backbone, tokenizer, shots
         self._params, self._seed, self._accelerator, self._speed = params, seed, accelerator, speed
-        self._objective = objective_of(backbone, params)
+        self._objective, self._report = objective_of(backbone, params), report
         self._cadence = [_cadence(task, params) for task in shots]
         self._form(list(range(len(shots))), adapter)
         self.best = BestSteps(self._parameters, patience=params.patience)
@@ -302,7 +310,9 @@ class _Adaptation:
 
     def _validate(self, step: int, tasks: list[int]) -> None:
         found = self._scores(tasks)
-        self.curves += [(self._shots[task].name, step, round(score, 4)) for task, score in zip(tasks, found, strict=True)]
+        by_task = {self._shots[task].name: round(score, 4) for task, score in zip(tasks, found, strict=True)}
+        self.curves += [(name, step, score) for name, score in by_task.items()]
+        self._report(step, by_task)
         self.validated.add(step)
         if step or self._params.keep_start or not self._params.steps:
             self.best.record(tasks, found, self._parameters, self._rows(tasks))

@@ -36,7 +36,7 @@ from mhrctl.models.attach import attach, layout_name
 from mhrctl.models.backbones import PRECISIONS, open_backbone
 from mhrctl.models.folding import foldable, folded
 from mhrctl.models.speed import Speed
-from mhrctl.progress import Track, silent
+from mhrctl.progress import Recorder, Track, silent, unrecorded
 from mhrctl.suites.task import Metric
 
 Phase = Literal["zero_shot", "adapted"]
@@ -68,6 +68,7 @@ def evaluate(
     accelerator: Accelerator,
     speed: Speed = Speed(),
     track: Track = silent,
+    recorder: Recorder = unrecorded,
 ) -> CellMetrics:
     """Write `predictions.parquet` and `scores.csv` (by task and phase) into `out`, and the cell's scores.
 
@@ -86,6 +87,7 @@ def evaluate(
         accelerator: where to run.
         speed: how to compute; `together` are the tasks evaluated in one batch.
         track: shows progress.
+        recorder: takes the scores.
 
     Raises:
         ArtifactError: if an input folder is missing or was made for another backbone or other tasks.
@@ -139,6 +141,7 @@ def evaluate(
         card = made.card(tasks=examples.tasks)
         write_json(scores, metrics.model_dump())
         write_card(folder, card, beside=[scores])
+    recorder.summary(_recorded(metrics))
     return metrics
 
 
@@ -273,6 +276,16 @@ def _mean_scores(results: Sequence[TaskPredictions], phase: Phase, metrics: Mapp
         rouge_l=round(fmean(fmean(result.rouge_l) for result in own), 4),
         exact_match=round(fmean(fmean(result.exact_match) for result in own), 4),
     )
+
+
+def _recorded(metrics: CellMetrics) -> dict[str, float]:
+    """The scores by phase and metric, and by phase and task."""
+    phases = {"zero_shot": metrics.zero_shot, "adapted": metrics.adapted}
+    values = {f"{phase}/{name}": value for phase, means in phases.items() if means for name, value in means}
+    for task, scores in metrics.by_task.items():
+        by_phase = {"zero_shot": scores.zero_shot, "adapted": scores.adapted}
+        values |= {f"{phase}/task/{task}": score for phase, score in by_phase.items() if score is not None}
+    return values
 
 
 def _write_predictions(folder: Path, results: Sequence[TaskPredictions]) -> None:
