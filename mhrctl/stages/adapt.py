@@ -36,7 +36,7 @@ from mhrctl.models.backbones import PRECISIONS, open_backbone
 from mhrctl.models.speed import Speed
 from mhrctl.progress import Recorder, Track, silent, unrecorded
 from mhrctl.tracking.by_task import ByTask
-from mhrctl.training.loop import fit
+from mhrctl.training.loop import Schedule, fit
 from mhrctl.training.objective import objective_of
 from mhrctl.training.optimizers import clip_runs, optimizer_of, select_runs, trained_parameters
 from mhrctl.training.selection import BestSteps
@@ -276,19 +276,15 @@ class _Adaptation:
         return [self._tasks.index(task) for task in tasks]
 
     def _until_one_is_over(self) -> Iterator[int]:
+        params = self._params
         steps = fit(
             self._model,
             self._optimizer,
             batches=self._batches,
             objective=self._objective,
-            clip=lambda: clip_runs(list(self._parameters.values()), self._params.clip_norm),
+            clip=lambda: clip_runs(list(self._parameters.values()), params.clip_norm),
             accelerator=self._accelerator,
-            steps=self._params.steps,
-            warmup=self._params.warmup,
-            seed=self._seed,
-            runs=len(self._tasks),
-            accumulation=self._params.accumulation,
-            first=self.taken,
+            schedule=Schedule(params.steps, params.warmup, self._seed, params.accumulation, self.taken),
         )
         for step in steps:
             self.taken = step.number

@@ -24,7 +24,7 @@ from mhrctl.errors import DataError
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.backbones import fingerprint, is_tied, load_pretrained
 from mhrctl.progress import Recorder, Track, silent, unrecorded
-from mhrctl.training.loop import fit
+from mhrctl.training.loop import Schedule, fit
 from mhrctl.training.objective import Objective
 
 NOISE_DENSITY = 0.15
@@ -120,9 +120,7 @@ def train_scratch(
         objective=Objective("token_mean", 0.0, start_token=model.config.decoder_start_token_id),
         clip=lambda: accelerator.clip_grad_norm_(model.parameters(), CLIP_NORM),
         accelerator=accelerator,
-        steps=params.steps,
-        warmup=WARMUP,
-        seed=seed,
+        schedule=Schedule(params.steps, WARMUP, seed),
     )
     with track("backbone", params.steps) as bar:
         for step in steps:

@@ -37,7 +37,7 @@ from mhrctl.models.backbones import PRECISIONS, load_backbone
 from mhrctl.models.speed import Speed
 from mhrctl.progress import Recorder, Track, silent, unrecorded
 from mhrctl.training.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
-from mhrctl.training.loop import fit
+from mhrctl.training.loop import Schedule, fit
 from mhrctl.training.objective import Objective, objective_of
 from mhrctl.training.optimizers import clip_runs, optimizer_of, trained_parameters
 
@@ -171,7 +171,7 @@ class _Training:
             with_choices=self.objective.reads_choices,
         )
         with track(f"pretrain {self.cell.name}", self.params.steps) as bar:
-            checkpoint = checkpoint_path(self.scratch, self.cell)
+            checkpoint = checkpoint_path(self.scratch, self.cell.name)
             return self._train(adapter, batches, self.params.steps, checkpoint, self.key, bar.advance)
 
     def private(self, adapter: Adapter, track: Track) -> list[list[Any]]:
@@ -193,7 +193,7 @@ class _Training:
                     pad=self.objective.pad,
                     with_choices=self.objective.reads_choices,
                 )
-                checkpoint = checkpoint_path(self.scratch, self.cell, first)
+                checkpoint = checkpoint_path(self.scratch, self.cell.name, first)
                 before = rows[-1] if rows else [0] * len(LOG_COLUMNS)
                 own = self._train(part, batches, steps, checkpoint, f"{self.key}/{runs}", bar.advance, before)
                 rows += [_after(before, row) for row in own]
@@ -273,12 +273,7 @@ class _Training:
             objective=self.objective,
             clip=lambda: clip_runs(list(trained_parameters(adapter).values()), self.params.clip_norm),
             accelerator=self.accelerator,
-            steps=steps,
-            warmup=self.params.warmup,
-            seed=self.cell.seed,
-            runs=adapter.runs,
-            accumulation=self.params.accumulation,
-            first=first,
+            schedule=Schedule(steps, self.params.warmup, self.cell.seed, self.params.accumulation, first),
             before_step=fade,
         )
 
