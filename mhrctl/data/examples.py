@@ -102,7 +102,7 @@ class Examples:
             source = pq.ParquetFile(path, memory_map=True)
             schema = pa.schema([source.schema_arrow.field(name) for name in TOKEN_COLUMNS])
             cache.parent.mkdir(parents=True, exist_ok=True)
-            aside = cache.with_name(f".{cache.name}.{os.getpid()}")
+            aside = cache.with_name(f".{cache.name}.{os.getpid()}")  # cells trained at once may each find none
             with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
                 for group in range(source.num_row_groups):
                     writer.write_table(source.read_row_group(group, columns=list(TOKEN_COLUMNS)))
@@ -197,6 +197,7 @@ class _Ragged:
     """Rows of a list array as views of one flat array."""
 
     def __init__(self, array: pa.ListArray) -> None:
+        # `values` is the whole flat array, whatever part of it a slice has; offsets count in it, so a slice needs no shift.
         self._values = array.values.to_numpy(zero_copy_only=False)
         self._offsets = array.offsets.to_numpy(zero_copy_only=False)
 
