@@ -23,7 +23,7 @@ from mhrctl.models.attach import LAYOUTS, new_adapter
 from mhrctl.models.backbones import PRECISIONS
 from mhrctl.models.losses import token_losses
 from mhrctl.models.speed import Speed
-from mhrctl.training.loop import fit
+from mhrctl.training.loop import Schedule, fit
 from mhrctl.training.losses import run_losses
 from mhrctl.training.objective import Objective, objective_of
 from mhrctl.training.optimizers import clip_runs, optimizer_of, trained_parameters
@@ -86,10 +86,7 @@ class Ours:
             objective=self.objective,
             clip=lambda: clip_runs(parameters, self.params.clip_norm),
             accelerator=Accelerator(cpu=self.model.backbone.device.type == "cpu"),
-            steps=ENDLESS,
-            warmup=self.params.warmup,
-            seed=0,
-            runs=self.adapter.runs,
+            schedule=Schedule(ENDLESS, self.params.warmup, seed=0),
         )
         return lambda: next(steps)
 

@@ -25,6 +25,10 @@ class ArtifactError(MhrctlError):
     """A stage's output that is missing, unfinished, or made for another backbone or task list."""
 
 
+class TrackingError(MhrctlError):
+    """A tracker that cannot be opened: it is not installed, not logged in, or has nowhere to write."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """Say that `name` is no `kind`, and which there are, or the first of many."""
     names = list(known)

@@ -1,7 +1,8 @@
-"""How the library tells that long work goes on, without printing: the command line hands it a display."""
+"""How the library says that long work goes on, and with which numbers, without printing: what hears it is handed in."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
@@ -10,7 +11,7 @@ class Bar(Protocol):
     """One piece of long work."""
 
     def advance(self, steps: int = 1, note: str = "") -> None:
-        """Tell that some steps are done, with a note such as the loss."""
+        """Say that some steps are done, with a note such as the loss."""
 
 
 class Track(Protocol):
@@ -28,3 +29,28 @@ class _Silent:
 def silent(description: str, total: int) -> AbstractContextManager[Bar]:  # noqa: ARG001 - the protocol's arguments
     """Show nothing."""
     return nullcontext(_Silent())
+
+
+class Recorder(Protocol):
+    """Takes a stage's numbers while it works, for whoever watches: never an input of anything, and no part of a result.
+
+    A stage reports what it has on the host anyway, so that nobody waits for a device on a recorder's account.
+    """
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Take the numbers of a step; steps never go back within a name."""
+
+    def summary(self, values: Mapping[str, float]) -> None:
+        """Take what the stage has come to."""
+
+
+class _Unrecorded:
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        pass
+
+    def summary(self, values: Mapping[str, float]) -> None:
+        pass
+
+
+unrecorded: Recorder = _Unrecorded()
+"""What a stage reports to unless it is given another: nothing is recorded."""

@@ -117,6 +117,11 @@ class Project:
         """What the last run of a stage took: never an input of anything."""
         return self.data / "log" / (f"{stage}-{cell}.json" if cell else f"{stage}.json")
 
+    @property
+    def tracking(self) -> Path:
+        """The folder of what trackers keep on this machine: beside the run logs, and like them never an input of anything."""
+        return self.data / "log" / "tracking"
+
 
 def folder_name(task: str) -> str:
     """A folder's name for a task: its own, with nothing in it that could lead elsewhere."""

@@ -23,11 +23,13 @@ from mhrctl.cli.options import (
     SeedOption,
     SetOption,
     TogetherOption,
+    TrackOption,
     VariantOption,
     chosen_cell,
     nothing_to_do,
     open_accelerator,
     output_of,
+    recording_of,
 )
 from mhrctl.config.cells import CellParams
 from mhrctl.models.speed import Speed
@@ -47,6 +49,7 @@ def adapt(
     off: OffOption = [],
     checkpointing: CheckpointingOption = False,
     compile: CompileOption = False,  # noqa: A002 - the option's name
+    track: TrackOption = [],
     force: ForceOption = False,
 ) -> None:
     """Adapt to each test task from a few examples."""
@@ -72,6 +75,7 @@ def adapt(
     with (
         logging_run(where.run_log("adapt", name), device=str(accelerator.device)),
         unedited(lambda: read()[1].adapt, *made.watched),
+        recording_of(track, where, "adapt", name) as recorder,
     ):
         card = stage(
             params.cell,
@@ -85,5 +89,6 @@ def adapt(
             accelerator=accelerator,
             speed=speed,
             track=display.track,
+            recorder=recorder,
         )
     display.done(f"wrote {out}: {len(card.facts.tasks)} tasks, {card.facts.parameters.adaptation:,} trained parameters each")

@@ -12,14 +12,20 @@ from mhrctl.cli.options import (
     ForceOption,
     ProjectOption,
     SetOption,
+    TrackOption,
     nothing_to_do,
     open_accelerator,
     open_project,
+    recording_of,
 )
 
 
 def backbone(
-    project: ProjectOption = HERE, set_: SetOption = [], device: DeviceOption = "auto", force: ForceOption = False
+    project: ProjectOption = HERE,
+    set_: SetOption = [],
+    device: DeviceOption = "auto",
+    track: TrackOption = [],
+    force: ForceOption = False,
 ) -> None:
     """Fetch the frozen backbone, or train a small one on the suite."""
     where, settings = open_project(project, set_)
@@ -33,6 +39,7 @@ def backbone(
     with (
         logging_run(where.run_log("backbone"), device=str(accelerator.device)),
         unedited(lambda: open_project(project, set_)[1].params.backbone, *made.watched),
+        recording_of(track, where, "backbone") as recorder,
     ):
         card = stage(
             settings.params.backbone,
@@ -41,6 +48,7 @@ def backbone(
             out=out,
             accelerator=accelerator,
             track=display.track,
+            recorder=recorder,
         )
     facts = card.facts
     display.done(f"wrote {out}: {facts.name}, {facts.parameters:,} parameters, {facts.fingerprint[:12]}")

@@ -22,6 +22,11 @@ def complain(message: str) -> None:
     err.print(f"[bold red]error:[/] {escape(' '.join(message.split()))}", soft_wrap=True)
 
 
+def warn(message: str) -> None:
+    """Say in one line what goes on in spite of a failure."""
+    err.print(f"[bold yellow]warning:[/] {escape(' '.join(message.split()))}", soft_wrap=True)
+
+
 def done(message: str) -> None:
     """Say what a command has written."""
     err.print(escape(message), soft_wrap=True)

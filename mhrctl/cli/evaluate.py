@@ -27,12 +27,14 @@ from mhrctl.cli.options import (
     SeedOption,
     SetOption,
     TogetherOption,
+    TrackOption,
     VariantOption,
     chosen_cell,
     nothing_to_do,
     open_accelerator,
     open_project,
     output_of,
+    recording_of,
 )
 from mhrctl.config.cells import Cell
 from mhrctl.config.methods import BACKBONE
@@ -57,6 +59,7 @@ def evaluate(
     device: DeviceOption = "auto",
     together: TogetherOption = Speed.together,
     off: OffOption = [],
+    track: TrackOption = [],
     force: ForceOption = False,
 ) -> None:
     """Score the test splits, zero-shot and after adaptation; `--method backbone` scores the bare backbone."""
@@ -88,6 +91,7 @@ def evaluate(
     with (
         logging_run(where.run_log("evaluate", name), device=str(accelerator.device)),
         unedited(read, *made.watched),
+        recording_of(track, where, "evaluate", name) as recorder,
     ):
         metrics = stage(
             point,
@@ -101,6 +105,7 @@ def evaluate(
             accelerator=accelerator,
             speed=speed,
             track=display.track,
+            recorder=recorder,
         )
     for line in _lines(metrics):
         display.done(f"{name} {line}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,6 +22,10 @@ from mhrctl.config.recipes import RECIPES
 from mhrctl.config.resolve import Settings, load_params, resolve_cell
 from mhrctl.errors import ParamsError
 from mhrctl.models.speed import OFF
+from mhrctl.progress import Recorder
+from mhrctl.tracking.backend import Subject
+from mhrctl.tracking.recording import recording
+from mhrctl.tracking.table import TRACKERS, require_trackers
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -84,6 +89,23 @@ CheckpointingOption = Annotated[
 CompileOption = Annotated[
     bool,
     typer.Option("--compile", help="Compile what surrounds the matrix products; pays on a GPU.", envvar="MHRCTL_COMPILE"),
+]
+
+
+def _known_trackers(names: list[str]) -> list[str]:
+    require_trackers(names)
+    return names
+
+
+TrackOption = Annotated[
+    list[str],
+    typer.Option(
+        "--track",
+        metavar="NAME",
+        help=f"Show the command's numbers in a tracker, which changes no result: {', '.join(TRACKERS)}; repeatable.",
+        envvar="MHRCTL_TRACK",
+        callback=_known_trackers,
+    ),
 ]
 
 
@@ -216,3 +238,13 @@ def open_accelerator(device: str, *, many_processes: bool = False) -> Accelerato
     if accelerator.num_processes > 1 and not many_processes:
         raise ParamsError(f"{accelerator.num_processes} processes: only `mhrctl pretrain` runs in more than one")
     return accelerator
+
+
+def recording_of(
+    trackers: list[str], project: Project, stage: str, cell: str | None = None, *, main: bool = True
+) -> AbstractContextManager[Recorder]:
+    """Open the trackers of `--track` for a stage; of several processes the main one alone records anything."""
+    subject = Subject(
+        project=project.root.resolve().name, name=f"{stage}-{cell}" if cell else stage, folder=project.tracking.resolve()
+    )
+    return recording(trackers if main else [], subject, warn=display.warn)

@@ -24,12 +24,14 @@ from mhrctl.cli.options import (
     SeedOption,
     SetOption,
     TogetherOption,
+    TrackOption,
     VariantOption,
     chosen_cell,
     launched_processes,
     nothing_to_do,
     open_accelerator,
     output_of,
+    recording_of,
 )
 from mhrctl.config.cells import CellParams
 from mhrctl.models.speed import Speed
@@ -50,6 +52,7 @@ def pretrain(
     off: OffOption = [],
     checkpointing: CheckpointingOption = False,
     compile: CompileOption = False,  # noqa: A002 - the option's name
+    track: TrackOption = [],
     force: ForceOption = False,
 ) -> None:
     """Learn skills and routing together on the training tasks; with `--extra-steps`, train a single adapter on."""
@@ -75,6 +78,7 @@ def pretrain(
     with (
         logging_run(where.run_log("pretrain", own.name), device=str(accelerator.device)),
         unedited(lambda: read()[1].pretrain, *made.watched),
+        recording_of(track, where, "pretrain", own.name, main=accelerator.is_main_process) as recorder,
     ):
         card = stage(
             own,
@@ -88,6 +92,7 @@ def pretrain(
             accelerator=accelerator,
             speed=speed,
             track=display.track,
+            recorder=recorder,
         )
     counts = card.facts.parameters
     if accelerator.is_main_process:

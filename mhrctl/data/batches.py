@@ -1,4 +1,4 @@
-"""Tokenised examples in memory-mapped columns, and the order in which training sees them."""
+"""Batches of samples, and the order in which training sees them."""
 
 from __future__ import annotations
 
@@ -43,6 +43,7 @@ class Order:
 
     def _at(self, position: int) -> int:
         epoch, place = divmod(position, self.size)
+        # Every epoch is shuffled by a seed of its own, from the sorted order: it does not depend on which was asked for before.
         if epoch != self._epoch:
             self._shuffled = array("l", range(self.size))
             random.Random(f"{self.seed}/{epoch}").shuffle(self._shuffled)
@@ -105,9 +106,10 @@ def collate(samples: Iterable[Sample], task_ids: Sequence[Sequence[int]], *, pad
     mask = (torch.arange(input_ids.shape[1]) < torch.tensor(lengths)[:, None]).long()
     answers = [row.choices if with_choices and row.choices else (row.target_ids,) for row in rows]
     most = max(map(len, answers))
+    # Every row has as many label rows as the one with most choices; one that is no choice is all padding, which no loss counts.
     padded = [_tensor(ids) for row in answers for ids in (*row, *[_NOTHING] * (most - len(row)))]
     labels = pad_sequence(padded, batch_first=True, padding_value=IGNORED)
-    gold = [row.gold if len(own) > 1 else 0 for row, own in zip(rows, answers, strict=True)]
+    gold = [row.gold if len(answer) > 1 else 0 for row, answer in zip(rows, answers, strict=True)]
     choices = [len(row) for row in answers]
     return Batch(
         torch.tensor(task_ids),

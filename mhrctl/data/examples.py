@@ -194,6 +194,7 @@ class _Ragged:
     """Rows of a list array as views of one flat array."""
 
     def __init__(self, array: pa.ListArray) -> None:
+        # `values` is the whole flat array, whatever part of it a slice has; offsets count in it, so a slice needs no shift.
         self._values = array.values.to_numpy(zero_copy_only=False)
         self._offsets = array.offsets.to_numpy(zero_copy_only=False)
 

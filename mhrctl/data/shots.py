@@ -67,25 +67,27 @@ def draw_shots(
     metrics = task_metrics(prepared)
     drawn = []
     for name in examples.tasks:
-        own = examples.of(tasks=[name])
-        train, held_out = _train_and_held_out(own, name, shots, validation, seed)
+        of_task = examples.of(tasks=[name])
+        train, held_out = _train_and_held_out(of_task, name, shots, validation, seed)
         rows = [row for group in train for row in group]
         if validate_on == "test":
-            held_out = _rows(own, "test")
-        scored = own.take(held_out or rows)
+            held_out = _rows(of_task, "test")
+        # A task that has no held-out examples is validated on those that it is trained on.
+        scored = of_task.take(held_out or rows)
         drawn.append(
             TaskShots(
                 name=name,
                 metric=metrics[name],
-                train=own.take(rows).all_references(),
-                groups=_sample_groups(own, train),
-                prompts=own.take(rows).column("prompt"),
+                train=of_task.take(rows).all_references(),
+                groups=_sample_groups(of_task, train),
+                prompts=of_task.take(rows).column("prompt"),
                 validation=scored.scored(),
                 references=[
                     targets[reference]
                     for targets, reference in zip(scored.column("targets"), scored.column("reference"), strict=True)
                 ],
                 choices=scored.column("choices"),
+                # By name, not by place: a task starts the same whichever tasks are adapted with it.
                 seed=random.Random(f"{seed}/{name}").getrandbits(62),
             )
         )
@@ -93,48 +95,51 @@ def draw_shots(
 
 
 def _train_and_held_out(
-    own: Examples, name: str, shots: int | None, validation: int, seed: int
+    of_task: Examples, name: str, shots: int | None, validation: int, seed: int
 ) -> tuple[list[list[int]], list[int]]:
     """A task's training examples, each as the rows of its renderings, and the rows held out for validation."""
-    pool = _rows(own, "pool")
+    pool = _rows(of_task, "pool")
     if shots is None and pool:
         raise ParamsError(f"adapt.shots: test task {name} gives no few-shot sets; say how many examples to draw")
+    # A suite either gives few-shot sets, in the splits `train` and `validation`, or a pool to draw from; a task may have both.
     drawn, held_out = few_shot_split(pool, shots=shots or 0, validation=validation, seed=seed)
-    given = _renderings(own, _of_seed(own, _rows(own, "train"), name, seed))
-    random.Random(seed).shuffle(given)
-    return (given + [[row] for row in drawn])[:shots], (_rows(own, "validation") + held_out)[:validation]
+    given = _renderings(of_task, _of_seed(of_task, _rows(of_task, "train"), name, seed))
+    random.Random(seed).shuffle(given)  # fewer shots than are given are a sample of them, whatever order they came in
+    return (given + [[row] for row in drawn])[:shots], (_rows(of_task, "validation") + held_out)[:validation]
 
 
-def _rows(own: Examples, split: str) -> list[int]:
-    return [row for row, at in enumerate(own.column("split")) if at == split]
+def _rows(of_task: Examples, split: str) -> list[int]:
+    return [row for row, at in enumerate(of_task.column("split")) if at == split]
 
 
-def _of_seed(own: Examples, rows: list[int], name: str, seed: int) -> list[int]:
+def _of_seed(of_task: Examples, rows: list[int], name: str, seed: int) -> list[int]:
     """The rows that belong to a seed's few-shot set; all of them if the suite names no seeds."""
-    seeds = own.column("seeds")
+    seeds = of_task.column("seeds")
     known = sorted({each for row in rows for each in seeds[row]})
     if known and seed not in known:
         raise DataError(f"test task {name}: no few-shot set of seed {seed}; there are {', '.join(map(str, known))}")
     return [row for row in rows if not known or seed in seeds[row]]
 
 
-def _renderings(own: Examples, rows: list[int]) -> list[list[int]]:
+def _renderings(of_task: Examples, rows: list[int]) -> list[list[int]]:
     """Rows by the example that they render."""
-    names = own.column("group")
+    names = of_task.column("group")
     groups: dict[str, list[int]] = {}
     for row in rows:
-        groups.setdefault(names[row] or f"row {row}", []).append(row)
+        groups.setdefault(names[row] or f"row {row}", []).append(row)  # one that belongs to no group is one of its own
     return list(groups.values())
 
 
-def _sample_groups(own: Examples, groups: list[list[int]]) -> list[list[int]]:
+def _sample_groups(of_task: Examples, groups: list[list[int]]) -> list[list[int]]:
     """Places in `train` of what training draws from at an access: an example's renderings, or each reference for itself."""
-    targets = own.column("targets")
+    # `train` has a sample for each reference of each row, in this order: a row's samples are as many places as it has targets.
+    # Renderings are the same example in other words, of which an epoch takes one; references of a lone row are each an example.
+    targets = of_task.column("targets")
     places: list[list[int]] = []
     count = 0
     for rows in groups:
         samples = [len(targets[row]) for row in rows]
-        own_places = list(range(count, count + sum(samples)))
-        places += [own_places] if len(rows) > 1 else [[place] for place in own_places]
+        of_example = list(range(count, count + sum(samples)))
+        places += [of_example] if len(rows) > 1 else [[place] for place in of_example]
         count += sum(samples)
     return places

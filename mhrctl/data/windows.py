@@ -82,6 +82,8 @@ def balanced_sizes(lengths: Sequence[SampleLengths], batches: int) -> list[int]:
     Returns:
         The samples of each batch, at least one.
     """
+    # The more tokens a batch may have, the fewer batches are filled: bisection finds the smallest budget that makes do. It lies
+    # between the longest sample alone and all samples in one batch.
     largest = len(lengths) * sum(map(max, zip(*lengths, strict=True)))
     alone = max(map(sum, lengths))
     budget = bisect_left(range(largest), x=True, lo=alone, key=lambda budget: len(_filled(lengths, budget)) <= batches)

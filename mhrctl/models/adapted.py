@@ -1,4 +1,4 @@
-"""The frozen backbone wearing adapters."""
+"""The frozen backbone with adapters attached."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class AdaptedModel(nn.Module):
 
     Attributes:
         backbone: the injected transformers model (see `mhrctl.models.attach.inject`), frozen.
-        adapter: what it wears; None is the bare backbone.
+        adapter: what is attached; None is the bare backbone.
         speed: how it is run.
         fast: T5's forward of our own, where the model can be run by it.
     """
@@ -61,6 +61,8 @@ class AdaptedModel(nn.Module):
         slots = self._slots(task_ids)
         if labels is not None and self.fast is not None and (self.fast.trains or not self.training):
             return self.fast.token_losses(slots, labels=labels, label_smoothing=label_smoothing, lengths=lengths, **inputs)
+        # Slots stand in for the layers' buffers during this call alone. `tie_weights` would look for tied ones among all
+        # parameters at each call; a slot is tied to nothing.
         logits: Tensor = functional_call(self._scoring, self._cast(slots), kwargs=inputs, tie_weights=False)
         return logits if labels is None else token_losses(logits, labels, label_smoothing=label_smoothing)
 

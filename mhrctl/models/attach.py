@@ -46,6 +46,7 @@ def inject(model: nn.Module, targets: str | Sequence[str], *, dropout: float = 0
     """
     model.requires_grad_(requires_grad=False)
     shapes = find_layers(linear_shapes(model), targets)
+    # Names stay what they were, and so do the weights' (see `AdaptedLinear`): checkpoints are written and read as before.
     for name in shapes:
         parent, _, last = name.rpartition(".")
         setattr(model.get_submodule(parent), last, AdaptedLinear(model.get_submodule(name), dropout=dropout))  # type: ignore[arg-type]

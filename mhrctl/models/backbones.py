@@ -131,6 +131,7 @@ def pretrained_config(name: str, *, revision: str | None = None, what: str = "ba
 def fingerprint(model: PreTrainedModel) -> str:
     """The sha256 of names, shapes and values of all weights."""
     total = hashlib.sha256()
+    # By bytes, since bf16 has no counterpart in NumPy; sorted, since the order of modules is transformers' affair.
     for name, tensor in sorted(model.state_dict().items()):
         total.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         total.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
@@ -155,7 +156,7 @@ def open_backbone(
         folder: of the adapter, for the error.
 
     Raises:
-        ArtifactError: if an input folder is missing, or `wearing` belongs to another backbone.
+        ArtifactError: if an input folder is missing, or `attached` belongs to another backbone.
     """
     read_card(prepared, stage="prepare", command="mhrctl prepare")
     model, fingerprint = load_backbone(backbone)

@@ -29,7 +29,7 @@ def folded(backbone: nn.Module, adapter: Adapter) -> Iterator[None]:
     """Put an adapter into the weights of the layers that it adapts, until the context ends.
 
     A LoRA turns a layer's W into W + (alpha / r) (A B)^T, in the layout [d_out, d_in]; (IA)3 multiplies the rows of W, and
-    the bias. Layers get new tensors, and in the end their own again, bit for bit, also after an exception; what shares a
+    the bias. Layers get new tensors, and in the end those that they had, bit for bit, also after an exception; what shares a
     layer's tensor, such as the embedding of a tied output layer, is not touched. So the context takes the memory of the
     adapted layers' weights once more. It is not for training: dropout of the updates' inputs has no part in it.
 

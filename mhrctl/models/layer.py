@@ -1,4 +1,4 @@
-"""An adapted linear layer, and its injection into an unmodified transformers model."""
+"""An adapted linear layer, which takes the place of one of an unmodified transformers model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 class AdaptedLinear(nn.Module):
     """A frozen linear layer plus the low-rank update, or the scale, of the adapters that it is called with.
 
-    The layer learns nothing of its own. `down`, `up` and `scale` are slots: the model that wears the adapters passes
+    The layer learns nothing of its own. `down`, `up` and `scale` are slots: the model that adapters are attached to passes
     them for each call (`torch.func.functional_call`), so nothing about tasks is stored between calls. Empty slots
     leave the frozen layer as it was. `weight` and `bias` keep their names, so the state dict of the model around
     the layer does not change, and T5's own look-up of `wo.weight.dtype` still works.

@@ -17,7 +17,7 @@ class Speed:
         forward: run T5 by `mhrctl.models.t5` where that can (see its `model.unsupported_reason`), not by transformers' forward.
         packing: with that forward, leave padding out of all products where it pays.
         fused: let AdamW update all parameters in one kernel.
-        folding: in evaluation, add an adapter that all tasks wear to the weights of an fp32 backbone.
+        folding: in evaluation, add an adapter that all tasks share to the weights of an fp32 backbone.
         together: tasks trained, or evaluated, in one batch.
         checkpointing: with that forward, keep the inputs of blocks alone and compute them again in backward.
         compile: with that forward, compile what a block does beside its matrix products.

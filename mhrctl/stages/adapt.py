@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from accelerate import Accelerator
@@ -32,8 +33,9 @@ from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import attach, new_adapter
 from mhrctl.models.backbones import PRECISIONS, open_backbone
 from mhrctl.models.speed import Speed
-from mhrctl.progress import Track, silent
-from mhrctl.training.loop import fit
+from mhrctl.progress import Recorder, Track, silent, unrecorded
+from mhrctl.tracking.by_task import ByTask
+from mhrctl.training.loop import Schedule, fit
 from mhrctl.training.objective import objective_of
 from mhrctl.training.optimizers import clip_runs, optimizer_of, select_runs, trained_parameters
 from mhrctl.training.selection import BestSteps
@@ -75,6 +77,7 @@ def adapt(
     root: Path = Path(),
     speed: Speed = Speed(),
     track: Track = silent,
+    recorder: Recorder = unrecorded,
 ) -> Card[AdaptFacts]:
     """Write `adapters.safetensors`, one run a test task, and `validation.csv` (score by task and step) into `out`.
 
@@ -92,6 +95,7 @@ def adapt(
         root: what a relative folder of the index's encoder is relative to.
         speed: how to compute; `together` are the tasks adapted in one batch.
         track: shows progress.
+        recorder: takes the validation scores.
 
     Raises:
         ParamsError: if the cell is one of extra steps, which is not adapted.
@@ -111,11 +115,12 @@ def adapt(
     trained: list[dict[str, Tensor]] = []
     curves: list[tuple[str, int, float]] = []
     best: list[float] = []
+    report = ByTask(recorder, tasks=len(shots))
     with track(f"adapt {cell.name}", params.steps * -(-len(shots) // together)) as bar:
         for first in range(0, len(shots), together):
             part = shots[first : first + together]
             adapter = begin.of(shots, first, len(part))
-            adaptation = _Adaptation(frozen, adapter, tokenizer, part, params, cell.seed, accelerator, speed)
+            adaptation = _Adaptation(frozen, adapter, tokenizer, part, params, cell.seed, accelerator, speed, report)
             for step in adaptation.run():
                 bar.advance(note=f"validation {adaptation.best.scores.mean():.1f}" if step in adaptation.validated else "")
             bar.advance(params.steps - adaptation.taken)
@@ -141,6 +146,8 @@ def adapt(
         write_csv(folder / VALIDATION, ("task", "step", "score"), curves)
         card = made.card(facts)
         write_card(folder, card)
+    best_of = {f"best/{name}": score for name, score in facts.validation.items()}
+    recorder.summary(best_of | {"best_mean": fmean(best)})
     return card
 
 
@@ -214,10 +221,11 @@ class _Adaptation:
         seed: int,
         accelerator: Accelerator,
         speed: Speed,
+        report: ByTask,
     ) -> None:
         self._backbone, self._tokenizer, self._shots = backbone, tokenizer, shots
         self._params, self._seed, self._accelerator, self._speed = params, seed, accelerator, speed
-        self._objective = objective_of(backbone, params)
+        self._objective, self._report = objective_of(backbone, params), report
         self._cadence = [_cadence(task, params) for task in shots]
         self._form(list(range(len(shots))), adapter)
         self.best = BestSteps(self._parameters, patience=params.patience)
@@ -263,19 +271,15 @@ class _Adaptation:
         return [self._tasks.index(task) for task in tasks]
 
     def _until_one_is_over(self) -> Iterator[int]:
+        params = self._params
         steps = fit(
             self._model,
             self._optimizer,
             batches=self._batches,
             objective=self._objective,
-            clip=lambda: clip_runs(list(self._parameters.values()), self._params.clip_norm),
+            clip=lambda: clip_runs(list(self._parameters.values()), params.clip_norm),
             accelerator=self._accelerator,
-            steps=self._params.steps,
-            warmup=self._params.warmup,
-            seed=self._seed,
-            runs=len(self._tasks),
-            accumulation=self._params.accumulation,
-            first=self.taken,
+            schedule=Schedule(params.steps, params.warmup, self._seed, params.accumulation, self.taken),
         )
         for step in steps:
             self.taken = step.number
@@ -297,7 +301,9 @@ class _Adaptation:
 
     def _validate(self, step: int, tasks: list[int]) -> None:
         scores = self._scores(tasks)
-        self.curves += [(self._shots[task].name, step, round(score, 4)) for task, score in zip(tasks, scores, strict=True)]
+        by_task = {self._shots[task].name: round(score, 4) for task, score in zip(tasks, scores, strict=True)}
+        self.curves += [(name, step, score) for name, score in by_task.items()]
+        self._report(step, by_task)
         self.validated.add(step)
         if step or self._params.keep_start or not self._params.steps:
             self.best.record(tasks, scores, self._parameters, self._rows(tasks))

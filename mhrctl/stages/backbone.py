@@ -23,18 +23,27 @@ from mhrctl.data.tokenization import SENTINELS, saved_tokenizer
 from mhrctl.errors import DataError
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.backbones import fingerprint, is_tied, load_pretrained
-from mhrctl.progress import Track, silent
-from mhrctl.training.loop import fit
+from mhrctl.progress import Recorder, Track, silent, unrecorded
+from mhrctl.training.loop import Schedule, fit
 from mhrctl.training.objective import Objective
 
 NOISE_DENSITY = 0.15
 MEAN_SPAN = 3
 WARMUP = 0.05
 CLIP_NORM = 1.0
+LOG_EVERY = 50
+"""Steps between two looks at the loss: each waits for the device."""
 
 
 def backbone(
-    params: BackboneParams, *, prepared: Path, root: Path, out: Path, accelerator: Accelerator, track: Track = silent
+    params: BackboneParams,
+    *,
+    prepared: Path,
+    root: Path,
+    out: Path,
+    accelerator: Accelerator,
+    track: Track = silent,
+    recorder: Recorder = unrecorded,
 ) -> Card[BackboneFacts]:
     """Write a backbone into `out`: its weights if it was trained here, a pinned reference to them otherwise.
 
@@ -45,6 +54,7 @@ def backbone(
         out: the output folder.
         accelerator: where to train.
         track: shows progress.
+        recorder: takes loss and rate, if the backbone is trained here.
 
     Raises:
         DataError: if the backbone cannot be loaded or the tokenizer does not fit it.
@@ -54,7 +64,13 @@ def backbone(
     with writing(out) as folder:
         if params.source == "scratch":
             model: PreTrainedModel = train_scratch(
-                params.scratch, prepared, tokenizer, seed=params.seed, accelerator=accelerator, track=track
+                params.scratch,
+                prepared,
+                tokenizer,
+                seed=params.seed,
+                accelerator=accelerator,
+                track=track,
+                recorder=recorder,
             )
             model.save_pretrained(str(folder))
             name, revision = f"scratch-{model.num_parameters() / 1e6:.1f}M", None
@@ -88,7 +104,8 @@ def train_scratch(
     *,
     seed: int,
     accelerator: Accelerator,
-    track: Track,
+    track: Track = silent,
+    recorder: Recorder = unrecorded,
 ) -> PreTrainedModel:
     """Train a small T5 by span corruption of the training tasks' prompts, and on the suite's backbone tasks if it has any."""
     torch.manual_seed(seed)
@@ -103,13 +120,15 @@ def train_scratch(
         objective=Objective("token_mean", 0.0, start_token=model.config.decoder_start_token_id),
         clip=lambda: accelerator.clip_grad_norm_(model.parameters(), CLIP_NORM),
         accelerator=accelerator,
-        steps=params.steps,
-        warmup=WARMUP,
-        seed=seed,
+        schedule=Schedule(params.steps, WARMUP, seed),
     )
     with track("backbone", params.steps) as bar:
         for step in steps:
-            note = f"loss {step.losses.mean().item():.3f}" if step.number % 50 == 0 else ""
+            note = ""
+            if step.number % LOG_EVERY == 0:
+                loss = step.losses.mean().item()
+                recorder.log(step.number, {"loss": loss, "lr": optimizer.param_groups[0]["lr"]})
+                note = f"loss {loss:.3f}"
             bar.advance(note=note)
     model.eval()
     return model.cpu()

@@ -44,7 +44,7 @@ from mhrctl.models.attach import attach, layout_name
 from mhrctl.models.backbones import PRECISIONS, open_backbone
 from mhrctl.models.folding import foldable, folded
 from mhrctl.models.speed import Speed
-from mhrctl.progress import Track, silent
+from mhrctl.progress import Recorder, Track, silent, unrecorded
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,7 @@ def evaluate(
     accelerator: Accelerator,
     speed: Speed = Speed(),
     track: Track = silent,
+    recorder: Recorder = unrecorded,
 ) -> CellMetrics:
     """Write `predictions.parquet` and `scores.csv` (by task and phase) into `out`, and the cell's scores.
 
@@ -99,6 +100,7 @@ def evaluate(
         accelerator: where to run.
         speed: how to compute; `together` are the tasks evaluated in one batch.
         track: shows progress.
+        recorder: takes the scores.
 
     Raises:
         ArtifactError: if an input folder is missing or was made for another backbone or other tasks.
@@ -139,6 +141,7 @@ def evaluate(
         card = made.card(EvaluateFacts(tasks=examples.tasks))
         write_json(scores, metrics.model_dump())
         write_card(folder, card, beside=[scores])
+    recorder.summary(_recorded(metrics))
     return metrics
 
 
@@ -300,6 +303,14 @@ def _common(metrics: Iterable[str]) -> str:
     """The metric of all tasks, or that they have several."""
     kinds = set(metrics)
     return kinds.pop() if len(kinds) == 1 else MIXED
+
+
+def _recorded(metrics: CellMetrics) -> dict[str, float]:
+    """The scores by phase and metric, and by phase and task."""
+    values = {f"{phase}/{name}": value for phase in PHASES for name, value in metrics.means(phase).items()}
+    for phase in PHASES:
+        values |= {f"{phase}/task/{task}": score for task, score in metrics.own_scores(phase).items()}
+    return values
 
 
 def _write_predictions(folder: Path, results: Sequence[TaskAnswers], recorded: Sequence[str]) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from accelerate import Accelerator
@@ -34,9 +36,9 @@ from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import attach, new_adapter
 from mhrctl.models.backbones import PRECISIONS, load_backbone
 from mhrctl.models.speed import Speed
-from mhrctl.progress import Track, silent
+from mhrctl.progress import Recorder, Track, silent, unrecorded
 from mhrctl.training.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
-from mhrctl.training.loop import fit
+from mhrctl.training.loop import Schedule, fit
 from mhrctl.training.objective import Objective, objective_of
 from mhrctl.training.optimizers import clip_runs, optimizer_of, trained_parameters
 
@@ -63,6 +65,7 @@ def pretrain(
     accelerator: Accelerator,
     speed: Speed = Speed(),
     track: Track = silent,
+    recorder: Recorder = unrecorded,
 ) -> Card[PretrainFacts]:
     """Write `adapters.safetensors`, `validation.csv` (loss by training task) and `log.jsonl` into `out`, and the log as CSV.
 
@@ -78,6 +81,7 @@ def pretrain(
         accelerator: where to train.
         speed: how to compute; `together` are the tasks with an adapter of their own that are trained in one batch.
         track: shows progress.
+        recorder: takes each line of the log, with the tokens a second since the one before, and the mean validation loss.
 
     Raises:
         ParamsError: if the heads do not divide a layer, a target is no layer, or there is no alignment to measure.
@@ -119,7 +123,7 @@ def pretrain(
     made = provenance.of_pretrain(cell, params, prepared=prepared, backbone=backbone, start=start, processes=many)
     card = made.card(facts)
     key = json.dumps(card.record)
-    training = _Training(frozen, examples, data_sets, cell, params, scratch, key, accelerator, speed)
+    training = _Training(frozen, examples, data_sets, cell, params, scratch, key, accelerator, speed, recorder)
     rows = training.private(adapter, track) if private else training.shared(adapter, track)
     losses = training.validation_losses(adapter)
     if accelerator.is_main_process:
@@ -131,12 +135,19 @@ def pretrain(
             write_csv(log, columns, rows)
             write_card(folder, card, beside=[log])
         training.remove_checkpoints()
+    if losses:
+        recorder.summary({"validation_loss": fmean(loss for _, loss in losses)})
     return card
 
 
 def _due(step: int, every: int, steps: int) -> bool:
     """Whether something that is done every so many steps (0 is never) and in the last of `steps` is done in this one."""
     return every > 0 and (step % every == 0 or step == steps)
+
+
+def _after(before: Sequence[Any], row: Sequence[Any]) -> list[Any]:
+    """A row of the log whose steps and tokens are counted on from an earlier row."""
+    return [row[0] + before[0], *row[1:TOKENS], row[TOKENS] + before[TOKENS], *row[TOKENS + 1 :]]
 
 
 @dataclass(frozen=True)
@@ -152,6 +163,7 @@ class _Training:
     key: str
     accelerator: Accelerator
     speed: Speed
+    recorder: Recorder
 
     @property
     def objective(self) -> Objective:
@@ -169,7 +181,7 @@ class _Training:
             with_choices=self.objective.reads_choices,
         )
         with track(f"pretrain {self.cell.name}", self.params.steps) as bar:
-            checkpoint = checkpoint_path(self.scratch, self.cell)
+            checkpoint = checkpoint_path(self.scratch, self.cell.name)
             return self._train(adapter, batches, self.params.steps, checkpoint, self.key, bar.advance)
 
     def private(self, adapter: Adapter, track: Track) -> list[list[Any]]:
@@ -191,10 +203,10 @@ class _Training:
                     pad=self.objective.pad,
                     with_choices=self.objective.reads_choices,
                 )
-                checkpoint = checkpoint_path(self.scratch, self.cell, first)
-                of_part = self._train(part, batches, steps, checkpoint, f"{self.key}/{runs}", bar.advance)
+                checkpoint = checkpoint_path(self.scratch, self.cell.name, first)
                 before = rows[-1] if rows else [0] * len(LOG_COLUMNS)
-                rows += [[row[0] + before[0], *row[1:-1], row[-1] + before[-1]] for row in of_part]
+                of_part = self._train(part, batches, steps, checkpoint, f"{self.key}/{runs}", bar.advance, before)
+                rows += [_after(before, row) for row in of_part]
                 trained.append(part.state_dict())
         adapter.load_state_dict(stack_runs(trained))
         return rows
@@ -207,8 +219,12 @@ class _Training:
         checkpoint: Path,
         key: str,
         advance: Callable[..., None],
+        before: Sequence[Any] = (0,) * len(LOG_COLUMNS),
     ) -> list[list[Any]]:
-        """Train an adapter, from its checkpoint if there is one of the same key, and return the rows of the log."""
+        """Train an adapter, from its checkpoint if there is one of the same key, and return the rows of the log.
+
+        `before` is the last row of the trainings that this one follows, from which the recorder counts on.
+        """
         params, accelerator = self.params, self.accelerator
         model = AdaptedModel(self.backbone, adapter, speed=self.speed)
         optimizer = optimizer_of(adapter, params, fused=self.speed.fused)
@@ -221,6 +237,7 @@ class _Training:
         per_step = params.accumulation * accelerator.num_processes
         logged, tokens = (rows[-1][0], rows[-1][TOKENS]) if rows else (0, 0)
         tokens += sum(batches.tokens(micro) for micro in range(logged * per_step, first * per_step))
+        began, counted = time.monotonic(), tokens
         for step in self._fit(wrapped, optimizer, adapter, batches, steps, first):
             note = ""
             tokens += sum(batches.tokens((step.number - 1) * per_step + micro) for micro in range(per_step))
@@ -228,16 +245,25 @@ class _Training:
             if aligned or _due(step.number, params.log_every, steps):
                 rates = [group["lr"] for group in optimizer.param_groups]
                 loss = accelerator.reduce(step.losses, "mean").mean().item()
+                seconds = time.monotonic() - began  # of training alone: `item` has waited for the device
                 rows.append([step.number, round(loss, 5), rates[0], rates[1] if len(rates) > 1 else 0.0, tokens])
                 if tasks:  # measured by the process that keeps the log; others wait for its next step
                     measured = aligned and accelerator.is_main_process
                     rows[-1] += gradient_alignment(model, tasks).logged if measured else [None] * len(ALIGNMENT_COLUMNS)
+                self._record(_after(before, rows[-1]), (tokens - counted) / seconds)
+                began, counted = time.monotonic(), tokens
                 note = f"loss {loss:.3f}"
             due = step.number % CHECKPOINT_EVERY == 0 if step.number < steps else self.cell.row.is_private
             if due and accelerator.is_main_process:
                 save_checkpoint(checkpoint, step=step.number, key=key, parameters=parameters, optimizer=optimizer, log=rows)
             advance(note=note)
         return rows
+
+    def _record(self, row: Sequence[Any], speed: float) -> None:
+        """Report a row of the log; what was not measured in it is left out."""
+        columns = LOG_COLUMNS + ALIGNMENT_COLUMNS
+        values = {name: value for name, value in zip(columns, row, strict=False) if name != "step" and value is not None}
+        self.recorder.log(row[0], values | {"tokens_per_second": speed})
 
     def _fit(
         self,
@@ -258,12 +284,7 @@ class _Training:
             objective=adapter.objective(self.objective),
             clip=lambda: clip_runs(list(trained_parameters(adapter).values()), self.params.clip_norm),
             accelerator=self.accelerator,
-            steps=steps,
-            warmup=self.params.warmup,
-            seed=self.cell.seed,
-            runs=adapter.runs,
-            accumulation=self.params.accumulation,
-            first=first,
+            schedule=Schedule(steps, self.params.warmup, self.cell.seed, self.params.accumulation, first),
             before_step=fade,
         )
 

@@ -114,7 +114,7 @@ def _adapter_at(
         adapter, step = load_adapter(pretrained / ADAPTERS), params.steps
         attach(backbone, adapter)
     else:
-        path = checkpoint_path(scratch, cell)
+        path = checkpoint_path(scratch, cell.name)
         key = _checkpoint_key(path, cell)
         card = Card.read(json.loads(key), PretrainFacts)
         fits(card, path)

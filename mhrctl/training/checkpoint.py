@@ -14,9 +14,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mhrctl.artifacts.writing import replacing
-from mhrctl.config.cells import Cell
-
-FILE = "checkpoint.safetensors"
 
 
 def save_checkpoint(
@@ -77,6 +74,12 @@ def load_checkpoint(
     return facts["step"], facts["log"]
 
 
-def checkpoint_path(scratch: Path, cell: Cell, part: int | None = None) -> Path:
-    """Where a pre-training in progress leaves its checkpoint; `part` is the first task of one of several trainings."""
-    return scratch / f"pretrain-{cell.name}{'' if part is None else f'-part{part}'}.safetensors"
+def checkpoint_path(scratch: Path, cell: str, part: int | None = None) -> Path:
+    """Where a pre-training in progress leaves its checkpoint.
+
+    Args:
+        scratch: the folder of checkpoints.
+        cell: its name.
+        part: the first task of one of several trainings of the cell, if it has several.
+    """
+    return scratch / f"pretrain-{cell}{'' if part is None else f'-part{part}'}.safetensors"

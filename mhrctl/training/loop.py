@@ -32,6 +32,25 @@ class Step:
     losses: Tensor
 
 
+@dataclass(frozen=True)
+class Schedule:
+    """The steps of a training.
+
+    Attributes:
+        steps: in all, those before `first` included.
+        warmup: part of the steps in which the rates rise; then they fall linearly to 0.
+        seed: of dropout and of sampled routing.
+        accumulation: micro-batches a step and process.
+        first: steps taken before, by a training that this one goes on with.
+    """
+
+    steps: int
+    warmup: float
+    seed: int
+    accumulation: int = 1
+    first: int = 0
+
+
 def fit(
     model: nn.Module,
     optimizer: Optimizer,
@@ -40,44 +59,36 @@ def fit(
     objective: LossesOf,
     clip: Callable[[], None],
     accelerator: Accelerator,
-    steps: int,
-    warmup: float,
-    seed: int,
-    runs: int = 1,
-    accumulation: int = 1,
-    first: int = 0,
+    schedule: Schedule,
     before_step: Callable[[int], None] = lambda _step: None,
 ) -> Iterator[Step]:
     """Train, yielding after every optimizer step.
 
-    Everything random in a step is seeded by the step's number, so a run that starts at `first` with the parameters
+    Everything random in a step is seeded by the step's number, so a training that begins at `first` with the parameters
     and optimizer state of that step goes on exactly as one that was never interrupted.
 
     Args:
         model: prepared by the accelerator.
         optimizer: over the model's trainable parameters.
         batches: gives the micro-batch of a number; they are counted through all steps and processes.
-        objective: gives the losses of a batch.
+        objective: gives the losses of a batch, one a run; they are summed, since runs share no parameter.
         clip: clips gradients before a step.
         accelerator: places batches; several processes share the micro-batches of a step.
-        steps: in all, those before `first` included.
-        warmup: part of the steps in which the rates rise.
-        seed: of dropout and of sampled routing.
-        runs: independent runs in a batch; their losses are summed, since they share no parameter.
-        accumulation: micro-batches a step and process.
-        first: steps taken before.
-        before_step: is told the steps taken so far, before each.
+        schedule: the steps.
+        before_step: is called before each step, with the steps taken so far.
     """
-    scheduler = _schedule(optimizer, steps=steps, warmup=warmup, first=first)
+    scheduler, accumulation = _scheduler(optimizer, schedule), schedule.accumulation
     shards, shard = accelerator.num_processes, accelerator.process_index
     model.train()
-    for step in range(first, steps):
-        torch.manual_seed((seed * 1_000_003 + step) * shards + shard)
+    for step in range(schedule.first, schedule.steps):
+        # No two (seed, step, process) have the same number, unless a training has over a million steps.
+        torch.manual_seed((schedule.seed * 1_000_003 + step) * shards + shard)
         before_step(step)
         for micro in range(accumulation):
             batch = batches((step * accumulation + micro) * shards + shard).to(accelerator.device)
+            # Processes exchange gradients in a step's last backward alone, which has the sum of all micro-batches.
             with accelerator.no_sync(model) if micro < accumulation - 1 else nullcontext():
-                losses = objective(model, batch, runs=runs)
+                losses = objective(model, batch, runs=len(batch.task_ids))
                 accelerator.backward(losses.sum() / accumulation)
         clip()
         optimizer.step()
@@ -86,8 +97,11 @@ def fit(
         yield Step(step + 1, losses.detach())
 
 
-def _schedule(optimizer: Optimizer, *, steps: int, warmup: float, first: int) -> LRScheduler:
+def _scheduler(optimizer: Optimizer, schedule: Schedule) -> LRScheduler:
+    # torch takes the peak rate from the optimizer only where a scheduler begins at 0, and wants to find it where one goes on.
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
-    scheduler: LRScheduler = get_linear_schedule_with_warmup(optimizer, round(warmup * steps), steps, last_epoch=first - 1)
+    scheduler: LRScheduler = get_linear_schedule_with_warmup(
+        optimizer, round(schedule.warmup * schedule.steps), schedule.steps, last_epoch=schedule.first - 1
+    )
     return scheduler

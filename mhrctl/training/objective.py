@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mhrctl.config.params import OptimisationParams
 from mhrctl.data.batches import IGNORED, Batch
 from mhrctl.models.losses import token_losses
 from mhrctl.training.losses import choice_scores, multiple_choice_losses, run_losses, unlikelihood_losses
@@ -110,14 +110,38 @@ def shift_right(labels: Tensor, *, start: int, pad: int) -> Tensor:
     return shifted.masked_fill(shifted == IGNORED, pad)
 
 
-def objective_of(backbone: PreTrainedModel, params: OptimisationParams) -> Objective:
+class LossSettings(Protocol):
+    """What is set of losses: sections of params.yaml have it, and whatever else has these attributes."""
+
+    @property
+    def loss(self) -> str:
+        """See `run_losses`."""
+
+    @property
+    def label_smoothing(self) -> float:
+        """Of the cross-entropy of the targets."""
+
+    @property
+    def mc_weight(self) -> float:
+        """Of T-Few's multiple-choice loss over answer choices."""
+
+    @property
+    def unlikelihood_weight(self) -> float:
+        """Of T-Few's unlikelihood loss of wrong choices."""
+
+    @property
+    def length_norm(self) -> float:
+        """Of the choices' scores."""
+
+
+def objective_of(backbone: PreTrainedModel, settings: LossSettings) -> Objective:
     """Make the losses of a stage."""
     return Objective(
-        params.loss,
-        params.label_smoothing,
+        settings.loss,
+        settings.label_smoothing,
         start_token=backbone.config.decoder_start_token_id,
         pad=backbone.config.pad_token_id,
-        mc_weight=params.mc_weight,
-        unlikelihood_weight=params.unlikelihood_weight,
-        length_norm=params.length_norm,
+        mc_weight=settings.mc_weight,
+        unlikelihood_weight=settings.unlikelihood_weight,
+        length_norm=settings.length_norm,
     )

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from mhrctl.adapters.adapter import Adapter
-from mhrctl.config.params import OptimisationParams
 
 STACKED = 2
 """Leading axes of a stacked parameter: every (run, layer) is a parameter of its own to the optimizer."""
@@ -68,26 +67,54 @@ class StackedAdafactor(Optimizer):
         parameter.sub_(update * (lr * scale))
 
 
+class OptimizerSettings(Protocol):
+    """What is set of an optimizer: sections of params.yaml have it, and whatever else has these attributes."""
+
+    @property
+    def optimizer(self) -> str:
+        """`adamw` or `adafactor`."""
+
+    @property
+    def lr(self) -> float:
+        """The peak rate of the adapters."""
+
+    @property
+    def routing_lr(self) -> float:
+        """The peak rate of the routing."""
+
+    @property
+    def weight_decay(self) -> float:
+        """Of the adapters."""
+
+    @property
+    def scale_parameter(self) -> bool:
+        """Adafactor's: whether a rate is times the size of what it changes."""
+
+
 def make_optimizer(
-    name: str,
-    *,
-    skills: Sequence[nn.Parameter],
-    routing: Sequence[nn.Parameter],
-    lr: float,
-    routing_lr: float,
-    weight_decay: float,
-    scale_parameter: bool,
-    fused: bool = True,
+    settings: OptimizerSettings, *, skills: Sequence[nn.Parameter], routing: Sequence[nn.Parameter], fused: bool = True
 ) -> Optimizer:
     """Make the optimizer of adapters and routing, with a rate for each; `fused` is AdamW's."""
     groups: list[dict[str, Any]] = []
     if skills:
-        groups.append({"params": list(skills), "lr": lr, "weight_decay": weight_decay})
+        groups.append({"params": list(skills), "lr": settings.lr, "weight_decay": settings.weight_decay})
     if routing:
-        groups.append({"params": list(routing), "lr": routing_lr, "weight_decay": ROUTING_WEIGHT_DECAY[name]})
-    if name == "adafactor":
-        return StackedAdafactor(groups, scale_parameter=scale_parameter)
+        decay = ROUTING_WEIGHT_DECAY[settings.optimizer]
+        groups.append({"params": list(routing), "lr": settings.routing_lr, "weight_decay": decay})
+    if settings.optimizer == "adafactor":
+        return StackedAdafactor(groups, scale_parameter=settings.scale_parameter)
     return AdamW(groups, fused=fused)
+
+
+def optimizer_of(adapter: Adapter, settings: OptimizerSettings, *, fused: bool = True) -> Optimizer:
+    """Make the optimizer of what an adapter trains."""
+    skills = [parameter for parameter in adapter.skill_parameters() if parameter.requires_grad]
+    return make_optimizer(settings, skills=skills, routing=adapter.routing_parameters(), fused=fused)
+
+
+def trained_parameters(adapter: Adapter) -> dict[str, nn.Parameter]:
+    """What an adapter trains, by name."""
+    return {name: parameter for name, parameter in adapter.named_parameters() if parameter.requires_grad}
 
 
 def select_runs(source: Optimizer, target: Optimizer, runs: Sequence[int]) -> None:
@@ -131,22 +158,3 @@ def _average(state: dict[str, Any], name: str, new: Tensor, decay: float) -> Ten
 def _rms(tensor: Tensor) -> Tensor:
     """Root mean square of each (run, layer), broadcastable to the tensor."""
     return tensor.flatten(STACKED).square().mean(-1).sqrt().view(*tensor.shape[:STACKED], *[1] * (tensor.dim() - STACKED))
-
-
-def optimizer_of(adapter: Adapter, params: OptimisationParams, *, fused: bool = True) -> Optimizer:
-    """Make the optimizer of what an adapter trains."""
-    return make_optimizer(
-        params.optimizer,
-        skills=[parameter for parameter in adapter.skill_parameters() if parameter.requires_grad],
-        routing=adapter.routing_parameters(),
-        lr=params.lr,
-        routing_lr=params.routing_lr,
-        weight_decay=params.weight_decay,
-        scale_parameter=params.scale_parameter,
-        fused=fused,
-    )
-
-
-def trained_parameters(adapter: Adapter) -> dict[str, nn.Parameter]:
-    """What an adapter trains, by name."""
-    return {name: parameter for name, parameter in adapter.named_parameters() if parameter.requires_grad}

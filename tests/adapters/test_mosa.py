@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -15,12 +16,13 @@ from transformers import T5ForConditionalGeneration
 from mhrctl.adapters.files import load_adapter, save_adapter
 from mhrctl.adapters.inventory import Inventory, InventoryConfig
 from mhrctl.adapters.mosa import DIVIDED, MoSA
+from mhrctl.config.params import PretrainParams
 from mhrctl.data.batches import Batch, collate
 from mhrctl.data.examples import Sample
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import inject
 from mhrctl.training.objective import Objective
-from mhrctl.training.optimizers import make_optimizer
+from mhrctl.training.optimizers import optimizer_of
 
 SHAPES = {"a.q": (8, 12), "a.v": (8, 12), "b.o": (12, 8)}
 COPIES = 3
@@ -106,12 +108,11 @@ def test_while_training_each_layer_runs_a_copy_that_is_drawn_for_it(sparse: str)
 
 
 @pytest.mark.parametrize("name", ["adamw", "adafactor"])
-def test_a_step_moves_the_entries_of_the_drawn_copies_alone(name: str) -> None:
+def test_a_step_moves_the_entries_of_the_drawn_copies_alone(name: Literal["adamw", "adafactor"]) -> None:
     """Whatever the optimizer remembers, and with its decay of weights."""
     adapter = moved(mixture()).train()
-    optimizer = make_optimizer(
-        name, skills=list(adapter.parameters()), routing=[], lr=0.1, routing_lr=0.1, weight_decay=0.5, scale_parameter=False
-    )
+    settings = PretrainParams(steps=1, batch_size=1, optimizer=name, lr=0.1, weight_decay=0.5)
+    optimizer = optimizer_of(adapter, settings)
     adapter.constrain(optimizer)
     for step in range(6):
         torch.manual_seed(step)

@@ -11,13 +11,14 @@ from torch import Tensor
 from transformers import T5ForConditionalGeneration
 
 from mhrctl.adapters.inventory import Inventory, InventoryConfig
+from mhrctl.config.params import PretrainParams
 from mhrctl.data.batches import IGNORED, Batch
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import inject
 from mhrctl.training.checkpoint import load_checkpoint, save_checkpoint
-from mhrctl.training.loop import fit
+from mhrctl.training.loop import Schedule, fit
 from mhrctl.training.objective import Objective, shift_right
-from mhrctl.training.optimizers import clip_runs, make_optimizer
+from mhrctl.training.optimizers import clip_runs, optimizer_of
 
 STEPS = 6
 
@@ -56,24 +57,13 @@ def train(
         objective=Objective("token_mean", 0.0, 0),
         clip=lambda: clip_runs(list(inventory.parameters()), 1.0),
         accelerator=accelerator,
-        steps=STEPS,
-        warmup=0.5,
-        seed=3,
-        first=first,
+        schedule=Schedule(STEPS, warmup=0.5, seed=3, first=first),
     )
     return [step.losses.item() for step in itertools.islice(steps, until - first)]
 
 
 def adamw(inventory: Inventory) -> torch.optim.Optimizer:
-    return make_optimizer(
-        "adamw",
-        skills=inventory.skill_parameters(),
-        routing=inventory.routing_parameters(),
-        lr=0.01,
-        routing_lr=0.1,
-        weight_decay=0.01,
-        scale_parameter=False,
-    )
+    return optimizer_of(inventory, PretrainParams(steps=STEPS, batch_size=4, lr=0.01, routing_lr=0.1, weight_decay=0.01))
 
 
 def test_shift_right_is_t5s_own(tiny_t5: T5ForConditionalGeneration) -> None:
@@ -126,10 +116,7 @@ def test_accumulated_micro_batches_equal_one_large_batch(tiny_t5: T5ForCondition
             objective=Objective("example_sum", 0.1, 0),
             clip=lambda own=inventory: clip_runs(list(own.parameters()), 1.0),  # type: ignore[misc]
             accelerator=accelerator,
-            steps=3,
-            warmup=0.0,
-            seed=3,
-            accumulation=accumulation,
+            schedule=Schedule(3, warmup=0.0, seed=3, accumulation=accumulation),
         )
         assert [step.number for step in steps] == [1, 2, 3]
         results.append(inventory.state_dict())

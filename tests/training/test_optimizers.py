@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 import torch
 from torch import nn
 from transformers import Adafactor
 
+from mhrctl.config.params import PretrainParams
 from mhrctl.training.optimizers import StackedAdafactor, clip_runs, make_optimizer, select_runs
 
 
@@ -50,22 +53,22 @@ def test_runs_are_clipped_one_by_one() -> None:
 
 def test_adapters_and_routing_have_rates_of_their_own() -> None:
     skills, routing = nn.Parameter(torch.zeros(1, 1, 2, 2)), nn.Parameter(torch.zeros(1, 1, 2, 2))
-    optimizer = make_optimizer(
-        "adamw", skills=[skills], routing=[routing], lr=0.1, routing_lr=0.5, weight_decay=0.3, scale_parameter=False
-    )
+    settings = PretrainParams(steps=1, batch_size=1, lr=0.1, routing_lr=0.5, weight_decay=0.3)
+    optimizer = make_optimizer(settings, skills=[skills], routing=[routing])
     assert [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups] == [(0.1, 0.3), (0.5, 0.01)]
 
 
 @pytest.mark.parametrize("name", ["adamw", "adafactor"])
-def test_selected_runs_go_on_as_if_the_others_had_never_been(name: str) -> None:
+def test_selected_runs_go_on_as_if_the_others_had_never_been(name: Literal["adamw", "adafactor"]) -> None:
     torch.manual_seed(0)
+    settings = PretrainParams(
+        steps=1, batch_size=1, optimizer=name, lr=0.1, routing_lr=0.5, weight_decay=0.1, scale_parameter=True
+    )
     sizes, kept = [(3, 2, 4, 5), (3, 2, 7)], [0, 2]
     grads = [[torch.randn(size) for size in sizes] for _ in range(6)]
 
     def optimizer_of(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        return make_optimizer(
-            name, skills=parameters[:1], routing=parameters[1:], lr=0.1, routing_lr=0.5, weight_decay=0.1, scale_parameter=True
-        )
+        return make_optimizer(settings, skills=parameters[:1], routing=parameters[1:])
 
     def train(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], steps: list[list[torch.Tensor]]) -> None:
         for step in steps:

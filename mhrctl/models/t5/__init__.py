@@ -1,1 +1,1 @@
-"""A forward of our own over the weights of a frozen transformers T5: packed, sharing projections, saving little."""
+"""A second forward over the weights of a frozen transformers T5: packed, sharing projections, saving little."""

@@ -28,14 +28,17 @@ def self_attention_masks(attention: T5Attention, plan: Plan, *, causal: bool) ->
         [1 or rows, heads, length, length]: the positions' bias, and the lowest number where there is no key to see.
     """
     length = max(keys for _, _, keys in plan.shapes)
+    # T5's bias depends on key minus query alone. A query in the middle of 2 length - 1 keys has all distances in one row, from
+    # -(length - 1) to length - 1. Query q's bias is the window of that row which begins at distance -q, so the windows in
+    # reverse order are the matrix; that of shorter rows is a corner of it.
     row = attention.compute_bias(1, 2 * length - 1, past_seen_tokens=length - 1)[0, :, 0]  # of all distances
     bias = row.unfold(1, length, 1).flip(1)[None]
     if causal:
         bias.masked_fill_(torch.ones(length, length, dtype=torch.bool, device=bias.device).triu(1), _lowest(bias))
     masks: list[Tensor | None] = []
     for (_, _, keys), absent in zip(plan.shapes, plan.absent, strict=True):
-        own = bias[:, :, :keys, :keys]
-        masks.append(own if absent is None else own.masked_fill(absent, _lowest(bias)))
+        corner = bias[:, :, :keys, :keys]
+        masks.append(corner if absent is None else corner.masked_fill(absent, _lowest(bias)))
     return masks
 
 
@@ -68,12 +71,13 @@ def attend(
     Returns:
         [query tokens, heads * d_kv].
     """
+    # What stands at empty places does not matter: such keys are masked or never seen, what such queries get is not collected.
     queries = _spread(q, plan.queries).split([rows * length for rows, length, _ in plan.shapes])
     keys, values = (_spread(x, plan.keys).split([rows * length for rows, _, length in plan.shapes]) for x in (k, v))
     outputs = []
     for block_q, block_k, block_v, mask, (rows, length, _) in zip(queries, keys, values, masks, plan.shapes, strict=True):
         q4, k4, v4 = (x.view(rows, -1, heads, x.shape[1] // heads).transpose(1, 2) for x in (block_q, block_k, block_v))
-        output = F.scaled_dot_product_attention(q4, k4, v4, attn_mask=mask, dropout_p=dropout, scale=1.0)
+        output = F.scaled_dot_product_attention(q4, k4, v4, attn_mask=mask, dropout_p=dropout, scale=1.0)  # T5 has no 1/sqrt(d)
         outputs.append(output.transpose(1, 2).reshape(rows * length, -1))
     together = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
     if plan.queries is None:
@@ -91,7 +95,11 @@ def _spread(x: Tensor, placement: Placement | None) -> Tensor:
 
 
 class _Spread(Function):
-    """Selection of tokens, whose gradient is a selection too: no token is counted twice."""
+    """Selection of tokens, whose gradient is a selection too: no token is counted twice.
+
+    A token also stands at empty places, but no gradient comes from there: see `attend`. autograd does not know that, and would
+    add up the gradients of all places of a token, which is slower, and on a GPU in no fixed order.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, placement: Placement) -> Tensor:  # noqa: ANN401
@@ -119,4 +127,5 @@ class _Collect(Function):
 
 
 def _lowest(x: Tensor) -> float:
+    """What hides a key, as in transformers; minus infinity would make NaN of a query that saw none."""
     return torch.finfo(x.dtype).min

@@ -1,4 +1,16 @@
-"""Differentiable parts that recompute instead of saving, over frozen weights: normed projections, gated ones, token losses."""
+"""Differentiable parts that recompute instead of saving, over frozen weights: normed projections, gated ones, token losses.
+
+Why they are written out: autograd keeps what each operation's backward reads, so besides the inputs of norms and gates also
+what comes out of them, since adapters read it, and all logits. Much of that is made again here from the rest, at the cost of
+an operation a token and no product. With n the normed input, W frozen, and an update's low-rank activations low = A n^T of
+each group:
+
+    y       = n W^T + low^T B
+    dB      = low dy                    dlow = B dy^T
+    dA      = dlow n                    dn   = dy W + dlow^T A
+
+`Segments` has the products by group: `reduce` is A n^T, `expand_` adds low^T B, `correlate` is low x.
+"""
 
 from __future__ import annotations
 
@@ -45,6 +57,7 @@ def project(
     Returns:
         [tokens, d_out] of each projection.
     """
+    # All A read one input, so they are one product, of the sum of their ranks; each B then takes its rows of what that gives.
     above = [update[0] for update in updates if update is not None]
     a = torch.cat(above, 1) if len(above) > 1 else next(iter(above), None)
     bs = [None if update is None else update[1] for update in updates]
@@ -98,6 +111,8 @@ def token_losses(states: Tensor, weight: Tensor, labels: Tensor, label_smoothing
 
 
 class _Project(Function):
+    """See `project`. autograd sees flat arguments only: `weights` are first the W, then as many B, None where there is none."""
+
     @staticmethod
     def forward(
         ctx: Any,  # noqa: ANN401
@@ -119,6 +134,7 @@ class _Project(Function):
                 segments.expand_(y, low.narrow(-2, start, b.shape[1]), b)
                 start += b.shape[1]
         ctx.segments, ctx.pointwise, ctx.half = segments, pointwise, half
+        # Without norm and adapters backward is grads times W, and x may go.
         ctx.save_for_backward(None if norm is None and a is None else x, norm, rstd, a, low, *weights)
         return outputs
 
@@ -127,7 +143,8 @@ class _Project(Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         x, norm, rstd, a, low, *weights = ctx.saved_tensors
         segments: Segments = ctx.segments
-        grads = tuple(grad.contiguous() for grad in grads)
+        grads = tuple(grad.contiguous() for grad in grads)  # attention hands back views with its heads in between
+        # Below the first layer nothing is trained, and the gradient of x, most of the work here, is not asked for.
         grad_x = _sum_of_products(grads, weights[: ctx.half]) if ctx.needs_input_grad[0] else None
         grad_a, grad_lows, start = None, [], 0
         grad_bs: list[Tensor | None] = []
@@ -142,12 +159,12 @@ class _Project(Function):
             grad_low = torch.cat(grad_lows, -2)
             if norm is None:
                 grad_a = segments.correlate(grad_low, x)
-            else:  # A's input, x * rstd * norm, is not made again
+            else:  # A's input, x * rstd * norm, is not made again: rstd, a number a token, goes to dlow, norm to the result
                 grad_a = segments.correlate(segments.weigh(grad_low, rstd), x).mul_(norm)
             if grad_x is not None:
                 segments.expand_(grad_x, grad_low, a)
         if grad_x is not None and norm is not None:
-            grad_x = ctx.pointwise.norm_backward(grad_x, x, rstd, norm)
+            grad_x = ctx.pointwise.norm_backward(grad_x, x, rstd, norm)  # in place: until here it was the normed input's
         return grad_x, None, None, None, None, grad_a, *[None] * ctx.half, *grad_bs
 
 
@@ -163,6 +180,7 @@ class _Norm(Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         x, weight, rstd = ctx.saved_tensors
+        # `norm_backward` uses its gradient up, and this one may also be that of something else, such as a residual.
         return ctx.pointwise.norm_backward(grad.clone(), x, rstd, weight), None, None, None
 
 
@@ -199,6 +217,7 @@ class _GatedProject(Function):
         if a is not None:
             grad_b, grad_low = segments.correlate(low, grad), segments.reduce(grad, b)
             segments.expand_(grad_product, grad_low, a)
+        # The product comes along, as what its gradient needs is most of it; only A's gradient reads it.
         grad_gate, grad_value, product = ctx.pointwise.gate_backward(grad_product, gate, value)
         if grad_low is not None:
             grad_a = segments.correlate(grad_low, product)
@@ -206,6 +225,12 @@ class _GatedProject(Function):
 
 
 class _TokenLosses(Function):
+    """See `token_losses`. Logits are the largest tensor of all, vocabulary wide, so some tokens have theirs at a time.
+
+    The gradient of a token's loss is made at once, in forward, from the logits that are there, and kept instead of them: it is
+    as wide as a state. What backward then brings is a factor a token, for a loss is that token's alone.
+    """
+
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor, labels: Tensor, smoothing: float) -> Tensor:  # noqa: ANN401
         losses = torch.empty(len(states), device=states.device)
@@ -214,13 +239,13 @@ class _TokenLosses(Function):
         for start in range(0, len(states), size):
             part = slice(start, start + size)
             logits, counted = (states[part] @ weight.t()).float(), labels[part] != IGNORED
-            gold = labels[part].clamp(min=0)[:, None]
+            gold = labels[part].clamp(min=0)[:, None]  # any token for -100, whose loss and gradient `counted` takes away
             log_total = logits.logsumexp(1, keepdim=True)
             loss = log_total - (1 - smoothing) * logits.gather(1, gold)
             if smoothing:
                 loss -= smoothing * logits.mean(1, keepdim=True)
             losses[part] = loss.squeeze(1) * counted
-            if grads is not None:
+            if grads is not None:  # softmax minus target (1 - smoothing on gold, the rest spread evenly), in place of logits
                 grad = logits.sub_(log_total).exp_().sub_(smoothing / len(weight))
                 grad.scatter_add_(1, gold, torch.full_like(log_total, smoothing - 1)).mul_(counted[:, None])
                 torch.mm(grad.to(weight.dtype), weight, out=grads[part])

@@ -25,7 +25,7 @@ PAYS = 2**16
 
 
 class FastT5:
-    """The forward of a frozen T5 that wears adapters, for training and scoring.
+    """The forward of a frozen T5 with adapters attached, for training and scoring.
 
     It reads the weights where transformers' model has them and copies nothing, so it follows that model's device, dtype
     and training mode. Padding is left out of all products; inputs are encoded, and projected to keys and values, once for
@@ -58,7 +58,7 @@ class FastT5:
         self.backbone, self.packed, self.checkpointing = backbone, packed, checkpointing
         self._pointwise = pointwise.compiled() if compiled else pointwise.EAGER
         layers = {name: module for name, module in backbone.named_modules() if hasattr(module, "in_features")}
-        self._names = layers.keys() - {"lm_head"}
+        self._names = layers.keys() - {"lm_head"}  # which the losses read as it is
         self.trains = not any(layer.dropout for layer in layers.values() if isinstance(layer, AdaptedLinear))
 
     def token_losses(
@@ -116,11 +116,12 @@ class FastT5:
         states = decoder.stack(
             "decoder", model.decoder, target_ids, packing.decoder, _Inputs(encoder, encoded, packing.cross, masks)
         )
+        # T5 scales them where the output layer is the embedding; transformers keeps whether it does apart from the tie itself.
         return states * model.config.d_model**-0.5 if model.config.scale_decoder_outputs else states
 
     def _pass(self, slots: Mapping[str, Tensor], stream: Stream) -> _Pass:
         model, weight = self.backbone, self.backbone.shared.weight
-        groups = len(next(iter(slots.values()))) if slots else 1
+        groups = len(next(iter(slots.values()))) if slots else 1  # all slots have one group a routing row of the batch
         segments = Segments.of(stream, groups, width=weight.shape[1], dtype=weight.dtype, device=weight.device)
         dropout = model.config.dropout_rate if model.training else 0.0
         return _Pass(
@@ -213,6 +214,7 @@ class _Pass:
 
     def _cross_attention(self, x: Tensor, place: str, layer: Any, inputs: _Inputs) -> Tensor:  # noqa: ANN401
         (q,) = self.project(x, place, layer.EncDecAttention, ("q",), layer.layer_norm)
+        # By the encoder's pass: these are its tokens, in its segments. They are projected once, however many targets read them.
         k, v = inputs.stream.project(inputs.encoded, place, layer.EncDecAttention, ("k", "v"))
         mixed = attend(q, k, v, inputs.plan, inputs.masks, heads=self.heads, dropout=self.dropout)
         return x + self._drop(*self.project(mixed, place, layer.EncDecAttention, ("o",)))
@@ -224,7 +226,7 @@ class _Pass:
             hidden = F.relu(hidden)
         else:
             gate, value = self.project(x, place, dense, ("wi_0", "wi_1"), norm)
-            if not self.dropout:
+            if not self.dropout:  # which would stand between the product and wo, where `gated_project` makes it again
                 update = self._update(f"{place}.wo")
                 y = gated_project(gate, value, dense.wo.weight, update, self.segments, pointwise=self.pointwise)
                 return x + self._scaled(y, f"{place}.wo")

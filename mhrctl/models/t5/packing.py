@@ -119,15 +119,17 @@ class Packing:
             device: of the model.
         """
         each = len(target_sizes) // len(input_sizes)
+        # Without packing all places are kept, as many as the widths say, and the real sizes serve to hide padded keys alone.
         inputs = Stream.of(input_sizes if packed else [widths[0]] * len(input_sizes), widths[0], device)
         targets = Stream.of(target_sizes if packed else [widths[1]] * len(target_sizes), widths[1], device)
+        # Cross-attention has no order among its queries, so all targets of an input are one row of queries over its keys.
         together = [sum(targets.sizes[start : start + each]) for start in range(0, len(target_sizes), each)]
         waste = WASTE // inner
         return cls(
             inputs,
             targets,
             _plan(inputs.sizes, inputs.sizes, input_sizes, waste, device),
-            _plan(targets.sizes, targets.sizes, None, waste, device),
+            _plan(targets.sizes, targets.sizes, None, waste, device),  # padding is after a target, where causality hides it
             _plan(together, inputs.sizes, input_sizes, waste, device),
         )
 
@@ -140,17 +142,18 @@ def input_sizes(attention_mask: Tensor) -> list[int]:
     """
     mask = attention_mask.cpu().bool()
     sizes = mask.sum(1)
+    # The first tokens of a row are taken for the real ones, and a row without any would have no key to attend to.
     if bool((sizes == 0).any()) or not torch.equal(mask, torch.arange(mask.shape[1]) < sizes[:, None]):
         raise ValueError("attention_mask must be ones followed by zeros in every row")
-    found: list[int] = sizes.tolist()
-    return found
+    tokens: list[int] = sizes.tolist()
+    return tokens
 
 
 def target_sizes(labels: Tensor) -> list[int]:
     """Tokens of each row of labels [rows, length] on any device, up to the last that is not -100."""
     number = torch.arange(1, labels.shape[1] + 1)
-    found: list[int] = (number * (labels.cpu() != IGNORED)).amax(1).tolist()
-    return found
+    tokens: list[int] = (number * (labels.cpu() != IGNORED)).amax(1).tolist()
+    return tokens
 
 
 def placement(sizes: Sequence[int], starts: Sequence[int], places: int, device: torch.device) -> Placement | None:
@@ -181,6 +184,7 @@ def _plan(queries: Sequence[int], keys: Sequence[int], real: Sequence[int] | Non
     shapes, absent, query_starts, key_starts = [], [], [0] * len(queries), [0] * len(keys)
     query_places = key_places = 0
     for rows in _blocks(queries, keys, waste):
+        # A row without queries has a place for one all the same: products of no rows are not for every kernel.
         shape = (len(rows), max(1, *(queries[row] for row in rows)), max(keys[row] for row in rows))
         for number, row in enumerate(rows):
             query_starts[row] = query_places + number * shape[1]
@@ -190,13 +194,19 @@ def _plan(queries: Sequence[int], keys: Sequence[int], real: Sequence[int] | Non
         shapes.append(shape)
         seen = [shape[2] if real is None else real[row] for row in rows]
         absent.append(None if min(seen) == shape[2] else _absent(seen, shape[2]).to(device))
-    own = placement(queries, query_starts, query_places, device)
+    of_queries = placement(queries, query_starts, query_places, device)
+    # Self-attention gives the same sizes twice, which then are one object; its tokens are placed once.
     same = queries is keys and query_places == key_places
-    return Plan(tuple(shapes), own, own if same else placement(keys, key_starts, key_places, device), tuple(absent))
+    of_keys = of_queries if same else placement(keys, key_starts, key_places, device)
+    return Plan(tuple(shapes), of_queries, of_keys, tuple(absent))
 
 
 def _blocks(queries: Sequence[int], keys: Sequence[int], waste: int) -> list[list[int]]:
-    """Rows sorted by length, in blocks whose padding costs less than one block more."""
+    """Rows sorted by length, in blocks whose padding costs less than one block more.
+
+    Rows come from the longest to the shortest, so a block's keys are as many as its first row has. One row more joins it while
+    the block's padding, in scores, stays below `waste` a row; it is greedy, since the best cut is not worth its search.
+    """
     blocks: list[list[int]] = []
     most = longest = area = 0
     for row in sorted(range(len(keys)), key=lambda row: (keys[row], queries[row]), reverse=True):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+# gelu(x) by tanh is x (1 + tanh z) / 2 with z = sqrt(2 / pi) (x + 0.044715 x^3), which is x sigmoid(2 z): _SLOPE has the 2.
 _SLOPE = 2 * math.sqrt(2 / math.pi)
 _CUBIC = 0.044715
 
@@ -35,13 +36,17 @@ class Pointwise:
 def norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """T5's norm of [tokens, d], x / rms(x) * weight, and 1 / rms(x) [tokens, 1], which is at least in fp32."""
     dtype = torch.promote_types(x.dtype, torch.float32)
+    # A norm that sums in fp32 reads bf16 as it is; squares of a wide copy would be two more tensors.
     length: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=dtype)
     rstd = length.square_().div_(x.shape[1]).add_(eps).rsqrt_()
     return (x * rstd).to(x.dtype).mul_(weight), rstd
 
 
 def norm_backward(grad: Tensor, x: Tensor, rstd: Tensor, weight: Tensor) -> Tensor:
-    """The gradient of x; that of the normed output, `grad`, is used up."""
+    """The gradient of x; that of the normed output, `grad`, is used up.
+
+    With g = grad * weight it is rstd (g - x rstd^2 mean(g x)): the second term is what x changes through its own length.
+    """
     grad.mul_(weight)
     along = (grad * x).sum(1, keepdim=True, dtype=rstd.dtype).mul_(rstd.square()).div_(x.shape[1])
     return grad.addcmul_(x, along.to(x.dtype), value=-1).mul_(rstd)
@@ -57,6 +62,8 @@ def gate(gates: Tensor, values: Tensor) -> Tensor:
 
 def gate_backward(grad: Tensor, gates: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of gates and values, and the output of `gate` again."""
+    # With u = _SLOPE (x + _CUBIC x^3), (x sigmoid(u))' is sigmoid + x sigmoid (1 - sigmoid) u', and u' is
+    # _SLOPE (1 + 3 _CUBIC x^2).
     x = _wide(gates)
     square = x * x
     sigmoid = (square * (_SLOPE * _CUBIC)).add_(_SLOPE).mul_(x).sigmoid_()

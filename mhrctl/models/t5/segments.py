@@ -30,6 +30,8 @@ class Segments:
     def __init__(self, sizes: Sequence[int], *, width: int, dtype: torch.dtype, device: torch.device) -> None:
         """Look at groups; `width` is that of a typical input."""
         self.sizes, self.equal = list(sizes), len(set(sizes)) == 1
+        # Padded groups are one product where a loop is one a group: worth it where products are small, on a GPU always, as each
+        # is a launch. Long groups on a CPU are quicker one by one, and then `low` needs no padding either.
         small = max(sizes) * width <= PADDED_BELOW.get(dtype, 0)
         self.padded = not self.equal and (small or device.type == "cuda")
         self._dtype, self._device = dtype, device
@@ -59,9 +61,9 @@ class Segments:
         """
         if self.equal:
             return torch.bmm(a, self._grouped(x).transpose(1, 2))
-        if self.padded:
+        if self.padded:  # zeros at empty places, where other tokens stand in: `correlate` sums over places
             return torch.bmm(a, self._grouped(x).transpose(1, 2)).mul_(self._present)
-        return torch.cat([own @ part.t() for own, part in zip(a.unbind(), x.split(self.sizes), strict=True)], 1)
+        return torch.cat([of_group @ part.t() for of_group, part in zip(a.unbind(), x.split(self.sizes), strict=True)], 1)
 
     def expand_(self, y: Tensor, low: Tensor, b: Tensor) -> None:
         """Add low^T B of each group to y [tokens, d], with b [n, k, d]."""
@@ -70,26 +72,26 @@ class Segments:
         elif self.padded:
             y.add_(torch.bmm(low.transpose(1, 2), b).flatten(0, 1).index_select(0, self._placement.places))
         else:
-            for part, own, row in zip(y.split(self.sizes), low.split(self.sizes, 1), b.unbind(), strict=True):
-                part.addmm_(own.t(), row)
+            for part, narrow, of_group in zip(y.split(self.sizes), low.split(self.sizes, 1), b.unbind(), strict=True):
+                part.addmm_(narrow.t(), of_group)
 
     def correlate(self, low: Tensor, x: Tensor) -> Tensor:
         """The product of low and x [tokens, d] in each group, [n, k, d]."""
         if self.equal or self.padded:
             return torch.bmm(low, self._grouped(x))
-        products = [own @ part for own, part in zip(low.split(self.sizes, 1), x.split(self.sizes), strict=True)]
+        products = [narrow @ part for narrow, part in zip(low.split(self.sizes, 1), x.split(self.sizes), strict=True)]
         return torch.stack(products)
 
     def weigh(self, low: Tensor, weights: Tensor) -> Tensor:
         """Low-rank activations times a weight of each token, [tokens, 1]."""
-        own = self._grouped(weights).transpose(1, 2) if self.equal or self.padded else weights.view(1, -1)
-        return low * own.to(low.dtype)
+        by_place = self._grouped(weights).transpose(1, 2) if self.equal or self.padded else weights.view(1, -1)
+        return low * by_place.to(low.dtype)
 
     def scale(self, y: Tensor, vectors: Tensor) -> Tensor:
         """Y [tokens, d] times the vector of each group, [n, d]."""
         if self.equal:
             return (y.view(len(vectors), -1, y.shape[1]) * vectors[:, None]).view_as(y)
-        return torch.cat([part * own for part, own in zip(y.split(self.sizes), vectors.unbind(), strict=True)])
+        return torch.cat([part * vector for part, vector in zip(y.split(self.sizes), vectors.unbind(), strict=True)])
 
     def _grouped(self, x: Tensor) -> Tensor:
         """[tokens, d] as [n, tokens of the longest group, d], with any token at an empty place; a view if groups are equal."""
@@ -101,9 +103,9 @@ class Segments:
         """Where tokens are in padded groups."""
         longest = max(self.sizes)
         starts = [longest * group for group in range(len(self.sizes))]
-        found = placement(self.sizes, starts, longest * len(self.sizes), self._device)
-        assert found is not None  # noqa: S101 - for the type checker; the groups are unequal
-        return found
+        padded = placement(self.sizes, starts, longest * len(self.sizes), self._device)
+        assert padded is not None  # noqa: S101 - for the type checker; the groups are unequal
+        return padded
 
     @cached_property
     def _present(self) -> Tensor:

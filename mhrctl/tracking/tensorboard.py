@@ -1,0 +1,44 @@
+"""TensorBoard, in whose files a stage that is run again takes the place of what it recorded before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mhrctl.tracking.accelerated import Accelerated, tracker_class
+from mhrctl.tracking.backend import Subject
+
+
+class TensorBoard(Accelerated):
+    """A recorder into event files, one more each time a command is run, in the folder of the stage and cell.
+
+    A command that was killed goes on at its checkpoint, and one that is forced begins anew; both record steps that an earlier
+    event file has. TensorBoard reads the files one after another, and forgets what earlier ones have from a step on if a
+    later one says that it starts there. Accelerate opens the file before any step is known, so this is said before the
+    first numbers and not at the opening.
+    """
+
+    _started = False
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Take the numbers of a step."""
+        self._start(step)
+        super().log(step, values)
+
+    def summary(self, values: Mapping[str, float]) -> None:
+        """Take what the stage has come to, at the last step."""
+        self._start(0)
+        super().summary(values)
+
+    def _start(self, step: int) -> None:
+        if self._started:
+            return
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+
+        self._started = True
+        start = Event(step=step, session_log=SessionLog(status=SessionLog.START))
+        self.tracker.tracker.file_writer.add_event(start, step)
+
+
+def open_tensorboard(subject: Subject) -> TensorBoard:
+    """Open a new event file in the folder of a stage and cell."""
+    return TensorBoard(tracker_class("tensorboard")(subject.name, str(subject.folder)))

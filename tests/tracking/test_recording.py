@@ -1,0 +1,72 @@
+"""Several trackers are one recorder, and none of them can spoil what is recorded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mhrctl.errors import TrackingError
+from mhrctl.progress import unrecorded
+from mhrctl.tracking import recording as module
+from mhrctl.tracking.backend import Subject
+from mhrctl.tracking.recording import recording
+from tests.tracking.recorders import Remembering, row
+
+SUBJECT = Subject("project", "pretrain-lora-s0", Path("nowhere"))
+
+
+def install(monkeypatch: pytest.MonkeyPatch, **recorders: Remembering) -> None:
+    monkeypatch.setattr(module, "TRACKERS", {name: row(recorder) for name, recorder in recorders.items()})
+
+
+def test_all_get_everything_and_each_is_opened_and_closed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second, warnings = Remembering(), Remembering(), list[str]()
+    install(monkeypatch, first=first, second=second)
+    with recording(["first", "second", "first"], SUBJECT, warn=warnings.append) as recorder:
+        recorder.log(1, {"loss": 2.0})
+        recorder.summary({"best": 1.0})
+        assert not first.closed
+    for each in (first, second):
+        assert each.logged == [(1, {"loss": 2.0})]
+        assert each.summaries == [{"best": 1.0}]
+        assert each.closed == 1
+    assert not warnings
+
+
+def test_without_names_nothing_is_recorded() -> None:
+    with recording([], SUBJECT, warn=pytest.fail) as recorder:
+        assert recorder is unrecorded
+
+
+def test_one_that_cannot_be_opened_stops_the_command_and_closes_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    open_one = Remembering()
+    install(monkeypatch, good=open_one, bad=Remembering("open"))
+    message = r"--track bad: it cannot be opened: ValueError: no key for pretrain-lora-s0$"
+    with pytest.raises(TrackingError, match=message), recording(["good", "bad"], SUBJECT, warn=pytest.fail):
+        pytest.fail("the stage must not begin")
+    assert open_one.closed == 1
+
+
+@pytest.mark.parametrize(("fails", "when"), [("log", "at step 1"), ("summary", "at the summary"), ("close", "at the end")])
+def test_one_that_fails_is_left_out_with_one_warning(monkeypatch: pytest.MonkeyPatch, fails: str, when: str) -> None:
+    bad, good, warnings = Remembering(fails), Remembering(), list[str]()
+    install(monkeypatch, bad=bad, good=good)
+    with recording(["bad", "good"], SUBJECT, warn=warnings.append) as recorder:
+        recorder.log(1, {"loss": 2.0})
+        recorder.log(2, {"loss": 1.0})
+        recorder.summary({"best": 1.0})
+    assert warnings == [
+        f"--track bad failed {when} and records no more, the command goes on: ConnectionError: {fails} was lost"
+    ]
+    assert [step for step, _ in good.logged] == [1, 2]
+    assert good.summaries == [{"best": 1.0}]
+    assert good.closed == 1
+
+
+def test_what_was_recorded_is_kept_when_the_stage_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Remembering()
+    install(monkeypatch, one=recorder)
+    with pytest.raises(KeyboardInterrupt), recording(["one"], SUBJECT, warn=pytest.fail):
+        raise KeyboardInterrupt
+    assert recorder.closed == 1
