@@ -1,0 +1,32 @@
+"""The errors that a user can mend, and how they name what there is."""
+
+from __future__ import annotations
+
+import pytest
+
+from mhrctl import errors
+from mhrctl.errors import SHOWN, ArtifactError, DataError, MhrctlError, ParamsError, unknown
+
+
+def test_every_error_is_one_of_ours() -> None:
+    assert {ParamsError, DataError, ArtifactError} <= set(MhrctlError.__subclasses__())
+    assert issubclass(MhrctlError, Exception)
+    assert all(isinstance(value.__doc__, str) for value in vars(errors).values() if isinstance(value, type))
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "said"),
+    [
+        ("mhrr", ["lora", "mhr"], "unknown method 'mhrr'; did you mean 'mhr'? (known: lora, mhr)"),
+        ("x", ["lora"], "unknown method 'x' (known: lora)"),
+        ("x", [], "unknown method 'x' (known: )"),
+    ],
+)
+def test_an_unknown_name_is_rejected_with_the_known_ones(name: str, known: list[str], said: str) -> None:
+    assert unknown("method", name, known) == said
+
+
+def test_of_many_known_names_the_first_are_listed() -> None:
+    said = unknown("task", "x", (f"task{number}" for number in range(SHOWN + 3)))
+    assert said.endswith(f"task{SHOWN - 1} and 3 more)")
+    assert f"task{SHOWN}," not in said
