@@ -169,7 +169,7 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 OTHERS = [name for name in METHODS if name not in CELLS]
-AVERAGED = [name for name in methods.AVERAGED if name not in CELLS]
+AVERAGED = [name for name in methods.AVERAGED if name != "mhr"]  # whose skills `walked` has averaged
 PRETRAINED = [name for name in OTHERS if METHODS[name].pretrain == name]
 
 
