@@ -1,4 +1,4 @@
-"""Options that several commands share, and how they become parameters."""
+"""Several commands share these options, which become parameters here."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 HERE = Path()
-"""The project unless `--project` names another."""
+"""This is the project unless `--project` names another."""
 ProjectOption = Annotated[
     Path,
     typer.Option("--project", "-C", help="Folder that holds params.yaml.", envvar="MHRCTL_PROJECT", show_default=False),
@@ -57,7 +57,7 @@ DeviceOption = Annotated[
     str,
     typer.Option("--device", help="`auto` (what accelerate finds) or `cpu`.", envvar="MHRCTL_DEVICE", callback=_known_device),
 ]
-ForceOption = Annotated[bool, typer.Option("--force", help="Make the output anew, even if it stands.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Make the output anew, even if it is up to date.")]
 TogetherOption = Annotated[
     int,
     typer.Option(min=1, help="Tasks in one batch, side by side; lower it if memory is short.", envvar="MHRCTL_TOGETHER"),
@@ -132,7 +132,7 @@ def named_cell(
     seed: int | None = None,
     extra_steps: int | None = None,
 ) -> Cell:
-    """The cell that options name; what they leave open is the grid's first."""
+    """Name the cell that options describe; what they leave open is the grid's first."""
     grid = settings.params.grid
     if method_name is None:
         raise ParamsError(f"name the cell with --method (one of: {', '.join(METHODS)}) or --cell")
@@ -153,15 +153,15 @@ def named_cell(
 
 
 def output_of(project: Project, output: tuple[str, Cell]) -> Path:
-    """The folder of a stage's output for a cell."""
+    """Name the folder of a stage's output for a cell."""
     stage, cell = output
     return project.output(stage, cell.name)
 
 
 def nothing_to_do(made: Provenance, out: Path, *beside: Path, force: bool) -> bool:
-    """Whether a stage's output stands, which is then said; asked before anything heavy is imported.
+    """Decide whether a stage's output is up to date, and then say so; this comes before anything heavy is imported.
 
-    Processes on one machine see the same files and answer alike; those on several may not, and then the answer is no.
+    Processes on one machine see the same files and decide alike; those on several may not, and then the output is made anew.
 
     Args:
         made: what decides the output.
@@ -178,7 +178,7 @@ def nothing_to_do(made: Provenance, out: Path, *beside: Path, force: bool) -> bo
 
 
 def launched_processes() -> int:
-    """How many processes of this command `torchrun` or `accelerate launch` has started."""
+    """Count the processes of this command that `torchrun` or `accelerate launch` has started."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
