@@ -1,62 +1,15 @@
-"""Which layers are adapted, and dropout of their input."""
+"""An adapted layer against its formula and against peft."""
 
 from __future__ import annotations
 
 import peft
-import pytest
 import torch
-from transformers import BartForConditionalGeneration, T5ForConditionalGeneration
+from transformers import T5ForConditionalGeneration
 
 from mhrctl.adapters.inventory import Inventory, InventoryConfig
-from mhrctl.errors import ParamsError
-from mhrctl.models.adapted import AdaptedModel
-from mhrctl.models.attach import find_layers, inject, linear_shapes
-from tests.adapters.test_inventory import Stack, randomised
-
-
-@pytest.mark.parametrize(
-    ("targets", "count"),
-    [
-        ("full", 18),
-        ("light", 8),
-        (["q", "v"], 6),
-        (["encoder.block.0.layer.0.SelfAttention.q"], 1),
-        (r"decoder\..*EncDecAttention\.[kv]", 2),
-    ],
-)
-def test_targets(tiny_t5: T5ForConditionalGeneration, targets: str | list[str], count: int) -> None:
-    assert len(find_layers(linear_shapes(tiny_t5), targets)) == count
-
-
-@pytest.mark.parametrize(
-    ("targets", "message"),
-    [
-        (["q", "c_attn"], r"no linear layer is named 'c_attn' \(there are: k, lm_head, o, q"),
-        ("EncDecAttention", r"no linear layer's name matches 'EncDecAttention' \(names look like encoder.block.0.layer.0"),
-        ("([", r"'\(\[' is neither a layout \(full, light\) nor a regular expression"),
-    ],
-)
-def test_targets_that_match_nothing_are_answered(
-    tiny_t5: T5ForConditionalGeneration, targets: str | list[str], message: str
-) -> None:
-    with pytest.raises(ParamsError, match=message):
-        inject(tiny_t5, targets)
-
-
-def test_another_architecture_wears_adapters_by_its_own_names(tiny_bart: BartForConditionalGeneration) -> None:
-    torch.manual_seed(0)
-    with pytest.raises(ParamsError, match="no linear layer is named 'k'"):
-        inject(tiny_bart, "full")
-    ids = torch.randint(4, 40, (2, 5))
-    before = tiny_bart(input_ids=ids, decoder_input_ids=ids).logits
-    inventory = Inventory(
-        inject(tiny_bart, ["q_proj", "fc1"]), InventoryConfig(heads=4, skills=2, granularity="coder"), tasks=2
-    ).eval()
-    assert inventory.parts == ["model.encoder", "model.decoder"]
-    model = AdaptedModel(tiny_bart, inventory).eval()
-    torch.testing.assert_close(model(torch.tensor([[0, 1]]), input_ids=ids, decoder_input_ids=ids), before)
-    randomised(inventory)
-    assert not torch.allclose(model(torch.tensor([[0, 1]]), input_ids=ids, decoder_input_ids=ids), before)
+from mhrctl.models.attach import inject
+from mhrctl.models.layer import AdaptedLinear
+from tests.adapters.test_inventory import Stack
 
 
 def test_dropout_is_applied_as_in_peft() -> None:
@@ -80,3 +33,24 @@ def test_dropout_is_applied_as_in_peft() -> None:
         torch.testing.assert_close(*both)
         outputs.append(both[0])
     assert not torch.allclose(*outputs)
+
+
+def test_the_adapted_wo_still_shows_its_weight(tiny_t5: T5ForConditionalGeneration) -> None:
+    inject(tiny_t5, ["wo"])
+    wo = tiny_t5.encoder.block[0].layer[1].DenseReluDense.wo
+    assert wo.weight.dtype == torch.float32
+    tiny_t5(input_ids=torch.tensor([[3, 1]]), decoder_input_ids=torch.tensor([[0]]))
+
+
+def test_groups_of_rows_have_updates_or_scales_of_their_own() -> None:
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(5, 3)
+    layer, x = AdaptedLinear(linear).eval(), torch.randn(4, 6, 5)
+    assert torch.equal(layer(x), linear(x))
+    down, up, scale = torch.randn(2, 2, 5), torch.randn(2, 2, 3), torch.randn(2, 3)
+    updated = torch.func.functional_call(layer, {"down": down, "up": up}, (x,))
+    scaled = torch.func.functional_call(layer, {"scale": scale}, (x,))
+    for group, rows in enumerate((slice(0, 2), slice(2, 4))):
+        torch.testing.assert_close(updated[rows], linear(x[rows]) + x[rows] @ down[group].T @ up[group])
+        torch.testing.assert_close(scaled[rows], linear(x[rows]) * scale[group])
+    assert torch.equal(layer(x), linear(x))

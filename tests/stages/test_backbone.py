@@ -17,8 +17,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, T5ForConditionalGeneration
 from mhrctl.config.params import BackboneParams
 from mhrctl.data.examples import Sample
 from mhrctl.errors import ArtifactError, DataError
-from mhrctl.models.attach import inject
-from mhrctl.models.backbones import fingerprint, is_tied, load_backbone, load_pretrained
+from mhrctl.models.backbones import fingerprint, is_tied, load_backbone
 from mhrctl.stages.backbone import backbone, span_corruption
 
 
@@ -72,18 +71,6 @@ def test_a_tokenizer_too_large_is_answered(copy: Path, accelerator: Accelerator)
         DataError, match=r"a tokenizer of \d+ entries does not fit .*small, which has 20; set prepare.tokenizer"
     ):
         make(copy, accelerator, source="local", name="small")
-
-
-def test_a_missing_model_is_one_line() -> None:
-    with pytest.raises(DataError, match=r"backbone.name 'no/such': cannot be loaded"):
-        load_pretrained("no/such", revision="main")
-
-
-def test_the_adapted_wo_still_shows_its_weight(tiny_t5: T5ForConditionalGeneration) -> None:
-    inject(tiny_t5, ["wo"])
-    wo = tiny_t5.encoder.block[0].layer[1].DenseReluDense.wo
-    assert wo.weight.dtype == torch.float32
-    tiny_t5(input_ids=torch.tensor([[3, 1]]), decoder_input_ids=torch.tensor([[0]]))
 
 
 def test_span_corruption_loses_nothing() -> None:

@@ -33,15 +33,6 @@ def test_the_index_has_the_mean_vector_of_every_training_task(copy: Path, run: R
     assert (folder / "index.safetensors").read_bytes() == before
 
 
-def test_a_task_is_nearest_to_the_texts_of_its_own(copy: Path, run: Run) -> None:
-    assert run("index", "-C", copy) == 0
-    known = load_index(copy / "data/index", root=copy)
-    for task in known.tasks:
-        prompts = Examples.read(copy / "data/prepare/training_tasks.parquet").of(tasks=[task], split="train").column("prompt")
-        assert known.nearest(prompts)[0][0] == task
-        assert task not in dict(known.nearest_to(task))
-
-
 def test_a_sentence_encoder_in_a_folder_of_the_project(copy: Path, run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(minilm(), copy / "encoder")
     options = ("--set", "index.encoder=encoder", "-C", copy)
@@ -69,17 +60,3 @@ def test_as_many_examples_as_asked_count_evenly_spread_and_the_card_names_its_pa
     np.testing.assert_allclose(known.vectors[1], known.encoder.encode(chosen).mean(0), atol=1e-6)
     card = json.loads((copy / "data/index/card.json").read_text())
     assert card["parents"] == {"examples": digest(file), "tasks": digest(file.with_name("tasks.json"))}
-
-
-def test_the_nearest_are_by_the_mean_of_all_texts(copy: Path, run: Run) -> None:
-    assert run("index", "-C", copy) == 0
-    known = load_index(copy / "data/index", root=copy)
-    prompts = Examples.read(copy / "data/prepare/training_tasks.parquet").of(tasks=["last"], split="train").column("prompt")
-    assert dict(known.nearest(prompts))["last"] == pytest.approx(1, abs=1e-5)
-
-
-def test_an_index_that_is_damaged_is_rejected(copy: Path, run: Run) -> None:
-    assert run("index", "-C", copy) == 0
-    (copy / "data/index/index.safetensors").write_bytes(b"x")
-    with pytest.raises(ArtifactError, match=r"index.safetensors: cannot be read .*; run `mhrctl index`"):
-        load_index(copy / "data/index", root=copy)

@@ -12,12 +12,12 @@ from transformers import T5ForConditionalGeneration
 
 from mhrctl.adapters.inventory import Inventory, InventoryConfig
 from mhrctl.config.params import PretrainParams
-from mhrctl.data.batches import IGNORED, Batch
+from mhrctl.data.batches import Batch
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import inject
 from mhrctl.training.checkpoint import load_checkpoint, save_checkpoint
 from mhrctl.training.loop import Schedule, fit
-from mhrctl.training.objective import Objective, shift_right
+from mhrctl.training.objective import Objective
 from mhrctl.training.optimizers import clip_runs, optimizer_of
 
 STEPS = 6
@@ -64,11 +64,6 @@ def train(
 
 def adamw(inventory: Inventory) -> torch.optim.Optimizer:
     return optimizer_of(inventory, PretrainParams(steps=STEPS, batch_size=4, lr=0.01, routing_lr=0.1, weight_decay=0.01))
-
-
-def test_shift_right_is_t5s_own(tiny_t5: T5ForConditionalGeneration) -> None:
-    labels = torch.tensor([[5, 6, 1], [7, 1, IGNORED]])
-    assert torch.equal(shift_right(labels, start=0, pad=0), tiny_t5.prepare_decoder_input_ids_from_labels(labels))
 
 
 def test_the_loss_is_transformers_own(tiny_t5: T5ForConditionalGeneration, accelerator: Accelerator) -> None:

@@ -26,14 +26,6 @@ def test_runs_have_losses_of_their_own(smoothing: float) -> None:
         torch.testing.assert_close(sums[run], whole * (LABELS[rows] != -100).sum() / 2)
 
 
-def test_smoothing_is_the_recipes_label_smoothed_nll() -> None:
-    torch.manual_seed(0)
-    logits, labels = torch.randn(1, 1, 5), torch.tensor([[3]])
-    log_probabilities = logits[0, 0].log_softmax(-1)
-    by_hand = -(0.9 * log_probabilities[3] + 0.1 / 5 * log_probabilities.sum())
-    torch.testing.assert_close(token_losses(logits, labels, label_smoothing=0.1)[0, 0], by_hand)
-
-
 def t_few(losses: Tensor, labels: Tensor, gold: Tensor) -> tuple[Tensor, Tensor]:
     """L_MC and L_UL of one run as docs/recipe.md, section 1.5 writes them, with loops."""
     scores = torch.stack(

@@ -184,8 +184,9 @@ def _plan(queries: Sequence[int], keys: Sequence[int], real: Sequence[int] | Non
     shapes, absent, query_starts, key_starts = [], [], [0] * len(queries), [0] * len(keys)
     query_places = key_places = 0
     for rows in _blocks(queries, keys, waste):
-        # A row without queries has a place for one all the same: products of no rows are not for every kernel.
-        shape = (len(rows), max(1, *(queries[row] for row in rows)), max(keys[row] for row in rows))
+        # Rows without tokens, such as choices that a task does not have, get a place all the same, of which nothing is
+        # collected: attention over nothing is not for every kernel.
+        shape = (len(rows), max(1, *(queries[row] for row in rows)), max(1, *(keys[row] for row in rows)))
         for number, row in enumerate(rows):
             query_starts[row] = query_places + number * shape[1]
             key_starts[row] = key_places + number * shape[2]

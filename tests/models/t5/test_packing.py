@@ -62,6 +62,16 @@ def test_waste_is_weighed_against_calls() -> None:
     assert packing(inner=2**30).encoder.absent == (None, None, None)
 
 
+@pytest.mark.parametrize("inner", [1, 2**30])
+def test_rows_without_tokens_have_a_place_of_which_nothing_is_collected(inner: int) -> None:
+    batch = packing(inner=inner)
+    assert min(TARGETS) == 0
+    assert all(min(shape) > 0 for plan in (batch.encoder, batch.decoder, batch.cross) for shape in plan.shapes)
+    placed = sum(rows * queries for rows, queries, _ in batch.decoder.shapes)
+    assert batch.decoder.queries is not None
+    assert len(batch.decoder.queries.places) == sum(TARGETS) < placed
+
+
 def test_padding_is_kept_if_asked_for() -> None:
     batch = packing(packed=False)
     assert {batch.inputs.kept, batch.targets.kept, batch.encoder.queries, batch.cross.keys} == {None}
