@@ -24,6 +24,11 @@ CELL_SECTIONS = ("pretrain", "adapt", "evaluate")
 STRUCTURE = {"skills", "rank", "alpha", "dropout", "targets", "granularity", "routing_blocks"}
 """Settings of `pretrain` that make an adapter; training it on keeps what it has."""
 
+
+class _Within(dict[str, Any]):
+    """Values of a setting that is itself a mapping, which go into what it is and not in its place."""
+
+
 Layer = tuple[str, Mapping[str, Any]]
 """Where settings come from, and the settings."""
 
@@ -148,7 +153,7 @@ def _folded(settings: Settings, cell: Cell, section: str) -> Closed:
     model = type(getattr(settings.params, section))
     merged: dict[str, Any] = {}
     for _, layer in settings.layers(cell, section):
-        merged |= layer
+        merged |= {key: _put_into(merged.get(key), value) for key, value in layer.items()}
     try:
         folded: Closed = model.model_validate(merged)
     except ValidationError as error:
@@ -160,6 +165,14 @@ def _folded(settings: Settings, cell: Cell, section: str) -> Closed:
     if isinstance(folded, PretrainParams):
         _require_options(cell, folded.options)
     return folded
+
+
+def _put_into(value: Any, layer: Any) -> Any:  # noqa: ANN401 - any setting
+    """What a setting is with a layer over it: the layer itself, unless it only goes into the setting."""
+    if not isinstance(layer, _Within):
+        return layer
+    before = value if isinstance(value, Mapping) else {}
+    return {**before, **{key: _put_into(before.get(key), within) for key, within in layer.items()}}
 
 
 def _require_options(cell: Cell, options: Mapping[str, Any]) -> None:
@@ -202,8 +215,11 @@ def _apply_set(tree: dict[str, Any], on_top: dict[str, dict[str, Any]], text: st
         node[last] = YAML(typ="safe", pure=True).load(value)
     except MarkedYAMLError as error:
         raise ParamsError(f"--set {text}: {value!r} is not valid YAML: {error.problem}") from None
-    if len(sections) == 1 and sections[0] in CELL_SECTIONS:
-        on_top.setdefault(sections[0], {})[last] = node[last]
+    if sections[0] in CELL_SECTIONS:
+        level = on_top.setdefault(sections[0], {})
+        for section in sections[1:]:
+            level = level.setdefault(section, _Within())
+        level[last] = node[last]
     return key.strip()
 
 

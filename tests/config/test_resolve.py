@@ -131,6 +131,32 @@ def test_set_overrides_and_is_named_when_wrong(project: Path) -> None:
             load_params(path, [text])
 
 
+def test_a_setting_within_a_setting_reaches_the_cells(project: Path) -> None:
+    params = project / "params.yaml"
+    params.write_text(params.read_text() + "    mosa: {pretrain: {options: {copies: 3}}}\n")
+    sets = ["pretrain.options.sparse=full", "adapt.epoch_steps.swap=7", "adapt.epoch_steps.twice=2"]
+    resolved = resolve_cell(load_params(params, sets), Cell(method="mosa"))
+    assert resolved.pretrain.options == {"copies": 3, "sparse": "full"}
+    assert resolved.adapt.epoch_steps == {"swap": 7, "twice": 2}
+    with pytest.raises(ParamsError, match=r"--set pretrain.lr.x=1: lr is not a section"):
+        load_params(params, ["pretrain.lr=1.0", "pretrain.lr.x=1"])
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "said"),
+    [
+        ("lora", "{copies: 3}", r"cell lora-s0: pretrain.options.copies: lora has no settings of its own"),
+        ("mosa", "{copys: 3}", r"cell mosa-s0: pretrain.options.copys: unknown key 'copys'; did you mean 'copies'\?"),
+        ("mosa", "{copies: 1}", r"cell mosa-s0: pretrain.options.copies: .* greater than or equal to 2 \(got 1\)"),
+        ("mosa", "{sparse: half}", r"cell mosa-s0: pretrain.options.sparse: .*'hierarchical' or 'full'"),
+    ],
+)
+def test_options_are_those_of_the_method(project: Path, method: str, options: str, said: str) -> None:
+    settings = load_params(project / "params.yaml", [f"pretrain.options={options}"])
+    with pytest.raises(ParamsError, match=said):
+        resolve_cell(settings, Cell(method=method))
+
+
 def test_numbers_are_read_as_dvc_reads_them(project: Path) -> None:
     assert load_params(edited(project, "  skills: 2", "  skills: 2\n  lr: 1e-3")).params.pretrain.lr == 0.001
 
