@@ -19,17 +19,10 @@ BANNED_BEGINNINGS = ("dress", "wear", "reckon", "obstacle")
 
 STILL_TO_CLEAN = frozenset(
     {
-        "analysis",
-        "artifacts",
         "cli",
-        "config",
         "data",
-        "evaluation",
         "interchange",
-        "models",
-        "report",
         "running",
-        "stages",
         "suites",
         "tools",
     }
