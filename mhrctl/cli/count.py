@@ -27,19 +27,16 @@ def count(
     form: Annotated[Format, typer.Option("--format", help="Of the table.")] = Format.TERMINAL,
 ) -> None:
     """Print how many parameters each method trains, exactly, beside the paper's Table 6."""
-    from mhrctl.models.attach import linear_shapes
-    from mhrctl.models.backbones import sized_model
     from mhrctl.report.table import RENDERERS, rich_table
-    from mhrctl.tools.count import Sizes, count_methods, counts_table
+    from mhrctl.tools.count import Sizes
+    from mhrctl.tools.count import count as count_all
 
-    model = sized_model(backbone)
     sizes = Sizes(skills=skills, rank=rank, tasks=tasks, datasets=datasets, heads=heads)
     try:
-        counted = {name: count_methods(linear_shapes(model), model.num_parameters(), name, sizes) for name in layout}
+        tables = count_all(backbone, layout, sizes)
     except ValueError as error:
         raise ParamsError(f"--heads: {error}") from None
-    for name, counts in counted.items():
-        table = counts_table(backbone, name, counts, sizes)
+    for table in tables:
         if form is Format.TERMINAL:
             display.out.print(rich_table(table))
         else:

@@ -9,7 +9,6 @@ from rich import box
 from rich.table import Table
 
 from mhrctl.artifacts import provenance
-from mhrctl.artifacts.cards import read_card
 from mhrctl.artifacts.watching import unedited
 from mhrctl.artifacts.writing import logging_run
 from mhrctl.cli import display
@@ -25,7 +24,6 @@ from mhrctl.cli.options import (
     open_accelerator,
     open_project,
 )
-from mhrctl.errors import DataError, unknown
 
 app = typer.Typer(help="Embed each training task's inputs, for AdapterSoup.", invoke_without_command=True)
 
@@ -79,21 +77,17 @@ def query(
     """Show the training tasks whose inputs are most similar to those of a task: of a test task, to its shots of a seed."""
     where, settings = open_project(project, set_)
     accelerator = open_accelerator(device)
-    from mhrctl.data.index import load_index
-    from mhrctl.data.shots import draw_shots
+    from mhrctl.tools.index import query as rank
 
-    known = load_index(where.output("index"), root=where.root, device=str(accelerator.device))
-    read_card(where.output("prepare"), stage="prepare", command="mhrctl prepare")
-    if task in known.tasks:
-        nearest = known.nearest_to(task)
-    else:
-        adapt = settings.params.adapt
-        chosen = settings.params.grid.seeds[0] if seed is None else seed
-        shots = draw_shots(where.output("prepare"), shots=adapt.shots, validation=adapt.validation, seed=chosen)
-        prompts = {each.name: each.prompts for each in shots}
-        if task not in prompts:
-            raise DataError(f"--task: {unknown('task', task, [*known.tasks, *prompts])}")
-        nearest = known.nearest(prompts[task])
+    adapt = settings.params.adapt
+    nearest = rank(
+        task,
+        project=where,
+        shots=adapt.shots,
+        validation=adapt.validation,
+        seed=settings.params.grid.seeds[0] if seed is None else seed,
+        device=str(accelerator.device),
+    )
     shown = Table(title=f"most similar to {task}", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     shown.add_column("training task", no_wrap=True)
     shown.add_column("cosine", justify="right")

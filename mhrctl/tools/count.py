@@ -11,7 +11,8 @@ import torch
 from mhrctl.adapters.adapter import Shapes, trainable
 from mhrctl.config.methods import METHODS, Method
 from mhrctl.config.params import PretrainParams
-from mhrctl.models.attach import LAYOUTS, shape_adapters
+from mhrctl.models.attach import LAYOUTS, linear_shapes, shape_adapters
+from mhrctl.models.backbones import sized_model
 from mhrctl.report.printed import printed
 from mhrctl.report.table import Table
 
@@ -55,6 +56,23 @@ class Sizes:
     tasks: int = 313
     datasets: int = 38
     heads: Sequence[int] = (8, 64)
+
+
+def count(backbone: str, layouts: Sequence[str], sizes: Sizes) -> list[Table]:
+    """Count what each method trains on a backbone, without its weights: a table for each layout.
+
+    Args:
+        backbone: a size such as `t5-xl`, a hub id, or a folder.
+        layouts: of the adapters.
+        sizes: the rest.
+
+    Raises:
+        ParamsError: if there is no such backbone, or it has no layer of a layout.
+        ValueError: if a number of heads does not divide a layer.
+    """
+    model = sized_model(backbone)
+    linears, weights = linear_shapes(model), model.num_parameters()
+    return [counts_table(backbone, name, count_methods(linears, weights, name, sizes), sizes) for name in layouts]
 
 
 def count_methods(linears: Shapes, weights: int, layout: str, sizes: Sizes) -> list[Counts]:

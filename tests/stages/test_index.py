@@ -1,4 +1,4 @@
-"""index: what it writes, what it answers, and a change of its encoder."""
+"""index: what it writes, and a change of its encoder."""
 
 from __future__ import annotations
 
@@ -42,21 +42,6 @@ def test_a_task_is_nearest_to_the_texts_of_its_own(copy: Path, run: Run) -> None
         assert task not in dict(known.nearest_to(task))
 
 
-def test_the_query_shows_training_tasks_for_training_and_test_tasks(
-    copy: Path, run: Run, capfd: pytest.CaptureFixture[str]
-) -> None:
-    assert run("index", "query", "--task", "swap", "-C", copy) == 2
-    assert "no finished index output; run `mhrctl index`" in capfd.readouterr().err
-    assert run("index", "-C", copy) == 0
-    assert run("index", "query", "--task", "swap", "--top", 2, "-C", copy) == 0
-    shown = capfd.readouterr().out
-    assert sum(name in shown for name in ("copy", "first", "last")) == 2
-    assert run("index", "query", "--task", "copy", "-C", copy) == 0
-    assert "first" in capfd.readouterr().out
-    assert run("index", "query", "--task", "swop", "-C", copy) == 2
-    assert "--task: unknown task 'swop'; did you mean 'swap'? (known: copy," in capfd.readouterr().err
-
-
 def test_a_sentence_encoder_in_a_folder_of_the_project(copy: Path, run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(minilm(), copy / "encoder")
     options = ("--set", "index.encoder=encoder", "-C", copy)
@@ -93,7 +78,7 @@ def test_the_nearest_are_by_the_mean_of_all_texts(copy: Path, run: Run) -> None:
     assert dict(known.nearest(prompts))["last"] == pytest.approx(1, abs=1e-5)
 
 
-def test_an_index_that_is_damaged_is_answered(copy: Path, run: Run) -> None:
+def test_an_index_that_is_damaged_is_rejected(copy: Path, run: Run) -> None:
     assert run("index", "-C", copy) == 0
     (copy / "data/index/index.safetensors").write_bytes(b"x")
     with pytest.raises(ArtifactError, match=r"index.safetensors: cannot be read .*; run `mhrctl index`"):
