@@ -14,7 +14,7 @@ from mhrctl.errors import ArtifactError
 from mhrctl.tools.estimate import human_size
 
 SHOWN = 20
-"""Changed files that are named."""
+"""So many changed files are named."""
 
 app = typer.Typer(help="The grid of params.yaml: expand it into the files that dvc.yaml reads.", no_args_is_help=True)
 
@@ -65,7 +65,7 @@ def prune(
     for cell in left.cells:
         paths = [path.relative_to(where.data).as_posix() for path in left.paths.get(cell, ())]
         display.out.print(f"{cell}: {human_size(left.size(cell))}", soft_wrap=True)
-        for line in [*paths, *(f"dvc.lock: {entry}" for entry in left.entries if entry.endswith(f"@{cell}"))]:
+        for line in [*paths, *(f"dvc.lock: {entry}" for entry in left.entries_of(cell))]:
             display.out.print(f"  {line}", soft_wrap=True)
     total = human_size(sum(map(left.size, left.cells)))
     if not left.cells:

@@ -1,4 +1,4 @@
-"""What cells that left the grid have left behind: outputs, scores, logs, checkpoints, and their entries in dvc.lock.
+"""Cells that left the grid leave things behind: outputs, scores, logs, checkpoints, and their entries in dvc.lock.
 
 DVC removes none of it. A cell that comes back into the grid is restored from DVC's cache, which this does not touch.
 """
@@ -22,7 +22,7 @@ from mhrctl.errors import ArtifactError
 from mhrctl.tools.grid import stage_cells
 
 CELL_STAGES = ("pretrain", "average", "adapt", "evaluate")
-"""Stages that have an output folder a cell."""
+"""These stages have an output folder a cell."""
 FOLDED = {"pretrain-extra": "pretrain", "adapt-soup": "adapt", "evaluate-zero-shot": "evaluate"}
 """{stage of dvc.yaml: the stage whose folder it writes to}, where the two have different names."""
 CELL_NAME = re.compile(r"[a-z][a-z0-9_]*(-[a-z0-9_]+)*-s\d+")
@@ -32,7 +32,7 @@ CHECKPOINT = re.compile(r"pretrain-(.*?)(-part\d+)?")
 
 @dataclass(frozen=True)
 class Leftovers:
-    """What is left of cells that are not in the grid.
+    """Leftovers are what is left of cells that are not in the grid.
 
     Attributes:
         paths: {cell: its files and folders}.
@@ -44,11 +44,15 @@ class Leftovers:
 
     @property
     def cells(self) -> list[str]:
-        """The cells, sorted."""
+        """Which cells they are of, in the order of their names."""
         return sorted({*self.paths, *(entry.partition("@")[2] for entry in self.entries)})
 
+    def entries_of(self, cell: str) -> list[str]:
+        """List the entries of dvc.lock that are a cell's."""
+        return [entry for entry in self.entries if entry.partition("@")[2] == cell]
+
     def size(self, cell: str) -> int:
-        """Bytes of a cell's files."""
+        """Add up the bytes of a cell's files."""
         return sum(_size(path) for path in self.paths.get(cell, ()))
 
 
@@ -61,18 +65,18 @@ def find_leftovers(cells: Sequence[Cell], project: Project) -> Leftovers:
     """
     needed = _needed(cells)
     anything = set().union(*needed.values())
-    found: dict[str, list[Path]] = {}
+    paths: dict[str, list[Path]] = {}
     for stage, name, path in _cell_paths(project):
         known = needed[stage] if stage else anything
-        if CELL_NAME.fullmatch(name) and name not in known:
-            found.setdefault(name, []).append(path)
+        if CELL_NAME.fullmatch(name) and name not in known:  # what is not named like a cell may be the user's
+            paths.setdefault(name, []).append(path)
     entries = [
         entry
         for entry in _lock_entries(project)
         if (stage := FOLDED.get(entry.partition("@")[0], entry.partition("@")[0])) in needed
         and entry.partition("@")[2] not in {"", *needed[stage]}
     ]
-    return Leftovers(found, entries)
+    return Leftovers(paths, entries)
 
 
 def prune(leftovers: Leftovers, project: Project) -> None:
@@ -81,7 +85,7 @@ def prune(leftovers: Leftovers, project: Project) -> None:
     Raises:
         ArtifactError: if DVC is at work in the project.
     """
-    if leftovers.entries:
+    if leftovers.entries:  # first, since DVC may hold the lock file: then nothing is removed
         _remove_entries(set(leftovers.entries), project)
     for paths in leftovers.paths.values():
         for path in paths:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from dvc.repo import Repo
 
 from mhrctl.artifacts.names import Project
 from mhrctl.config.cells import grid_cells
 from mhrctl.config.resolve import load_params
+from mhrctl.errors import ArtifactError
 from mhrctl.tools.prune import find_leftovers, prune
 
 LOCK = """\
@@ -34,36 +36,36 @@ def where(project: Path) -> Project:
     """A project of the toy grid without mhr itself, with outputs of cells in and out of the grid."""
     params = project / "params.yaml"
     params.write_text(params.read_text().replace("    mhr: {heads: [4]}\n", ""))
-    found = Project(project)
+    made = Project(project)
     for path in (
-        found.output("pretrain", "mhr-h4-s0") / "card.json",  # which mhr_z adapts from
-        found.output("average", "mhr-h4-s0") / "card.json",
-        found.output("adapt", "mhr-h4-s0") / "card.json",
-        found.output("adapt", "lora-s0") / "card.json",
-        found.output("adapt", "poly-s9") / "card.json",
-        found.output("evaluate", "backbone") / "card.json",
-        found.scores("backbone"),
-        found.scores("poly-s9"),
-        found.training_log("lora-s0"),
-        found.training_log("poly-x3-s0"),
-        found.alignment("poly-s9-start"),
-        found.alignment("lora-s0-checkpoint"),
-        found.run_log("adapt", "poly-s9"),
-        found.run_log("adapt", "lora-s0"),
-        found.run_log("prepare"),
-        found.scratch / "pretrain-poly-s9-part32.safetensors",
-        found.scratch / "pretrain-lora-s0.safetensors",
-        found.output("adapt", "notes") / "of_mine.txt",
-        found.output("prepare") / "card.json",
+        made.output("pretrain", "mhr-h4-s0") / "card.json",  # which mhr_z adapts from
+        made.output("average", "mhr-h4-s0") / "card.json",
+        made.output("adapt", "mhr-h4-s0") / "card.json",
+        made.output("adapt", "lora-s0") / "card.json",
+        made.output("adapt", "poly-s9") / "card.json",
+        made.output("evaluate", "backbone") / "card.json",
+        made.scores("backbone"),
+        made.scores("poly-s9"),
+        made.training_log("lora-s0"),
+        made.training_log("poly-x3-s0"),
+        made.alignment("poly-s9-start"),
+        made.alignment("lora-s0-checkpoint"),
+        made.run_log("adapt", "poly-s9"),
+        made.run_log("adapt", "lora-s0"),
+        made.run_log("prepare"),
+        made.scratch / "pretrain-poly-s9-part32.safetensors",
+        made.scratch / "pretrain-lora-s0.safetensors",
+        made.output("adapt", "notes") / "of_mine.txt",
+        made.output("prepare") / "card.json",
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("1234")
-    (found.output("adapt") / ".gitignore").write_text("/lora-s0\n/poly-s9\n/mhr-h4-s0\n")
-    (found.root / "dvc.lock").write_text(LOCK)
-    return found
+    (made.output("adapt") / ".gitignore").write_text("/lora-s0\n/poly-s9\n/mhr-h4-s0\n")
+    (made.root / "dvc.lock").write_text(LOCK)
+    return made
 
 
-def test_only_what_no_cell_needs_is_found(where: Project) -> None:
+def test_only_what_no_cell_needs_is_listed(where: Project) -> None:
     left = find_leftovers(grid_cells(load_params(where.params).params), where)
     assert left.cells == ["adapter_soup-s0", "mhr-h4-s0", "poly-s9", "poly-x3-s0"]
     assert {cell: [path.relative_to(where.data).as_posix() for path in paths] for cell, paths in left.paths.items()} == {
@@ -78,7 +80,10 @@ def test_only_what_no_cell_needs_is_found(where: Project) -> None:
         ],
     }
     assert left.entries == ["adapt@poly-s9", "adapt-soup@adapter_soup-s0"]
+    assert left.entries_of("poly-s9") == ["adapt@poly-s9"]
+    assert left.entries_of("mhr-h4-s0") == []
     assert left.size("poly-s9") == 5 * 4
+    assert left.size("adapter_soup-s0") == 0
 
 
 def test_pruning_removes_it_and_nothing_else(where: Project) -> None:
@@ -100,3 +105,26 @@ def test_pruning_removes_it_and_nothing_else(where: Project) -> None:
     assert {path.parent.name for path in gone if path.name == "card.json"} == {"poly-s9", "mhr-h4-s0"}
     assert (where.output("adapt") / ".gitignore").read_text() == "/lora-s0\n"
     assert find_leftovers(cells, where).cells == []
+
+
+def test_entries_leave_the_lock_file_and_the_others_stay_as_they_are(where: Project) -> None:
+    Repo.init(str(where.root), no_scm=True)
+    (where.root / "dvc.yaml").write_text("stages: {}\n")
+    prune(find_leftovers(grid_cells(load_params(where.params).params), where), where)
+    assert (where.root / "dvc.lock").read_text() == LOCK.replace(
+        """\
+  adapt@poly-s9:
+    cmd: mhrctl adapt --cell poly-s9
+  adapt-soup@adapter_soup-s0:
+    cmd: mhrctl adapt --cell adapter_soup-s0
+""",
+        "",
+    )
+
+
+def test_a_lock_file_that_dvc_holds_is_left_alone(where: Project) -> None:
+    left = find_leftovers(grid_cells(load_params(where.params).params), where)  # of a folder that is no DVC project
+    with pytest.raises(ArtifactError, match=r"dvc.lock: cannot be changed now: "):
+        prune(left, where)
+    assert (where.root / "dvc.lock").read_text() == LOCK
+    assert where.output("adapt", "poly-s9").exists()
