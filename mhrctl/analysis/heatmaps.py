@@ -1,4 +1,4 @@
-"""Heat maps of tasks: by skill, and by task. One page each, as PNG and SVG, the same bytes for the same numbers."""
+"""Heat maps of tasks are drawn by skill and by task: a page each, as PNG and SVG, the same bytes for the same numbers."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ if TYPE_CHECKING:
 FORMATS = ("png", "svg")
 STYLE = {"svg.hashsalt": "mhrctl", "svg.fonttype": "none", "font.size": 7, "axes.titlesize": 7, "figure.dpi": 150}
 COLOURS = "viridis"
-"""From dark to light in steps that look even, also to the colour-blind and in print."""
+"""The colours go from dark to light in steps that look even, also to the colour-blind and in print."""
 SCALE = 0.998
-"""Of all weights on a page, those that the scale of colours tells apart: a few great ones would leave the rest dark."""
+"""This share of a page's weights is what the scale of colours spans: a few great ones would leave the rest dark."""
 BLANK = "#d9d9d9"
 NAME_LENGTH = 40
-"""Characters of a task's name that are shown."""
+"""So many characters of a task's name are shown."""
 CHARACTER = 0.065
-"""Inches that a character of a title takes."""
+"""A character of a title takes so many inches."""
 ROW, SIDES = 0.11, (1.2, 15.0)
-"""Inches of a task's row, and the least and the most of all; of more tasks not each is named."""
+"""A task's row takes so many inches, and all of them the least and the most of these; of more tasks not each is named."""
 COLUMN, WIDTHS = 0.13, (1.05, 3.4)
-"""Inches of a skill's column, and the least and the most of a panel."""
+"""A skill's column takes so many inches, and a panel the least and the most of these."""
 GAP, FOOTER, LINE = 0.3, 0.5, 0.13
-"""Inches between panels, below them, and of a line of their titles."""
+"""So many inches are between panels, below them, and in a line of their titles."""
 PAGE = 18.0
-"""Inches of panels side by side."""
+"""So many inches of panels stand side by side."""
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One heat map of tasks by skill.
+    """A panel is one heat map of tasks by skill.
 
     Attributes:
         title: what it shows.
@@ -60,7 +60,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Matrix:
-    """One heat map of tasks by tasks.
+    """A matrix is one heat map of tasks by tasks.
 
     Attributes:
         title: what it shows.
@@ -89,9 +89,9 @@ def draw_by_skill(panels: Sequence[Panel], tasks: Sequence[str], stem: Path, *, 
     values = np.concatenate([panel.values.ravel() for panel in panels])
     most = float(np.quantile(values, SCALE))
     with _page(right + 1, places[-1][1] + height + FOOTER, stem, title) as figure:
-        for panel, own_title, (left, top) in zip(panels, titles, places, strict=True):
+        for panel, wrapped, (left, top) in zip(panels, titles, places, strict=True):
             axes = _axes(figure, left, top, _width(panel), height)
-            image = _heat(axes, panel.values.reshape(len(tasks), -1), own_title, 0, most)
+            image = _heat(axes, panel.values.reshape(len(tasks), -1), wrapped, 0, most)
             _name_columns(axes, panel)
             _name_rows(axes, tasks if left == 0 else (), height, tests)
             _part(axes, len(tasks), tests)
@@ -115,12 +115,13 @@ def draw_by_task(matrices: Sequence[Matrix], tasks: Sequence[str], stem: Path, *
     titles = [_wrapped(matrix.title, side) for matrix in matrices]
     header = _header(titles)
     with _page(step * len(matrices), header + side + FOOTER, stem, title) as figure:
-        for number, (matrix, own_title) in enumerate(zip(matrices, titles, strict=True)):
+        for number, (matrix, wrapped) in enumerate(zip(matrices, titles, strict=True)):
+            # A task is always like itself: with the diagonal, the scale of colours would end at 1 whatever the others are.
             values = np.where(np.eye(len(tasks), dtype=bool), np.nan, matrix.values)
             shown = values[np.isfinite(values)]
             least, most = (shown.min(), shown.max()) if shown.size else (0, 1)
             axes = _axes(figure, number * step, header, side, side)
-            image = _heat(axes, values, own_title, least, max(most, least + 1e-6))
+            image = _heat(axes, values, wrapped, least, max(most, least + 1e-6))
             axes.set_xticks([])
             axes.set_xlabel("tasks in the order of the rows")
             _name_rows(axes, () if number else tasks, side, tests)
@@ -131,10 +132,11 @@ def draw_by_task(matrices: Sequence[Matrix], tasks: Sequence[str], stem: Path, *
 
 @contextmanager
 def _page(width: float, height: float, stem: Path, title: str) -> Iterator[Figure]:
-    """A figure of so many inches, which is written when the block ends."""
+    """Make a figure of so many inches, which is written when the block ends."""
     from matplotlib import style
     from matplotlib.figure import Figure
 
+    # No pyplot and none of the user's style: nothing but the numbers decides the bytes.
     with style.context(["default", STYLE]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # of a task's name: the SVG has it as text
         figure = Figure(figsize=(width, height))

@@ -1,4 +1,4 @@
-"""What a routing has learned: how sparse and how decided it is, and how many skills a task uses.
+"""A routing is measured: how sparse and how decided it is, and how many skills a task uses.
 
 Sparsity, discreteness and efficiency are what the paper's authors log in training (`PolytroponLog`; docs/recipe.md, section 4).
 Their code mixes the heads of a layer into the axis of the skills, which changes the efficiency; here each head is measured by
@@ -26,7 +26,7 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 
 @dataclass(frozen=True)
 class Routing:
-    """The logits of some tasks.
+    """A routing is the logits of some tasks.
 
     Attributes:
         tasks: their names.
@@ -83,7 +83,7 @@ class Routing:
 
 @dataclass(frozen=True)
 class Measures:
-    """The numbers of one head's routing, or means of them.
+    """Measures are the numbers of one head's routing, or means of them.
 
     Attributes:
         sparsity: the share of gates that are on, mean of floor(sigmoid(Z) + 0.5): 1 is dense.
@@ -120,7 +120,7 @@ def measure_heads(logits: Array) -> tuple[Measures, ...]:
 
 @dataclass(frozen=True)
 class Inspection:
-    """The measures of a routing.
+    """An inspection has the measures of a routing.
 
     Attributes:
         heads: {part of the model that shares a routing: of each of its heads}, in the model's order.
@@ -155,6 +155,6 @@ def _normalised(gates: Array) -> Array:
 
 
 def _entropy(weights: Array) -> Array:
-    """In nats, over the last axis."""
+    """Compute the entropy in nats, over the last axis."""
     total: Array = entr(weights).sum(-1)
     return total

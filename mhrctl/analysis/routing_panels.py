@@ -1,4 +1,4 @@
-"""Which parts and heads of a routing are worth a heat map by skill."""
+"""Parts and heads of a routing are chosen that are worth a heat map by skill."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which tasks a routing treats alike, and whether they are those whose inputs are alike."""
+"""Tasks are compared by their routing: which are treated alike, and whether they are those whose inputs are alike."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from scipy.stats import rankdata
 from mhrctl.analysis.routing_measures import Array, Routing
 
 PERMUTATIONS = 999
-"""Of tasks, behind the p of a correlation between similarities."""
+"""So many renamings of the tasks are behind the p of a correlation between similarities."""
 DIGITS = 6
-"""Of a similarity: what is beyond differs between machines, and must not decide an order."""
+"""A similarity is rounded to so many digits: what is beyond differs between machines, and must not decide an order."""
 NEGLIGIBLE = 1e-9
-"""What rounding makes of a preference that is none."""
+"""A preference of this length is one that rounding has made of none."""
 
 Places = np.ndarray[Any, np.dtype[np.intp]]
 
@@ -63,7 +63,7 @@ def similarity_order(similarity: Array) -> list[int]:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two tasks, and how alike they are.
+    """A pair is two tasks, and how alike they are.
 
     Attributes:
         tasks: their names; a test task stands first.
@@ -78,7 +78,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Correlation:
-    """How far two similarities of tasks agree on which pairs are alike.
+    """A correlation says how far two similarities of tasks agree on which pairs are alike.
 
     Attributes:
         spearman: rank correlation over the pairs.
@@ -93,7 +93,7 @@ class Correlation:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The similarity of tasks by their routing against that by their inputs.
+    """A comparison is of the similarity of tasks by their routing with that by their inputs.
 
     Attributes:
         encoder: what embedded the inputs.
@@ -176,6 +176,6 @@ def most_alike(
 
 
 def _standardised(values: Array) -> Array:
-    """Of mean 0 and length 1; zeros if all are equal."""
+    """Make the mean 0 and the length 1; equal values become zeros."""
     centred: Array = values - values.mean()
     return centred / (np.linalg.norm(centred) or 1)

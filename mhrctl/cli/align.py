@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class At(StrEnum):
-    """Which adapter of a pre-training is measured."""
+    """A pre-training has an adapter to be measured at each of these points."""
 
     START = "start"
     END = "end"
@@ -53,23 +53,23 @@ def align(
     project: ProjectOption = Path(),
     device: DeviceOption = "auto",
 ) -> None:
-    """Measure the cosine between training tasks' gradients, on the shared skills and on the adapters that the tasks wear."""
+    """Measure the cosine between training tasks' gradients, on the shared skills and on the adapters composed of them."""
     where, params = chosen_cell(project, CellChoice(method, heads, variant, seed), reads="pretrain")
     accelerator = open_accelerator(device)
     from mhrctl.report.table import rich_table
     from mhrctl.tools.align import align as measure
 
-    own = params.cell.pretrain_cell
-    name = own.name if at is At.END else f"{own.name}-{at}"
+    trained = params.cell.pretrain_cell
+    name = trained.name if at is At.END else f"{trained.name}-{at}"
     out = where.alignment(name)
     with logging_run(where.run_log("align", name), device=str(accelerator.device)):
-        found = measure(
-            own,
+        alignment = measure(
+            trained,
             params.pretrain,
             at=at.value,
             prepared=where.output("prepare"),
             backbone=where.output("backbone"),
-            pretrained=where.output("pretrain", own.name),
+            pretrained=where.output("pretrain", trained.name),
             scratch=where.scratch,
             out=out,
             tasks=tasks or params.pretrain.align_tasks,
@@ -77,16 +77,16 @@ def align(
             device=accelerator.device,
             track=display.track,
         )
-    display.out.print(rich_table(_table(own.name, at, found)))
+    display.out.print(rich_table(_table(trained.name, at, alignment)))
     display.done(f"wrote {out}")
 
 
-def _table(cell: str, at: At, found: Alignment) -> Table:
+def _table(cell: str, at: At, alignment: Alignment) -> Table:
     from mhrctl.report.table import Table
 
     rows = [
         (on, *("-" if value is None else f"{value:.3f}" for value in (of.encoder, of.decoder, of.overall)))
-        for on, of in (("shared skills", found.shared), ("composed adapters", found.composed))
+        for on, of in (("shared skills", alignment.shared), ("composed adapters", alignment.composed))
     ]
-    note = f"At the {at}: mean cosine over the pairs of {len(found.tasks)} tasks."
+    note = f"At the {at}: mean cosine over the pairs of {len(alignment.tasks)} tasks."
     return Table(f"gradient alignment: {cell}", ("gradients on", "encoder", "decoder", "all"), rows, (note,))

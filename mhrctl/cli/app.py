@@ -1,4 +1,4 @@
-"""The `mhrctl` command. Nothing here imports torch: stages are imported by the command that runs them."""
+"""The `mhrctl` command has its commands put together here. Nothing here imports torch: a command imports what it runs."""
 
 from __future__ import annotations
 

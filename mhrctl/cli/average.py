@@ -36,15 +36,18 @@ def average(
 ) -> None:
     """Average the skills of a pre-training cell into one ordinary LoRA."""
     where, params = chosen_cell(project, CellChoice(method, heads, variant, seed, cell=cell), set_, reads="pretrain")
-    own = params.cell.pretrain_cell
-    out = where.output("average", own.name)
-    pretrained = where.output("pretrain", own.name)
+    averaged = params.cell.pretrain_cell
+    out = where.output("average", averaged.name)
+    pretrained = where.output("pretrain", averaged.name)
     if out.exists():  # else the stage says whether there can be an average
-        card = read_card(pretrained, stage="pretrain", command=f"mhrctl pretrain {own.options}")
+        card = read_card(pretrained, stage="pretrain", command=f"mhrctl pretrain {averaged.options}")
         if nothing_to_do(provenance.of_average(pretrained, card), out, force=force):
             return
     from mhrctl.stages.average import average as stage
 
-    with logging_run(where.run_log("average", own.name)), unedited(lambda: own, *watched("average", {"pretrain": pretrained})):
-        stage(own, pretrained=pretrained, out=out)
+    with (
+        logging_run(where.run_log("average", averaged.name)),
+        unedited(lambda: averaged, *watched("average", {"pretrain": pretrained})),
+    ):
+        stage(averaged, pretrained=pretrained, out=out)
     display.done(f"wrote {out}")

@@ -1,4 +1,4 @@
-"""How the command line shows things: tables, progress, complaints."""
+"""The command line shows things in these ways: tables, progress, complaints."""
 
 from __future__ import annotations
 

@@ -25,13 +25,13 @@ from mhrctl.errors import ParamsError
 
 
 class Target(StrEnum):
-    """Libraries that adapters can be exported to."""
+    """Adapters can be exported to these libraries."""
 
     PEFT = "peft"
 
 
 class ExportStage(StrEnum):
-    """Stages whose adapters can be exported."""
+    """Adapters of these stages can be exported."""
 
     PRETRAIN = "pretrain"
     AVERAGE = "average"
@@ -56,21 +56,21 @@ def export(
     cell = named_cell(settings, CellChoice(method, heads, variant, seed, extra_steps))
     if stage is ExportStage.ADAPT and extra_steps:
         raise ParamsError("--extra-steps: such a cell is not adapted; export --stage pretrain")
-    own = cell if stage is ExportStage.ADAPT or extra_steps else cell.pretrain_cell
+    chosen = cell if stage is ExportStage.ADAPT or extra_steps else cell.pretrain_cell
     from mhrctl.tools.export import export as write
 
     quieten()
-    start, origin = own.start
+    start, origin = chosen.start
     folders = write(
-        own,
+        chosen,
         stage=stage.value,
         tasks=task,
         merge=merge,
-        source=where.output(stage.value, own.name),
+        source=where.output(stage.value, chosen.name),
         start=where.output(start, origin.name) if stage is ExportStage.ADAPT else None,
         backbone=where.output("backbone"),
         prepared=where.output("prepare"),
-        out=out or where.output("export", stage.value) / own.name,
+        out=out or where.output("export", stage.value) / chosen.name,
     )
     for folder in folders:
         display.done(f"wrote {folder}: {'a merged model' if merge else f'for {to.value}'}")

@@ -46,12 +46,13 @@ def import_(
         project=where,
         replace=replace,
     )
-    own, counts = cell.pretrain_cell, card.facts.parameters
+    trained, counts = cell.pretrain_cell, card.facts.parameters
     display.done(
-        f"wrote {where.output('pretrain', own.name)}: {counts.multi_task:,} adapter and {counts.routing:,} routing"
+        f"wrote {where.output('pretrain', trained.name)}: {counts.multi_task:,} adapter and {counts.routing:,} routing"
         f" parameters; go on with `mhrctl adapt {cell.options}`"
     )
-    if any(own == cell.pretrain_cell for cell in grid_cells(settings.params)):
+    if any(trained == cell.pretrain_cell for cell in grid_cells(settings.params)):
         display.done(
-            f"note: {own.name} is in the grid: `dvc repro` would pre-train it, `dvc commit pretrain@{own.name}` keeps this"
+            f"note: {trained.name} is in the grid: `dvc repro` would pre-train it,"
+            f" `dvc commit pretrain@{trained.name}` keeps this"
         )

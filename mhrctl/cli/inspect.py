@@ -25,7 +25,7 @@ from mhrctl.cli.options import (
 
 
 class Stage(StrEnum):
-    """Stages that leave a routing."""
+    """These stages leave a routing."""
 
     PRETRAIN = "pretrain"
     ADAPT = "adapt"

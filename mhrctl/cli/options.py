@@ -1,4 +1,4 @@
-"""Options that several commands share, and how they become parameters."""
+"""Several commands share these options, which become parameters here."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 HERE = Path()
-"""The project unless `--project` names another."""
+"""This is the project unless `--project` names another."""
 ProjectOption = Annotated[
     Path,
     typer.Option("--project", "-C", help="Folder that holds params.yaml.", envvar="MHRCTL_PROJECT", show_default=False),
@@ -161,7 +161,7 @@ def chosen_cell(
 
 
 def named_cell(settings: Settings, choice: CellChoice) -> Cell:
-    """The cell of the options but `--cell`; what they leave open is the grid's first."""
+    """Name the cell of the options but `--cell`; what they leave open is the grid's first."""
     grid = settings.params.grid
     if choice.method is None:
         raise ParamsError(f"name the cell with --method (one of: {', '.join(METHODS)}) or --cell")
@@ -183,15 +183,15 @@ def named_cell(settings: Settings, choice: CellChoice) -> Cell:
 
 
 def output_of(project: Project, output: tuple[str, Cell]) -> Path:
-    """The folder of a stage's output for a cell."""
+    """Name the folder of a stage's output for a cell."""
     stage, cell = output
     return project.output(stage, cell.name)
 
 
 def nothing_to_do(made: Provenance, out: Path, *beside: Path, force: bool) -> bool:
-    """Whether a stage's output is up to date, which is then said; asked before anything heavy is imported.
+    """Decide whether a stage's output is up to date, and then say so; this comes before anything heavy is imported.
 
-    Processes on one machine see the same files and answer alike; those on several may not, and then the answer is no.
+    Processes on one machine see the same files and decide alike; those on several may not, and then the output is made anew.
 
     Args:
         made: what decides the output.
@@ -208,7 +208,7 @@ def nothing_to_do(made: Provenance, out: Path, *beside: Path, force: bool) -> bo
 
 
 def launched_processes() -> int:
-    """How many processes of this command `torchrun` or `accelerate launch` has started."""
+    """Count the processes of this command that `torchrun` or `accelerate launch` has started."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 

@@ -63,12 +63,12 @@ def pretrain(
 
     where, params = read()
     speed = Speed(together=together, checkpointing=checkpointing, compile=compile).without(off)
-    own = params.cell if params.cell.extra_steps else params.cell.pretrain_cell
-    out, log = where.output("pretrain", own.name), where.training_log(own.name)
+    trained = params.cell if params.cell.extra_steps else params.cell.pretrain_cell
+    out, log = where.output("pretrain", trained.name), where.training_log(trained.name)
     prepared, frozen = where.output("prepare"), where.output("backbone")
-    start = output_of(where, own.origin) if own.extra_steps else None
+    start = output_of(where, trained.origin) if trained.extra_steps else None
     made = provenance.of_pretrain(
-        own, params.pretrain, prepared=prepared, backbone=frozen, start=start, processes=launched_processes()
+        trained, params.pretrain, prepared=prepared, backbone=frozen, start=start, processes=launched_processes()
     )
     if nothing_to_do(made, out, log, force=force):
         return
@@ -76,12 +76,12 @@ def pretrain(
     from mhrctl.stages.pretrain import pretrain as stage
 
     with (
-        logging_run(where.run_log("pretrain", own.name), device=str(accelerator.device)),
+        logging_run(where.run_log("pretrain", trained.name), device=str(accelerator.device)),
         unedited(lambda: read()[1].pretrain, *made.watched),
-        recording_of(track, where, "pretrain", own.name, main=accelerator.is_main_process) as recorder,
+        recording_of(track, where, "pretrain", trained.name, main=accelerator.is_main_process) as recorder,
     ):
         card = stage(
-            own,
+            trained,
             params.pretrain,
             prepared=prepared,
             backbone=frozen,

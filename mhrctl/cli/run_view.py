@@ -1,4 +1,4 @@
-"""How `mhrctl run` shows itself: the plan, a live table on a terminal, plain lines elsewhere, and what failed."""
+"""`mhrctl run` shows itself: the plan, a live table on a terminal, plain lines elsewhere, and what failed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mhrctl.running.progress import ENDED, Entry, Progress
 from mhrctl.tools.run import View
 
 SHOWN = 12
-"""Running jobs that the live table lists."""
+"""So many running jobs are listed by the live table."""
 STYLES = {State.RUNNING: "cyan", State.DONE: "green", State.FAILED: "bold red", State.BLOCKED: "red"}
 
 
@@ -34,7 +34,7 @@ def make_view() -> View:
 
 
 class PlainView:
-    """A line for whatever starts or ends; stages that need not run are counted at the end only."""
+    """This view has a line for whatever starts or ends; stages that need not run are counted at the end only."""
 
     def __init__(self) -> None:
         self._progress = Progress({})
@@ -57,7 +57,7 @@ class PlainView:
 
 
 class LiveView:
-    """A table of cells by stage and state, what runs, and the time left."""
+    """This view is a table of cells by stage and state, what runs, and the time left."""
 
     def __init__(self) -> None:
         self._progress, self._at_once = Progress({}), 1
@@ -107,8 +107,8 @@ def conclude(progress: Progress, seconds: float) -> None:
             if entry.log:
                 display.done(f"    log: {_relative(entry.log)}")
     counts = progress.count()
-    told = ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
-    display.done(f"{_number_of(progress.stages)}: {told}; {_duration(seconds)}")
+    states = ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
+    display.done(f"{_number_of(progress.stages)}: {states}; {_duration(seconds)}")
 
 
 def _number_of(stages: Sized) -> str:

@@ -1,4 +1,4 @@
-"""Adapters in single files: those of T-Few and of microsoft/mttl, where the paper's own checkpoints come from.
+"""Adapters are read from single files: those of T-Few and of microsoft/mttl, where the paper's checkpoints come from.
 
 A file is a state dict, or a Lightning checkpoint with one. The names of the layers may have a prefix, such as `model.`:
 
@@ -35,7 +35,7 @@ _A, _B, _Z = "down", "up", "selector.module_logits"
 _IN, _OUT = "multi_lora_a", "multi_lora_b"
 _SUFFIXES = (_A, _B, _Z, _IN, _OUT)
 _FROZEN = re.compile(r"(^|\.)([^.]*norm|shared|embed_(tokens|positions)|relative_attention_bias)\.(weight|bias)$")
-"""Embeddings and norms."""
+"""These names are of embeddings and norms."""
 
 _OTHER_ROUTING = (
     "module_logits_l2_norm",
@@ -43,9 +43,9 @@ _OTHER_ROUTING = (
     "poly_average_correction",
     "poly_use_shared_skill",
 )
-"""mttl's settings by which its routing is not sigmoid(Z) / sum sigmoid(Z)."""
+"""With any of these settings of mttl its routing is not sigmoid(Z) / sum sigmoid(Z)."""
 
-_Parts = dict[str, dict[str, Tensor]]
+_ByLayer = dict[str, dict[str, Tensor]]
 
 
 def read_any(path: Path, shapes: Shapes) -> SkillWeights | ScaleWeights:
@@ -89,16 +89,16 @@ def read_checkpoint(path: Path, shapes: Shapes) -> SkillWeights | ScaleWeights:
     """
     state, settings = _contents(path)
     layers = _by_layer(path, state, shapes)
-    scaled = [name for name, parts in layers.items() if _IN in parts or _OUT in parts]
+    scaled = [name for name, tensors in layers.items() if _IN in tensors or _OUT in tensors]
     if not scaled:
         return _skills(path, layers, settings, shapes)
-    if mixed := [f"{name}.{key}" for name, parts in layers.items() for key in parts if key not in {_IN, _OUT}]:
+    if mixed := [f"{name}.{key}" for name, tensors in layers.items() for key in tensors if key not in {_IN, _OUT}]:
         raise refused(path, mixed, f"an adapter is a LoRA or an (IA)3, and the file also has {scaled[0]}.{_OUT}")
-    return ScaleWeights({name: _scale(path, name, parts, shapes[name][1]) for name, parts in layers.items()})
+    return ScaleWeights({name: _scale(path, name, tensors, shapes[name][1]) for name, tensors in layers.items()})
 
 
 def _contents(path: Path) -> tuple[Mapping[Any, Any], Mapping[str, Any]]:
-    """A file's state dict and hyper-parameters."""
+    """Load a file's state dict and hyper-parameters."""
     content = load_tensors(path)
     if not isinstance(content, dict):
         raise DataError(f"{path}: holds a {type(content).__name__}, not a state dict")
@@ -110,9 +110,9 @@ def _contents(path: Path) -> tuple[Mapping[Any, Any], Mapping[str, Any]]:
     return state, settings if isinstance(settings, dict) else {}
 
 
-def _by_layer(path: Path, state: Mapping[Any, Any], shapes: Shapes) -> _Parts:
-    """Group the adapter's tensors by layer, in the backbone's order, and suffix, as fp32, and leave the backbone's own out."""
-    layers: _Parts = {}
+def _by_layer(path: Path, state: Mapping[Any, Any], shapes: Shapes) -> _ByLayer:
+    """Group the adapter's tensors by layer, in the backbone's order, and suffix, as fp32, and leave out the backbone's."""
+    layers: _ByLayer = {}
     foreign: list[str] = []
     twice: list[str] = []
     for key, tensor in state.items():
@@ -134,7 +134,7 @@ def _by_layer(path: Path, state: Mapping[Any, Any], shapes: Shapes) -> _Parts:
 
 
 def _place(key: str, shapes: Shapes) -> tuple[str | None, str | None]:
-    """The layer and suffix of an adapter's tensor, any name and None for a backbone's, or None twice for others."""
+    """Place a tensor: layer and suffix of an adapter's, any name and None of a backbone's, None twice of others."""
     suffix = next((suffix for suffix in _SUFFIXES if key.endswith(f".{suffix}")), None)
     if suffix is None and _FROZEN.search(key):
         return key, None
@@ -148,52 +148,53 @@ def _place(key: str, shapes: Shapes) -> tuple[str | None, str | None]:
     return stem or None, suffix
 
 
-def _scale(path: Path, name: str, parts: Mapping[str, Tensor], width: int) -> Tensor:
-    """One layer's scale, [d_out]."""
-    if _IN in parts and not bool((parts[_IN] == 1).all()):
+def _scale(path: Path, name: str, tensors: Mapping[str, Tensor], width: int) -> Tensor:
+    """Read one layer's scale, [d_out]."""
+    if _IN in tensors and not bool((tensors[_IN] == 1).all()):
         raise refused(path, [f"{name}.{_IN}"], "scales the layer's input; only scales of outputs are read")
-    if _OUT not in parts:
+    if _OUT not in tensors:
         raise refused(path, [f"{name}.{_OUT}"], "missing")
-    if tuple(parts[_OUT].shape) not in {(width,), (width, 1)}:
-        raise refused(path, [f"{name}.{_OUT}"], f"has shape {list(parts[_OUT].shape)}, and the layer {width} outputs")
-    return parts[_OUT].flatten()
+    if tuple(tensors[_OUT].shape) not in {(width,), (width, 1)}:
+        raise refused(path, [f"{name}.{_OUT}"], f"has shape {list(tensors[_OUT].shape)}, and the layer {width} outputs")
+    return tensors[_OUT].flatten()
 
 
-def _skills(path: Path, layers: _Parts, settings: Mapping[str, Any], shapes: Shapes) -> SkillWeights:
-    if broken := [f"{name}.{key}" for name, parts in layers.items() for key in (_A, _B) if key not in parts]:
+def _skills(path: Path, layers: _ByLayer, settings: Mapping[str, Any], shapes: Shapes) -> SkillWeights:
+    if broken := [f"{name}.{key}" for name, tensors in layers.items() for key in (_A, _B) if key not in tensors]:
         raise refused(path, broken, "missing")
     alpha = settings.get("lora_alpha", 1.0)
     if isinstance(alpha, bool) or not isinstance(alpha, int | float):
         raise DataError(f"{path}: hyper_parameters: lora_alpha: {alpha!r} is no number")
-    pairs = {name: _pair(path, name, parts[_A], parts[_B], shapes[name]) for name, parts in layers.items()}
+    pairs = {name: _pair(path, name, tensors[_A], tensors[_B], shapes[name]) for name, tensors in layers.items()}
     routing = _routing(path, layers, pairs, settings)
     return skill_weights(path, float(alpha), {name: LayerSkills(a, b, routing.get(name)) for name, (a, b) in pairs.items()})
 
 
 def _pair(path: Path, name: str, a: Tensor, b: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """A and B of one layer, whichever way round they are.
+    """Read A and B of one layer, whichever way round they are.
 
     Returns:
         [heads, skills, d_in / heads, rank] and [heads, skills, rank, d_out / heads].
     """
-    found: list[tuple[Tensor, Tensor]] = []
+    fitting: list[tuple[Tensor, Tensor]] = []
     if a.ndim == b.ndim == 2:
         candidates = [(a[None, None], b[None, None]), (a.T[None, None], b.T[None, None])]
-        found = [(own_a, own_b) for own_a, own_b in candidates if _fits(own_a, own_b, shape)][:1]
+        # Both fit only if the rank is the layer's width on both sides, where nobody adapts: the first counts then.
+        fitting = [pair for pair in candidates if _fits(*pair, shape)][:1]
     elif a.ndim == b.ndim == 4:
         candidates = [(a, b), (a.transpose(0, 1), b.permute(2, 0, 1, 3))]
-        found = [(own_a, own_b) for own_a, own_b in candidates if _fits(own_a, own_b, shape)]
-    if not found:
+        fitting = [pair for pair in candidates if _fits(*pair, shape)]
+    if not fitting:
         sizes = f"{list(a.shape)} and {list(b.shape)}"
         raise refused(path, [f"{name}.{_A}", f"{name}.{_B}"], f"shapes {sizes} do not fit the layer, {shape[0]} x {shape[1]}")
-    own_a, own_b = found[0]
-    if len(found) > 1 and a.shape[0] > 1:
+    down, up = fitting[0]
+    if len(fitting) > 1 and a.shape[0] > 1:  # of one head and one skill both orders are the same
         raise refused(
             path,
             [f"{name}.{_A}", f"{name}.{_B}"],
             f"{a.shape[0]} heads of as many skills of that rank may be in mttl's earlier or its later order of axes",
         )
-    return own_a.contiguous(), own_b.contiguous()
+    return down.contiguous(), up.contiguous()
 
 
 def _fits(a: Tensor, b: Tensor, shape: tuple[int, int]) -> bool:
@@ -202,24 +203,26 @@ def _fits(a: Tensor, b: Tensor, shape: tuple[int, int]) -> bool:
 
 
 def _routing(
-    path: Path, layers: _Parts, pairs: Mapping[str, tuple[Tensor, Tensor]], settings: Mapping[str, Any]
+    path: Path, layers: _ByLayer, pairs: Mapping[str, tuple[Tensor, Tensor]], settings: Mapping[str, Any]
 ) -> dict[str, Tensor]:
-    """Logits of each layer, [tasks, heads, skills]; none for one skill, and where mttl replaced the routing by the average."""
+    """Read each layer's logits, [tasks, heads, skills]; none for one skill, and where mttl has averaged the skills."""
     heads, skills = next(iter(pairs.values()))[0].shape[:2]
     selector = settings.get("router_selector")
     if selector == "average" or settings.get("switch_to_avg_modules"):
         return {}
-    own = {name: parts[_Z] for name, parts in layers.items() if _Z in parts}
-    if not own and heads * skills == 1:
+    logits = {name: tensors[_Z] for name, tensors in layers.items() if _Z in tensors}
+    if not logits and heads * skills == 1:
         return {}
     if selector not in (None, "", "poly"):
         raise DataError(f"{path}: hyper_parameters: router_selector: {selector!r} routes in another way than Poly and MHR do")
-    if found := [key for key in _OTHER_ROUTING if settings.get(key)]:
-        raise refused(path, found, "set in hyper_parameters, which makes another routing than sigmoid(Z) / sum sigmoid(Z)")
-    if len(own) == 1 and settings.get("router_granularity") == "coarsegrained":
-        own = dict.fromkeys(layers, next(iter(own.values())))  # Lightning saved what the layers share under the first's name
-    if missing := [f"{name}.{_Z}" for name in layers if name not in own]:
+    if others := [key for key in _OTHER_ROUTING if settings.get(key)]:
+        raise refused(path, others, "set in hyper_parameters, which makes another routing than sigmoid(Z) / sum sigmoid(Z)")
+    if len(logits) == 1 and settings.get("router_granularity") == "coarsegrained":
+        logits = dict.fromkeys(
+            layers, next(iter(logits.values()))
+        )  # Lightning saved what the layers share under the first's name
+    if missing := [f"{name}.{_Z}" for name in layers if name not in logits]:
         raise refused(path, missing, f"missing, and {skills} skills need a routing")
-    if wrong := [f"{name}.{_Z}" for name, z in own.items() if z.ndim != 2 or z.shape[1] != heads * skills]:
+    if wrong := [f"{name}.{_Z}" for name, z in logits.items() if z.ndim != 2 or z.shape[1] != heads * skills]:
         raise refused(path, wrong, f"not of shape [tasks, {heads} heads * {skills} skills]")
-    return {name: z.unflatten(-1, (heads, skills)) for name, z in own.items()}
+    return {name: z.unflatten(-1, (heads, skills)) for name, z in logits.items()}

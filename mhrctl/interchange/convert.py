@@ -1,4 +1,4 @@
-"""Between our adapters, stacked by shape, and the neutral weights of other libraries' formats."""
+"""Our adapters, stacked by shape, become the neutral weights of other libraries' formats, and these become adapters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mhrctl.interchange.weights import LayerSkills, ScaleWeights, SkillWeights
 
 
 def to_weights(adapter: Adapter) -> SkillWeights | ScaleWeights:
-    """The weights of an adapter of one run.
+    """Take the weights of an adapter of one run.
 
     Routing that several layers share is repeated for each; (IA)3 and LoRA have none.
 
@@ -40,7 +40,7 @@ def to_weights(adapter: Adapter) -> SkillWeights | ScaleWeights:
 
 @torch.no_grad()
 def to_adapter(weights: SkillWeights | ScaleWeights, shapes: Shapes) -> Adapter:
-    """An adapter of one run with these weights.
+    """Make an adapter of one run with these weights.
 
     Args:
         weights: read from another library's format.

@@ -1,4 +1,4 @@
-"""Adapters as peft saves them: a folder with adapter_config.json and adapter_model.safetensors.
+"""Adapters are read and written as peft saves them: a folder with adapter_config.json and adapter_model.safetensors.
 
 LORA   base_model.model.<layer>.lora_A.weight  [rank, d_in],  <layer>.lora_B.weight  [d_out, rank]
 IA3    base_model.model.<layer>.ia3_l          [d_out, 1], or [1, d_in] where it scales the input
@@ -50,12 +50,12 @@ _CHANGES_THE_FUNCTION = (
     "monteclora_config",
     "megatron_config",
 )
-"""Settings that add weights or make the update another one than (alpha / rank) * (x A) B; so do all `use_...` but rsLoRA."""
+"""These settings add weights or make the update another one than (alpha / rank) * (x A) B; so do all `use_...` but rsLoRA."""
 
 _CHANGES_THE_BACKBONE = ("pissa", "olora", "corda", "loftq", "lora_ga")
-"""Initialisations that subtract something from the frozen weights, which the adapter then presupposes."""
+"""These initialisations subtract something from the frozen weights, which the adapter then presupposes."""
 
-_Parts = dict[str, dict[str, Tensor]]
+_ByLayer = dict[str, dict[str, Tensor]]
 
 
 def write_peft(
@@ -99,8 +99,10 @@ def write_peft(
     written = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     written["target_modules"] = settings["target_modules"]  # peft keeps a set, whose order differs from process to process
     (folder / CONFIG).write_text(json.dumps(written, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    own = {_PREFIX + key: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for key, tensor in tensors.items()}
-    save_file(own, folder / TENSORS, {"format": "pt"})
+    named = {
+        _PREFIX + key: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for key, tensor in tensors.items()
+    }
+    save_file(named, folder / TENSORS, {"format": "pt"})
 
 
 def _library() -> ModuleType:
@@ -113,7 +115,7 @@ def _library() -> ModuleType:
 
 
 def _as_peft(weights: SkillWeights | ScaleWeights) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
-    """The name of peft's config class, its settings, and the tensors without peft's prefix."""
+    """Say it in peft's words: the name of its config class, its settings, and the tensors without its prefix."""
     if isinstance(weights, ScaleWeights):
         tensors = {f"{name}.ia3_l": scale[:, None] for name, scale in weights.scales.items()}
         return "IA3Config", {"target_modules": list(weights.scales), "feedforward_modules": []}, tensors
@@ -137,8 +139,8 @@ def _poly_tensors(weights: SkillWeights) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for name, layer in weights.layers.items():
         routing = equal if layer.routing is None else layer.routing
-        parts = (layer.lora_A, layer.lora_B * weights.alpha, routing.flatten(1))
-        tensors.update({f"{name}.{part}": tensor for part, tensor in zip(_POLY, parts, strict=True)})
+        values = (layer.lora_A, layer.lora_B * weights.alpha, routing.flatten(1))
+        tensors.update({f"{name}.{suffix}": tensor for suffix, tensor in zip(_POLY, values, strict=True)})
     return tensors
 
 
@@ -182,8 +184,8 @@ def _settings(file: Path) -> dict[str, Any]:
 
 def _refuse_settings(file: Path, settings: Mapping[str, Any]) -> None:
     extra = [key for key in settings if key.startswith("use_") and key != "use_rslora"]
-    if found := [key for key in (*_CHANGES_THE_FUNCTION, *extra) if settings.get(key)]:
-        raise refused(file, found, "set here, and mhrctl's adapters have no counterpart")
+    if foreign := [key for key in (*_CHANGES_THE_FUNCTION, *extra) if settings.get(key)]:
+        raise refused(file, foreign, "set here, and mhrctl's adapters have no counterpart")
     if settings.get("bias", "none") != "none":
         raise DataError(f"{file}: bias: {settings['bias']!r} trains biases of the backbone; only 'none' is read")
     init = settings.get("init_lora_weights")
@@ -200,9 +202,9 @@ def _refuse_settings(file: Path, settings: Mapping[str, Any]) -> None:
         raise DataError(f"{file}: poly_type: {settings['poly_type']!r} is unknown (known: poly)")
 
 
-def _by_layer(file: Path, tensors: Mapping[str, Tensor], suffixes: tuple[str, ...], shapes: Shapes) -> _Parts:
+def _by_layer(file: Path, tensors: Mapping[str, Tensor], suffixes: tuple[str, ...], shapes: Shapes) -> _ByLayer:
     """Group tensors by layer, in the backbone's order, and suffix, as fp32; each layer must have all suffixes."""
-    parts: _Parts = {}
+    by_layer: _ByLayer = {}
     foreign: list[str] = []
     for key, tensor in tensors.items():
         suffix = next((suffix for suffix in suffixes if key.endswith(f".{suffix}")), None)
@@ -210,51 +212,53 @@ def _by_layer(file: Path, tensors: Mapping[str, Tensor], suffixes: tuple[str, ..
             foreign.append(key)
         else:
             layer = key.removeprefix(_PREFIX).removesuffix(f".{suffix}")
-            parts.setdefault(layer, {})[suffix] = tensor.float()
+            by_layer.setdefault(layer, {})[suffix] = tensor.float()
     if foreign:
         raise refused(file, foreign, f"no part of such an adapter (a layer has: {', '.join(suffixes)})")
-    if not parts:
+    if not by_layer:
         raise DataError(f"{file}: holds no tensors")
-    if strangers := [layer for layer in parts if layer not in shapes]:
+    if strangers := [layer for layer in by_layer if layer not in shapes]:
         raise no_such_layer(file, strangers, shapes)
-    if broken := [f"{layer}.{suffix}" for layer, own in parts.items() for suffix in suffixes if suffix not in own]:
+    if broken := [f"{layer}.{suffix}" for layer, present in by_layer.items() for suffix in suffixes if suffix not in present]:
         raise refused(file, broken, "missing")
-    return {layer: parts[layer] for layer in shapes if layer in parts}
+    return {layer: by_layer[layer] for layer in shapes if layer in by_layer}
 
 
-def _lora(file: Path, parts: _Parts, settings: Mapping[str, Any], shapes: Shapes) -> SkillWeights:
+def _lora(file: Path, by_layer: _ByLayer, settings: Mapping[str, Any], shapes: Shapes) -> SkillWeights:
     rank, alpha = _whole(file, settings, "r"), settings.get("lora_alpha")
     if isinstance(alpha, bool) or not isinstance(alpha, int | float):
         raise DataError(f"{file.parent / CONFIG}: lora_alpha: {alpha!r} is no number")
-    _check(file, parts, {n: {_LORA[0]: (rank, d_in), _LORA[1]: (d_out, rank)} for n, (d_in, d_out) in shapes.items()})
-    layers = {name: LayerSkills(*(own[suffix].T.contiguous()[None, None] for suffix in _LORA)) for name, own in parts.items()}
+    _check(file, by_layer, {n: {_LORA[0]: (rank, d_in), _LORA[1]: (d_out, rank)} for n, (d_in, d_out) in shapes.items()})
+    layers = {
+        name: LayerSkills(*(pair[suffix].T.contiguous()[None, None] for suffix in _LORA)) for name, pair in by_layer.items()
+    }
     return skill_weights(file, alpha * math.sqrt(rank) if settings.get("use_rslora") else float(alpha), layers)
 
 
-def _poly(file: Path, parts: _Parts, settings: Mapping[str, Any], shapes: Shapes) -> SkillWeights:
+def _poly(file: Path, by_layer: _ByLayer, settings: Mapping[str, Any], shapes: Shapes) -> SkillWeights:
     rank, tasks, skills, heads = (_whole(file, settings, key) for key in ("r", "n_tasks", "n_skills", "n_splits"))
     expected: dict[str, dict[str, tuple[int, ...]]] = {}
     for name, (d_in, d_out) in shapes.items():
         sizes = ((heads, skills, d_in // heads, rank), (heads, skills, rank, d_out // heads), (tasks, heads * skills))
         expected[name] = dict(zip(_POLY, sizes, strict=True))
-    _check(file, parts, expected)
-    if uneven := [name for name in parts if any(width % heads for width in shapes[name])]:
+    _check(file, by_layer, expected)
+    if uneven := [name for name in by_layer if any(width % heads for width in shapes[name])]:
         raise refused(file, uneven, f"{heads} heads do not divide the layer's widths")
     layers = {
-        name: LayerSkills(own[_POLY[0]], own[_POLY[1]], own[_POLY[2]].unflatten(-1, (heads, skills)))
-        for name, own in parts.items()
+        name: LayerSkills(tensors[_POLY[0]], tensors[_POLY[1]], tensors[_POLY[2]].unflatten(-1, (heads, skills)))
+        for name, tensors in by_layer.items()
     }
     return skill_weights(file, 1.0, layers)
 
 
-def _ia3(file: Path, parts: _Parts, _settings: Mapping[str, Any], shapes: Shapes) -> ScaleWeights:
+def _ia3(file: Path, by_layer: _ByLayer, _settings: Mapping[str, Any], shapes: Shapes) -> ScaleWeights:
     scales: dict[str, Tensor] = {}
-    for name, own in parts.items():
-        (vector,) = own.values()
+    for name, tensors in by_layer.items():
+        (vector,) = tensors.values()
         d_in, d_out = shapes[name]
         target = name
         if vector.shape != (d_out, 1):
-            target = name.removesuffix("wo") + "wi_1"
+            target = name.removesuffix("wo") + "wi_1"  # wo(gelu(wi_0 x) * wi_1 x): a scale of its input is one of wi_1's output
             if vector.shape != (1, d_in):
                 raise refused(file, [f"{name}.ia3_l"], f"has shape {list(vector.shape)} and not {[d_out, 1]} or {[1, d_in]}")
             if name.rpartition(".")[2] != "wo" or shapes.get(target, (0, 0))[1] != d_in:
@@ -272,15 +276,15 @@ def _whole(file: Path, settings: Mapping[str, Any], key: str) -> int:
     return value
 
 
-def _check(file: Path, parts: _Parts, expected: Mapping[str, Mapping[str, tuple[int, ...]]]) -> None:
-    for layer, own in parts.items():
-        for suffix, tensor in own.items():
+def _check(file: Path, by_layer: _ByLayer, expected: Mapping[str, Mapping[str, tuple[int, ...]]]) -> None:
+    for layer, tensors in by_layer.items():
+        for suffix, tensor in tensors.items():
             if tuple(tensor.shape) != expected[layer][suffix]:
                 size = list(expected[layer][suffix])
                 raise refused(file, [f"{layer}.{suffix}"], f"has shape {list(tensor.shape)} and not {size}, as {CONFIG} has it")
 
 
-_Reader = Callable[[Path, _Parts, Mapping[str, Any], Shapes], SkillWeights | ScaleWeights]
+_Reader = Callable[[Path, _ByLayer, Mapping[str, Any], Shapes], SkillWeights | ScaleWeights]
 _READERS: dict[str, tuple[tuple[str, ...], _Reader]] = {
     "LORA": (_LORA, _lora),
     "IA3": (("ia3_l",), _ia3),

@@ -1,4 +1,4 @@
-"""What an adapter of any library comes down to, and what the readers of their formats share."""
+"""An adapter of any library comes down to the weights here; the readers of their formats share the rest."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ _MALFORMED = (
     AttributeError,
     AssertionError,
 )
-"""What loading tensors out of a damaged or foreign file may raise."""
+"""Loading tensors out of a damaged or foreign file may raise any of these."""
 
 _GLOBAL = re.compile(r"\bGLOBAL (\S+)")
 
 
 @dataclass(frozen=True, eq=False)
 class LayerSkills:
-    """The skills of one layer.
+    """A layer has these skills.
 
     Attributes:
         lora_A: [heads, skills, d_in / heads, rank].
@@ -55,7 +55,7 @@ class LayerSkills:
 
 @dataclass(frozen=True, eq=False)
 class SkillWeights:
-    """LoRAs, of which several may be routed; one LoRA is one skill of one head.
+    """Skills are LoRAs, of which several may be routed; one LoRA is one skill of one head.
 
     With W of [d_out, d_in], a layer gives W x + (alpha / rank) * (x A) B.
 
@@ -76,7 +76,7 @@ class SkillWeights:
 
 @dataclass(frozen=True, eq=False)
 class ScaleWeights:
-    """(IA)3: a layer gives scale * (W x).
+    """Scales are those of (IA)3, with which a layer gives scale * (W x).
 
     Attributes:
         scales: {layer name: [d_out]}.
@@ -113,14 +113,14 @@ def _sizes(layer: LayerSkills) -> tuple[int, int, int, int | None]:
 
 
 def refused(file: Path, names: Iterable[str], reason: str) -> DataError:
-    """The error that names a file, the first few of the tensors or layers at fault, and the reason."""
+    """Make the error that names a file, the first few of the tensors or layers at fault, and the reason."""
     shown = [name if name.isprintable() else ascii(name) for name in names]
     more = f" and {len(shown) - 3} more" if len(shown) > 3 else ""
     return DataError(f"{file}: {', '.join(shown[:3])}{more}: {reason}")
 
 
 def no_such_layer(file: Path, names: Iterable[str], shapes: Shapes) -> DataError:
-    """The error for tensors of layers that the backbone lacks."""
+    """Make the error for tensors of layers that the backbone lacks."""
     example = next(iter(shapes), "none")
     return refused(file, names, f"the backbone has no such linear layer (its own are named like {example})")
 
@@ -149,9 +149,9 @@ def load_tensors(file: Path) -> object:
     except SafetensorError as error:
         raise DataError(f"{file}: no safetensors file ({_line(error)})") from None
     except _MALFORMED as error:
-        if found := _GLOBAL.search(str(error)):
+        if built := _GLOBAL.search(str(error)):
             raise DataError(
-                f"{file}: its pickle builds the Python object {ascii(found[1])[1:-1]}, and only tensors and plain containers"
+                f"{file}: its pickle builds the Python object {ascii(built[1])[1:-1]}, and only tensors and plain containers"
                 " are read; if you trust the file, save its state dict alone:"
                 " torch.save(torch.load(file, weights_only=False)['state_dict'], 'adapter.pt')"
             ) from None

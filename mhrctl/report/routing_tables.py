@@ -1,4 +1,4 @@
-"""The tables of an inspection of a routing: its measures, and the tasks that it treats alike."""
+"""An inspection of a routing is laid out as tables: its measures, and the tasks that it treats alike."""
 
 from __future__ import annotations
 

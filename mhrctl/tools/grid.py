@@ -1,6 +1,6 @@
-"""The grid of params.yaml, expanded into the files that dvc.yaml reads.
+"""The grid of params.yaml is expanded into the files that dvc.yaml reads.
 
-DVC parses a params file once for every stage that names it, so each cell has a small JSON of its own; `index.yaml` lists the
+DVC parses a params file once for every stage that names it, so each cell has a small JSON to itself; `index.yaml` lists the
 cells of each stage, and `versions.json` the versions of the stages' results. All are generated (`mhrctl grid sync`) and kept
 in git, where they also record what a cell was.
 """
@@ -39,13 +39,13 @@ def expand(settings: Settings, project: Project) -> dict[Path, str]:
         project.stage_versions: _json(STAGE_VERSIONS),
     }
     for cell in dict.fromkeys([*(cell.pretrain_cell for cell in cells), *cells]):
-        files[project.cell_file(cell.name)] = _json(_own(resolve_cell(settings, cell)))
+        files[project.cell_file(cell.name)] = _json(_changed(resolve_cell(settings, cell)))
     files[project.cell_file(BACKBONE)] = _json({"evaluate": settings.params.evaluate.model_dump(exclude_defaults=True)})
     return files
 
 
-def _own(params: CellParams) -> dict[str, Any]:
-    """A cell's sections without what is at its default.
+def _changed(params: CellParams) -> dict[str, Any]:
+    """Take a cell's sections without what is at its default.
 
     So a setting that a later mhrctl adds reruns nothing, and dvc.lock, which DVC parses whole, stays short. A default
     that is changed is a change of results: it raises the stage's version.
@@ -54,7 +54,11 @@ def _own(params: CellParams) -> dict[str, Any]:
 
 
 def stage_cells(cells: list[Cell]) -> dict[str, dict[str, dict[str, Any]]]:
-    """{stage of dvc.yaml: {cell: what the stage needs to know of it}} of a grid's cells."""
+    """Sort a grid's cells by what must be done for them.
+
+    Returns:
+        {stage of dvc.yaml: {cell: what the stage needs to know of it}}.
+    """
     adapted = [cell for cell in cells if not cell.extra_steps]
     extra = [cell for cell in cells if cell.extra_steps]
     averaged = [cell.origin[1] for cell in cells if cell.origin[0] == "average"]

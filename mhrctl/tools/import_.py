@@ -1,4 +1,4 @@
-"""Adapters that come in: what other libraries trained becomes a pre-training output that `average` and `adapt` start from."""
+"""Adapters come in: what other libraries trained becomes a pre-training output that `average` and `adapt` start from."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def import_adapter(
 
     Args:
         path: a PEFT folder (LoRA, IA3, Poly), a checkpoint of the paper's authors, or T-Few's file.
-        method: which pre-training this is; None tells by the file: ia3, lora, poly, or mhr with as many heads.
+        method: which pre-training this is; None goes by the file: ia3, lora, poly, or mhr with as many heads.
         variant: of the cell.
         seed: of the cell.
         pretrain_seed: of its pre-training, if that is another.
@@ -55,10 +55,11 @@ def import_adapter(
     shapes = linear_shapes(shape_model(pretrained_config(place, revision=backbone.facts.revision)))
     adapter = to_adapter(read_any(path, shapes), shapes)
     cell = Cell(method=_method(adapter, method), heads=adapter.heads, variant=variant, seed=seed, pretrain_seed=pretrain_seed)
-    own = cell.pretrain_cell
-    out = project.output("pretrain", own.name)
+    pretraining = cell.pretrain_cell
+    out = project.output("pretrain", pretraining.name)
     if out.exists() and not replace:
         raise ArtifactError(f"{out}: there is a pre-training of this cell; choose another --seed, or --replace it")
+    # The file does not say which tasks its rows of routing are: they get the names of their numbers.
     rows = adapter.routing_parameters()[0].shape[2] if adapter.routing_parameters() else 0
     facts = PretrainFacts(
         suite=prepared.facts.suite,
@@ -70,13 +71,13 @@ def import_adapter(
     )
     with writing(out) as folder:
         save_adapter(adapter, folder / ADAPTERS)
-        card = Card.of("pretrain", {"cell": own.model_dump(), "imported": path.name}, {"imported": path}, facts)
+        card = Card.of("pretrain", {"cell": pretraining.model_dump(), "imported": path.name}, {"imported": path}, facts)
         write_card(folder, card)
     return cell, card
 
 
 def _method(adapter: Adapter, asked: str | None) -> str:
-    """The method that pre-trains such an adapter, or the one that was asked for if it is of the same kind."""
+    """Name the method that pre-trains such an adapter, or the one that was asked for if it is of the same kind."""
     fitting = [
         row.name
         for row in METHODS.values()

@@ -1,4 +1,4 @@
-"""Routing seen: what a cell's routing has learned, read from its outputs, written as numbers and drawn as heat maps."""
+"""What a cell's routing has learned is read from its outputs, written as numbers and drawn as heat maps."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ from mhrctl.data.table import training_data_sets
 from mhrctl.errors import ArtifactError, ParamsError, unknown
 
 MAX_PANELS = 24
-"""Heat maps by skill on one page."""
+"""So many heat maps by skill fit on one page."""
 WRITTEN_PAIRS = 200
-"""Of tasks, the most alike, that are written."""
+"""So many pairs of tasks, the most alike, are written."""
 
 Stage = Literal["pretrain", "adapt"]
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What an inspection has come to.
+    """Findings are what an inspection has come to.
 
     Attributes:
         skills: of the inventory.

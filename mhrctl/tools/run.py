@@ -1,4 +1,4 @@
-"""What `mhrctl run` needs beside `running`: a project's slots, its pipeline opened, the machines of its jobs, signals."""
+"""A project is run: its slots and machines are made ready, its pipeline is opened, its stages run, signals end them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 @dataclass(frozen=True)
 class Cluster:
-    """Other machines, as Dask has them.
+    """A cluster is other machines, as Dask has them.
 
     Attributes:
         address: of a running scheduler.
@@ -48,7 +48,7 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Jobs:
-    """How many jobs there are at once, and what each of them gets.
+    """Jobs are so many at once, and each of them gets so much.
 
     Attributes:
         at_once: at most; None for as many as the slots or the workers allow.
@@ -66,7 +66,7 @@ class Jobs:
 
 
 class View(Protocol):
-    """Shows a run in progress."""
+    """A view shows a run in progress."""
 
     def showing(self, progress: Progress, at_once: int) -> AbstractContextManager[None]:
         """Show a run until the block ends."""
@@ -80,7 +80,7 @@ class View(Protocol):
 
 @dataclass(frozen=True)
 class Ended:
-    """A run that has ended.
+    """How a run has ended.
 
     Attributes:
         progress: the states of its stages.

@@ -22,23 +22,23 @@ def record(project: Path, name: str) -> dict[str, Any]:
 def test_the_end_of_a_cell(copy: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     before = digest(copy / "data/pretrain/mhr-h4-s0")
     assert run("align", "-m", "mhr", "-C", copy) == 0
-    found = record(copy, "mhr-h4-s0")
+    written = record(copy, "mhr-h4-s0")
     backbone = json.loads((copy / "data/backbone/card.json").read_text())["facts"]["fingerprint"]
     expected = {"method": "mhr", "heads": 4, "variant": "plain", "seed": 0, "at": "end", "step": 4, "backbone": backbone}
-    assert {key: found[key] for key in expected} == expected
-    assert found["tasks"] == ["copy", "first", "last"]
-    assert found["examples"] == 16
+    assert {key: written[key] for key in expected} == expected
+    assert written["tasks"] == ["copy", "first", "last"]
+    assert written["examples"] == 16
     for on in ("shared", "composed"):
-        assert set(found[on]) == {"overall", "encoder", "decoder", "layers"}
-        assert len(found[on]["layers"]) == 18
-        assert all(-1 <= cosine <= 1 for cosine in found[on]["layers"].values())
-    assert found["shared"] != found["composed"]
+        assert set(written[on]) == {"overall", "encoder", "decoder", "layers"}
+        assert len(written[on]["layers"]) == 18
+        assert all(-1 <= cosine <= 1 for cosine in written[on]["layers"].values())
+    assert written["shared"] != written["composed"]
     out = capsys.readouterr().out
     assert "gradient alignment: mhr-h4-s0" in out
     assert "At the end: mean cosine over the pairs of 3 tasks." in out
     for row, on in (("shared skills", "shared"), ("composed adapters", "composed")):
         shown = [float(word) for word in out.split(row)[1].split()[:3]]
-        assert shown == pytest.approx([found[on][part] for part in ("encoder", "decoder", "overall")], abs=6e-4)
+        assert shown == pytest.approx([written[on][part] for part in ("encoder", "decoder", "overall")], abs=6e-4)
     assert digest(copy / "data/pretrain/mhr-h4-s0") == before
 
 
@@ -48,17 +48,17 @@ def test_the_start_needs_no_training(copy: Path, run: Run) -> None:
     for method in ("lora", "poly", "mhr"):
         assert run("align", "-m", method, "--at", "start", "-C", copy) == 0
     lora, poly, mhr = (record(copy, f"{name}-s0-start") for name in ("lora", "poly", "mhr-h4"))
-    assert [(found["at"], found["step"]) for found in (lora, poly, mhr)] == [("start", 0)] * 3
+    assert [(written["at"], written["step"]) for written in (lora, poly, mhr)] == [("start", 0)] * 3
     assert lora["shared"] == lora["composed"]
-    for found in (poly, mhr):  # routing within 1e-3 of the average
-        assert found["shared"]["overall"] == pytest.approx(found["composed"]["overall"], abs=1e-3)
+    for written in (poly, mhr):  # routing within 1e-3 of the average
+        assert written["shared"]["overall"] == pytest.approx(written["composed"]["overall"], abs=1e-3)
     assert not (copy / "data/metrics/align/mhr-h4-s0.json").exists()
 
 
 def test_fewer_tasks_and_examples(copy: Path, run: Run) -> None:
     assert run("align", "-m", "lora", "--tasks", 2, "--examples", 3, "-C", copy) == 0
-    found = record(copy, "lora-s0")
-    assert (len(found["tasks"]), found["examples"]) == (2, 3)
+    written = record(copy, "lora-s0")
+    assert (len(written["tasks"]), written["examples"]) == (2, 3)
 
 
 def test_what_shares_a_pre_training_shares_its_alignment(copy: Path, run: Run) -> None:
@@ -84,12 +84,12 @@ def test_the_checkpoint_of_a_killed_run(copy: Path, run: Run, monkeypatch: pytes
     before = left.read_bytes()
     assert run("align", "-m", "mhr", "--at", "checkpoint", "-C", copy) == 0
     assert left.read_bytes() == before
-    found = record(copy, "mhr-h4-s0-checkpoint")
-    assert (found["at"], found["step"]) == ("checkpoint", 3)
+    written = record(copy, "mhr-h4-s0-checkpoint")
+    assert (written["at"], written["step"]) == ("checkpoint", 3)
     assert run(*options) == 0
     with (copy / "data/metrics/pretrain/mhr-h4-s0.csv").open() as stream:
         (row,) = [row for row in csv.DictReader(stream) if row["step"] == "3"]
-    assert (float(row["shared"]), float(row["composed"])) == (found["shared"]["overall"], found["composed"]["overall"])
+    assert (float(row["shared"]), float(row["composed"])) == (written["shared"]["overall"], written["composed"]["overall"])
     assert run("align", "-m", "mhr", "--at", "checkpoint", "-C", copy) == 2  # the run has ended
 
 

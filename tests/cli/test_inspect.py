@@ -28,13 +28,13 @@ def test_a_routing_is_shown_and_drawn(copy: Path, run: Run, capfd: Capture) -> N
     assert "note: no index to compare the routing with; `mhrctl index` makes one\n" in shown.err
     folder = copy / "data/inspect/mhr-h4-s0"
     assert f"wrote {folder}" in shown.err
-    found = json.loads((folder / "routing.json").read_text())
-    assert found["tasks"] == ["copy", "first", "last"]
-    assert f"{found['overall']['effective_skills']:.3f}" in shown.out
+    written = json.loads((folder / "routing.json").read_text())
+    assert written["tasks"] == ["copy", "first", "last"]
+    assert f"{written['overall']['effective_skills']:.3f}" in shown.out
 
 
 def drawn_index(project: Path, run: Run) -> Index:
-    """An index with drawn vectors; by its own the inputs of all these tasks are equally alike."""
+    """An index with drawn vectors; by its numbers the inputs of all these tasks are equally alike."""
     assert run("index", "-C", project) == 0
     file = project / "data/index/index.safetensors"
     known = load_index(project / "data/index", root=project)
@@ -73,11 +73,11 @@ def test_adapted_tasks_are_shown_beside_training_tasks(copy: Path, run: Run, cap
         assert row in shown
     (folder,) = (copy / "data/inspect").iterdir()
     assert folder.name.endswith("-s0-adapt")
-    found: dict[str, Any] = json.loads((folder / "routing.json").read_text())
-    assert [found["tasks"], found["training"]["tasks"]] == [["swap", "twice"], ["copy", "first", "last"]]
-    assert found["inputs"]["correlation"]["pairs"] == 6
+    written: dict[str, Any] = json.loads((folder / "routing.json").read_text())
+    assert [written["tasks"], written["training"]["tasks"]] == [["swap", "twice"], ["copy", "first", "last"]]
+    assert written["inputs"]["correlation"]["pairs"] == 6
     prompts = {task.name: task.prompts for task in draw_shots(copy / "data/prepare", shots=3, validation=3, seed=0)}
-    for pair in found["most_alike"]:
+    for pair in written["most_alike"]:
         test, training = pair["tasks"]
         similar = cosines(known.encoder.encode(prompts[test]).mean(0), known.vectors)
         assert pair["inputs"] == pytest.approx(similar[known.tasks.index(training)], abs=1e-5)

@@ -113,7 +113,7 @@ def test_half_precision_becomes_single(tmp_path: Path) -> None:
     assert {layer.lora_A.dtype for layer in read.layers.values()} == {torch.float32}
 
 
-def test_t_fews_own_file() -> None:
+def test_t_fews_file() -> None:
     if not T_FEW.is_file():
         pytest.skip(f"{T_FEW.name} is not beside this repository")
     with torch.device("meta"):
@@ -211,7 +211,7 @@ def test_scales_that_are_refused(tmp_path: Path) -> None:
     refused(tmp_path / "x.pt", r"wi_1\.multi_lora_b: missing")
 
 
-def test_an_order_of_axes_that_cannot_be_told_is_refused(tmp_path: Path) -> None:
+def test_an_order_of_axes_that_cannot_be_known_is_refused(tmp_path: Path) -> None:
     weights = random_skills(SHAPES, alpha=1.0, rank=4, heads=4, skills=4, tasks=TASKS)
     refused(lightning(tmp_path / "x.ckpt", earlier(weights)), r"4 heads of as many skills of that rank may be in")
 

@@ -52,8 +52,8 @@ def applied(model: nn.Module, weights: SkillWeights | ScaleWeights, task: int = 
         for name, layer in weights.layers.items():
             z = torch.zeros(weights.heads, weights.skills) if layer.routing is None else layer.routing[task]
             mixing = z.sigmoid() / z.sigmoid().sum(-1, keepdim=True)
-            a = torch.cat([torch.einsum("k,kdr->dr", own, bank) for own, bank in zip(mixing, layer.lora_A, strict=True)])
-            b = torch.cat([torch.einsum("k,kro->ro", own, bank) for own, bank in zip(mixing, layer.lora_B, strict=True)], -1)
+            a = torch.cat([torch.einsum("k,kdr->dr", head, bank) for head, bank in zip(mixing, layer.lora_A, strict=True)])
+            b = torch.cat([torch.einsum("k,kro->ro", head, bank) for head, bank in zip(mixing, layer.lora_B, strict=True)], -1)
             model.get_parameter(f"{name}.weight").add_((weights.alpha / weights.rank) * (a @ b).T)
     return model
 

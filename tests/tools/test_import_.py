@@ -52,7 +52,7 @@ def test_nothing_is_replaced_unasked(copy: Path, tmp_path: Path, run: Run, capfd
     assert (copy / "data/pretrain/lora-s0/card.json").read_bytes() != before
 
 
-def test_a_method_that_does_not_fit_is_answered(
+def test_a_method_that_does_not_fit_is_rejected(
     copy: Path, tmp_path: Path, run: Run, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert run("export", "-m", "lora", "--stage", "pretrain", "--out", tmp_path / "out", "-C", copy) == 0
