@@ -6,19 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
+import mhrctl
+from mhrctl.cli.app import app
 from mhrctl.stages import prepare
+from tests.cli.conftest import Capture, complaint
 from tests.conftest import Run
-
-Capture = pytest.CaptureFixture[str]
-
-
-def complaint(capfd: Capture) -> str:
-    """The one line on stderr."""
-    error = capfd.readouterr().err
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1, error
-    return error
 
 
 @pytest.mark.parametrize(
@@ -100,3 +94,23 @@ def test_logs_of_runs_stand_beside_the_outputs(walked: Path) -> None:
     log = json.loads((walked / "data/log/pretrain-lora-s0.json").read_text())
     assert log["device"] == "cpu"
     assert log["seconds"] > 0
+
+
+def test_the_version_is_printed(run: Run, capfd: Capture) -> None:
+    assert run("--version") == 0
+    assert capfd.readouterr().out == f"mhrctl {mhrctl.__version__}\n"
+
+
+def test_the_help_names_every_command(run: Run, capfd: Capture) -> None:
+    assert run("--help") == 0
+    shown = capfd.readouterr().out
+    for name in get_command(app).commands:  # type: ignore[attr-defined]
+        assert f" {name} " in shown
+
+
+@pytest.mark.parametrize("command", [["trian"], ["pretrain", "--sead", "1"], ["run", "--jobs", "0"]])
+def test_what_is_no_command_or_option_is_exit_code_2_without_a_traceback(run: Run, capfd: Capture, command: list[str]) -> None:
+    assert run(*command) == 2
+    error = capfd.readouterr().err
+    assert "Usage: mhrctl" in error
+    assert "Traceback" not in error

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import re
-import time
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from mhrctl.artifacts.names import Project
-from mhrctl.cli import display
-from mhrctl.cli.run_view import LiveView, PlainView, make_view
 from mhrctl.config.resolve import load_params
-from mhrctl.running.pipeline import State
-from mhrctl.running.progress import Entry, Progress
 from mhrctl.tools.grid import sync
 from tests.conftest import Run
 from tests.running.toy import Toy
@@ -87,27 +80,6 @@ def test_threads_are_those_asked_for(
         assert run("run", *arguments, "-C", toy.root) == 0
         assert ("hint: each job may use every CPU core" in capfd.readouterr().err) is hinted
     assert (toy.root / "seen").read_text() == "3,3\n,\n,\n"
-
-
-def test_a_terminal_gets_a_live_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    stream = io.StringIO()
-    monkeypatch.setattr(display, "err", Console(file=stream, force_terminal=True, width=100, color_system=None))
-    assert isinstance(make_view(), PlainView)  # tests are CI
-    monkeypatch.delenv("CI")
-    view = make_view()
-    assert isinstance(view, LiveView)
-    progress = Progress.of(["pretrain@a", "pretrain@b", "pretrain@c", "evaluate@a"], {"evaluate": 30.0})
-    progress.stages["pretrain@a"] = Entry(State.DONE, seconds=100.0)
-    progress.stages["pretrain@b"] = Entry(State.RUNNING, started=time.time() - 65)
-    progress.stages["pretrain@c"] = Entry(State.FAILED, note="exit code 3")
-    with view.showing(progress, 2):
-        view.changed("pretrain@c")
-    shown = stream.getvalue()
-    assert "failed    pretrain@c  exit code 3" in shown
-    assert re.search(r"stage +waiting +running +done +cached +unchanged +failed +blocked", shown)
-    assert re.search(r"pretrain +1 +1 +1 *\n", shown)
-    assert re.search(r"pretrain@b +1 min 5 s", shown)
-    assert re.search(r"2/4 stages +about 3[45] s left", shown)
 
 
 def test_other_machines_are_named_by_one_option_each(made: Toy, run: Run, capfd: Capture) -> None:

@@ -1,12 +1,17 @@
-"""How `mhrctl run` shows a run: lines elsewhere than on a terminal, the plan, and how it ended."""
+"""How `mhrctl run` shows a run: a table on a terminal, lines elsewhere, the plan, and how it ended."""
 
 from __future__ import annotations
 
+import io
+import re
+import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from mhrctl.cli.run_view import PlainView, conclude, show_plan
+from mhrctl.cli import display
+from mhrctl.cli.run_view import LiveView, PlainView, conclude, make_view, show_plan
 from mhrctl.running.pipeline import State
 from mhrctl.running.plan import Action, Planned
 from mhrctl.running.progress import Entry, Progress
@@ -34,6 +39,27 @@ def test_a_line_says_what_begins_ends_and_fails(progress: Progress, capfd: Captu
         "done      pretrain@a  2 min 5 s  [1/3]",
         "failed    pretrain@b  3.2 s  exit code 3  [2/3]",
     ]
+
+
+def test_a_terminal_gets_a_live_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(display, "err", Console(file=stream, force_terminal=True, width=100, color_system=None))
+    assert isinstance(make_view(), PlainView)  # tests are CI
+    monkeypatch.delenv("CI")
+    view = make_view()
+    assert isinstance(view, LiveView)
+    progress = Progress.of(["pretrain@a", "pretrain@b", "pretrain@c", "evaluate@a"], {"evaluate": 30.0})
+    progress.stages["pretrain@a"] = Entry(State.DONE, seconds=100.0)
+    progress.stages["pretrain@b"] = Entry(State.RUNNING, started=time.time() - 65)
+    progress.stages["pretrain@c"] = Entry(State.FAILED, note="exit code 3")
+    with view.showing(progress, 2):
+        view.changed("pretrain@c")
+    shown = stream.getvalue()
+    assert "failed    pretrain@c  exit code 3" in shown
+    assert re.search(r"stage +waiting +running +done +cached +unchanged +failed +blocked", shown)
+    assert re.search(r"pretrain +1 +1 +1 *\n", shown)
+    assert re.search(r"pretrain@b +1 min 5 s", shown)
+    assert re.search(r"2/4 stages +about 3[45] s left", shown)
 
 
 def test_the_end_is_counted_and_failures_come_with_their_last_lines(
