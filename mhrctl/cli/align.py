@@ -58,20 +58,15 @@ def align(
     accelerator = open_accelerator(device)
     from mhrctl.report.table import rich_table
     from mhrctl.tools.align import align as measure
+    from mhrctl.tools.align import alignment_name
 
     trained = params.cell.pretrain_cell
-    name = trained.name if at is At.END else f"{trained.name}-{at}"
-    out = where.alignment(name)
-    with logging_run(where.run_log("align", name), device=str(accelerator.device)):
-        alignment = measure(
+    with logging_run(where.run_log("align", alignment_name(trained, at.value)), device=str(accelerator.device)):
+        alignment, out = measure(
             trained,
             params.pretrain,
             at=at.value,
-            prepared=where.output("prepare"),
-            backbone=where.output("backbone"),
-            pretrained=where.output("pretrain", trained.name),
-            scratch=where.scratch,
-            out=out,
+            project=where,
             tasks=tasks or params.pretrain.align_tasks,
             examples=examples or params.pretrain.align_examples,
             device=accelerator.device,

@@ -60,17 +60,6 @@ def export(
     from mhrctl.tools.export import export as write
 
     quieten()
-    start, origin = chosen.start
-    folders = write(
-        chosen,
-        stage=stage.value,
-        tasks=task,
-        merge=merge,
-        source=where.output(stage.value, chosen.name),
-        start=where.output(start, origin.name) if stage is ExportStage.ADAPT else None,
-        backbone=where.output("backbone"),
-        prepared=where.output("prepare"),
-        out=out or where.output("export", stage.value) / chosen.name,
-    )
+    folders = write(chosen, stage=stage.value, tasks=task, merge=merge, project=where, out=out)
     for folder in folders:
         display.done(f"wrote {folder}: {'a merged model' if merge else f'for {to.value}'}")

@@ -109,18 +109,19 @@ def adapt(
     shots = draw_shots(
         prepared, shots=params.shots, validation=params.validation, seed=cell.seed, validate_on=params.validate_on
     )
-    begin = _start(cell, params, frozen, start, start_card, shots, index, root, str(accelerator.device))
+    soup = _soup(params, start_card.facts.tasks, shots, _required(index), root, accelerator) if cell.row.needs_index else None
+    begin = _start(cell, frozen, load_adapter(start / ADAPTERS), start_card, soup)
     frozen.to(dtype=PRECISIONS[params.precision])  # type: ignore[call-arg]
     together = 1 if begin.base.replaces_weights else speed.together
     trained: list[dict[str, Tensor]] = []
     curves: list[tuple[str, int, float]] = []
     best: list[float] = []
-    report = ByTask(recorder, tasks=len(shots))
+    bench = _Bench(frozen, tokenizer, params, cell.seed, accelerator, speed, ByTask(recorder, tasks=len(shots)))
     with track(f"adapt {cell.name}", params.steps * -(-len(shots) // together)) as bar:
         for first in range(0, len(shots), together):
             part = shots[first : first + together]
             adapter = begin.of(shots, first, len(part))
-            adaptation = _Adaptation(frozen, adapter, tokenizer, part, params, cell.seed, accelerator, speed, report)
+            adaptation = _Adaptation(bench, adapter, part)
             for step in adaptation.run():
                 bar.advance(note=f"validation {adaptation.best.scores.mean():.1f}" if step in adaptation.validated else "")
             bar.advance(params.steps - adaptation.taken)
@@ -151,54 +152,84 @@ def adapt(
     return card
 
 
+@dataclass(frozen=True)
+class _Soup:
+    """Whose adapters AdapterSoup averages for each test task.
+
+    Attributes:
+        groups: for each test task the places of the chosen training tasks.
+        notes: (test task, training task, cosine) of them.
+    """
+
+    groups: list[list[int]]
+    notes: list[tuple[str, str, float]]
+
+
 def _start(
-    cell: Cell,
-    params: AdaptParams,
-    backbone: PreTrainedModel,
-    start: Path,
-    start_card: Card[PretrainFacts],
-    shots: Sequence[TaskShots],
-    index: Path | None,
-    root: Path,
-    device: str,
+    cell: Cell, backbone: PreTrainedModel, pretrained: Adapter, start_card: Card[PretrainFacts], soup: _Soup | None
 ) -> Start:
     """What adaptation starts from; the backbone then has its slots."""
-    base = load_adapter(start / ADAPTERS)
-    notes: list[tuple[str, str, float]] = []
     if cell.row.adds_lora:
-        base.put_into(backbone)
+        pretrained.put_into(backbone)
         lora = PretrainParams.model_validate(start_card.params["pretrain"])
-        base = new_adapter(backbone, METHODS["lora"], lora, heads=1, seed=cell.seed, tasks=1)
-        return Start(base, by_task=False, trains_skills=True, notes=notes)
-    if cell.row.needs_index:
-        groups, notes = _soups(params, start_card.facts.tasks, shots, _required(index), root, device)
-        base = base.mean_of_runs(groups)
+        new = new_adapter(backbone, METHODS["lora"], lora, heads=1, seed=cell.seed, tasks=1)
+        return Start(new, by_task=False, trains_skills=True, notes=[])
+    base = pretrained.mean_of_runs(soup.groups) if soup else pretrained
     attach(backbone, base)
-    return Start(base, by_task=bool(notes), trains_skills=not cell.row.trains_routing_alone, notes=notes)
+    trains_skills = not cell.row.trains_routing_alone
+    return Start(base, by_task=soup is not None, trains_skills=trains_skills, notes=soup.notes if soup else [])
 
 
-def _soups(
-    params: AdaptParams, training_tasks: Sequence[str], shots: Sequence[TaskShots], index: Path, root: Path, device: str
-) -> tuple[list[list[int]], list[tuple[str, str, float]]]:
-    """For each test task, the training tasks whose adapters are averaged; and the same by name, with the cosines."""
-    known = load_index(index, root=root, device=device)
+def _soup(
+    params: AdaptParams,
+    training_tasks: Sequence[str],
+    shots: Sequence[TaskShots],
+    index: Path,
+    root: Path,
+    accelerator: Accelerator,
+) -> _Soup:
+    """Choose for each test task the training tasks whose adapters are averaged."""
+    known = load_index(index, root=root, device=str(accelerator.device))
     require_tasks(read_card(index, stage="index", command="mhrctl index"), index, list(training_tasks))
-    groups, notes = [], []
+    soup = _Soup([], [])
     for task in shots:
         nearest = known.nearest(task.prompts)
         chosen = [
             nearest[place]
             for place in select([cosine for _, cosine in nearest], top=params.soup_size, min_cosine=params.soup_min_cosine)
         ]
-        groups.append([training_tasks.index(name) for name, _ in chosen])
-        notes += [(task.name, name, round(cosine, 4)) for name, cosine in chosen]
-    return groups, notes
+        soup.groups.append([training_tasks.index(name) for name, _ in chosen])
+        soup.notes.extend((task.name, name, round(cosine, 4)) for name, cosine in chosen)
+    return soup
 
 
 def _required(index: Path | None) -> Path:
     if index is None:
         raise ParamsError("adapter_soup needs the index of training tasks; run `mhrctl index`")
     return index
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """What the batches of an adaptation have in common.
+
+    Attributes:
+        backbone: frozen, with the slots of the adapters.
+        tokenizer: of the backbone.
+        params: the cell's resolved section.
+        seed: of the cell.
+        accelerator: where to train.
+        speed: how to compute.
+        report: takes the validation scores.
+    """
+
+    backbone: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    params: AdaptParams
+    seed: int
+    accelerator: Accelerator
+    speed: Speed
+    report: ByTask
 
 
 class _Adaptation:
@@ -211,21 +242,10 @@ class _Adaptation:
         curves: (task, step, validation score).
     """
 
-    def __init__(
-        self,
-        backbone: PreTrainedModel,
-        adapter: Adapter,
-        tokenizer: PreTrainedTokenizerBase,
-        shots: Sequence[TaskShots],
-        params: AdaptParams,
-        seed: int,
-        accelerator: Accelerator,
-        speed: Speed,
-        report: ByTask,
-    ) -> None:
-        self._backbone, self._tokenizer, self._shots = backbone, tokenizer, shots
-        self._params, self._seed, self._accelerator, self._speed = params, seed, accelerator, speed
-        self._objective, self._report = objective_of(backbone, params), report
+    def __init__(self, bench: _Bench, adapter: Adapter, shots: Sequence[TaskShots]) -> None:
+        params = bench.params
+        self._bench, self._params, self._shots = bench, params, shots
+        self._objective = objective_of(bench.backbone, params)
         self._cadence = [_cadence(task, params) for task in shots]
         self._form(list(range(len(shots))), adapter)
         self.best = BestSteps(self._parameters, patience=params.patience)
@@ -249,12 +269,13 @@ class _Adaptation:
         """Form the batch of some tasks, each with its run of an adapter, and a new optimizer."""
         shots = [self._shots[task] for task in tasks]
         self._tasks, self._adapter = tasks, adapter
-        self._model = AdaptedModel(self._backbone, adapter, speed=self._speed).to(self._accelerator.device)
+        self._model = AdaptedModel(self._bench.backbone, adapter, speed=self._bench.speed).to(self._bench.accelerator.device)
         self._parameters = trained_parameters(adapter)
-        self._optimizer = optimizer_of(adapter, self._params, fused=self._speed.fused)
+        self._optimizer = optimizer_of(adapter, self._params, fused=self._bench.speed.fused)
+        adapter.constrain(self._optimizer)
         self._batches = RunBatches(
             [task.train for task in shots],
-            [GroupedOrder(task.groups, f"{self._seed}/{task.name}") for task in shots],
+            [GroupedOrder(task.groups, f"{self._bench.seed}/{task.name}") for task in shots],
             self._params.batch_size,
             pad=self._objective.pad,
             with_choices=self._objective.reads_choices,
@@ -276,10 +297,10 @@ class _Adaptation:
             self._model,
             self._optimizer,
             batches=self._batches,
-            objective=self._objective,
+            objective=self._adapter.objective(self._objective),
             clip=lambda: clip_runs(list(self._parameters.values()), params.clip_norm),
-            accelerator=self._accelerator,
-            schedule=Schedule(params.steps, params.warmup, self._seed, params.accumulation, self.taken),
+            accelerator=self._bench.accelerator,
+            schedule=Schedule(params.steps, params.warmup, self._bench.seed, params.accumulation, self.taken),
         )
         for step in steps:
             self.taken = step.number
@@ -303,7 +324,7 @@ class _Adaptation:
         scores = self._scores(tasks)
         by_task = {self._shots[task].name: round(score, 4) for task, score in zip(tasks, scores, strict=True)}
         self.curves += [(name, step, score) for name, score in by_task.items()]
-        self._report(step, by_task)
+        self._bench.report(step, by_task)
         self.validated.add(step)
         if step or self._params.keep_start or not self._params.steps:
             self.best.record(tasks, scores, self._parameters, self._rows(tasks))
@@ -312,14 +333,14 @@ class _Adaptation:
         """The validation scores of some tasks."""
         shots = [self._shots[task] for task in tasks]
         samples = [task.validation for task in shots]
-        device = self._accelerator.device
+        device = self._bench.accelerator.device
         model = of_runs(self._model, self._rows(tasks))
         if self._params.select == "loss":
             losses = sample_losses(model, samples, own_rows(len(samples)), objective=self._objective, device=device)
             return [-loss for loss in losses]
         answers = answer(
             model,
-            self._tokenizer,
+            self._bench.tokenizer,
             samples,
             [choices_to_score(task.metric, task.choices) for task in shots],
             generation=Generation(self._params.beams, self._params.max_new_tokens, self._params.length_norm),

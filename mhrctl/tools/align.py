@@ -17,7 +17,7 @@ from mhrctl.adapters.routing import uniform_interpolation
 from mhrctl.analysis.alignment import DIGITS, Alignment, gradient_alignment, require_shared, task_batches
 from mhrctl.artifacts.cards import Card, read_card, require_backbone, require_tasks
 from mhrctl.artifacts.facts import PretrainFacts
-from mhrctl.artifacts.names import ADAPTERS, TRAINING_EXAMPLES
+from mhrctl.artifacts.names import ADAPTERS, TRAINING_EXAMPLES, Project
 from mhrctl.artifacts.writing import write_json
 from mhrctl.config.cells import Cell
 from mhrctl.config.params import PretrainParams
@@ -39,31 +39,26 @@ def align(
     params: PretrainParams,
     *,
     at: Point,
-    prepared: Path,
-    backbone: Path,
-    pretrained: Path,
-    scratch: Path,
-    out: Path,
+    project: Project,
     tasks: int,
     examples: int,
     device: torch.device,
     track: Track = silent,
-) -> Alignment:
+) -> tuple[Alignment, Path]:
     """Measure the gradient alignment of a pre-training cell, and write it as JSON.
 
     Args:
         cell: the pre-training cell; its seed also draws tasks and examples, the same for all methods.
         params: the cell's resolved section, by which `start` makes the adapter; `end` and `checkpoint` go by what was trained.
         at: which adapter.
-        prepared: output of the prepare stage.
-        backbone: output of the backbone stage.
-        pretrained: output of the cell's pretrain stage, for `end`.
-        scratch: folder of the checkpoints of runs in progress, for `checkpoint`.
-        out: the file to write.
+        project: with the outputs of prepare and backbone, and of the pre-training or its checkpoint.
         tasks: how many training tasks, at most all.
         examples: training examples of each, at most all.
         device: where to compute.
         track: shows progress.
+
+    Returns:
+        The alignment, and the file that was written.
 
     Raises:
         ParamsError: if the method's training tasks share no adapter, or fewer than two are to be drawn.
@@ -71,8 +66,9 @@ def align(
         ArtifactError: if an input is missing or does not fit.
     """
     require_shared(cell, f"--method {cell.method}")
+    prepared, backbone = project.output("prepare"), project.output("backbone")
     read_card(prepared, stage="prepare", command="mhrctl prepare")
-    known = Examples.open(prepared / TRAINING_EXAMPLES, scratch)
+    known = Examples.open(prepared / TRAINING_EXAMPLES, project.scratch)
     frozen, fingerprint = load_backbone(backbone)
     batches = task_batches(known, tasks=tasks, size=examples, seed=cell.seed, pad=frozen.config.pad_token_id)
 
@@ -80,17 +76,21 @@ def align(
         require_backbone(card, source, fingerprint, backbone)
         require_tasks(card, source, known.tasks)
 
-    adapter, params, step = _adapter_at(
-        at, cell, params, frozen, tasks=len(known.tasks), pretrained=pretrained, scratch=scratch, fits=fits
-    )
+    adapter, params, step = _adapter_at(at, cell, params, frozen, tasks=len(known.tasks), project=project, fits=fits)
     frozen.to(dtype=PRECISIONS[params.precision])  # type: ignore[call-arg]
     model = AdaptedModel(frozen, adapter).to(device)
     with track(f"align {cell.name}", len(batches)) as bar:
         alignment = gradient_alignment(model, batches, advance=bar.advance)
     facts = {"method": cell.method, "heads": cell.heads, "variant": cell.variant, "seed": cell.seed}
     facts |= {"at": at, "step": step, "backbone": fingerprint, "examples": examples}
+    out = project.alignment(alignment_name(cell, at))
     write_json(out, facts | _record(alignment))
-    return alignment
+    return alignment, out
+
+
+def alignment_name(cell: Cell, at: Point) -> str:
+    """The name of what is measured: that of the cell, and where it is not of the end, the point."""
+    return cell.name if at == "end" else f"{cell.name}-{at}"
 
 
 def _adapter_at(
@@ -100,21 +100,21 @@ def _adapter_at(
     backbone: PreTrainedModel,
     *,
     tasks: int,
-    pretrained: Path,
-    scratch: Path,
+    project: Project,
     fits: Callable[[Card[PretrainFacts], Path], None],
 ) -> tuple[Adapter, PretrainParams, int]:
     """Open a cell's adapter at a point of its pre-training, attached to the backbone: with its settings and its steps."""
     if at == "start":
         return new_adapter(backbone, cell.row, params, heads=cell.heads, seed=cell.seed, tasks=tasks), params, 0
     if at == "end":
+        pretrained = project.output("pretrain", cell.name)
         card = read_card(pretrained, stage="pretrain", command=f"mhrctl pretrain {cell.options}")
         fits(card, pretrained)
         params = PretrainParams.model_validate(card.params["pretrain"])
         adapter, step = load_adapter(pretrained / ADAPTERS), params.steps
         attach(backbone, adapter)
     else:
-        path = checkpoint_path(scratch, cell.name)
+        path = checkpoint_path(project.scratch, cell.name)
         key = _checkpoint_key(path, cell)
         card = Card.read(json.loads(key), PretrainFacts)
         fits(card, path)

@@ -14,7 +14,7 @@ from mhrctl.adapters.adapter import Adapter
 from mhrctl.adapters.files import load_adapter
 from mhrctl.artifacts.cards import Card, read_card, require_parent, require_replaceable, write_card
 from mhrctl.artifacts.facts import Base, ExportFacts
-from mhrctl.artifacts.names import ADAPTERS, TOKENIZER, folder_name
+from mhrctl.artifacts.names import ADAPTERS, TOKENIZER, Project, folder_name
 from mhrctl.artifacts.writing import writing
 from mhrctl.config.cells import Cell
 from mhrctl.data.tokenization import saved_tokenizer
@@ -32,11 +32,8 @@ def export(
     stage: ExportStage,
     tasks: Sequence[str],
     merge: bool,
-    source: Path,
-    start: Path | None,
-    backbone: Path,
-    prepared: Path,
-    out: Path,
+    project: Project,
+    out: Path | None = None,
 ) -> list[Path]:
     """Write a cell's adapters as PEFT folders, or merged into the backbone's weights.
 
@@ -45,11 +42,9 @@ def export(
         stage: whose output they are: adapted (one for each test task), averaged, or pre-trained.
         tasks: of these tasks only; empty for all.
         merge: write whole models, which need no adapter library.
-        source: the stage's output folder.
-        start: output of the stage that a merged full_ft_then_lora puts its LoRA on.
-        backbone: output of the backbone stage.
-        prepared: output of the prepare stage, for the tokenizer of merged models.
-        out: a folder for each task is made in it, or, of an adapter for all tasks, the folder itself.
+        project: with the outputs of the stage, of the backbone, and of prepare, whose tokenizer goes with merged models.
+        out: a folder for each task is made in it, or, of an adapter for all tasks, the folder itself;
+            None is a folder of the project.
 
     Returns:
         The folders.
@@ -60,8 +55,10 @@ def export(
     """
     if stage == "average" and not cell.row.has_average:
         raise ParamsError(f"--stage average: {cell.method} has no skills to average; export --stage pretrain or --stage adapt")
+    source = project.output(stage, cell.name)
     card = read_card(source, stage=stage, command=f"mhrctl {stage} {cell.options}")
-    if stage == "adapt" and cell.row.adds_lora and start is not None:
+    start = _tuned_weights(cell, stage, project)
+    if start is not None:
         require_parent(card, source, "start", start / ADAPTERS, f"mhrctl adapt {cell.options}")
     adapter = load_adapter(source / ADAPTERS)
     by_task = stage == "adapt" or cell.row.is_private
@@ -73,17 +70,18 @@ def export(
         where = f"the {stage} output of {cell.name} is one adapter for all tasks" if not by_task else ""
         raise DataError(f"--task {missing[0]}: {where or unknown('task', missing[0], names)}")
     wanted: list[str | None] = [*(tasks or names)] or [None]
-    folders = [(out / folder_name(task) if task else out).resolve() for task in wanted]
+    into = out or project.output("export", stage) / cell.name
+    folders = [(into / folder_name(task) if task else into).resolve() for task in wanted]
     for folder in folders:
         require_replaceable(folder, "export")
     for task, folder in zip(wanted, folders, strict=True):
         one = adapter.select([names.index(task)]) if task else adapter
-        facts = ExportFacts(task=task, base=_base(backbone), suite=card.facts.suite, backbone=card.facts.backbone)
+        base = _base(project.output("backbone"))
+        facts = ExportFacts(task=task, base=base, suite=card.facts.suite, backbone=card.facts.backbone)
         with writing(folder) as aside:
             if merge:
-                _write_merged(one, cell, start, backbone, prepared, aside)
+                _write_merged(one, start, project, aside)
             else:
-                base = facts.base
                 write_peft(aside, to_weights(one), base=base.name, revision=base.revision, dropout=one.dropout)
             (aside / "README.md").write_text(model_card(cell, stage, facts, merged=merge))
             what = {"cell": cell.model_dump(), "stage": stage, "merged": merge}
@@ -154,13 +152,21 @@ def _refuse(cell: Cell, adapter: Adapter, stage: ExportStage, *, merge: bool) ->
         raise ParamsError(f"--to peft: the LoRA of {cell.method} belongs on tuned weights; use --merge")
 
 
-def _write_merged(adapter: Adapter, cell: Cell, start: Path | None, backbone: Path, prepared: Path, out: Path) -> None:
-    model, _ = load_backbone(backbone)
-    if cell.row.adds_lora and start is not None:
+def _tuned_weights(cell: Cell, stage: ExportStage, project: Project) -> Path | None:
+    """The output whose weights an adapted LoRA belongs on; None if it belongs on those of the backbone."""
+    if stage != "adapt" or not cell.row.adds_lora:
+        return None
+    start, origin = cell.start
+    return project.output(start, origin.name)
+
+
+def _write_merged(adapter: Adapter, start: Path | None, project: Project, out: Path) -> None:
+    model, _ = load_backbone(project.output("backbone"))
+    if start is not None:
         merge_into(model, load_adapter(start / ADAPTERS))
     merge_into(model, adapter)
     model.save_pretrained(str(out))
-    saved_tokenizer(prepared / TOKENIZER).save_pretrained(str(out))
+    saved_tokenizer(project.output("prepare") / TOKENIZER).save_pretrained(str(out))
 
 
 def _base(backbone: Path) -> Base:
