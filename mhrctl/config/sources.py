@@ -100,6 +100,16 @@ def _t0_problem(params: PrepareParams) -> str | None:
     return None
 
 
+def _hub_files(params: PrepareParams) -> dict[str, str]:
+    test = params.test.path if params.test else None
+    return _path(params) | ({"test_tasks": test} if test else {})
+
+
+def _hub_pins(params: PrepareParams) -> list[Pin]:
+    test = params.test
+    return _hub(params) + ([(test.hub, test.revision)] if test and test.hub else [])
+
+
 SOURCES: dict[str, Source] = {
     "compositional": Source(
         "the embedded suite: compositions of list operations",
@@ -144,6 +154,16 @@ SOURCES: dict[str, Source] = {
         start=Start("Our own tasks", example="tasks"),
         places=("path",),
         needs="`path`, the folder of its tasks",
+    ),
+    "hub": Source(
+        "any data set of the Hugging Face hub, or a folder or file that `datasets` reads",
+        module="mhrctl.suites.hub.source",
+        start=Start("Tasks of a data set", example="questions.csv"),
+        places=("path", "hub"),
+        needs="`hub`, a data set's id, or `path`, a file or folder that `datasets` reads",
+        settings=("config", "columns", "splits", "test", "metric", "max_rows"),
+        files=_hub_files,
+        pins=_hub_pins,
     ),
 }
 """{`prepare.source`: the source}. A new source is a row, the module that it names, and its project's template."""
