@@ -108,6 +108,8 @@ def _opened(data: DataSet, text: tuple[str, ...]) -> dict[str, Any]:
     if not isinstance(place, Path):
         if not HUB_ID.fullmatch(place):
             raise DataError(f"{place}: no id of the hub, as `owner/name` is; a file or folder is named as `path`")
+        if Path(place).exists():  # which `load_dataset` would take for the data set
+            raise DataError(f"{place}: is a file or folder here, and no id of the hub; name it as `path`")
         return dict(load_dataset(place, data.config, revision=data.revision, streaming=True))
     if not place.exists():
         raise DataError(f"{place}: no such file or folder; set prepare.path")

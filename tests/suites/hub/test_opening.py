@@ -100,7 +100,7 @@ def test_what_the_hub_fails_with_is_one_line_even_midway(monkeypatch: pytest.Mon
         next(rows)
 
 
-def test_what_is_no_data_set_is_named(tmp_path: Path) -> None:
+def test_what_is_no_data_set_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.txt").write_text("text")
     (tmp_path / "a.parquet").write_text("no Parquet")
     (tmp_path / "empty").mkdir()
@@ -118,6 +118,9 @@ def test_what_is_no_data_set_is_named(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=message) as error:
             opened(place)
         assert "\n" not in str(error.value)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"^empty: is a file or folder here, and no id of the hub; name it as `path`"):
+        opened("empty")
     assert not (tmp_path / "ran").exists()  # no code of a data set is run
     data = DataSet(write_jsonl(tmp_path / "a.jsonl", questions()), config="small")
     with pytest.raises(DataError, match=r"a.jsonl: has no configurations; leave out config"):
