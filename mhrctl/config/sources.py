@@ -1,7 +1,7 @@
 """The sources of tasks: one literal table, in which a row is the whole of a source.
 
 params.yaml is held to it, provenance, the watch over edited files and dvc.yaml take from it what `mhrctl prepare` reads, and
-`mhrctl init` makes a project of it. It imports nothing of mhrctl: what reads tasks stands in the module that a row names.
+`mhrctl init` makes a project of it. It imports nothing of mhrctl: what reads tasks is in the module that a row names.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ class Source:
         problem: says what else is wrong with its settings.
         settings: settings of `prepare` that no other source has.
         files: {name: file or folder, as params.yaml names it} that it reads.
-        hashed: whether these files are hashed, so that an output stands until they change; else they are read each time.
+        hashed: whether these files are hashed, so that an output is up to date until they change; else they are read each time.
         pins: what it reads from the hub, which cannot change if each revision is a commit.
-        reads_elsewhere: whether it reads what neither `files` nor `pins` names, so that no output of it stands.
+        reads_elsewhere: whether it reads what neither `files` nor `pins` names, so that no output of it is up to date.
     """
 
     summary: str
