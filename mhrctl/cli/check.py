@@ -35,7 +35,7 @@ from mhrctl.tools.grid import differences, expand
 
 UNKNOWN = "?"
 ONE_TASK = TaskCounts(1, 1, 1)
-"""Stands for tasks that are not counted yet, where only layers and heads are checked."""
+"""It takes the place of tasks that are not counted yet, where only layers and heads are checked."""
 
 
 def check(
@@ -119,10 +119,10 @@ def _estimates(
     if shape is None:
         name = f"{params.backbone.name} at {params.backbone.revision}"
         return {}, [f"heads, layers and sizes not checked: the config of {name} is not in the hub's cache yet"]
-    found = {label: [estimate(each, shape, tasks or ONE_TASK) for each in cells] for label, cells in groups.items()}
+    estimates = {label: [estimate(each, shape, tasks or ONE_TASK) for each in cells] for label, cells in groups.items()}
     if tasks is None:
-        return {}, ["heads and layers fit; sizes are reckoned when `mhrctl prepare` has counted the tasks"]
-    return found, _totals(where, shape, tasks, [each for own in found.values() for each in own])
+        return {}, ["heads and layers fit; sizes are estimated when `mhrctl prepare` has counted the tasks"]
+    return estimates, _totals(where, shape, tasks, [each for group in estimates.values() for each in group])
 
 
 def _totals(where: Project, shape: Shape, tasks: TaskCounts, every: Sequence[Estimate]) -> list[str]:
@@ -149,7 +149,7 @@ def _grid_table(where: Project, groups: Groups, estimates: Mapping[str, Sequence
         shown.add_column(column, justify="right", no_wrap=True)
     for label, cells in groups.items():
         first, cell = cells[0], cells[0].cell
-        own = estimates.get(label)
+        group = estimates.get(label)
         scored = sum(where.scores(each.cell.name).exists() for each in cells)
         shown.add_row(
             label,
@@ -157,8 +157,8 @@ def _grid_table(where: Project, groups: Groups, estimates: Mapping[str, Sequence
             cell.origin[0],
             _steps(first.pretrain),
             "" if cell.extra_steps else _steps(first.adapt),
-            human_size(own[0].disk) if own else UNKNOWN,
-            human_size(own[0].memory) if own else UNKNOWN,
+            human_size(group[0].disk) if group else UNKNOWN,
+            human_size(group[0].memory) if group else UNKNOWN,
             f"{scored}/{len(cells)}",
         )
     return shown

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mhrctl.cli import display
+from mhrctl.config.sources import SOURCES
 
 SETUPS = {
     "git": "dvc init: the root of a git repository",
@@ -20,7 +21,8 @@ SETUPS = {
 def init(
     folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Of the project; made if it is missing.")] = Path(),
     suite: Annotated[
-        str, typer.Option("--suite", help="`jsonl` (tasks of your own), `superni`, `t0`, or `compositional` (embedded).")
+        str,
+        typer.Option("--suite", "--source", help=f"Where the tasks come from: {', '.join(f'`{name}`' for name in SOURCES)}."),
     ] = "jsonl",
     path: Annotated[
         Path | None, typer.Option("--path", metavar="TASKS", help="Where the tasks are, if not in the project.")

@@ -34,10 +34,14 @@ SourceName = Annotated[str, GetPydanticSchema(lambda _source, _handler: literal_
 """One of the sources of tasks."""
 
 
-def added(default: Any, *, description: str) -> Any:  # noqa: ANN401 - pydantic's Field
-    """A field that is left out of cards and of `data/cells` while it is at its default.
+def added(default: Any, description: str) -> Any:  # noqa: ANN401 - the type of any setting
+    """A setting that came later: it is left out of cards while it is at its default.
 
-    For settings that came later: what was made before there were such settings stays up to date.
+    Outputs that were made before the setting existed so stay up to date, for their cards say the same.
+
+    Args:
+        default: what was done before there was the setting.
+        description: of the setting.
     """
     return Field(default, description=description, exclude_if=lambda value: bool(value == default))
 
@@ -67,16 +71,68 @@ class T0Params(Closed):
     training_few_shot: list[str] = Field([], description="for trials: train on the few-shot sets of these tasks, not on P3")
 
 
+class ColumnsParams(Closed):
+    """Which columns of a data set say what; a name such as `answers.text` is of a field within a column."""
+
+    input: str | None = Field(None, description="of inputs; null, without a target too, looks for a form that is known")
+    target: str | None = Field(None, description="of targets: a text, a class label, or the number of one of the choices")
+    targets: str | None = Field(None, description="of targets in place of `target`: a text, or a list of right answers")
+    choices: str | None = Field(None, description="of answer choices, a list of texts")
+    task: str | None = Field(
+        None, description="of tasks' names, by which the data set falls into tasks; null makes it one task"
+    )
+
+    @model_validator(mode="after")
+    def _input_has_a_target(self) -> ColumnsParams:
+        if self.target and self.targets:
+            raise ValueError("`target` and `targets` both name the targets; leave one out")
+        if bool(self.input) != bool(self.target or self.targets):
+            raise ValueError("`input` goes with `target` or `targets`; name both, or neither for a form that is known")
+        return self
+
+
+class SplitsParams(Closed):
+    """Which splits of a data set are read."""
+
+    train: str | None = Field(
+        None, description="to train on, or to adapt to a test task with; null takes `train`, or the only one"
+    )
+    test: str | None = Field(
+        None, description="to score test tasks on; null takes `test`; without one, a part of the other split"
+    )
+
+
+class TestDataParams(Closed):
+    """A data set of test tasks beside that of training tasks."""
+
+    path: str | None = Field(None, description="file or folder")
+    hub: str | None = Field(None, description="hub id in place of `path`")
+    revision: str = Field("main", description="revision of `hub`")
+    config: str | Annotated[list[str], Field(min_length=1)] | None = Field(None, description="as prepare.config")
+    columns: ColumnsParams | None = Field(None, description="as prepare.columns, which it takes if it is null")
+    splits: SplitsParams | None = Field(None, description="as prepare.splits, which it takes if it is null")
+
+    @model_validator(mode="after")
+    def _is_one_place(self) -> TestDataParams:
+        if bool(self.path) == bool(self.hub):
+            raise ValueError("give one of `path` and `hub`, the data set of the test tasks")
+        return self
+
+
 class PrepareParams(Closed):
     """Tasks from a source, split, put into prompts and tokenised."""
 
     source: SourceName = Field(description="where the tasks come from")
-    path: str | None = Field(None, description="folder of the source's tasks (superni, jsonl; t0: of P3's training tasks)")
-    hub: str | None = Field(None, description="hub id in place of `path`: a mirror of Super-NaturalInstructions, or P3")
+    path: str | None = Field(
+        None, description="folder of the source's tasks (superni, jsonl; t0: of P3's training tasks; hub: or a file)"
+    )
+    hub: str | None = Field(
+        None, description="hub id in place of `path`: a mirror of Super-NaturalInstructions, P3, a data set"
+    )
     revision: str = Field("main", description="revision of `hub`")
     test_tasks: list[str] = Field(
         [],
-        description="test tasks to use, or a named list of them; empty uses all",
+        description="test tasks to use, or a named list of them; empty uses all (hub: which of the data set's tasks they are)",
     )
     seed: Seed = Field(42, description="of the training tasks' shuffle and of the reference drawn for scoring")
     examples: Positive = Field(100, description="examples of a task in each of its train, validation and test splits")
@@ -90,6 +146,16 @@ class PrepareParams(Closed):
     max_input_tokens: Positive = Field(1024, description="longer inputs are cut")
     max_target_tokens: Positive = Field(128, description="longer targets are cut")
     t0: T0Params = Field(T0Params(), description="of source t0")
+    config: str | Annotated[list[str], Field(min_length=1)] | None = added(
+        None, description="source hub: configuration of the data set; of a list, each is a task or tasks"
+    )
+    columns: ColumnsParams = added(ColumnsParams(), description="source hub: what the data set's columns are")
+    splits: SplitsParams = added(SplitsParams(), description="source hub: which splits to read")
+    test: TestDataParams | None = added(None, description="source hub: a data set whose tasks are the test tasks")
+    metric: str | None = added(
+        None, description="source hub: of all tasks; null takes accuracy for tasks with choices, else rouge_l"
+    )
+    max_rows: Positive | None = added(None, description="source hub: rows of a split to read, its first; null reads all")
 
     @model_validator(mode="after")
     def _settings_fit_the_source(self) -> PrepareParams:

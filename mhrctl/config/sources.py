@@ -1,7 +1,7 @@
 """The sources of tasks: one literal table, in which a row is the whole of a source.
 
 params.yaml is held to it, provenance, the watch over edited files and dvc.yaml take from it what `mhrctl prepare` reads, and
-`mhrctl init` makes a project of it. It imports nothing of mhrctl: what reads tasks stands in the module that a row names.
+`mhrctl init` makes a project of it. It imports nothing of mhrctl: what reads tasks is in the module that a row names.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ class Source:
         problem: says what else is wrong with its settings.
         settings: settings of `prepare` that no other source has.
         files: {name: file or folder, as params.yaml names it} that it reads.
-        hashed: whether these files are hashed, so that an output stands until they change; else they are read each time.
+        hashed: whether these files are hashed, so that an output is up to date until they change; else they are read each time.
         pins: what it reads from the hub, which cannot change if each revision is a commit.
-        reads_elsewhere: whether it reads what neither `files` nor `pins` names, so that no output of it stands.
+        reads_elsewhere: whether it reads what neither `files` nor `pins` names, so that no output of it is up to date.
     """
 
     summary: str
@@ -98,6 +98,16 @@ def _t0_problem(params: PrepareParams) -> str | None:
     if params.t0.training_few_shot and not params.t0.few_shot:
         return "t0.training_few_shot needs t0.few_shot, the folder of the few-shot sets"
     return None
+
+
+def _hub_files(params: PrepareParams) -> dict[str, str]:
+    test = params.test.path if params.test else None
+    return _path(params) | ({"test_tasks": test} if test else {})
+
+
+def _hub_pins(params: PrepareParams) -> list[Pin]:
+    test = params.test
+    return _hub(params) + ([(test.hub, test.revision)] if test and test.hub else [])
 
 
 SOURCES: dict[str, Source] = {
@@ -144,6 +154,16 @@ SOURCES: dict[str, Source] = {
         start=Start("Our own tasks", example="tasks"),
         places=("path",),
         needs="`path`, the folder of its tasks",
+    ),
+    "hub": Source(
+        "any data set of the Hugging Face hub, or a folder or file that `datasets` reads",
+        module="mhrctl.suites.hub.source",
+        start=Start("Tasks of a data set", example="questions.csv"),
+        places=("path", "hub"),
+        needs="`hub`, a data set's id, or `path`, a file or folder that `datasets` reads",
+        settings=("config", "columns", "splits", "test", "metric", "max_rows"),
+        files=_hub_files,
+        pins=_hub_pins,
     ),
 }
 """{`prepare.source`: the source}. A new source is a row, the module that it names, and its project's template."""

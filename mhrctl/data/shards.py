@@ -1,4 +1,4 @@
-"""Tasks too large to hold: tokenised a row group at a time into a file of their own, which a killed run need not make again."""
+"""Tasks too large to hold: tokenised a row group at a time into a file for each, which a killed run need not make again."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def write_shard(examples: Iterator[Example], encoder: Encoder, shard: Path, adva
         examples: of the task.
         encoder: makes rows of them.
         shard: the Parquet file.
-        advance: is told the rows written.
+        advance: is called with the rows written.
     """
     with replacing(shard) as aside, pq.ParquetWriter(aside, SCHEMA, compression="zstd") as writer:
         for chunk in chunks(examples, ROW_GROUP):
@@ -72,10 +72,10 @@ def copy_shard(shard: Path, writer: pq.ParquetWriter, *, train: int | None, vali
     start = 0
     for group in range(source.num_row_groups):
         table = source.read_row_group(group)
-        own = split[start : start + len(table)]
+        labels = split[start : start + len(table)]
         start += len(table)
-        labelled = table.set_column(SCHEMA.get_field_index("split"), "split", names.take(pa.array(own)))
-        writer.write_table(labelled.filter(pc.not_equal(pa.array(own), 0)).cast(SCHEMA))
+        labelled = table.set_column(SCHEMA.get_field_index("split"), "split", names.take(pa.array(labels)))
+        writer.write_table(labelled.filter(pc.not_equal(pa.array(labels), 0)).cast(SCHEMA))
     return {"train": kept, "validation": held_out, "unused": total - held_out - kept}
 
 

@@ -1,6 +1,6 @@
 """The embedded suite: program execution in the manner of Super-NaturalInstructions, small enough to learn in a minute.
 
-A task is a composition of two operations on lists, told in words; its inputs are lists of words and numbers. The backbone
+A task is a composition of two operations on lists, described in words; its inputs are lists of words and numbers. The backbone
 learns the single operations; the training tasks are compositions, the test tasks are compositions that occur in no
 training task, in either order.
 """

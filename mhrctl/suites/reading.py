@@ -85,12 +85,25 @@ def hub_errors(where: str, how: str) -> Iterator[None]:
     Raises:
         DataError: instead of whatever was raised.
     """
+    with _errors(f"{where}: cannot be read from the hub", how):
+        yield
+
+
+@contextmanager
+def file_errors(where: str, how: str) -> Iterator[None]:
+    """Turn whatever a library fails with on files of the user's into one line, as `hub_errors` does for the hub."""
+    with _errors(f"{where}: cannot be read", how):
+        yield
+
+
+@contextmanager
+def _errors(what: str, how: str) -> Iterator[None]:
     try:
         yield
     except DataError:
         raise
     except Exception as error:  # datasets, the file formats, the hub's client and the network each raise their own
-        raise DataError(f"{where}: cannot be read from the hub: {one_line(error)}; {how}") from error
+        raise DataError(f"{what}: {one_line(error)}; {how}") from error
 
 
 def one_line(error: Exception) -> str:

@@ -72,13 +72,13 @@ def pipeline_gaps(params: Params, project: Project) -> list[str]:
     if not path.exists():
         return []
     try:
-        own = yaml.load(path)["stages"]
+        stages = yaml.load(path)["stages"]
     except (MarkedYAMLError, LookupError, TypeError):
         return [f"{path}: no stages can be read from it; `dvc status` says why"]
     wanted = yaml.load(dvc_yaml(params))["stages"]
-    gaps = [f"has no stage {name}" for name in wanted if name not in own]
-    for name in [name for name in wanted if name in own and _body(own[name]).get("cmd") == _body(wanted[name])["cmd"]]:
-        has, needs = _named(own[name]), _named(wanted[name])
+    gaps = [f"has no stage {name}" for name in wanted if name not in stages]
+    for name in [name for name in wanted if name in stages and _body(stages[name]).get("cmd") == _body(wanted[name])["cmd"]]:
+        has, needs = _named(stages[name]), _named(wanted[name])
         gaps += [f"stage {name} does not name {section} {word}" for section, word in sorted(needs - has)]
         unwritten = sorted((section, word) for section, word in has - needs if section in WRITTEN)
         gaps += [f"stage {name} names {section} {word}, but will not write it" for section, word in unwritten]

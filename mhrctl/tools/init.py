@@ -215,8 +215,8 @@ def _put_under_dvc(folder: Path, how: Sequence[str], undo: ExitStack) -> None:
 def _add_lines(path: Path, wanted: str, undo: ExitStack) -> None:
     before = path.read_bytes()
     undo.callback(path.write_bytes, before)
-    own = before.decode().splitlines()
-    missing = [line for line in wanted.splitlines() if line not in own]
+    lines = before.decode().splitlines()
+    missing = [line for line in wanted.splitlines() if line not in lines]
     if missing:
         end = b"" if not before or before.endswith(b"\n") else b"\n"
         path.write_bytes(before + end + "".join(f"{line}\n" for line in missing).encode())

@@ -51,7 +51,7 @@ def test_what_is_to_be_fetched_is_said_first(tmp_path: Path, run: Run, capfd: Ca
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--suite", "p3"], "--suite: unknown suite 'p3' (known: compositional, superni, t0, jsonl)"),
+        (["--suite", "p3"], "--suite: unknown suite 'p3' (known: compositional, superni, t0, jsonl, hub)"),
         (["--path", "nowhere"], "--path nowhere: no such file or folder"),
         ([], "params.yaml: is in the way and will not be overwritten"),
     ],

@@ -1,11 +1,14 @@
-"""`mhrctl prepare`: when it makes its output anew, and what it prints."""
+"""`mhrctl prepare`: when it makes its output anew, what it prints, and what it rejects."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from mhrctl.artifacts.cards import Card
+from mhrctl.artifacts.facts import PrepareFacts
 from tests.cli.conftest import Capture, MadeAnew, RefusesEdited
 from tests.conftest import Run
 
@@ -29,3 +32,58 @@ def test_the_tasks_are_counted_by_role(project: Path, run: Run, capfd: Capture) 
     ]
     assert rows[0][0].startswith("train")
     assert said.endswith(f"wrote {project / 'data/prepare'}\n")
+
+
+def test_what_became_of_the_tasks_is_shown(project: Path, run: Run, capfd: Capture) -> None:
+    for number in range(6):
+        (project / f"tasks/test/small{number}.jsonl").write_text('{"input": "a", "target": "b"}\n')
+    assert run("prepare", "-C", project) == 0
+    said = capfd.readouterr().err
+    assert "suite jsonl" in said
+    reason = "has too few examples (1) for train, validation and test"
+    assert f"not used: small0, small1, small2, small3, small4 and 1 more: {reason}" in " ".join(said.split())
+    assert said.splitlines()[-1] == f"wrote {project / 'data/prepare'}"
+
+
+def test_bad_tasks_are_one_line_and_leave_nothing(project: Path, run: Run, capfd: Capture) -> None:
+    (project / "tasks/training/copy.jsonl").write_text('{"input": "a"}\n')
+    assert run("prepare", "-C", project) == 2
+    said = capfd.readouterr().err
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    assert "copy.jsonl:1: give either `target` (a string) or `targets`" in said
+    assert not (project / "data/prepare").exists()
+
+
+def test_notes_are_shown_with_their_number(project: Path, run: Run, capfd: Capture) -> None:
+    lines = [{"task": task, "input": f"q{number}", "target": "a"} for number in range(40) for task in ("one", "two")]
+    (project / "data.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text = (
+        (project / "params.yaml").read_text().replace("source: jsonl", "source: hub").replace("path: tasks", "path: data.jsonl")
+    )
+    text = text.replace("tokenizer: word", "tokenizer: word\n  columns: {task: task}\n  test_tasks: [two]")
+    (project / "params.yaml").write_text(text)
+    assert run("prepare", "-C", project) == 0
+    assert "note: 32 rows of training tasks that were not drawn" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("edited", ["data.jsonl", "few.jsonl"])
+def test_every_file_of_a_source_is_watched(
+    project: Path, run: Run, capfd: Capture, monkeypatch: pytest.MonkeyPatch, edited: str
+) -> None:
+    for name in ("data.jsonl", "few.jsonl"):
+        (project / name).write_text("".join(f'{{"input": "q{number}", "target": "a"}}\n' for number in range(40)))
+    text = (
+        (project / "params.yaml").read_text().replace("source: jsonl", "source: hub").replace("path: tasks", "path: data.jsonl")
+    )
+    (project / "params.yaml").write_text(text.replace("tokenizer: word", "tokenizer: word\n  test: {path: few.jsonl}"))
+    made = Card.of
+
+    def of(*arguments: object, **facts: object) -> Card[PrepareFacts]:
+        with (project / edited).open("a") as file:
+            file.write('{"input": "new", "target": "a"}\n')
+        return made(*arguments, **facts)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Card, "of", of)
+    assert run("prepare", "-C", project) == 2
+    assert f"{project / edited} was edited while this ran" in capfd.readouterr().err

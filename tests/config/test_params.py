@@ -32,7 +32,7 @@ def edited(project: Path, old: str, new: str) -> Path:
         (
             "source: jsonl",
             "source: web",
-            r"params.yaml:2: prepare.source: Input should be 'compositional', 'superni', 't0' or 'jsonl'",
+            r"params.yaml:2: prepare.source: Input should be 'compositional', 'superni', 't0', 'jsonl' or 'hub'",
         ),
         (
             "  skills: 2",

@@ -19,14 +19,14 @@ def encoder(longest: int = 4) -> Encoder:
 
 
 def test_texts_are_encoded_as_one_by_one_and_cut_with_their_end_kept() -> None:
-    own = encoder()
-    rows = own.table([("train", EXAMPLES[0], 0), ("test", EXAMPLES[1], 1)], SCHEMA).to_pylist()
-    ids = [own.tokenizer(f"say {example.input}")["input_ids"] for example in EXAMPLES]
+    made = encoder()
+    rows = made.table([("train", EXAMPLES[0], 0), ("test", EXAMPLES[1], 1)], SCHEMA).to_pylist()
+    ids = [made.tokenizer(f"say {example.input}")["input_ids"] for example in EXAMPLES]
     assert rows[0]["input_ids"] == [*ids[0][:3], ids[0][-1]]
     assert rows[1]["input_ids"] == ids[1]
     assert [row["target_tokens"] for row in rows] == [2, 4]
-    assert rows[1]["target_ids"][0] == own.tokenizer("three")["input_ids"]
-    assert own.cut == {"input": 1, "target": 1, "choice": 0}
+    assert rows[1]["target_ids"][0] == made.tokenizer("three")["input_ids"]
+    assert made.cut == {"input": 1, "target": 1, "choice": 0}
     assert (rows[0]["split"], rows[1]["reference"], rows[0]["task"]) == ("train", 1, "count")
 
 

@@ -186,8 +186,8 @@ def test_every_template_of_a_scored_record_can_count(t0_project: Path) -> None:
 def test_a_killed_run_goes_on_from_its_whole_shards(t0_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options: dict[str, Any] = {"root": t0_project, "scratch": t0_project / "scratch"}
     prepare(t0_params(), out=t0_project / "first", **options)
-    own = t0_params(tokenizer="first/tokenizer")
-    prepare(own, out=t0_project / "whole", **options)
+    settings = t0_params(tokenizer="first/tokenizer")
+    prepare(settings, out=t0_project / "whole", **options)
     written: list[str] = []
 
     def killed_at_the_third(examples: Any, encoder: Any, shard: Path, advance: Any) -> None:
@@ -198,12 +198,12 @@ def test_a_killed_run_goes_on_from_its_whole_shards(t0_project: Path, monkeypatc
 
     monkeypatch.setattr("mhrctl.stages.prepare.write_shard", killed_at_the_third)
     with pytest.raises(KeyboardInterrupt):
-        prepare(own, out=t0_project / "out", **options)
+        prepare(settings, out=t0_project / "out", **options)
     assert not (t0_project / "out").exists()
     monkeypatch.setattr("mhrctl.stages.prepare.write_shard", write_shard)
     for name in written:  # what was written is not read again
         (t0_project / "p3" / name / "train-00000-of-00001.parquet").write_bytes(b"no longer Parquet")
-    prepare(own, out=t0_project / "out", **options)
+    prepare(settings, out=t0_project / "out", **options)
     for file in ("training_tasks.parquet", "test_tasks.parquet", "tasks.json"):
         assert (t0_project / "out" / file).read_bytes() == (t0_project / "whole" / file).read_bytes()
 
@@ -233,8 +233,8 @@ def test_worked_examples_are_shown_as_far_as_they_fit(tmp_path: Path) -> None:
         (tmp_path / f"ni/tasks/{name}.json").write_text(json.dumps(content))
     shown, tokens = {}, {}
     for longest in (1024, 45):
-        own = params(source="superni", path="ni", positive_examples=3, examples=5, max_input_tokens=longest)
-        prepare(own, root=tmp_path, out=tmp_path / "out", scratch=tmp_path / "scratch")
+        settings = params(source="superni", path="ni", positive_examples=3, examples=5, max_input_tokens=longest)
+        prepare(settings, root=tmp_path, out=tmp_path / "out", scratch=tmp_path / "scratch")
         test = rows(tmp_path / "out", "test_tasks.parquet")
         shown[longest] = {row["prompt"].count("Positive Example") for row in test}
         tokens[longest] = {row["input_tokens"] for row in test}

@@ -119,8 +119,8 @@ def test_git_keeps_the_project_and_leaves_out_what_is_fetched(tmp_path: Path) ->
         (tmp_path / name).touch()
     git(tmp_path, "add", "--all")
     staged = set(git(tmp_path, "diff", "--cached", "--name-only").split())
-    own = {".dvc/.gitignore", ".dvc/config", ".dvcignore"}
-    assert staged == {str(name) for name in made.files} | own
+    of_dvc = {".dvc/.gitignore", ".dvc/config", ".dvcignore"}
+    assert staged == {str(name) for name in made.files} | of_dvc
 
 
 def test_what_is_there_need_not_be_fetched(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from mhrctl.suites.superni.tasks import NOT_DRAWN, TASKS, Instance, checked_name
 from mhrctl.suites.task import Role, Suite, Task
 
 FOLDERS: dict[Role, str] = {"test": "test", "training": "train"}
-"""Test tasks first: a wrong name of one is answered before the training tasks, most of the bytes, are read."""
+"""Test tasks first: a wrong name of one is rejected before the training tasks, most of the bytes, are read."""
 Pair = tuple[str, str]
 
 

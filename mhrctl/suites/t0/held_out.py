@@ -140,7 +140,7 @@ def test_tasks(
         else:
             scored = _evaluation_records(task, evaluation)
         words = _Words(task, _templates(task, promptsource), seed)
-        examples = [example for record, own in train.values() for example in words.examples(record, "train", seeds=own)]
+        examples = [example for record, numbers in train.values() for example in words.examples(record, "train", seeds=numbers)]
         examples += [example for record in scored for example in words.examples(record, "test", one=templates == "one")]
         read.append(Task(task.name, "test", "accuracy", "", examples))
     return read

@@ -75,10 +75,10 @@ def p3_templates() -> tuple[P3Template, ...]:
     """
     table = files("mhrctl.suites.t0") / "tasks.json"
     templates = tuple(P3Template(**row) for row in json.loads(table.read_text(encoding="utf-8")))
-    found = len({template.name for template in templates}), len({template.data_set for template in templates})
-    if found != (TEMPLATES, DATA_SETS):
+    counts = len({template.name for template in templates}), len({template.data_set for template in templates})
+    if counts != (TEMPLATES, DATA_SETS):
         raise DataError(
-            f"{table}: {found[0]} tasks of {found[1]} data sets, not {TEMPLATES} of {DATA_SETS}; install mhrctl again"
+            f"{table}: {counts[0]} tasks of {counts[1]} data sets, not {TEMPLATES} of {DATA_SETS}; install mhrctl again"
         )
     return templates
 

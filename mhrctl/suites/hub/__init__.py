@@ -1,0 +1,1 @@
+"""Any data set that `datasets` reads, as tasks."""

@@ -1,0 +1,83 @@
+"""What can be proved before anything runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mhrctl.artifacts.names import Project
+from mhrctl.config.params import Params
+from mhrctl.config.resolve import load_params
+from mhrctl.errors import DataError
+from mhrctl.projects.templates import dvc_yaml
+from mhrctl.suites.task import Seen, TaskCounts
+from mhrctl.tools.check import check_suite, pipeline_gaps, prepared_tasks, vocab_size
+
+
+def loaded(project: Path, *sets: str) -> Params:
+    return load_params(project / "params.yaml", sets).params
+
+
+def test_tasks_are_counted_from_their_files(project: Path) -> None:
+    assert check_suite(loaded(project), Project(project)) == Seen(TaskCounts(3, 3, 2))
+    (project / "tasks/test/bad.jsonl").write_text("{}\n")
+    with pytest.raises(DataError, match=r"bad.jsonl:1: input is missing"):
+        check_suite(loaded(project), Project(project))
+
+
+def test_tasks_that_are_prepared_count(project: Path) -> None:
+    assert prepared_tasks(Project(project)) is None
+    rows = [
+        {"role": "training", "dataset": "a"},
+        {"role": "training", "dataset": "a"},
+        {"role": "test", "dataset": "b"},
+        {"role": "backbone", "dataset": "c"},
+    ]
+    folder = project / "data/prepare"
+    folder.mkdir(parents=True)
+    (folder / "tasks.json").write_text(json.dumps({"tasks": rows}))
+    assert prepared_tasks(Project(project)) == TaskCounts(2, 1, 1)
+    assert check_suite(loaded(project), Project(project)).tasks == TaskCounts(2, 1, 1)
+
+
+def test_what_is_on_the_hub_is_not_looked_at(project: Path) -> None:
+    seen = check_suite(loaded(project, "prepare.tokenizer=nobody/model"), Project(project))
+    assert seen.unchecked == ("prepare.tokenizer nobody/model on the hub",)
+    (project / "model").mkdir()
+    assert check_suite(loaded(project, "prepare.tokenizer=model"), Project(project)).unchecked == ()
+
+
+def test_an_encoder_in_a_folder_must_be_there_if_a_method_asks_it(project: Path) -> None:
+    absent = loaded(project, "index.encoder=./encoder")
+    check_suite(absent, Project(project))
+    soup = loaded(project, "index.encoder=./encoder", "grid.methods={adapter_soup: }")
+    with pytest.raises(DataError, match=r"encoder: no such folder; set index.encoder"):
+        check_suite(soup, Project(project))
+    check_suite(loaded(project, "index.encoder=sentence-transformers/x", "grid.methods={adapter_soup: }"), Project(project))
+    (project / "encoder").mkdir()
+    check_suite(soup, Project(project))
+
+
+def test_entries_of_the_tokenizer_are_those_it_has_or_may_have(project: Path) -> None:
+    assert vocab_size(loaded(project).prepare, Project(project)) == 8000
+    folder = project / "data/prepare"
+    folder.mkdir(parents=True)
+    (folder / "card.json").write_text(json.dumps({"facts": {"vocab_size": 77}}))
+    assert vocab_size(loaded(project).prepare, Project(project)) == 77
+
+
+def test_gaps_of_dvc_yaml(project: Path) -> None:
+    params, path = loaded(project), project / "dvc.yaml"
+    assert pipeline_gaps(params, Project(project)) == []  # there is none
+    path.write_text(dvc_yaml(params))
+    assert pipeline_gaps(params, Project(project)) == []
+    path.write_text(dvc_yaml(params).replace("  index:\n", "  indices:\n").replace("      - tasks\n", "      - others\n"))
+    assert pipeline_gaps(params, Project(project)) == [
+        f"{path}: has no stage index",
+        f"{path}: stage prepare does not name deps tasks",
+    ]
+    for text in ("stages: [", "a: 1\n", ""):
+        path.write_text(text)
+        assert pipeline_gaps(params, Project(project)) == [f"{path}: no stages can be read from it; `dvc status` says why"]
