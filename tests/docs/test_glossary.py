@@ -21,7 +21,6 @@ STILL_TO_CLEAN = frozenset(
     {
         "cli",
         "data",
-        "interchange",
         "running",
         "suites",
         "tools",
