@@ -35,7 +35,7 @@ def test_every_method_of_a_pretraining_shares_its_average(copy: Path, run: Run, 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["-m", "lora"], "--method lora: pre-training has no skills to average; use poly, mhr or random_mu"),
+        (["-m", "lora"], "--method lora: pre-training has no skills to average; use one of poly, mhr, random_mu"),
         ([], "name the cell with --method"),
     ],
 )
