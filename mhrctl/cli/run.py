@@ -74,7 +74,7 @@ def run(
 ) -> None:
     """Run what has changed, several stages at once; afterwards `dvc repro` has nothing to do."""
     from mhrctl.cli.run_view import conclude, make_view, show_plan
-    from mhrctl.running.exclusive import only_run
+    from mhrctl.running.jobs import only_run
     from mhrctl.running.progress import earlier_seconds
     from mhrctl.running.scheduler import Scheduler
     from mhrctl.running.slots import make_slots

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from configobj import ConfigObj  # type: ignore[import-untyped]  # DVC reads its
 from ruamel.yaml import YAML
 
 from mhrctl.errors import ArtifactError, ParamsError, unknown
+from mhrctl.running.fallback import run_dvc
 
 SCRATCH = Path(".dvc", "tmp")
 COPIES = "reflink,copy"
@@ -152,26 +151,6 @@ def require_remote(settings: Mapping[str, str], remote: str) -> None:
     if f"remote.{remote}.url" not in settings:
         known = [key.split(".")[1] for key in settings if key.startswith("remote.") and key.endswith(".url")]
         raise ParamsError(f"--remote: {unknown('DVC remote', remote, known)}; `dvc remote add` makes one")
-
-
-def run_dvc(folder: Path, *arguments: str) -> str:
-    """Run a DVC command in a folder and return what it says.
-
-    Raises:
-        ArtifactError: with DVC's own reason, if it fails.
-    """
-    result = subprocess.run(  # noqa: S603 - DVC, of this environment
-        [sys.executable, "-m", "dvc", *arguments],
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if result.returncode:
-        reasons = [line.removeprefix("ERROR: ") for line in result.stderr.splitlines() if line.startswith("ERROR: ")]
-        raise ArtifactError(f"`dvc {arguments[0]}` failed in {folder}: {' '.join(reasons) or result.stderr.strip()}")
-    return result.stdout
 
 
 def remove(path: Path) -> None:

@@ -16,14 +16,16 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO
 from urllib.parse import quote, unquote
 
 from mhrctl.artifacts import write_json
+from mhrctl.errors import ArtifactError
 
 GRACE = 10.0
 """Seconds between SIGTERM and SIGKILL."""
@@ -85,55 +87,53 @@ class Record:
     started: float = field(default_factory=time.time)
 
 
-@dataclass(frozen=True)
 class JobFiles:
-    """The files of one stage's job."""
+    """The files of one stage's job.
 
-    folder: Path
-    name: str
+    Attributes:
+        log: output and errors of the command.
+        code: exit code, there once the command has ended.
+        lock: locked as long as the job lives.
+        process: host and process group.
+        stop: there when the job is to end: `term`, or `kill` for at once.
+        record: the `Record`, there until the stage's result is in dvc.lock.
+    """
 
-    def _path(self, suffix: str) -> Path:
-        return self.folder / f"{quote(self.name, safe='@')}.{suffix}"
-
-    @property
-    def log(self) -> Path:
-        """Output and errors of the command."""
-        return self._path("log")
-
-    @property
-    def code(self) -> Path:
-        """Exit code, there once the command has ended."""
-        return self._path("rc")
-
-    @property
-    def lock(self) -> Path:
-        """Locked as long as the job lives."""
-        return self._path("flock")
-
-    @property
-    def process(self) -> Path:
-        """Host and process group."""
-        return self._path("pid")
-
-    @property
-    def stop(self) -> Path:
-        """There when the job is to end: `term`, or `kill` for at once."""
-        return self._path("stop")
-
-    @property
-    def record(self) -> Path:
-        """The `Record`, there until the stage's result is in dvc.lock."""
-        return self._path("json")
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder, self.name = folder, name
+        stem = quote(name, safe="@")
+        self.log, self.code, self.lock = (folder / f"{stem}.{suffix}" for suffix in ("log", "rc", "flock"))
+        self.process, self.stop, self.record = (folder / f"{stem}.{suffix}" for suffix in ("pid", "stop", "json"))
 
     def clear(self) -> None:
         """Remove what an earlier job left, but for the lock."""
-        for path in (self.log, self.code, self.process, self.stop, self.record):
-            path.unlink(missing_ok=True)
+        self.log.unlink(missing_ok=True)
+        self.settle()
 
     def settle(self) -> None:
         """Remove what is of use only until the result is recorded."""
         for path in (self.record, self.code, self.process, self.stop):
             path.unlink(missing_ok=True)
+
+
+@contextmanager
+def only_run(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a project until the block ends, or this process does.
+
+    Args:
+        folder: where the runs of a project keep their files.
+
+    Raises:
+        ArtifactError: if another run is in progress.
+    """
+    with (folder / "run.lock").open("a+") as lock:
+        if not _try_lock(lock):
+            lock.seek(0)
+            raise ArtifactError(f"another `mhrctl run` works on this project ({lock.read().strip()}): wait for it, or end it")
+        lock.truncate(0)
+        lock.write(f"pid {os.getpid()} on {socket.gethostname()}\n")
+        lock.flush()
+        yield
 
 
 def run_job(job: Job) -> int:
@@ -183,19 +183,15 @@ def is_alive(files: JobFiles) -> bool:
     """Whether any process of the job lives."""
     try:
         with files.lock.open("r+") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return not _try_lock(lock)
     except FileNotFoundError:
         return False
-    except BlockingIOError:
-        return True
-    return False
 
 
 def exit_code(files: JobFiles) -> int | None:
     """The exit code of a job that has ended by itself."""
-    with suppress(OSError, ValueError):
-        return int(files.code.read_text())
-    return None
+    text = _read(files.code)
+    return int(text) if text else None
 
 
 def ask_to_stop(files: JobFiles, *, hard: bool = False) -> None:
@@ -223,74 +219,65 @@ def ticketed(job: Job, record: Record) -> Job:
 
 def unfinished(folder: Path) -> Mapping[str, Record]:
     """{job: note} of the jobs that live, whoever started them."""
-    found = {}
-    for path in sorted(folder.glob("*.json")):
-        files = JobFiles(folder, unquote(path.stem))
-        if is_alive(files) and (record := read_record(files)):
-            found[files.name] = record
-    return found
+    all_files = [JobFiles(folder, unquote(path.stem)) for path in sorted(folder.glob("*.json"))]
+    return {files.name: record for files in all_files if is_alive(files) and (record := read_record(files))}
 
 
 def tail(path: Path, lines: int = 10) -> list[str]:
     """The last lines of a log."""
+    with suppress(OSError), path.open(errors="replace") as stream:
+        return [line.rstrip("\n") for line in deque(stream, lines)]
+    return []
+
+
+def _read(path: Path) -> str:
+    """The text of a file; empty if there is none."""
+    with suppress(OSError):
+        return path.read_text()
+    return ""
+
+
+def _try_lock(lock: IO[str]) -> bool:
+    """Take the lock of an open file, unless another has it; closing the file gives it back."""
     try:
-        with path.open("rb") as stream:
-            stream.seek(max(0, path.stat().st_size - 200 * lines))
-            return stream.read().decode(errors="replace").splitlines()[-lines:]
-    except OSError:
-        return []
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _hold(lock: IO[str], files: JobFiles) -> bool:
     """Take the lock once an earlier job of the stage has let go; False if this one is asked to stop first."""
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if files.stop.exists():
-                return False
-            time.sleep(POLL)
-        else:
-            return not files.stop.exists()
+    while not (held := _try_lock(lock)) and not files.stop.exists():
+        time.sleep(POLL)
+    return held and not files.stop.exists()
 
 
 def _is_current(job: Job, files: JobFiles) -> bool:
     """Whether no later start of the stage has replaced this one, while it waited for a worker or for the lock."""
-    if TICKET not in job.env:
-        return True
     record = read_record(files)
-    return record is not None and record.ticket == job.env[TICKET]
+    return TICKET not in job.env or (record is not None and record.ticket == job.env[TICKET])
 
 
 def _attend(process: subprocess.Popen[bytes], files: JobFiles) -> int:
-    """Wait for a job's end; what it leaves in the background ends with it."""
-    while True:
-        try:
-            code = process.wait(POLL)
-        except subprocess.TimeoutExpired:
-            if files.stop.exists():
-                _end(process.pid, files, process.poll)
-        else:
-            _end(process.pid, files)
-            return code
+    """Wait for a job's end, or for the wish to end it; what it leaves in the background ends with it."""
+    while process.poll() is None and not files.stop.exists():
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(POLL)
+    _end(process.pid, files, process.poll)  # which would stay in the group as a zombie if nobody asked for its exit code
+    return process.wait()
 
 
 def _end(group: int, files: JobFiles, reap: Callable[[], object] = lambda: None) -> None:
     """End the processes of a group: SIGTERM, then SIGKILL after `GRACE` seconds or when the stop file says so."""
     deadline = time.monotonic() + GRACE
     alive = _signal(group, signal.SIGTERM)
-    while alive and time.monotonic() < deadline and not _wants_kill(files):
+    while alive and time.monotonic() < deadline and _read(files.stop) != "kill":
         time.sleep(POLL / 4)
         reap()
         alive = _signal(group, 0)
     if alive:
         _signal(group, signal.SIGKILL)
-
-
-def _wants_kill(files: JobFiles) -> bool:
-    with suppress(OSError):
-        return files.stop.read_text() == "kill"
-    return False
 
 
 def _signal(group: int, number: int) -> bool:
@@ -304,8 +291,5 @@ def _signal(group: int, number: int) -> bool:
 
 def _group_here(files: JobFiles) -> int | None:
     """The process group of a job that runs on this host."""
-    with suppress(OSError, ValueError):
-        host, group = files.process.read_text().split()
-        if host == socket.gethostname():
-            return int(group)
-    return None
+    host, _, group = _read(files.process).strip().partition(" ")
+    return int(group) if group and host == socket.gethostname() else None

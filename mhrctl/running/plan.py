@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from mhrctl.running.pipeline import Pipeline, StageError
+if TYPE_CHECKING:
+    from mhrctl.running.engine import DvcPipeline
 
 MISSING = object()
 SHOWN = 3
@@ -38,17 +39,7 @@ class Planned:
     reasons: tuple[str, ...]
 
 
-class Inspectable(Pipeline, Protocol):
-    """A pipeline that can tell reasons."""
-
-    def reasons(self, name: str) -> list[str]:
-        """Why a stage's command would run as things are now."""
-
-    def foresee(self, name: str) -> bool:
-        """Whether the run-cache has a stage's outputs."""
-
-
-def make_plan(pipeline: Inspectable) -> list[Planned]:
+def make_plan(pipeline: DvcPipeline) -> list[Planned]:
     """Say for each stage, in the order of a run, what it would do and why.
 
     Raises:
@@ -57,28 +48,21 @@ def make_plan(pipeline: Inspectable) -> list[Planned]:
     planned: dict[str, Planned] = {}
     with pipeline.session():
         for name in pipeline.names:
-            running = [up for up in pipeline.after[name] & pipeline.needs[name] if planned[up].action is not Action.NOTHING]
-            planned[name] = Planned(name, *_decide(pipeline, name, [planned[up] for up in running]))
+            anew = sorted(up for up in pipeline.needs[name] if planned[up].action is not Action.NOTHING)
+            planned[name] = Planned(name, *_decide(pipeline, name, anew))
     return list(planned.values())
 
 
-def _decide(pipeline: Inspectable, name: str, upstream: Sequence[Planned]) -> tuple[Action, tuple[str, ...]]:
+def _decide(pipeline: DvcPipeline, name: str, anew: Sequence[str]) -> tuple[Action, tuple[str, ...]]:
+    """What a run would do with a stage, before which some of those that it needs run."""
     reasons = pipeline.reasons(name)
-    if not upstream:
-        if not reasons:
-            return Action.NOTHING, ()
-        return (Action.RESTORE if _foresee(pipeline, name) else Action.RUN), tuple(reasons)
-    own = [reason for reason in reasons if not reason.startswith("dependency ")]  # what runs first makes them anew
-    names = sorted(up.name for up in upstream)
-    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    return (Action.RUN if own else Action.MAYBE), (*own, f"after {names[0]}{more}")
-
-
-def _foresee(pipeline: Inspectable, name: str) -> bool:
-    try:
-        return pipeline.foresee(name)
-    except StageError:  # a dependency is missing, which is among the reasons
-        return False
+    if anew:
+        lasting = [reason for reason in reasons if not reason.startswith("dependency ")]
+        more = f" and {len(anew) - 1} more" if len(anew) > 1 else ""
+        return (Action.RUN if lasting else Action.MAYBE), (*lasting, f"after {anew[0]}{more}")
+    if not reasons:
+        return Action.NOTHING, ()
+    return (Action.RESTORE if pipeline.foresee(name) else Action.RUN), tuple(reasons)
 
 
 def difference(name: str, before: Any, now: Any) -> list[str]:  # noqa: ANN401 - any value of a params file

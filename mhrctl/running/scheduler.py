@@ -7,15 +7,17 @@ One thread does all of DVC's work, under DVC's lock; the commands run outside of
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from functools import partial
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 
 from mhrctl.running import jobs
+from mhrctl.running.fallback import PublicPipeline
 from mhrctl.running.jobs import Job, JobFiles, Record
-from mhrctl.running.pipeline import Command, Pipeline, StageError, State, stage_of
+from mhrctl.running.pipeline import StageError, State, stage_of
 from mhrctl.running.progress import BAD, Progress
 from mhrctl.running.slots import Slots, make_slots
 
@@ -47,13 +49,13 @@ class Scheduler:
         env: set over the environment of each job.
         keep_going: whether other stages go on after one has failed.
         earlier: {stage of dvc.yaml: seconds}, for the estimate of the time left.
-        watch: told the name of a stage whenever its state has changed.
-        tell: told in a line what else there is to know.
+        watch: is called with the name of a stage whenever its state has changed.
+        tell: is called with a line on whatever else there is to know.
     """
 
     def __init__(
         self,
-        pipeline: Pipeline,
+        pipeline: PublicPipeline,
         executor: Executor,
         jobs_at_once: int,
         *,
@@ -70,17 +72,18 @@ class Scheduler:
         self._jobs, self._env, self._keep_going = jobs_at_once, dict(env or {}), keep_going
         self._order = {name: number for number, name in enumerate(pipeline.names)}
         self._left = {name: set(pipeline.after[name]) for name in pipeline.names}
-        self._dependents: dict[str, list[str]] = {name: [] for name in pipeline.names}
+        self._dependents: dict[str, list[str]] = defaultdict(list)
         for name in pipeline.names:
             for upstream in pipeline.after[name]:
                 self._dependents[upstream].append(name)
-        self._ready = [number for name, number in self._order.items() if not self._left[name]]
-        heapify(self._ready)
+        self._ready = [number for name, number in self._order.items() if not self._left[name]]  # a heap: ascending
         self._queue: list[int] = []  # stages whose commands must run, but have no slot yet
         self._running: dict[Future[int], Running] = {}
         self._strangers: dict[str, str | None] = {}  # living jobs of earlier runs: the stage that waits for their end
+        # A thread for each adopted job. Strangers have none: the interpreter would not exit before those that are of no
+        # stage of this run have ended.
         self._adopters = ThreadPoolExecutor(256, "adopted")
-        self._stopping = self._closed = self._told = False
+        self._stopping = self._closed = self._reported = False
 
     def stop(self) -> None:
         """End the jobs, and the run when they have ended: what has finished is recorded. For signal handlers too."""
@@ -115,17 +118,21 @@ class Scheduler:
         return not (self._stopping or self._closed)
 
     def _end_jobs(self, *, hard: bool) -> None:
-        if self._running and not self._told:
+        if self._running and not self._reported:
             self._tell(f"ending {len(self._running)} job{'s' if len(self._running) > 1 else ''}")
-            self._told = True
+            self._reported = True
         for future, running in self._running.items():
             files = self._files(running.name)
             jobs.ask_to_stop(files, hard=hard)
             if not jobs.is_alive(files) and jobs.exit_code(files) is None:
-                future.cancel()  # it waits for a worker; one that takes it up nevertheless finds that it is to stop
+                # It waits for a worker, which may never come. One that takes it up nevertheless sees the wish to stop.
+                future.cancel()
 
     def _wait(self) -> set[Future[int]]:
-        """Wait until a job has ended or there is something to do; DVC's lock is free meanwhile."""
+        """Wait until a job has ended or there is something to do; DVC's lock is free meanwhile.
+
+        Nothing wakes it for a signal, for the end of a stranger, or for the time to write dvc.lock: it looks at every tick.
+        """
         while True:
             if self._stopping:
                 self._end_jobs(hard=False)
@@ -138,7 +145,10 @@ class Scheduler:
                 return ended
 
     def _find_survivors(self) -> None:
-        """Count the slots of jobs that an earlier run started and that live."""
+        """Count the slots of jobs that an earlier run started and that live.
+
+        This comes before anything is started: they use what they were given, whether or not this run needs their stages.
+        """
         for job, record in jobs.unfinished(self._pipeline.folder).items():
             self._strangers[job] = None
             self._slots.claim(job, record.slots)
@@ -153,7 +163,11 @@ class Scheduler:
         return bool(gone)
 
     def _advance(self) -> None:
-        """Examine what is ready, and start what must run as long as there are slots; break off when a job has ended."""
+        """Examine what is ready, and start what must run as long as there are slots.
+
+        It breaks off when a job has ended. Examining a thousand stages takes seconds, in which the slot would stay idle and,
+        were the run killed, what the job has made would not be recorded.
+        """
         while self._starts:
             self._start_queued()
             if not self._ready or any(future.done() for future in self._running):
@@ -177,6 +191,8 @@ class Scheduler:
             return state
         key = self._pipeline.key(name)
         if key is not None:
+            # The order matters. A living job would see a restored output, or a second command, in the place of its own. What
+            # an ended job has left is not in the run-cache yet, and starting the stage would remove it.
             files, record = self._files(name), jobs.read_record(self._files(name))
             if jobs.is_alive(files):
                 self._meet(name, key, record)
@@ -192,11 +208,7 @@ class Scheduler:
         """Whether a job of an earlier run has ended well, and its outputs are still what it wrote."""
         files = self._files(name)
         record = jobs.read_record(files)
-        if record is None or jobs.exit_code(files) != 0:
-            return False
-        if self._pipeline.untouched(name, files.code):
-            return True
-        return bool(record.wrote) and self._pipeline.fingerprint(name) == record.wrote
+        return record is not None and jobs.exit_code(files) == 0 and self._pipeline.intact(name, record.wrote, files.code)
 
     def _record(self, name: str, key: str | None) -> State:
         """Record what a job wrote, by which DVC touches it: the next run must know it again if this one dies at that."""
@@ -211,11 +223,11 @@ class Scheduler:
         self._strangers.pop(files.name, None)
         if record and record.key == key:
             self._pipeline.hold(name)
-            files.stop.unlink(missing_ok=True)
+            files.stop.unlink(missing_ok=True)  # the earlier run may have died after it had asked the job to end
             self._track(name, key, self._adopters.submit(jobs.wait_job, str(files.folder), files.name), record, adopted=True)
             return
         self._tell(f"{name}: ending a job of an earlier run, whose inputs have changed since")
-        self._strangers[files.name] = name
+        self._strangers[files.name] = name  # which keeps its slot, and the stage from starting, until it is gone
         jobs.ask_to_stop(files)
         self._adopters.submit(jobs.wait_job, str(files.folder), files.name)
 
@@ -231,6 +243,11 @@ class Scheduler:
                 self._attempt(name, partial(self._start, name, taken))
 
     def _start(self, name: str, taken: dict[str, float]) -> None:
+        """Start a stage's command.
+
+        The note is written before the job is sent, so that no job lives that the next run would not know, and after the key
+        was taken, so that an edit from here on counts as one while the stage runs.
+        """
         files = self._files(name)
         try:
             key, command = self._pipeline.key(name), self._pipeline.begin(name)
@@ -238,17 +255,14 @@ class Scheduler:
             files.clear()
             record = Record(key or "", taken)
             jobs.write_record(files, record)
-            job = jobs.ticketed(self._job(files, command, taken), record)
+            env = {**command.env, **self._env, **self._slots.environment(taken)}
+            job = jobs.ticketed(Job(files.name, command.script, command.cwd, env, str(files.folder)), record)
             future = self._executor.submit(jobs.run_job, job)
         except StageError:
             self._pipeline.release(name)
             self._slots.release(files.name)
             raise
         self._track(name, key, future, record, adopted=False)
-
-    def _job(self, files: JobFiles, command: Command, taken: dict[str, float]) -> Job:
-        env = {**command.env, **self._env, **self._slots.environment(taken)}
-        return Job(files.name, command.script, command.cwd, env, str(files.folder))
 
     def _track(self, name: str, key: str | None, future: Future[int], record: Record, *, adopted: bool) -> None:
         self._running[future] = Running(name, key, adopted)
@@ -257,6 +271,11 @@ class Scheduler:
         self._change(name, State.RUNNING, "adopted" if adopted else "")
 
     def _collect(self, future: Future[int]) -> None:
+        """Take in how a job has ended.
+
+        A job that succeeded is recorded even if the run is about to stop. One that failed then has most likely been ended by
+        the run itself, so that it is no failure of its stage.
+        """
         running = self._running.pop(future)
         name, files = running.name, self._files(running.name)
         self._pipeline.release(name)
@@ -267,6 +286,8 @@ class Scheduler:
         code = jobs.DIED if error else future.result()
         if code and self._stopping:
             self._change(name, State.WAITING, "stopped")
+        # Who adopts a job sees no exit status but the file that its keeper writes, in which a kill leaves nothing; and outputs
+        # may have been touched before this run held their paths. Such a stage is examined again rather than failed.
         elif running.adopted and (code == jobs.DIED or (code == 0 and not self._has_finished(name))):
             heappush(self._ready, self._order[name])
             self._change(name, State.WAITING, "the job of the earlier run was killed")
