@@ -9,29 +9,33 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import logging
 import os
 import re
 import shlex
 import shutil
 import time
+import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, chdir, contextmanager, suppress
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mhrctl.errors import DataError
-from mhrctl.running.fallback import PublicPipeline, dvc_root
-from mhrctl.running.internals import check_internals, dvc_silent
-from mhrctl.running.pipeline import Command, StageError, StageFiles, State
+from mhrctl.running.fallback import Graph, PublicPipeline, dvc_root
+from mhrctl.running.internals import check_internals
+from mhrctl.running.jobs import Job, exit_code, read_record, write_record
+from mhrctl.running.pipeline import StageError, StageFiles, State
 from mhrctl.running.plan import MISSING, difference
 
 STAGE_CHANGES = {"changed command": "command changed", "changed checksum": "stage changed", "always changed": "always runs"}
 ITEM_CHANGES = {"modified": "changed", "deleted": "missing", "new": "not recorded yet"}
 SHELL_OPTIONS = {"bash": ["--noprofile", "--norc"], "fish": ["--no-config"], "zsh": ["--no-rcs"]}
 """{shell: options by which DVC keeps a user's settings out of a command}."""
-DUMP_EVERY = 1.0
-"""Seconds between writes of dvc.lock, or ten times what one takes."""
+DUMP_EVERY = 1.0  # seconds between writes of dvc.lock, or ten times what one takes
 
 
 @contextmanager
@@ -47,7 +51,10 @@ def open_pipeline(project: Path, targets: Sequence[str]) -> Iterator[DvcPipeline
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    with chdir(project), dvc_silent(), ExitStack() as stack:
+    with chdir(project), warnings.catch_warnings(action="ignore", category=DeprecationWarning), ExitStack() as stack:
+        for logger in map(logging.getLogger, ("dvc", "dvc_objects", "dvc_data")):  # what fails is raised and reported
+            stack.callback(logger.setLevel, logger.level)
+            logger.setLevel(logging.CRITICAL)
         root = dvc_root()
         try:
             repo = stack.enter_context(Repo(_wait_for_lock=True))
@@ -60,13 +67,7 @@ def open_pipeline(project: Path, targets: Sequence[str]) -> Iterator[DvcPipeline
 
 
 class DvcPipeline(PublicPipeline):
-    """The stages that targets need, run as `dvc repro` runs them.
-
-    Args:
-        root: the folder that holds `.dvc`.
-        repo: DVC's `Repo` of it.
-        targets: as of `dvc repro`; without any, the stages of the dvc.yaml here.
-    """
+    """The stages that targets need (without any, those of the dvc.yaml here), run as `dvc repro` runs them."""
 
     def __init__(self, root: Path, repo: Any, targets: Sequence[str]) -> None:  # noqa: ANN401
         from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
@@ -78,18 +79,16 @@ class DvcPipeline(PublicPipeline):
             active = get_active_graph(graph=whole)  # a frozen stage has no dependencies in it
             order = plan_repro(graph=active, stages=collect_stages(repo=repo, targets=targets or ["dvc.yaml"]))
             self._stages = {stage.addressing: stage for stage in order}
-        super().__init__(root, _edges(active, order), _edges(whole, order))
+        super().__init__(root, self._edges(active), self._edges(whole))
         self._held: dict[str, ExitStack] = {}
         self._recorded: dict[str, Any] = {}
         self._added: dict[str, list[str]] = defaultdict(list)  # {dvc.yaml: stages that dvc.lock did not have}
-        self._dumped_at, self._dump_every = time.monotonic(), DUMP_EVERY
+        self._next_dump = time.monotonic() + DUMP_EVERY
 
-    def release_all(self) -> None:
-        """Give all paths free that a run cut short still holds."""
-        if self._held:
-            with self.session():
-                for name in list(self._held):
-                    self.release(name)
+    def _edges(self, graph: Any) -> Graph:  # noqa: ANN401
+        """{stage: what it depends on} among the stages of this pipeline."""
+        edges = {name: [upstream.addressing for upstream in graph.successors(stage)] for name, stage in self._stages.items()}
+        return {name: frozenset(upstream).intersection(self._stages) for name, upstream in edges.items()}
 
     @contextmanager
     def session(self) -> Iterator[None]:
@@ -111,18 +110,18 @@ class DvcPipeline(PublicPipeline):
 
         deps: dict[str, str | None] = {}
         with _stage_errors():
-            for dep in [dep for dep in stage.deps if dep not in stage.params]:
+            for dep in [dep for dep in stage.deps if dep not in stage.params and inside([dep])]:
                 item = next((outs[path] for path in Path(dep.fs_path).parents if path in outs), dep)
                 hash_info = item.get_hash()
                 held = hash_info.name == "md5" and cache.exists(hash_info.value)
-                deps |= dict.fromkeys(inside([item]), hash_info.value if held else None)
+                deps[inside([item])[0]] = hash_info.value if held else None
         return StageFiles(deps, inside(stage.params), inside(stage.outs))
 
     def examine(self, name: str) -> State | None:
-        """Whether a stage's command must run; sources, imports and frozen stages are handed to DVC as they are."""
+        """Whether a stage's command must run; frozen stages and those of `.dvc` files are handed to DVC as they are."""
         stage = self._stages[name]
         with _stage_errors():
-            if not stage.cmd or stage.frozen:
+            if stage.frozen or stage.path.endswith(".dvc"):
                 return State.DONE if self._repo.reproduce(targets=[name], single_item=True) else State.UNCHANGED
             return None if _status(stage) else State.UNCHANGED
 
@@ -133,18 +132,12 @@ class DvcPipeline(PublicPipeline):
             status = _status(stage)
             if stage.cmd and status and not any(item.hash_info for item in (*stage.deps, *stage.outs)):
                 return ["always runs"] if "always changed" in status else ["never ran"]
-            lines = []
-            for change in status:
-                if isinstance(change, str):
-                    lines.append(STAGE_CHANGES.get(change, change))
-                else:
-                    lines += [line for kind, paths in change.items() for line in _item_reasons(stage, kind, paths)]
-            return lines
+            return [line for change in status for line in _in_words(stage, change)]
 
     def key(self, name: str) -> str:
         """Hash of a stage's command, dependencies and parameters as they are now, and of the names of its outputs."""
-        stage = self._stages[name]
-        with _stage_errors(), _as_now(stage):
+        with _stage_errors():
+            stage = _as_now(self._stages[name])
             inputs = [(dep.def_path, dep.hash_info.value) for dep in stage.deps]
             entry = [stage.cmd, inputs, [out.def_path for out in stage.outs]]
             return hashlib.sha256(json.dumps(entry, sort_keys=True, default=str).encode()).hexdigest()
@@ -153,10 +146,13 @@ class DvcPipeline(PublicPipeline):
         """Whether DVC has a stage's outputs for the inputs as they are now; not if an input is missing."""
         stage = self._stages[name]
         with suppress(StageError), _stage_errors():
-            # Once the inputs are taken as they are now, DVC sees no change and would take the old outputs for theirs.
-            changed = any("changed outs" not in change for change in _status(stage))
-            with _as_now(stage, forget_outs=changed):
-                self._repo.stage_cache.restore(stage=stage, dry=True)
+            now = _as_now(stage)
+            if any("changed outs" not in change for change in _status(stage)):
+                for (
+                    out
+                ) in now.outs:  # else DVC, which sees no change in `now`, takes the old outputs for those of the new inputs
+                    out.hash_info = type(out.hash_info)()
+            self._repo.stage_cache.restore(stage=now, dry=True)
             return True
         return False
 
@@ -171,7 +167,7 @@ class DvcPipeline(PublicPipeline):
         self.record(name, self.key(name))
         return True
 
-    def begin(self, name: str) -> Command:
+    def begin(self, name: str) -> Job:
         """Remove a stage's old outputs and return what to run: each line in a shell of its own, as DVC does."""
         stage = self._stages[name]
         with _stage_errors():
@@ -181,41 +177,47 @@ class DvcPipeline(PublicPipeline):
         lines = stage.cmd if isinstance(stage.cmd, list) else stage.cmd.splitlines()
         script = " &&\n".join(shlex.join([shell, *options, "-c", line]) for line in lines)
         env = {"DVC_ROOT": os.environ.get("DVC_ROOT", self._repo.root_dir), "DVC_STAGE": stage.addressing}
-        return Command(script, str(Path(stage.wdir).absolute()), env)
+        return Job(self.job(name), script, str(Path(stage.wdir).absolute()), env, str(self.folder))
 
     def hold(self, name: str) -> None:
         """Keep a stage's paths busy for other DVC processes, which then say so."""
         from dvc.rwlock import rwlock
 
-        stage, stack = self._stages[name], ExitStack()
-        with _stage_errors():
-            stack.enter_context(
-                rwlock(
-                    tmp_dir=self._repo.tmp_dir,
-                    fs=self._repo.fs,
-                    cmd=f"mhrctl run: {name}",
-                    read=[dep.fs_path for dep in stage.deps],
-                    write=[out.fs_path for out in stage.outs],
-                    hardlink=self._repo.config["core"].get("hardlink_lock", False),
-                )
-            )
-        self._held[name] = stack
+        stage = self._stages[name]
+        reads, writes = [dep.fs_path for dep in stage.deps], [out.fs_path for out in stage.outs]
+        hardlink = self._repo.config["core"].get("hardlink_lock", False)
+        with _stage_errors(), ExitStack() as stack:
+            stack.enter_context(rwlock(self._repo.tmp_dir, self._repo.fs, f"mhrctl run: {name}", reads, writes, hardlink))
+            self._held[name] = stack.pop_all()
 
     def release(self, name: str) -> None:
         """Give a stage's paths free, unless somebody has removed DVC's list of busy paths, as its message says."""
         with suppress(StageError), _stage_errors():
             self._held.pop(name, ExitStack()).close()
 
-    def intact(self, name: str, wrote: str, since: Path) -> bool:
-        """Whether nothing has changed a stage's outputs since a file was written, or their content is as noted."""
-        roots, moment = [Path(out.fs_path) for out in self._stages[name].outs], since.stat().st_ctime_ns
-        if not all(root.exists() for root in roots):
+    def release_all(self) -> None:
+        """Give all paths free that a run cut short still holds; else the interpreter would do so at its end, and hang in it."""
+        if self._held:
+            with self.session():
+                for name in list(self._held):
+                    self.release(name)
+
+    def finished(self, name: str) -> bool:
+        """Whether a job of an earlier run has ended well, and its outputs are as it left them.
+
+        They are if nothing has changed them since it left its exit code. If a run was killed while it recorded them, in which
+        DVC touches them, their content must be what was noted before.
+        """
+        files, roots = self.files(name), [Path(out.fs_path) for out in self._stages[name].outs]
+        record = read_record(files)
+        if record is None or exit_code(files) != 0 or not all(root.exists() for root in roots):
             return False
+        moment = files.code.stat().st_ctime_ns
         if all(path.lstat().st_ctime_ns <= moment for root in roots for path in (root, *root.rglob("*"))):
             return True
-        return bool(wrote) and self.fingerprint(name) == wrote
+        return bool(record.wrote) and self._fingerprint(name) == record.wrote
 
-    def fingerprint(self, name: str) -> str:
+    def _fingerprint(self, name: str) -> str:
         """The content of a stage's outputs; empty if one is missing."""
         outs = self._stages[name].outs
         with _stage_errors():
@@ -223,9 +225,11 @@ class DvcPipeline(PublicPipeline):
 
     def record(self, name: str, key: str | None) -> State:
         """Record what a stage's command wrote, unless its inputs are no longer those that it began with."""
+        stage, files = self._stages[name], self.files(name)
+        if (note := read_record(files)) and note.key == key:
+            write_record(files, replace(note, wrote=self._fingerprint(name)))
         if self.key(name) != key:
             raise StageError("its inputs changed while it ran: not recorded; run again")
-        stage = self._stages[name]
         with _stage_errors():  # the run-cache is not for stages with plain outputs outside of the cache
             stage.save(run_cache=all(out.use_cache or out.is_metric or out.is_plot for out in stage.outs))
             stage.commit()
@@ -234,28 +238,22 @@ class DvcPipeline(PublicPipeline):
 
     def due(self) -> bool:
         """Whether something was recorded that should go to dvc.lock now; a write takes time, so many stages share it."""
-        return bool(self._recorded) and time.monotonic() - self._dumped_at >= self._dump_every
+        return bool(self._recorded) and time.monotonic() >= self._next_dump
 
-    def dump(self, *, last: bool) -> list[str]:
-        """Write dvc.lock for all that was recorded since the last time, if it is long enough ago."""
+    def dump(self, *, last: bool) -> None:
+        """Write dvc.lock for all that was recorded since the last time, if it is long enough ago; notes of jobs have served."""
         if not (last or self.due()):
-            return []
+            return
         start = time.monotonic()
         written, self._recorded = self._recorded, {}
-        by_file: dict[str, list[Any]] = {path: [] for path in self._added} if last else {}
-        for stage in written.values():
-            if stage.path.endswith(".dvc"):
-                self._repo.commit(stage.addressing, force=True)
-            else:
-                by_file.setdefault(stage.path, []).append(stage)
-        for path, stages in by_file.items():
-            self._write_lock(path, stages, in_order=last)
-        self._dumped_at = time.monotonic()
-        self._dump_every = max(DUMP_EVERY, 10 * (self._dumped_at - start))
-        return list(written)
+        for path in {stage.path for stage in written.values()} | (self._added.keys() if last else set()):
+            self._write(path, [stage for stage in written.values() if stage.path == path], in_order=last)
+        self._next_dump = time.monotonic() + max(DUMP_EVERY, 10 * (time.monotonic() - start))
+        for name in written:
+            self.files(name).settle()
 
-    def _write_lock(self, path: str, stages: Sequence[Any], *, in_order: bool) -> None:
-        """Write stages to the lock file of a dvc.yaml; in the end, what a run has added in the order of `dvc repro`.
+    def _write(self, path: str, stages: Sequence[Any], *, in_order: bool) -> None:
+        """Write stages to the lock file of their dvc.yaml; in the end, what a run has added in the order of `dvc repro`.
 
         That is done in a copy, which then replaces the file: DVC writes in place, and a run that is killed in the midst of it
         would leave half a file, in which all results were lost.
@@ -290,24 +288,18 @@ def _put_in_order(lock: str, names: Sequence[str]) -> str:
     return "".join(lines[next(order)] if name in names else piece for name, piece in entries)
 
 
-def _edges(graph: Any, stages: Sequence[Any]) -> dict[str, frozenset[str]]:  # noqa: ANN401
-    """{stage: what it depends on} among some stages."""
-    chosen = set(stages)
-    return {
-        stage.addressing: frozenset(upstream.addressing for upstream in graph.successors(stage) if upstream in chosen)
-        for stage in stages
-    }
-
-
-def _item_reasons(stage: Any, kind: str, paths: Mapping[str, Any]) -> Iterator[str]:  # noqa: ANN401
-    """What `dvc status` says of dependencies, parameters or outputs, in words."""
-    for path, change in paths.items():
-        if isinstance(change, str):
-            yield f"{'output' if kind == 'changed outs' else 'dependency'} {path} {ITEM_CHANGES.get(change, change)}"
+def _in_words(stage: Any, change: Any) -> Iterator[str]:  # noqa: ANN401
+    """What `dvc status` says of a stage, or of its dependencies, parameters or outputs, in words."""
+    if isinstance(change, str):
+        yield STAGE_CHANGES.get(change, change)
+        return
+    for kind, path, what in [(kind, path, what) for kind, items in change.items() for path, what in items.items()]:
+        if isinstance(what, str):
+            yield f"{'output' if kind == 'changed outs' else 'dependency'} {path} {ITEM_CHANGES.get(what, what)}"
             continue
         params = next(dep for dep in stage.params if str(dep) == path)
         before, now = params.hash_info.value or {}, params.read_params()
-        for param in change:
+        for param in what:
             yield f"params changed: {path} {'; '.join(difference(param, before.get(param, MISSING), now.get(param, MISSING)))}"
 
 
@@ -320,25 +312,17 @@ def _status(stage: Any) -> list[Any]:  # noqa: ANN401
 def _drop_torn_rwlock(path: Path) -> None:
     """Remove DVC's list of busy paths if a process was killed while it wrote it: DVC itself then does nothing at all."""
     try:
-        json.loads(path.read_text())
-    except FileNotFoundError:
-        pass
+        json.loads(path.read_text() if path.exists() else "{}")
     except ValueError:
         path.unlink()
 
 
-@contextmanager
-def _as_now(stage: Any, *, forget_outs: bool = False) -> Iterator[None]:  # noqa: ANN401
-    """A stage with its dependencies as they are now, and as recorded again afterwards."""
-    recorded = [(item, item.hash_info, item.meta) for item in (*stage.deps, *stage.outs)]
-    try:
-        stage.save_deps()
-        for out in stage.outs if forget_outs else ():
-            out.hash_info = type(out.hash_info)()
-        yield
-    finally:
-        for item, hash_info, meta in recorded:
-            item.hash_info, item.meta = hash_info, meta
+def _as_now(stage: Any) -> Any:  # noqa: ANN401
+    """A copy of a stage with its dependencies as they are now; the stage itself stays as recorded, for DVC to compare."""
+    now = copy(stage)
+    now.deps, now.outs = [copy(dep) for dep in stage.deps], [copy(out) for out in stage.outs]
+    now.save_deps()
+    return now
 
 
 @contextmanager

@@ -18,13 +18,12 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 from mhrctl.errors import ArtifactError
-from mhrctl.running.jobs import JobFiles
-from mhrctl.running.pipeline import Command, State
+from mhrctl.running.jobs import Job, JobFiles
+from mhrctl.running.pipeline import State
 
 OUTCOMES = {"is cached - skipping run": State.CACHED, "didn't change, skipping": State.UNCHANGED}
 NODE = re.compile(r'"([^"]+)"(?: -> "([^"]+)")?;?')
-Graph = Mapping[str, frozenset[str]]
-"""{stage: stages}, in the order in which `dvc repro` would run them."""
+Graph = Mapping[str, frozenset[str]]  # {stage: stages}, in the order in which `dvc repro` would run them
 
 
 @contextmanager
@@ -39,17 +38,14 @@ def open_public_pipeline(project: Path, targets: Sequence[str]) -> Iterator[Publ
 
 
 class PublicPipeline:
-    """The stages that targets need, under names as `dvc repro` shows them.
+    """The stages that targets need, under names as `dvc repro` shows them, in the order in which it would run them.
+
+    What keeps a stage from being examined, started or recorded, such as a missing dependency or output, is a `StageError`.
 
     Args:
         root: the folder that holds `.dvc`.
         needs: {stage: stages that must not fail before it runs}.
-        after: {stage: stages that must have ended before it runs}; more than `needs`, if what a frozen stage is made from is
-            to end before it.
-
-    Attributes:
-        names: the stages, in the order in which `dvc repro` would run them.
-        folder: where the files of their jobs lie.
+        after: {stage: stages that must have ended before it runs}; with what a frozen stage is made from, unlike `needs`.
     """
 
     def __init__(self, root: Path, needs: Graph, after: Graph | None = None) -> None:
@@ -57,44 +53,39 @@ class PublicPipeline:
         self.folder = root / ".dvc" / "tmp" / "mhrctl"
         self.folder.mkdir(parents=True, exist_ok=True)
         self._root = root
-        self._ended: list[str] = []
-
-    def session(self) -> AbstractContextManager[None]:
-        """Hold DVC's lock, if what is below works in this process; all of it is called within, but for `due` and `job`."""
-        return nullcontext()
 
     def job(self, name: str) -> str:
         """The stage's address from the root of the DVC project, wherever a run was started."""
-        file, _, inner = ("", "", name) if ":" not in name else name.rpartition(":")
+        file, _, inner = name.rpartition(":")
         path = Path(name if name.endswith(".dvc") else file or "dvc.yaml").resolve().relative_to(self._root).as_posix()
         if name.endswith(".dvc"):
             return path
         return inner if path == "dvc.yaml" else f"{path}:{inner}"
 
-    def examine(self, name: str) -> State | None:  # noqa: ARG002
-        """Decide whether a stage's command must run: None if so, else how the stage has ended.
+    def files(self, name: str) -> JobFiles:
+        """The files of a stage's job."""
+        return JobFiles(self.folder, self.job(name))
 
-        Raises:
-            StageError: if that cannot be decided.
-        """
+    def session(self) -> AbstractContextManager[None]:
+        """Hold DVC's lock, if what is below works in this process; all of it but `due` is called within."""
+        return nullcontext()
+
+    def examine(self, name: str) -> State | None:  # noqa: ARG002
+        """Decide whether a stage's command must run: None if so, else how the stage has ended."""
         return None
 
     def key(self, name: str) -> str | None:  # noqa: ARG002
-        """Hash of a stage's command, dependencies and parameters as they are now; None if DVC itself will look.
-
-        Raises:
-            StageError: if a dependency is missing.
-        """
+        """Hash of a stage's command, dependencies and parameters as they are now; None if DVC itself will look."""
         return None
 
     def restore(self, name: str) -> bool:  # noqa: ARG002
         """Restore the outputs of a stage from the run-cache and record them, if they are there and DVC itself will not."""
         return False
 
-    def begin(self, name: str) -> Command:
+    def begin(self, name: str) -> Job:
         """Remove a stage's old outputs, if DVC itself will not, and return what is to run."""
         command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", name]
-        return Command(shlex.join(command), str(Path.cwd()), {})
+        return Job(self.job(name), shlex.join(command), str(Path.cwd()), {}, str(self.folder))
 
     def hold(self, name: str) -> None:
         """Keep a stage's paths busy for other DVC processes until `release`, if DVC itself will not."""
@@ -102,47 +93,23 @@ class PublicPipeline:
     def release(self, name: str) -> None:
         """Give a stage's paths free."""
 
-    def intact(self, name: str, wrote: str, since: Path) -> bool:  # noqa: ARG002
-        """Whether a stage's outputs are as its job left them.
-
-        They are if nothing has changed them after the file `since` was written, or if their fingerprint is `wrote`. That is
-        of use for jobs that are recorded here; a DVC process records its own.
-        """
+    def finished(self, name: str) -> bool:  # noqa: ARG002
+        """Whether a job of an earlier run has ended well, is to be recorded here, and its outputs are as it left them."""
         return False
 
-    def fingerprint(self, name: str) -> str:  # noqa: ARG002
-        """The content of a stage's outputs; empty if one is missing."""
-        return ""
-
     def record(self, name: str, key: str | None) -> State:  # noqa: ARG002
-        """Record what a stage's command wrote: in the cache, the run-cache, and what `dump` writes.
-
-        Args:
-            name: the stage.
-            key: what `key` was when the command started.
-
-        Returns:
-            How the stage has ended.
-
-        Raises:
-            StageError: if an output is missing, or the key has changed.
-        """
-        self._ended.append(name)
-        log = JobFiles(self.folder, self.job(name)).log.read_text(errors="replace")
+        """Record what a stage's command wrote, if its key is as when that started, and return how the stage has ended."""
+        files = self.files(name)
+        files.settle()
+        log = files.log.read_text(errors="replace")
         return next((state for text, state in OUTCOMES.items() if text in log), State.DONE)
 
     def due(self) -> bool:
         """Whether something was recorded that should go to dvc.lock now."""
         return False
 
-    def dump(self, *, last: bool) -> list[str]:  # noqa: ARG002
-        """Write what was recorded to dvc.lock, for many stages at once; with `last`, all of it.
-
-        Returns:
-            The stages written, whose jobs' notes have served.
-        """
-        ended, self._ended = self._ended, []
-        return ended
+    def dump(self, *, last: bool) -> None:
+        """Write what was recorded to dvc.lock, for many stages at once; with `last`, all of it."""
 
 
 def dvc_root() -> Path:
@@ -164,9 +131,7 @@ def run_dvc(folder: Path, *arguments: str) -> str:
         ArtifactError: with DVC's own reason, if it fails.
     """
     command = [sys.executable, "-m", "dvc", *arguments]
-    result = subprocess.run(  # noqa: S603 - DVC, of this environment
-        command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
+    result = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)  # noqa: S603
     if result.returncode:
         reasons = [line.removeprefix("ERROR: ") for line in result.stderr.splitlines() if line.startswith("ERROR: ")]
         raise ArtifactError(f"`dvc {arguments[0]}` failed in {folder}: {' '.join(reasons) or ' '.join(result.stderr.split())}")

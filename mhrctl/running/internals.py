@@ -1,18 +1,15 @@
 """What mhrctl uses of DVC beyond its command line, what each name is for, and the check that it is there as tested.
 
-Nothing but this module and `engine.py` imports DVC. What has no name here is done by DVC's public commands, or here by what DVC
-documents. Seconds are of 402 stages in one dvc.yaml, of which each would otherwise be repeated for every stage.
+`engine.py` alone imports DVC. What has no name here is done by DVC's public commands and methods, or as DVC documents it.
+Seconds are of 402 stages in one dvc.yaml, and would otherwise be spent for each of them.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
-import logging
 import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from importlib.metadata import version
 from typing import Any
 
@@ -20,8 +17,7 @@ from packaging.specifiers import SpecifierSet
 
 from mhrctl.errors import MhrctlError
 
-TESTED = SpecifierSet(">=3.66.1,<4")
-"""The versions of DVC whose internals are known to be as below."""
+TESTED = SpecifierSet(">=3.66.1,<4")  # the versions of DVC whose internals are known to be as below
 
 INTERNALS: dict[str, tuple[str, ...] | None] = {
     # One process and one reading of the graph for all stages; a `dvc repro --single-item` of its own takes 1.2 s and 2.3 s more
@@ -84,17 +80,3 @@ def check_internals() -> None:
                     inspect.signature(item).bind(**dict.fromkeys(arguments))
             except (ImportError, AttributeError, TypeError, ValueError) as error:
                 raise InternalsError(f"dvc {version('dvc')}: {path} of {module} is not as tested ({error})") from None
-
-
-@contextmanager
-def dvc_silent() -> Iterator[None]:
-    """No messages, bars and warnings of DVC's: what fails is raised, and reported by whoever asked."""
-    levels = {name: logging.getLogger(name).level for name in ("dvc", "dvc_objects", "dvc_data")}
-    for name in levels:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
-            yield
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)

@@ -1,9 +1,8 @@
 """A stage's command as a job that outlives whoever started it.
 
 A job is a small shell, the keeper, in a session of its own. It holds a `flock` as long as any process of the job lives, and it
-writes the command's exit code to a file. So a scheduler that finds the files of a dead one can tell a job that lives (the lock
-is taken), one that has ended (an exit code), and one that was killed (neither). All of it works over a shared file system that
-has `flock`, and nothing here imports DVC or torch: a worker anywhere imports this module alone.
+writes the command's exit code to a file. So the next scheduler can tell a job that lives (the lock is taken), one that has
+ended (an exit code), and one that was killed (neither). Nothing here imports DVC or torch: workers import this module alone.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ import signal
 import socket
 import subprocess
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -27,16 +25,10 @@ from urllib.parse import quote, unquote
 from mhrctl.artifacts import write_json
 from mhrctl.errors import ArtifactError
 
-GRACE = 10.0
-"""Seconds between SIGTERM and SIGKILL."""
-POLL = 0.2
-"""Seconds between looks at a job's files."""
-DIED = -int(signal.SIGKILL)
-"""What a job without an exit code counts as."""
-OUTDATED = 75
-"""Exit code of a job that a newer one of the same stage has replaced before it began."""
-TICKET = "MHRCTL_TICKET"
-"""Variable that tells a job which start of its stage it is."""
+GRACE = 10.0  # seconds between SIGTERM and SIGKILL
+POLL = 0.2  # seconds between looks at a job's files
+DIED = -int(signal.SIGKILL)  # what a job without an exit code counts as
+OUTDATED = 75  # exit code of a job that a newer one of the same stage has replaced before it began
 
 # $1 exit code file, $2 process file, $3 host, $4 script. Signals to the group end the script; the keeper lives on for its code.
 KEEPER = """\
@@ -51,64 +43,39 @@ exit "$code"
 
 @dataclass(frozen=True)
 class Job:
-    """A command and where it runs.
+    """A stage's command, and where it runs."""
 
-    Attributes:
-        name: address of the stage.
-        script: shell text of the stage's command.
-        cwd: the folder it runs in.
-        env: what is set over the worker's environment.
-        folder: where its files lie.
-    """
-
-    name: str
-    script: str
+    name: str  # address of the stage
+    script: str  # shell text
     cwd: str
-    env: dict[str, str]
-    folder: str
+    env: dict[str, str]  # what is set over the environment of `mhrctl run`, or of the worker
+    folder: str  # where its files lie
+    ticket: str = ""  # tells this start of the stage from others, if the `Record` is to say which of them counts
 
 
 @dataclass(frozen=True)
 class Record:
-    """What a scheduler notes of a job before it starts it.
+    """What a scheduler notes of a job before it starts it."""
 
-    Attributes:
-        key: hash of the stage's command, dependencies and parameters.
-        slots: {slot: share} that the job takes.
-        wrote: fingerprint of its outputs, noted before they are recorded.
-        ticket: tells this start of the stage from others.
-        started: seconds since the epoch.
-    """
-
-    key: str
-    slots: dict[str, float]
-    wrote: str = ""
-    ticket: str = field(default_factory=lambda: secrets.token_hex(8))
-    started: float = field(default_factory=time.time)
+    key: str  # hash of the stage's command, dependencies and parameters
+    slots: dict[str, float]  # {slot: share} that the job takes
+    wrote: str = ""  # fingerprint of its outputs, noted before they are recorded
+    ticket: str = field(default_factory=lambda: secrets.token_hex(8))  # of the `Job` that counts
+    started: float = field(default_factory=time.time)  # seconds since the epoch
 
 
 class JobFiles:
-    """The files of one stage's job.
-
-    Attributes:
-        log: output and errors of the command.
-        code: exit code, there once the command has ended.
-        lock: locked as long as the job lives.
-        process: host and process group.
-        stop: there when the job is to end: `term`, or `kill` for at once.
-        record: the `Record`, there until the stage's result is in dvc.lock.
-    """
+    """The files of one stage's job."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.folder, self.name = folder, name
-        stem = quote(name, safe="@")
-        self.log, self.code, self.lock = (folder / f"{stem}.{suffix}" for suffix in ("log", "rc", "flock"))
-        self.process, self.stop, self.record = (folder / f"{stem}.{suffix}" for suffix in ("pid", "stop", "json"))
-
-    def clear(self) -> None:
-        """Remove what an earlier job left, but for the lock."""
-        self.log.unlink(missing_ok=True)
-        self.settle()
+        start = f"{folder}/{quote(name, safe='@')}"
+        self.log = Path(f"{start}.log")  # output and errors of the command
+        self.code = Path(f"{start}.rc")  # exit code, there once the command has ended
+        self.lock = Path(f"{start}.flock")  # locked as long as the job lives
+        self.process = Path(f"{start}.pid")  # host and process group
+        self.stop = Path(f"{start}.stop")  # there when the job is to end: `term`, or `kill` for at once
+        self.record = Path(f"{start}.json")  # the `Record`, there until the stage's result is in dvc.lock
 
     def settle(self) -> None:
         """Remove what is of use only until the result is recorded."""
@@ -118,10 +85,7 @@ class JobFiles:
 
 @contextmanager
 def only_run(folder: Path) -> Iterator[None]:
-    """Keep other runs out of a project until the block ends, or this process does.
-
-    Args:
-        folder: where the runs of a project keep their files.
+    """Keep other runs out of a project, whose files lie in a folder, until the block ends or this process does.
 
     Raises:
         ArtifactError: if another run is in progress.
@@ -137,18 +101,19 @@ def only_run(folder: Path) -> Iterator[None]:
 
 
 def run_job(job: Job) -> int:
-    """Run a job to its end, on a thread, process or node that sees its folder.
-
-    It waits for an earlier job of the same stage, and ends its own when it is asked to (`ask_to_stop`).
+    """Run a job to its end, on a thread, process or node that sees its folder; earlier jobs of its stage end first.
 
     Returns:
-        The exit code; negative for a signal that killed the keeper.
+        The exit code; negative for a signal that killed the keeper, or if the job was asked to stop before it began.
     """
     files = JobFiles(Path(job.folder), job.name)
     with files.lock.open("a") as lock:
-        if not _hold(lock, files):
+        while not _try_lock(lock) and not files.stop.exists():
+            time.sleep(POLL)
+        if files.stop.exists():
             return -signal.SIGTERM
-        if not _is_current(job, files):
+        record = read_record(files)
+        if job.ticket and (record is None or record.ticket != job.ticket):
             return OUTDATED
         with files.log.open("ab") as log:
             process = subprocess.Popen(  # noqa: S603 - running the user's commands is the purpose
@@ -165,15 +130,12 @@ def run_job(job: Job) -> int:
 
 
 def wait_job(folder: str, name: str) -> int:
-    """Wait for a job that another scheduler started.
-
-    Returns:
-        The exit code, or `DIED`.
-    """
+    """Wait for a job that another scheduler started, and return its exit code, or `DIED`."""
     files = JobFiles(Path(folder), name)
     while is_alive(files):
-        if files.stop.exists() and (group := _group_here(files)):
-            _end(group, files)
+        host, _, group = _read(files.process).strip().partition(" ")
+        if files.stop.exists() and group and host == socket.gethostname():
+            _end(int(group), files)
         time.sleep(POLL)
     code = exit_code(files)
     return DIED if code is None else code
@@ -206,28 +168,20 @@ def write_record(files: JobFiles, record: Record) -> None:
 
 def read_record(files: JobFiles) -> Record | None:
     """The note of a job whose result is not recorded yet."""
-    try:
+    with suppress(OSError, ValueError, TypeError):
         return Record(**json.loads(files.record.read_text()))
-    except (OSError, ValueError, TypeError):
-        return None
+    return None
 
 
 def ticketed(job: Job, record: Record) -> Job:
     """The job as this start of its stage."""
-    return replace(job, env={**job.env, TICKET: record.ticket})
+    return replace(job, ticket=record.ticket)
 
 
 def unfinished(folder: Path) -> Mapping[str, Record]:
     """{job: note} of the jobs that live, whoever started them."""
     all_files = [JobFiles(folder, unquote(path.stem)) for path in sorted(folder.glob("*.json"))]
     return {files.name: record for files in all_files if is_alive(files) and (record := read_record(files))}
-
-
-def tail(path: Path, lines: int = 10) -> list[str]:
-    """The last lines of a log."""
-    with suppress(OSError), path.open(errors="replace") as stream:
-        return [line.rstrip("\n") for line in deque(stream, lines)]
-    return []
 
 
 def _read(path: Path) -> str:
@@ -246,26 +200,15 @@ def _try_lock(lock: IO[str]) -> bool:
     return True
 
 
-def _hold(lock: IO[str], files: JobFiles) -> bool:
-    """Take the lock once an earlier job of the stage has let go; False if this one is asked to stop first."""
-    while not (held := _try_lock(lock)) and not files.stop.exists():
-        time.sleep(POLL)
-    return held and not files.stop.exists()
-
-
-def _is_current(job: Job, files: JobFiles) -> bool:
-    """Whether no later start of the stage has replaced this one, while it waited for a worker or for the lock."""
-    record = read_record(files)
-    return TICKET not in job.env or (record is not None and record.ticket == job.env[TICKET])
-
-
 def _attend(process: subprocess.Popen[bytes], files: JobFiles) -> int:
     """Wait for a job's end, or for the wish to end it; what it leaves in the background ends with it."""
     while process.poll() is None and not files.stop.exists():
         with suppress(subprocess.TimeoutExpired):
             process.wait(POLL)
-    _end(process.pid, files, process.poll)  # which would stay in the group as a zombie if nobody asked for its exit code
-    return process.wait()
+    _end(process.pid, files, process.poll)  # the keeper would stay in the group as a zombie if nobody asked for its exit code
+    code = process.wait()
+    _end(process.pid, files)  # what was killed takes a moment to go, and holds the lock as long
+    return code
 
 
 def _end(group: int, files: JobFiles, reap: Callable[[], object] = lambda: None) -> None:
@@ -287,9 +230,3 @@ def _signal(group: int, number: int) -> bool:
     except (ProcessLookupError, PermissionError):
         return False
     return True
-
-
-def _group_here(files: JobFiles) -> int | None:
-    """The process group of a job that runs on this host."""
-    host, _, group = _read(files.process).strip().partition(" ")
-    return int(group) if group and host == socket.gethostname() else None

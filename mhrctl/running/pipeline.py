@@ -1,4 +1,4 @@
-"""The stages of a pipeline: their states in a run, what they run, and what keeps one of them from running."""
+"""The stages of a pipeline: their states in a run, their names and files, and what keeps one of them from running."""
 
 from __future__ import annotations
 
@@ -26,34 +26,16 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True)
-class Command:
-    """What a stage runs.
-
-    Attributes:
-        script: shell text.
-        cwd: the folder it runs in.
-        env: what is set over the environment of `mhrctl run`.
-    """
-
-    script: str
-    cwd: str
-    env: dict[str, str]
-
-
-@dataclass(frozen=True)
 class StageFiles:
     """What a stage reads and writes, as paths relative to the DVC root.
 
-    Attributes:
-        deps: {path: hash as in dvc.lock}; None for what DVC's cache does not hold: files and outputs that git keeps. For a path
-            inside an output, such as a file of a folder, the output: commands read the cards beside the files that they name.
-        params: parameter files.
-        outs: outputs, metrics and plots, whether the cache holds them or git.
+    A hash is that of dvc.lock; what DVC's cache does not hold, files and outputs that git keeps, has none. For a dependency
+    inside an output, such as a file of a folder, stands the output: commands read the cards beside the files that they name.
     """
 
-    deps: Mapping[str, str | None]
-    params: Sequence[str]
-    outs: Sequence[str]
+    deps: Mapping[str, str | None]  # {path: hash}
+    params: Sequence[str]  # parameter files
+    outs: Sequence[str]  # outputs, metrics and plots, whether the cache holds them or git
 
 
 def stage_of(name: str) -> str:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from mhrctl.running.engine import DvcPipeline
 
 MISSING = object()
-SHOWN = 3
-"""Differing values of one section of parameters that are named."""
+SHOWN = 3  # differing values of one section of parameters that are named
 
 
 class Action(StrEnum):
@@ -24,15 +22,8 @@ class Action(StrEnum):
     NOTHING = "unchanged"
 
 
-@dataclass(frozen=True)
-class Planned:
-    """One stage of a plan.
-
-    Attributes:
-        name: the stage.
-        action: `MAYBE` where only a stage that it depends on runs, which may leave its outputs as they were.
-        reasons: why.
-    """
+class Planned(NamedTuple):
+    """What would become of a stage: `MAYBE` where only a stage that it needs runs, which may leave its outputs as they were."""
 
     name: str
     action: Action
@@ -67,25 +58,21 @@ def _decide(pipeline: DvcPipeline, name: str, anew: Sequence[str]) -> tuple[Acti
 
 def difference(name: str, before: Any, now: Any) -> list[str]:  # noqa: ANN401 - any value of a params file
     """Name the values that differ between two trees of parameters, the first few of them."""
-    leaves = _leaves(name, before, now)
+    leaves = list(_leaves(name, before, now))
     return leaves[:SHOWN] + ([f"{len(leaves) - SHOWN} more"] if len(leaves) > SHOWN else [])
 
 
-def _leaves(name: str, before: Any, now: Any) -> list[str]:  # noqa: ANN401
+def _leaves(name: str, before: Any, now: Any) -> Iterator[str]:  # noqa: ANN401
     before, now = _section(before, now), _section(now, before)
     if isinstance(before, Mapping) and isinstance(now, Mapping):
-        return [
-            leaf
-            for key in (*before, *(key for key in now if key not in before))
-            for leaf in _leaves(f"{name}.{key}", before.get(key, MISSING), now.get(key, MISSING))
-        ]
-    if before == now:
-        return []
-    if before is MISSING:
-        return [f"{name} added"] if now is None or isinstance(now, Mapping) else [f"{name} = {now} added"]
-    if now is MISSING:
-        return [f"{name} removed"]
-    return [f"{name} {before} -> {now}"]
+        for key in {**before, **now}:
+            yield from _leaves(f"{name}.{key}", before.get(key, MISSING), now.get(key, MISSING))
+    elif before is MISSING:
+        yield f"{name} added" if now is None or isinstance(now, Mapping) else f"{name} = {now} added"
+    elif now is MISSING:
+        yield f"{name} removed"
+    elif before != now:
+        yield f"{name} {before} -> {now}"
 
 
 def _section(value: Any, beside: Any) -> Any:  # noqa: ANN401
