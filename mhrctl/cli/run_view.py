@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence, Sized
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich import box
@@ -17,7 +17,6 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from mhrctl.cli import display
-from mhrctl.running.jobs import tail
 from mhrctl.running.pipeline import State
 from mhrctl.running.plan import Action, Planned
 from mhrctl.running.progress import ENDED, Entry, Progress
@@ -102,13 +101,20 @@ def conclude(progress: Progress, seconds: float) -> None:
     for name, entry in progress.bad().items():
         if entry.state is State.FAILED:
             display.done(_line(name, entry))
-            for line in tail(entry.log) if entry.log else []:
+            for line in _tail(entry.log) if entry.log else []:
                 display.done(f"    {line}")
             if entry.log:
                 display.done(f"    log: {_relative(entry.log)}")
     counts = progress.count()
     states = ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
     display.done(f"{_number_of(progress.stages)}: {states}; {_duration(seconds)}")
+
+
+def _tail(log: Path, lines: int = 10) -> list[str]:
+    """The last lines of a log."""
+    with suppress(OSError), log.open(errors="replace") as stream:
+        return [line.rstrip("\n") for line in deque(stream, lines)]
+    return []
 
 
 def _number_of(stages: Sized) -> str:

@@ -1,9 +1,8 @@
 """Jobs on other machines through Dask: a running cluster by its address, or one that a batch system is asked for.
 
-Dask carries calls and exit codes, nothing else. A call is started at most once, since a command whose worker was lost may
-still be alive: where Dask would start it anew on another worker, the job fails with that reason instead. A rerun is safe:
-over a shared file system a job's lock and exit code lie in its folder, by which the next run waits for a command that is
-still alive, or takes the result of one that has ended (`mhrctl.running.jobs`).
+A call is started at most once, since a command whose worker was lost may still be alive: where Dask would start it anew on
+another worker, the job fails with that reason instead. A rerun is safe: over a shared file system a job's lock and exit code
+lie in its folder, by which the next run waits for a command that is still alive, or takes the result of one that has ended.
 """
 
 from __future__ import annotations
@@ -13,8 +12,8 @@ import socket
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import CancelledError, Executor, Future
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from concurrent.futures import Executor, Future
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from functools import partial
 from importlib import import_module
 from importlib.metadata import version
@@ -35,32 +34,24 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Check = Callable[[], str | None]  # why the worker that calls it is unfit, if it is
 
-CLUSTERS = {
-    "HTCondorCluster": "dask_jobqueue",
-    "LSFCluster": "dask_jobqueue",
-    "LocalCluster": "distributed",
-    "OARCluster": "dask_jobqueue",
-    "PBSCluster": "dask_jobqueue",
-    "SGECluster": "dask_jobqueue",
-    "SLURMCluster": "dask_jobqueue",
-}
+BATCH = ("HTCondorCluster", "LSFCluster", "OARCluster", "PBSCluster", "SGECluster", "SLURMCluster")
+CLUSTERS = {"LocalCluster": "distributed", **dict.fromkeys(BATCH, "dask_jobqueue")}
 """{class that a cluster file may name: its package}."""
 QUIET = logging.CRITICAL
-RUNNING = "running"
-"""A client's status while it has its scheduler."""
 DEFAULTS: dict[str, dict[str, Any]] = {
     "dask_jobqueue": {"silence_logs": QUIET, "scheduler_options": {"dashboard_address": ":0"}},
     "distributed": {"silence_logs": QUIET, "dashboard_address": ":0", "threads_per_worker": 1},
 }
 """{package: settings that a cluster file may change}: any port for the dashboard, and no log lines amid the table of a run."""
 NO_WORKER = "no worker is there: jobs wait until one joins (if none does, a batch system's queue and output files say why)"
-CONNECT_SECONDS = 10
-"""How long a scheduler may take to answer."""
-LOOK_EVERY = 5.0
-"""Seconds between looks at whether there are workers."""
+CONNECT_SECONDS = 10  # how long a scheduler may take to respond
+LOOK_EVERY = 5.0  # seconds between looks at whether there are workers
 GONE = "the Dask scheduler is gone, or has dropped the job; run again: what has finished is kept"
 LOST = "its worker was lost (killed, out of memory or out of time); run again: what has finished is kept"
+MARK = "seen-by-workers-"
+"""How the names of empty files begin by which workers tell whether a folder is the one that they see."""
 
 
 class ClusterError(MhrctlError):
@@ -74,103 +65,73 @@ def open_cluster(
     *,
     jobs: int | None = None,
     shared: Path | None = None,
+    check: Check = lambda: None,
     tell: Callable[[str], None] = lambda _line: None,
 ) -> Iterator[ClusterExecutor]:
-    """Open a cluster, and close it at the end.
+    """Open a cluster, and close it at the end; futures raise `ClusterError` for a call that could not be run to its end.
 
     Args:
         address: of a running Dask scheduler, such as `tcp://host:8786`; it stays up.
-        config: or a file of the cluster to start (`start_cluster`); it ends with the block.
+        config: or, without one, a file that describes the cluster to start; it ends with the block.
         jobs: workers (batch jobs) to ask for, of `config`; None for as many as the file says.
-        shared: a folder that every worker must be able to read and write; None where workers have checkouts of their own.
-        tell: told in a line when there is no worker, and when there is one again.
-
-    Yields:
-        An executor; its futures raise `ClusterError` for a call that could not be run to its end.
+        shared: a folder that every worker must be able to read and write.
+        check: or what else a worker must be fit for.
+        tell: is called with a line when there is no worker, and when there is one again.
 
     Raises:
-        ClusterError: if Dask is not installed, nobody answers, a worker of this moment is unfit, or a running cluster has
-            none and `jobs` is None.
-        ParamsError: if the cluster file is wrong, or not one of address and file is given.
+        ClusterError: if Dask is missing, nobody responds, or a worker is unfit; if none has joined, and `jobs` is None.
+        ParamsError: if the cluster file is wrong.
     """
-    if (address is None) == (config is None):
-        raise ParamsError("name one cluster: --dask ADDRESS or --dask-config FILE")
     if find_spec("distributed") is None or find_spec("dask_jobqueue") is None:
         raise ClusterError("--dask and --dask-config need Dask; run `pip install 'mhrctl[dask]'`")
     from distributed import Client
     from distributed.utils import silence_logging_cmgr
 
     if address is not None:
-        require_answer(address)
-    cluster, slots = (nullcontext(address), 0) if config is None else start_cluster(config, jobs)
+        _require_response(address)
+    cluster, slots = (nullcontext(address), 0) if config is None else _start_cluster(config, jobs)
     with (
         silence_logging_cmgr(QUIET),
         cluster as scheduler,
-        nullcontext() if shared is None else mark(shared) as token,
+        ExitStack() as stack,
         Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False) as client,
     ):
-        executor = ClusterExecutor(client, token, slots)
+        if shared is not None:
+            token = stack.enter_context(NamedTemporaryFile(dir=shared.resolve(), prefix=MARK))
+            check = partial(_check_sight, token.name)
+        executor, ended = ClusterExecutor(client, check, slots), threading.Event()
         try:
             executor.require_workers()
             if not (jobs or executor.slots):
                 how = f"start `dask worker {address}` on each machine, or say with --jobs how many will run at once"
                 raise ClusterError(f"--dask {address}: no worker has joined; {how}")
-            with _watched(client, tell):
-                yield executor
+            threading.Thread(target=_watch, args=(client, tell, ended), daemon=True).start()
+            yield executor
         finally:
+            ended.set()
             executor.close()
 
 
-@contextmanager
-def _watched(client: Client, tell: Callable[[str], None]) -> Iterator[None]:
+def _watch(client: Client, tell: Callable[[str], None], ended: threading.Event) -> None:
     """Tell when a cluster has no worker: its jobs then wait, for as long as it takes."""
-    ended = threading.Event()
-
-    def watch() -> None:
-        there = True
-        with suppress(OSError, TimeoutError, RuntimeError):  # the scheduler is gone, which every job will say
-            while not ended.is_set():
-                before, there = there, bool(client.nthreads())
-                if there != before:
-                    tell("a worker has joined" if there else NO_WORKER)
-                ended.wait(LOOK_EVERY)
-
-    watcher = threading.Thread(target=watch, name="workers", daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        watcher.join(CONNECT_SECONDS)
+    there = True
+    with suppress(Exception):  # the scheduler is gone, which every job will say
+        while not ended.is_set():
+            before, there = there, bool(client.nthreads())
+            if there != before and not ended.is_set():
+                tell("a worker has joined" if there else NO_WORKER)
+            ended.wait(LOOK_EVERY)
 
 
-def start_cluster(config: Path, jobs: int | None = None) -> tuple[AbstractContextManager[Any], int]:
-    """Start the cluster that a file describes.
-
-    The file names a class of `CLUSTERS` as `cluster`, and either `jobs`, how many workers (batch jobs) to keep, or `adaptive`,
-    between how many Dask keeps as many as there is work for (`{minimum: 0, maximum: 8}`). The rest are settings of the class:
-
-        cluster: SLURMCluster
-        jobs: 8
-        cores: 1
-        memory: 32 GB
-        walltime: "24:00:00"
-        job_extra_directives: ["--gres=gpu:1"]
-
-    Args:
-        config: the file.
-        jobs: workers, in place of those of the file.
+def _start_cluster(config: Path, jobs: int | None) -> tuple[AbstractContextManager[Any], int]:
+    """Start the cluster that a file describes, with `jobs` workers or as many as the file says.
 
     Returns:
         The cluster, as a context that ends it, and how many calls it will run at once.
-
-    Raises:
-        ClusterError: if the batch system cannot be asked.
-        ParamsError: if the file is wrong.
     """
     import dask
 
-    settings = read_config(config)
+    settings = _read_config(config)
     name, bounds, written = (settings.pop(key, None) for key in ("cluster", "adaptive", "jobs"))
     package, count = CLUSTERS[name], jobs or (bounds["maximum"] if bounds else written or 1)
     batch = package == "dask_jobqueue"
@@ -187,19 +148,14 @@ def start_cluster(config: Path, jobs: int | None = None) -> tuple[AbstractContex
         elif batch:
             cluster.scale(jobs=count)
     except (TypeError, ValueError) as error:
-        raise ParamsError(f"{config}: {name}: {_line(error)}") from None
+        raise ParamsError(f"{config}: {name}: {' '.join(str(error).split())}") from None
     except (OSError, RuntimeError) as error:
-        raise ClusterError(f"{config}: {name} could not be started: {_line(error)}") from None
-    slots: int = count * settings.get("cores", settings.get("threads_per_worker", 1))
-    return cluster, slots
+        raise ClusterError(f"{config}: {name} could not be started: {' '.join(str(error).split())}") from None
+    return cluster, int(count * settings.get("cores", settings.get("threads_per_worker", 1)))
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """Read a cluster file.
-
-    Raises:
-        ParamsError: if it cannot be read, or names no known cluster.
-    """
+def _read_config(path: Path) -> dict[str, Any]:
+    """Read a cluster file: the name of a class, how many workers to keep (or, adaptive, between how many), and its settings."""
     try:
         settings = YAML(typ="safe", pure=True).load(path)
     except OSError as error:
@@ -220,12 +176,8 @@ def read_config(path: Path) -> dict[str, Any]:
     return settings
 
 
-def require_answer(address: str) -> None:
-    """Check that somebody listens at an address.
-
-    Raises:
-        ClusterError: if nobody does, or it is no address.
-    """
+def _require_response(address: str) -> None:
+    """Check that somebody listens at an address; a client would go on trying, and not say what is wrong with it."""
     from distributed.comm.addressing import get_address_host_port, normalize_address
 
     try:
@@ -238,32 +190,21 @@ def require_answer(address: str) -> None:
         raise ClusterError(f"--dask {address}: {reason}") from None
 
 
-@contextmanager
-def mark(folder: Path) -> Iterator[str]:
-    """Keep an empty file in a folder, by which workers tell whether it is the one that they see; yields its path."""
-    with NamedTemporaryFile(dir=folder.resolve(), prefix="seen-by-workers-") as token:
-        yield token.name
-
-
 class ClusterExecutor(Executor):
-    """Runs calls on the workers of a Dask cluster, each at most once.
+    """Runs calls on the workers of a Dask cluster, each at most once, and only on workers that pass a check.
 
-    Args:
-        client: of the cluster.
-        token: a file of this run that workers must see, if they are to share a file system.
-        slots: calls that the cluster will run at once when all its workers have come.
+    In the end `slots` calls will run at once, or more if more workers come.
     """
 
-    def __init__(self, client: Client, token: str | None = None, slots: int = 0) -> None:
-        self._client, self._token, self._slots = client, token, slots
+    def __init__(self, client: Client, check: Check, slots: int) -> None:
+        self._client, self._check, self._slots = client, check, slots
         self._calls = client.get_executor(pure=False, retries=0)
         self._started: list[str] = []
 
     @property
     def slots(self) -> int:
         """Calls that the workers of this moment, or those asked for if that is more, run at once."""
-        threads: Mapping[str, int] = self._client.nthreads()
-        return max(self._slots, sum(threads.values()))
+        return max(self._slots, sum(dict(self._client.nthreads()).values()))
 
     @property
     def closed(self) -> bool:
@@ -271,74 +212,60 @@ class ClusterExecutor(Executor):
         return bool(self._client.status == "closed")
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Run a call on a worker. Dask's dashboard shows it by the `name` of its first argument, if that has one.
-
-        Raises:
-            ClusterError: if the scheduler was lost and has not come back.
-        """
+        """Run a call on a worker. Dask's dashboard shows it by the `name` of its first argument, if that has one."""
         if self.closed:
             raise ClusterError(GONE)
         name = getattr(args[0], "name", fn.__name__) if args else fn.__name__
         key = f"{name}-{uuid.uuid4().hex}"
         self._started.append(key)
-        call = self._calls.submit(_run_once, key, self._token, fn, args, kwargs, key=key)
+        call = self._calls.submit(_run_once, key, self._check, fn, args, kwargs, key=key)
         future: Future[T] = Future()
-        future.add_done_callback(lambda ended: ended.cancelled() and self._client.status == RUNNING and call.cancel())
+        future.add_done_callback(lambda ended: ended.cancelled() and self._client.status == "running" and call.cancel())
         call.add_done_callback(partial(_settle, future))
         return future
 
     def on_all(self, fn: Callable[..., Any], /, *args: object) -> Mapping[str, Any]:
-        """Call a function at once in every worker's process, busy or not.
-
-        Returns:
-            {worker: what it returned, or the exception that it raised}.
-        """
-        answers: Mapping[str, Any] = self._client.run(fn, *args, on_error="return")
-        return answers
+        """Call a function at once in every worker's process, busy or not; returns {worker: result or exception}."""
+        return dict(self._client.run(fn, *args, on_error="return"))
 
     def require_workers(self) -> None:
         """Check that the workers of this moment fit this run; those that join later fail with their first job instead.
 
         Raises:
-            ClusterError: naming a worker that has another mhrctl, or does not see the project.
+            ClusterError: naming a worker that has another mhrctl, or is unfit otherwise.
         """
         for worker, theirs in self.on_all(version, "mhrctl").items():
             if theirs != __version__:
-                found = f"mhrctl {theirs}" if isinstance(theirs, str) else "no mhrctl"
-                raise ClusterError(f"worker {worker} has {found}, and this is {__version__}; install the same there")
-        if self._token is not None:
-            for worker, answer in self.on_all(_sight, self._token).items():
-                if answer is not None:
-                    raise ClusterError(f"worker {worker} {answer}")
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End, once all calls have ended or, with `cancel_futures`, without those that no worker has begun."""
-        self._calls.shutdown(wait=wait and not cancel_futures)
+                installed = f"mhrctl {theirs}" if isinstance(theirs, str) else "no mhrctl"
+                raise ClusterError(f"worker {worker} has {installed}, and this is {__version__}; install the same there")
+        for worker, reason in self.on_all(self._check).items():
+            if reason is not None:
+                raise ClusterError(f"worker {worker} {reason}")
 
     def close(self) -> None:
         """End, and take the marks of what was started off the scheduler."""
         from distributed import Event
 
-        if self._client.status == RUNNING:  # else the scheduler is gone, and with it what it knew
-            self.shutdown(wait=False)
+        if self._client.status == "running":  # else the scheduler is gone, and with it what it knew
+            self._calls.shutdown(wait=False)
             for key in self._started:
                 Event(key, self._client).clear()
 
 
-def _run_once(key: str, token: str | None, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
-    """Run a call on a worker, unless a worker that is now lost has begun it before."""
+def _run_once(key: str, check: Check, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
+    """Run a call on a worker, if it is fit, unless one that is now lost has begun the call before."""
     from distributed import Event, get_worker
 
     begun = Event(key)
     if begun.is_set():
         raise ClusterError(LOST)
     begun.set()
-    if token is not None and (answer := _sight(token)):
-        raise ClusterError(f"worker {get_worker().address} {answer}")
+    if reason := check():
+        raise ClusterError(f"worker {get_worker().address} {reason}")
     return fn(*args, **kwargs)
 
 
-def _sight(token: str) -> str | None:
+def _check_sight(token: str) -> str | None:
     """Why this machine is no worker for a project by whose token it is known, if it is not."""
     folder = Path(token).parent
     if not Path(token).exists():
@@ -356,15 +283,9 @@ def _settle(future: Future[Any], call: Future[Any]) -> None:
 
     if not future.set_running_or_notify_cancel():
         return
-    try:
-        future.set_result(call.result())
-    except CancelledError:
+    if call.cancelled():
         future.set_exception(ClusterError(GONE))
-    except KilledWorker:
-        future.set_exception(ClusterError(LOST))
-    except Exception as error:  # noqa: BLE001 - it is the future that raises it
-        future.set_exception(error)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    elif error := call.exception():
+        future.set_exception(ClusterError(LOST) if isinstance(error, KilledWorker) else error)
+    else:
+        future.set_result(call.result())

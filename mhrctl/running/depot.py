@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,25 +20,20 @@ from configobj import ConfigObj  # type: ignore[import-untyped]  # DVC reads its
 from ruamel.yaml import YAML
 
 from mhrctl.errors import ArtifactError, ParamsError, unknown
+from mhrctl.running.fallback import run_dvc
 
 SCRATCH = Path(".dvc", "tmp")
-COPIES = "reflink,copy"
-"""Link types of files that anybody may write to."""
+COPIES = "reflink,copy"  # link types of files that anybody may write to
 LINKS = "reflink,hardlink,copy"
 """Link types of files that are only read: no second copy on disk, and write-protected where that is by a hard link."""
 
 
 @dataclass(frozen=True)
 class Depot:
-    """A bare DVC project beside another.
+    """A bare DVC project beside another."""
 
-    Attributes:
-        root: of the DVC project whose files it carries; their paths are relative to it.
-        folder: of the depot.
-    """
-
-    root: Path
-    folder: Path
+    root: Path  # of the DVC project whose files it carries; their paths are relative to it
+    folder: Path  # of the depot
 
     def pull(self, hashes: Mapping[str, str]) -> None:
         """Put what the remote has under these hashes in its place in the project, for {path: hash}.
@@ -69,10 +62,7 @@ class Depot:
         self._dvc("push", self._name("push", hashes).values())
 
     def add(self, paths: Iterable[str], *, keep: bool) -> dict[str, str]:
-        """Bring files and folders of the project into the cache; they stay where they are if asked to, or else leave it.
-
-        Returns:
-            {path: hash}.
+        """Bring files and folders of the project, which keep their places if asked to, into the cache, as {path: hash}.
 
         Raises:
             ArtifactError: if one is not there.
@@ -89,7 +79,8 @@ class Depot:
             else:
                 shutil.copyfile(source, item)
         self._dvc("add", items.values(), suffix="")
-        return {path: _read_hash(item) for path, item in items.items()}
+        notes = {path: YAML(typ="safe", pure=True).load(item.with_suffix(".dvc")) for path, item in items.items()}
+        return {path: str(note["outs"][0]["md5"]) for path, note in notes.items()}
 
     def _name(self, action: str, hashes: Mapping[str, str]) -> dict[str, Path]:
         """Write the `.dvc` files by which DVC knows data of these hashes; returns {path: the data's place in the depot}."""
@@ -106,18 +97,12 @@ class Depot:
 
 @contextmanager
 def open_depot(root: Path, remote: str, *, links: str) -> Iterator[Depot]:
-    """Open a depot of a DVC project.
-
-    Args:
-        root: of the project.
-        remote: the name of one of its remotes.
-        links: how files are taken from the cache: `COPIES` or `LINKS`.
+    """Open a depot of a DVC project for one of its remotes, which takes files from the cache by `COPIES` or `LINKS`.
 
     Raises:
         ParamsError: if the project has no such remote.
     """
-    settings = read_settings(root)
-    require_remote(settings, remote)
+    settings = require_remote(root, remote)
     with TemporaryDirectory(dir=root / SCRATCH, prefix="depot-") as name:
         folder = Path(name)
         (folder / ".dvc").mkdir()
@@ -143,35 +128,17 @@ def _read_settings(root: Path, _version: tuple[int, ...]) -> Mapping[str, str]:
     return dict(line.split("=", 1) for line in run_dvc(root, "config", "--list").splitlines() if "=" in line)
 
 
-def require_remote(settings: Mapping[str, str], remote: str) -> None:
-    """Check that a project has a remote.
+def require_remote(root: Path, remote: str) -> Mapping[str, str]:
+    """Read DVC's settings of a project that must have a remote.
 
     Raises:
         ParamsError: if it has not.
     """
+    settings = read_settings(root)
     if f"remote.{remote}.url" not in settings:
         known = [key.split(".")[1] for key in settings if key.startswith("remote.") and key.endswith(".url")]
         raise ParamsError(f"--remote: {unknown('DVC remote', remote, known)}; `dvc remote add` makes one")
-
-
-def run_dvc(folder: Path, *arguments: str) -> str:
-    """Run a DVC command in a folder and return what it says.
-
-    Raises:
-        ArtifactError: with DVC's own reason, if it fails.
-    """
-    result = subprocess.run(  # noqa: S603 - DVC, of this environment
-        [sys.executable, "-m", "dvc", *arguments],
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if result.returncode:
-        reasons = [line.removeprefix("ERROR: ") for line in result.stderr.splitlines() if line.startswith("ERROR: ")]
-        raise ArtifactError(f"`dvc {arguments[0]}` failed in {folder}: {' '.join(reasons) or result.stderr.strip()}")
-    return result.stdout
+    return settings
 
 
 def remove(path: Path) -> None:
@@ -180,8 +147,3 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def _read_hash(item: Path) -> str:
-    (out,) = YAML(typ="safe", pure=True).load(item.with_suffix(".dvc"))["outs"]
-    return str(out["md5"])

@@ -1,6 +1,8 @@
-"""A pipeline through DVC's command line alone: slower, and safe with any version that has `--wait-for-lock`.
+"""The reference: a pipeline by DVC's public commands alone, safe with any version that has `--wait-for-lock`.
 
-Each stage is a `dvc --wait-for-lock repro --single-item` of its own, which decides by itself whether the stage must run.
+`dvc dag` says which stages there are. Each runs as a `dvc --wait-for-lock repro --single-item` of its own, which decides by
+itself whether the stage must run, restores it from the run-cache, keeps its paths busy, and writes dvc.lock. `engine.py` does
+the same within one process, and overrides what is described here where that is worth it.
 """
 
 from __future__ import annotations
@@ -10,20 +12,18 @@ import shlex
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import chdir, contextmanager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, chdir, contextmanager, nullcontext
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-from mhrctl.errors import ArtifactError, DataError, unknown
-from mhrctl.running.jobs import JobFiles
-from mhrctl.running.pipeline import Command, State, stage_of
+from mhrctl.errors import ArtifactError
+from mhrctl.running.jobs import Job, JobFiles
+from mhrctl.running.pipeline import State
 
-DVC = (sys.executable, "-m", "dvc")
-NO_PROJECT = 253
-"""Exit code of DVC outside of its projects."""
 OUTCOMES = {"is cached - skipping run": State.CACHED, "didn't change, skipping": State.UNCHANGED}
 NODE = re.compile(r'"([^"]+)"(?: -> "([^"]+)")?;?')
+Graph = Mapping[str, frozenset[str]]  # {stage: stages}, in the order in which `dvc repro` would run them
 
 
 @contextmanager
@@ -31,121 +31,121 @@ def open_public_pipeline(project: Path, targets: Sequence[str]) -> Iterator[Publ
     """Open the stages that targets need; the working directory is the project's until the context ends.
 
     Raises:
-        ArtifactError: if the project is not under DVC.
-        DataError: if DVC cannot read its files, or a target is unknown.
+        ArtifactError: if the project is not under DVC, DVC cannot read its files, or a target is unknown.
     """
     with chdir(project):
-        graph = _needed(_graph(), targets)
-        yield PublicPipeline(next(path for path in (Path.cwd(), *Path.cwd().parents) if (path / ".dvc").is_dir()), graph)
+        yield PublicPipeline(dvc_root(), _graph(targets or ["dvc.yaml"]))
 
 
 class PublicPipeline:
-    """Stages that are DVC processes (see `mhrctl.running.pipeline.Pipeline`).
+    """The stages that targets need, under names as `dvc repro` shows them, in the order in which it would run them.
+
+    What keeps a stage from being examined, started or recorded, such as a missing dependency or output, is a `StageError`.
 
     Args:
         root: the folder that holds `.dvc`.
-        graph: {stage: stages that it needs}.
+        needs: {stage: stages that must not fail before it runs}.
+        after: {stage: stages that must have ended before it runs}; with what a frozen stage is made from, unlike `needs`.
     """
 
-    def __init__(self, root: Path, graph: dict[str, frozenset[str]]) -> None:
-        self.names = list(TopologicalSorter(graph).static_order())
-        self.needs = self.after = graph
+    def __init__(self, root: Path, needs: Graph, after: Graph | None = None) -> None:
+        self.needs, self.after, self.names = needs, after or needs, list(needs)
         self.folder = root / ".dvc" / "tmp" / "mhrctl"
         self.folder.mkdir(parents=True, exist_ok=True)
         self._root = root
-        self._ended: list[str] = []
-
-    def session(self) -> nullcontext[None]:
-        """DVC locks for itself."""
-        return nullcontext()
 
     def job(self, name: str) -> str:
-        """The stage's address from the root of the DVC project."""
-        path, _, inner = name.rpartition(":")
+        """The stage's address from the root of the DVC project, wherever a run was started."""
+        file, _, inner = name.rpartition(":")
+        path = Path(name if name.endswith(".dvc") else file or "dvc.yaml").resolve().relative_to(self._root).as_posix()
         if name.endswith(".dvc"):
-            return Path(name).resolve().relative_to(self._root).as_posix()
-        file = Path(path or "dvc.yaml").resolve().relative_to(self._root).as_posix()
-        return inner if file == "dvc.yaml" else f"{file}:{inner}"
+            return path
+        return inner if path == "dvc.yaml" else f"{path}:{inner}"
 
-    def examine(self, name: str) -> None:
-        """DVC decides when it runs."""
+    def files(self, name: str) -> JobFiles:
+        """The files of a stage's job."""
+        return JobFiles(self.folder, self.job(name))
 
-    def key(self, name: str) -> None:
-        """DVC looks at the inputs itself."""
+    def session(self) -> AbstractContextManager[None]:
+        """Hold DVC's lock, if what is below works in this process; all of it but `due` is called within."""
+        return nullcontext()
+
+    def examine(self, name: str) -> State | None:  # noqa: ARG002
+        """Decide whether a stage's command must run: None if so, else how the stage has ended."""
+        return None
+
+    def key(self, name: str) -> str | None:  # noqa: ARG002
+        """Hash of a stage's command, dependencies and parameters as they are now; None if DVC itself will look."""
+        return None
 
     def restore(self, name: str) -> bool:  # noqa: ARG002
-        """DVC restores by itself."""
+        """Restore the outputs of a stage from the run-cache and record them, if they are there and DVC itself will not."""
         return False
 
-    def begin(self, name: str) -> Command:
-        """The DVC command of one stage."""
-        return Command(shlex.join([*DVC, "--wait-for-lock", "repro", "--single-item", name]), str(Path.cwd()), {})
+    def begin(self, name: str) -> Job:
+        """Remove a stage's old outputs, if DVC itself will not, and return what is to run."""
+        command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", name]
+        return Job(self.job(name), shlex.join(command), str(Path.cwd()), {}, str(self.folder))
 
     def hold(self, name: str) -> None:
-        """DVC locks for itself."""
+        """Keep a stage's paths busy for other DVC processes until `release`, if DVC itself will not."""
 
     def release(self, name: str) -> None:
-        """DVC locks for itself."""
+        """Give a stage's paths free."""
 
-    def untouched(self, name: str, since: Path) -> bool:  # noqa: ARG002
-        """Never relied on: DVC looks again."""
+    def finished(self, name: str) -> bool:  # noqa: ARG002
+        """Whether a job of an earlier run has ended well, is to be recorded here, and its outputs are as it left them."""
         return False
 
-    def fingerprint(self, name: str) -> str:  # noqa: ARG002
-        """Never relied on: DVC looks again."""
-        return ""
-
     def record(self, name: str, key: str | None) -> State:  # noqa: ARG002
-        """How a stage has ended, as DVC printed it."""
-        self._ended.append(name)
-        log = JobFiles(self.folder, self.job(name)).log.read_text(errors="replace")
+        """Record what a stage's command wrote, if its key is as when that started, and return how the stage has ended."""
+        files = self.files(name)
+        files.settle()
+        log = files.log.read_text(errors="replace")
         return next((state for text, state in OUTCOMES.items() if text in log), State.DONE)
 
     def due(self) -> bool:
-        """DVC writes its lock file itself."""
+        """Whether something was recorded that should go to dvc.lock now."""
         return False
 
-    def dump(self, *, last: bool) -> list[str]:  # noqa: ARG002
-        """The stages whose jobs' notes have served."""
-        ended, self._ended = self._ended, []
-        return ended
+    def dump(self, *, last: bool) -> None:
+        """Write what was recorded to dvc.lock, for many stages at once; with `last`, all of it."""
 
 
-def _graph() -> dict[str, frozenset[str]]:
-    """{stage: stages that it needs} of the whole DVC project."""
+def dvc_root() -> Path:
+    """The root of the DVC project that the working directory belongs to.
+
+    Raises:
+        ArtifactError: if it belongs to none.
+    """
+    for folder in (Path.cwd(), *Path.cwd().parents):
+        if (folder / ".dvc").is_dir():
+            return folder
+    raise ArtifactError(f"{Path.cwd()}: not a DVC project; run `mhrctl init` (or `dvc init`)")
+
+
+def run_dvc(folder: Path, *arguments: str) -> str:
+    """Run a DVC command in a folder and return what it prints.
+
+    Raises:
+        ArtifactError: with DVC's own reason, if it fails.
+    """
+    command = [sys.executable, "-m", "dvc", *arguments]
+    result = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)  # noqa: S603
+    if result.returncode:
+        reasons = [line.removeprefix("ERROR: ") for line in result.stderr.splitlines() if line.startswith("ERROR: ")]
+        raise ArtifactError(f"`dvc {arguments[0]}` failed in {folder}: {' '.join(reasons) or ' '.join(result.stderr.split())}")
+    return result.stdout
+
+
+def _graph(targets: Sequence[str]) -> Graph:
+    """{stage: stages that it needs} of what targets need, in an order in which they can run."""
     needs: dict[str, set[str]] = defaultdict(set)
-    for line in _dvc("dag", "--dot").splitlines():
-        if found := NODE.fullmatch(line.strip()):
-            upstream, name = found.groups()
-            needs[upstream].update()
-            if name:
-                needs[name].add(upstream)
-    return {name: frozenset(upstream) for name, upstream in needs.items()}
-
-
-def _needed(graph: dict[str, frozenset[str]], targets: Sequence[str]) -> dict[str, frozenset[str]]:
-    """The part of a graph that targets need; without targets, that of the dvc.yaml here."""
-    chosen = [name for name in graph if not targets and ":" not in name and not name.endswith(".dvc")]
     for target in targets:
-        wanted = target.removeprefix("dvc.yaml:")
-        found = [name for name in graph if wanted in (name, stage_of(name) if ":" not in name else "")]
-        if not found:
-            raise DataError(unknown("target", target, graph))
-        chosen += found
-    needed: dict[str, frozenset[str]] = {}
-    while chosen:
-        name = chosen.pop()
-        if name not in needed:
-            needed[name] = graph[name]
-            chosen += graph[name]
-    return needed
-
-
-def _dvc(*arguments: str) -> str:
-    """Ask DVC something."""
-    asked = subprocess.run([*DVC, *arguments], capture_output=True, text=True, check=False)  # noqa: S603 - our own arguments
-    if asked.returncode == NO_PROJECT:
-        raise ArtifactError(f"{Path.cwd()}: not a DVC project; run `mhrctl init` (or `dvc init`)")
-    if asked.returncode:
-        raise DataError(" ".join(asked.stderr.split()))
-    return asked.stdout
+        for line in run_dvc(Path.cwd(), "dag", "--dot", target).splitlines():
+            if edge := NODE.fullmatch(line.strip()):
+                upstream, name = edge.groups()
+                needs[upstream].update()
+                if name:
+                    needs[name].add(upstream)
+    return {name: frozenset(needs[name]) for name in TopologicalSorter(needs).static_order()}

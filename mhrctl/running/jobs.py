@@ -1,9 +1,8 @@
 """A stage's command as a job that outlives whoever started it.
 
 A job is a small shell, the keeper, in a session of its own. It holds a `flock` as long as any process of the job lives, and it
-writes the command's exit code to a file. So a scheduler that finds the files of a dead one can tell a job that lives (the lock
-is taken), one that has ended (an exit code), and one that was killed (neither). All of it works over a shared file system that
-has `flock`, and nothing here imports DVC or torch: a worker anywhere imports this module alone.
+writes the command's exit code to a file. So the next scheduler can tell a job that lives (the lock is taken), one that has
+ended (an exit code), and one that was killed (neither). Nothing here imports DVC or torch: workers import this module alone.
 """
 
 from __future__ import annotations
@@ -16,25 +15,20 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO
 from urllib.parse import quote, unquote
 
 from mhrctl.artifacts.writing import write_json
+from mhrctl.errors import ArtifactError
 
-GRACE = 10.0
-"""Seconds between SIGTERM and SIGKILL."""
-POLL = 0.2
-"""Seconds between looks at a job's files."""
-DIED = -int(signal.SIGKILL)
-"""What a job without an exit code counts as."""
-OUTDATED = 75
-"""Exit code of a job that a newer one of the same stage has replaced before it began."""
-TICKET = "MHRCTL_TICKET"
-"""Variable that tells a job which start of its stage it is."""
+GRACE = 10.0  # seconds between SIGTERM and SIGKILL
+POLL = 0.2  # seconds between looks at a job's files
+DIED = -int(signal.SIGKILL)  # what a job without an exit code counts as
+OUTDATED = 75  # exit code of a job that a newer one of the same stage has replaced before it began
 
 # $1 exit code file, $2 process file, $3 host, $4 script. Signals to the group end the script; the keeper lives on for its code.
 KEEPER = """\
@@ -49,86 +43,39 @@ exit "$code"
 
 @dataclass(frozen=True)
 class Job:
-    """A command and where it runs.
+    """A stage's command, and where it runs."""
 
-    Attributes:
-        name: address of the stage.
-        script: shell text of the stage's command.
-        cwd: the folder it runs in.
-        env: what is set over the worker's environment.
-        folder: where its files lie.
-    """
-
-    name: str
-    script: str
+    name: str  # address of the stage
+    script: str  # shell text
     cwd: str
-    env: dict[str, str]
-    folder: str
+    env: dict[str, str]  # what is set over the environment of `mhrctl run`, or of the worker
+    folder: str  # where its files lie
+    ticket: str = ""  # tells this start of the stage from others, if the `Record` is to say which of them counts
 
 
 @dataclass(frozen=True)
 class Record:
-    """What a scheduler notes of a job before it starts it.
+    """What a scheduler notes of a job before it starts it."""
 
-    Attributes:
-        key: hash of the stage's command, dependencies and parameters.
-        slots: {slot: share} that the job takes.
-        wrote: fingerprint of its outputs, noted before they are recorded.
-        ticket: tells this start of the stage from others.
-        started: seconds since the epoch.
-    """
-
-    key: str
-    slots: dict[str, float]
-    wrote: str = ""
-    ticket: str = field(default_factory=lambda: secrets.token_hex(8))
-    started: float = field(default_factory=time.time)
+    key: str  # hash of the stage's command, dependencies and parameters
+    slots: dict[str, float]  # {slot: share} that the job takes
+    wrote: str = ""  # fingerprint of its outputs, noted before they are recorded
+    ticket: str = field(default_factory=lambda: secrets.token_hex(8))  # of the `Job` that counts
+    started: float = field(default_factory=time.time)  # seconds since the epoch
 
 
-@dataclass(frozen=True)
 class JobFiles:
     """The files of one stage's job."""
 
-    folder: Path
-    name: str
-
-    def _path(self, suffix: str) -> Path:
-        return self.folder / f"{quote(self.name, safe='@')}.{suffix}"
-
-    @property
-    def log(self) -> Path:
-        """Output and errors of the command."""
-        return self._path("log")
-
-    @property
-    def code(self) -> Path:
-        """Exit code, there once the command has ended."""
-        return self._path("rc")
-
-    @property
-    def lock(self) -> Path:
-        """Locked as long as the job lives."""
-        return self._path("flock")
-
-    @property
-    def process(self) -> Path:
-        """Host and process group."""
-        return self._path("pid")
-
-    @property
-    def stop(self) -> Path:
-        """There when the job is to end: `term`, or `kill` for at once."""
-        return self._path("stop")
-
-    @property
-    def record(self) -> Path:
-        """The `Record`, there until the stage's result is in dvc.lock."""
-        return self._path("json")
-
-    def clear(self) -> None:
-        """Remove what an earlier job left, but for the lock."""
-        for path in (self.log, self.code, self.process, self.stop, self.record):
-            path.unlink(missing_ok=True)
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder, self.name = folder, name
+        start = f"{folder}/{quote(name, safe='@')}"
+        self.log = Path(f"{start}.log")  # output and errors of the command
+        self.code = Path(f"{start}.rc")  # exit code, there once the command has ended
+        self.lock = Path(f"{start}.flock")  # locked as long as the job lives
+        self.process = Path(f"{start}.pid")  # host and process group
+        self.stop = Path(f"{start}.stop")  # there when the job is to end: `term`, or `kill` for at once
+        self.record = Path(f"{start}.json")  # the `Record`, there until the stage's result is in dvc.lock
 
     def settle(self) -> None:
         """Remove what is of use only until the result is recorded."""
@@ -136,19 +83,37 @@ class JobFiles:
             path.unlink(missing_ok=True)
 
 
-def run_job(job: Job) -> int:
-    """Run a job to its end, on a thread, process or node that sees its folder.
+@contextmanager
+def only_run(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a project, whose files lie in a folder, until the block ends or this process does.
 
-    It waits for an earlier job of the same stage, and ends its own when it is asked to (`ask_to_stop`).
+    Raises:
+        ArtifactError: if another run is in progress.
+    """
+    with (folder / "run.lock").open("a+") as lock:
+        if not _try_lock(lock):
+            lock.seek(0)
+            raise ArtifactError(f"another `mhrctl run` works on this project ({lock.read().strip()}): wait for it, or end it")
+        lock.truncate(0)
+        lock.write(f"pid {os.getpid()} on {socket.gethostname()}\n")
+        lock.flush()
+        yield
+
+
+def run_job(job: Job) -> int:
+    """Run a job to its end, on a thread, process or node that sees its folder; earlier jobs of its stage end first.
 
     Returns:
-        The exit code; negative for a signal that killed the keeper.
+        The exit code; negative for a signal that killed the keeper, or if the job was asked to stop before it began.
     """
     files = JobFiles(Path(job.folder), job.name)
     with files.lock.open("a") as lock:
-        if not _hold(lock, files):
+        while not _try_lock(lock) and not files.stop.exists():
+            time.sleep(POLL)
+        if files.stop.exists():
             return -signal.SIGTERM
-        if not _is_current(job, files):
+        record = read_record(files)
+        if job.ticket and (record is None or record.ticket != job.ticket):
             return OUTDATED
         with files.log.open("ab") as log:
             process = subprocess.Popen(  # noqa: S603 - running the user's commands is the purpose
@@ -165,15 +130,12 @@ def run_job(job: Job) -> int:
 
 
 def wait_job(folder: str, name: str) -> int:
-    """Wait for a job that another scheduler started.
-
-    Returns:
-        The exit code, or `DIED`.
-    """
+    """Wait for a job that another scheduler started, and return its exit code, or `DIED`."""
     files = JobFiles(Path(folder), name)
     while is_alive(files):
-        if files.stop.exists() and (group := _group_here(files)):
-            _end(group, files)
+        host, _, group = _read(files.process).strip().partition(" ")
+        if files.stop.exists() and group and host == socket.gethostname():
+            _end(int(group), files)
         time.sleep(POLL)
     code = exit_code(files)
     return DIED if code is None else code
@@ -183,19 +145,15 @@ def is_alive(files: JobFiles) -> bool:
     """Whether any process of the job lives."""
     try:
         with files.lock.open("r+") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return not _try_lock(lock)
     except FileNotFoundError:
         return False
-    except BlockingIOError:
-        return True
-    return False
 
 
 def exit_code(files: JobFiles) -> int | None:
     """The exit code of a job that has ended by itself."""
-    with suppress(OSError, ValueError):
-        return int(files.code.read_text())
-    return None
+    text = _read(files.code)
+    return int(text) if text else None
 
 
 def ask_to_stop(files: JobFiles, *, hard: bool = False) -> None:
@@ -210,87 +168,59 @@ def write_record(files: JobFiles, record: Record) -> None:
 
 def read_record(files: JobFiles) -> Record | None:
     """The note of a job whose result is not recorded yet."""
-    try:
+    with suppress(OSError, ValueError, TypeError):
         return Record(**json.loads(files.record.read_text()))
-    except (OSError, ValueError, TypeError):
-        return None
+    return None
 
 
 def ticketed(job: Job, record: Record) -> Job:
     """The job as this start of its stage."""
-    return replace(job, env={**job.env, TICKET: record.ticket})
+    return replace(job, ticket=record.ticket)
 
 
 def unfinished(folder: Path) -> Mapping[str, Record]:
     """{job: note} of the jobs that live, whoever started them."""
-    found = {}
-    for path in sorted(folder.glob("*.json")):
-        files = JobFiles(folder, unquote(path.stem))
-        if is_alive(files) and (record := read_record(files)):
-            found[files.name] = record
-    return found
+    all_files = [JobFiles(folder, unquote(path.stem)) for path in sorted(folder.glob("*.json"))]
+    return {files.name: record for files in all_files if is_alive(files) and (record := read_record(files))}
 
 
-def tail(path: Path, lines: int = 10) -> list[str]:
-    """The last lines of a log."""
+def _read(path: Path) -> str:
+    """The text of a file; empty if there is none."""
+    with suppress(OSError):
+        return path.read_text()
+    return ""
+
+
+def _try_lock(lock: IO[str]) -> bool:
+    """Take the lock of an open file, unless another has it; closing the file gives it back."""
     try:
-        with path.open("rb") as stream:
-            stream.seek(max(0, path.stat().st_size - 200 * lines))
-            return stream.read().decode(errors="replace").splitlines()[-lines:]
-    except OSError:
-        return []
-
-
-def _hold(lock: IO[str], files: JobFiles) -> bool:
-    """Take the lock once an earlier job of the stage has let go; False if this one is asked to stop first."""
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if files.stop.exists():
-                return False
-            time.sleep(POLL)
-        else:
-            return not files.stop.exists()
-
-
-def _is_current(job: Job, files: JobFiles) -> bool:
-    """Whether no later start of the stage has replaced this one, while it waited for a worker or for the lock."""
-    if TICKET not in job.env:
-        return True
-    record = read_record(files)
-    return record is not None and record.ticket == job.env[TICKET]
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _attend(process: subprocess.Popen[bytes], files: JobFiles) -> int:
-    """Wait for a job's end; what it leaves in the background ends with it."""
-    while True:
-        try:
-            code = process.wait(POLL)
-        except subprocess.TimeoutExpired:
-            if files.stop.exists():
-                _end(process.pid, files, process.poll)
-        else:
-            _end(process.pid, files)
-            return code
+    """Wait for a job's end, or for the wish to end it; what it leaves in the background ends with it."""
+    while process.poll() is None and not files.stop.exists():
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(POLL)
+    _end(process.pid, files, process.poll)  # the keeper would stay in the group as a zombie if nobody asked for its exit code
+    code = process.wait()
+    _end(process.pid, files)  # what was killed takes a moment to go, and holds the lock as long
+    return code
 
 
 def _end(group: int, files: JobFiles, reap: Callable[[], object] = lambda: None) -> None:
     """End the processes of a group: SIGTERM, then SIGKILL after `GRACE` seconds or when the stop file says so."""
     deadline = time.monotonic() + GRACE
     alive = _signal(group, signal.SIGTERM)
-    while alive and time.monotonic() < deadline and not _wants_kill(files):
+    while alive and time.monotonic() < deadline and _read(files.stop) != "kill":
         time.sleep(POLL / 4)
         reap()
         alive = _signal(group, 0)
     if alive:
         _signal(group, signal.SIGKILL)
-
-
-def _wants_kill(files: JobFiles) -> bool:
-    with suppress(OSError):
-        return files.stop.read_text() == "kill"
-    return False
 
 
 def _signal(group: int, number: int) -> bool:
@@ -300,12 +230,3 @@ def _signal(group: int, number: int) -> bool:
     except (ProcessLookupError, PermissionError):
         return False
     return True
-
-
-def _group_here(files: JobFiles) -> int | None:
-    """The process group of a job that runs on this host."""
-    with suppress(OSError, ValueError):
-        host, group = files.process.read_text().split()
-        if host == socket.gethostname():
-            return int(group)
-    return None

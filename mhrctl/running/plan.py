@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mhrctl.running.pipeline import Pipeline, StageError
+if TYPE_CHECKING:
+    from mhrctl.running.engine import DvcPipeline
 
 MISSING = object()
-SHOWN = 3
-"""Differing values of one section of parameters that are named."""
+SHOWN = 3  # differing values of one section of parameters that are named
 
 
 class Action(StrEnum):
@@ -23,32 +22,15 @@ class Action(StrEnum):
     NOTHING = "unchanged"
 
 
-@dataclass(frozen=True)
-class Planned:
-    """One stage of a plan.
-
-    Attributes:
-        name: the stage.
-        action: `MAYBE` where only a stage that it depends on runs, which may leave its outputs as they were.
-        reasons: why.
-    """
+class Planned(NamedTuple):
+    """What would become of a stage: `MAYBE` where only a stage that it needs runs, which may leave its outputs as they were."""
 
     name: str
     action: Action
     reasons: tuple[str, ...]
 
 
-class Inspectable(Pipeline, Protocol):
-    """A pipeline that can tell reasons."""
-
-    def reasons(self, name: str) -> list[str]:
-        """Why a stage's command would run as things are now."""
-
-    def foresee(self, name: str) -> bool:
-        """Whether the run-cache has a stage's outputs."""
-
-
-def make_plan(pipeline: Inspectable) -> list[Planned]:
+def make_plan(pipeline: DvcPipeline) -> list[Planned]:
     """Say for each stage, in the order of a run, what it would do and why.
 
     Raises:
@@ -57,51 +39,40 @@ def make_plan(pipeline: Inspectable) -> list[Planned]:
     planned: dict[str, Planned] = {}
     with pipeline.session():
         for name in pipeline.names:
-            running = [up for up in pipeline.after[name] & pipeline.needs[name] if planned[up].action is not Action.NOTHING]
-            planned[name] = Planned(name, *_decide(pipeline, name, [planned[up] for up in running]))
+            anew = sorted(up for up in pipeline.needs[name] if planned[up].action is not Action.NOTHING)
+            planned[name] = Planned(name, *_decide(pipeline, name, anew))
     return list(planned.values())
 
 
-def _decide(pipeline: Inspectable, name: str, upstream: Sequence[Planned]) -> tuple[Action, tuple[str, ...]]:
+def _decide(pipeline: DvcPipeline, name: str, anew: Sequence[str]) -> tuple[Action, tuple[str, ...]]:
+    """What a run would do with a stage, before which some of those that it needs run."""
     reasons = pipeline.reasons(name)
-    if not upstream:
-        if not reasons:
-            return Action.NOTHING, ()
-        return (Action.RESTORE if _foresee(pipeline, name) else Action.RUN), tuple(reasons)
-    own = [reason for reason in reasons if not reason.startswith("dependency ")]  # what runs first makes them anew
-    names = sorted(up.name for up in upstream)
-    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    return (Action.RUN if own else Action.MAYBE), (*own, f"after {names[0]}{more}")
-
-
-def _foresee(pipeline: Inspectable, name: str) -> bool:
-    try:
-        return pipeline.foresee(name)
-    except StageError:  # a dependency is missing, which is among the reasons
-        return False
+    if anew:
+        lasting = [reason for reason in reasons if not reason.startswith("dependency ")]
+        more = f" and {len(anew) - 1} more" if len(anew) > 1 else ""
+        return (Action.RUN if lasting else Action.MAYBE), (*lasting, f"after {anew[0]}{more}")
+    if not reasons:
+        return Action.NOTHING, ()
+    return (Action.RESTORE if pipeline.foresee(name) else Action.RUN), tuple(reasons)
 
 
 def difference(name: str, before: Any, now: Any) -> list[str]:  # noqa: ANN401 - any value of a params file
     """Name the values that differ between two trees of parameters, the first few of them."""
-    leaves = _leaves(name, before, now)
+    leaves = list(_leaves(name, before, now))
     return leaves[:SHOWN] + ([f"{len(leaves) - SHOWN} more"] if len(leaves) > SHOWN else [])
 
 
-def _leaves(name: str, before: Any, now: Any) -> list[str]:  # noqa: ANN401
+def _leaves(name: str, before: Any, now: Any) -> Iterator[str]:  # noqa: ANN401
     before, now = _section(before, now), _section(now, before)
     if isinstance(before, Mapping) and isinstance(now, Mapping):
-        return [
-            leaf
-            for key in (*before, *(key for key in now if key not in before))
-            for leaf in _leaves(f"{name}.{key}", before.get(key, MISSING), now.get(key, MISSING))
-        ]
-    if before == now:
-        return []
-    if before is MISSING:
-        return [f"{name} added"] if now is None or isinstance(now, Mapping) else [f"{name} = {now} added"]
-    if now is MISSING:
-        return [f"{name} removed"]
-    return [f"{name} {before} -> {now}"]
+        for key in {**before, **now}:
+            yield from _leaves(f"{name}.{key}", before.get(key, MISSING), now.get(key, MISSING))
+    elif before is MISSING:
+        yield f"{name} added" if now is None or isinstance(now, Mapping) else f"{name} = {now} added"
+    elif now is MISSING:
+        yield f"{name} removed"
+    elif before != now:
+        yield f"{name} {before} -> {now}"
 
 
 def _section(value: Any, beside: Any) -> Any:  # noqa: ANN401

@@ -17,9 +17,9 @@ from mhrctl.artifacts.names import Project
 from mhrctl.config.resolve import load_params
 from mhrctl.errors import ArtifactError, DataError
 from mhrctl.running.engine import DvcPipeline, open_pipeline
-from mhrctl.running.exclusive import only_run
 from mhrctl.running.fallback import PublicPipeline, open_public_pipeline
 from mhrctl.running.internals import InternalsError, check_internals
+from mhrctl.running.jobs import only_run
 from mhrctl.running.plan import Planned, make_plan
 from mhrctl.running.progress import Progress, earlier_seconds
 from mhrctl.running.scheduler import Scheduler

@@ -1,100 +1,17 @@
-"""DVC's internals: that they are as tested, that it is told when they are not, and the way around."""
+"""The pipeline within one process: what it says of stages, and that what it writes is whole."""
 
 from __future__ import annotations
 
-import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mhrctl.running import internals
-from mhrctl.running.engine import open_pipeline
-from mhrctl.running.fallback import open_public_pipeline
-from mhrctl.running.internals import INTERNALS, InternalsError, check_internals
+from mhrctl.running.engine import _put_in_order, open_pipeline
 from mhrctl.running.pipeline import StageFiles
 from tests.conftest import Run
 from tests.running.toy import Toy
-
-Capture = pytest.CaptureFixture[str]
-
-
-def test_the_installed_dvc_is_as_tested() -> None:
-    """If this fails after an upgrade: `mhrctl run` falls back to DVC's command line until engine.py is mended."""
-    check_internals()
-
-
-def test_what_the_engine_imports_is_checked() -> None:
-    source = Path(internals.__file__).with_name("engine.py").read_text()
-    imported = {
-        f"{module}:{name.strip()}"
-        for line in source.splitlines()
-        if line.strip().startswith("from dvc")
-        for module, names in [line.strip().removeprefix("from ").split(" import ")]
-        for name in names.split(",")
-    }
-    known = {*INTERNALS, *(name.rsplit(".", 1)[0] for name in INTERNALS), "dvc.dependency:param"}
-    assert imported
-    assert imported <= known, imported - known
-
-
-def test_nothing_else_of_a_run_imports_dvc() -> None:
-    folder = Path(internals.__file__).parent
-    imports = re.compile(r"^\s*(from|import) dvc\b", re.MULTILINE)
-    importing = {path.name for path in folder.glob("*.py") if imports.search(path.read_text())}
-    assert importing == {"engine.py", "internals.py"}
-
-
-@pytest.mark.parametrize(
-    ("name", "arguments", "message"),
-    [
-        ("dvc.stage:Stage.save", ("self", "with_run_cache"), "Stage.save of dvc.stage is not as tested"),
-        ("dvc.stage:Stage.store", ("self",), "Stage.store of dvc.stage is not as tested"),
-        ("dvc.nowhere:thing", (), "thing of dvc.nowhere is not as tested"),
-    ],
-)
-def test_changed_internals_are_told(
-    monkeypatch: pytest.MonkeyPatch, name: str, arguments: tuple[str, ...], message: str
-) -> None:
-    monkeypatch.setitem(INTERNALS, name, arguments)
-    with pytest.raises(InternalsError, match=message):
-        check_internals()
-
-
-def test_an_untested_version_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(internals, "version", lambda name: "4.0.1" if name == "dvc" else "0")
-    with pytest.raises(InternalsError, match=r"dvc 4\.0\.1 is not among the tested versions"):
-        check_internals()
-
-
-def test_other_internals_go_by_the_command_line(
-    toy: Toy, made_done: Toy, run: Run, monkeypatch: pytest.MonkeyPatch, capfd: Capture
-) -> None:
-    monkeypatch.setattr(internals, "version", lambda name: "4.0.1" if name == "dvc" else "0")
-    (toy.root / "fail-train-b").touch()
-    assert run("run", "evaluate@b", "-j", 2, "-C", toy.root) == 1
-    told = capfd.readouterr().err
-    assert "dvc 4.0.1 is not among the tested versions" in told
-    assert "going by `dvc repro --single-item`" in told
-    assert "blocked   evaluate@b" in told
-    (toy.root / "fail-train-b").unlink()
-    assert run("run", "evaluate@b", "-j", 2, "-C", toy.root) == 0
-    assert "2 done, 1 unchanged" in capfd.readouterr().err
-    assert toy.began() == {"data": 1, "train-b": 2, "evaluate-b": 1}
-    assert toy.repro("evaluate@b") == []
-    assert toy.lock().items() <= made_done.lock().items()
-    assert run("run", "--dry", "-C", toy.root) == 2
-
-
-@pytest.mark.parametrize("targets", [[], ["train", "source.txt.dvc", "dvc.yaml:data", "evaluate@a"]])
-def test_both_ways_see_the_same_stages(toy: Toy, targets: list[str]) -> None:
-    (toy.root / "source.txt.dvc").write_text("outs:\n- {path: source.txt, md5: d41d8cd98f00b204e9800998ecf8427e, hash: md5}\n")
-    with open_pipeline(toy.root, targets) as inner, open_public_pipeline(toy.root, targets) as public:
-        assert set(public.names) == set(inner.names)
-        assert public.needs == inner.needs
-        assert public.folder == inner.folder
-        assert [public.job(name) for name in inner.names] == [inner.job(name) for name in inner.names]
 
 
 def test_a_stage_is_known_by_what_it_reads_and_writes(done: Toy) -> None:
@@ -172,3 +89,11 @@ def test_a_lock_file_is_replaced_whole(done: Toy, run: Run, monkeypatch: pytest.
     assert run("run", "train", "-C", done.root) == 0
     assert not done.began()  # what had run was still known
     assert done.repro("train") == []
+
+
+def test_entries_of_a_lock_file_change_places_and_nothing_else() -> None:
+    """A stage may be called as a section is, and a value may look as a key does."""
+    first, second, third = "  stages:\n    cmd: 'a\n\n      b:'\n", "  '1':\n    cmd: b\n", "  c@d:\n    cmd: c\n"
+    lock = f"schema: '2.0'\nstages:\n{first}{second}{third}datasets:\n- name: e\n"
+    assert _put_in_order(lock, ["c@d", "stages"]) == f"schema: '2.0'\nstages:\n{third}{second}{first}datasets:\n- name: e\n"
+    assert _put_in_order(lock, ["1", "gone", "stages", "c@d"]) == lock.replace(first + second, second + first)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -191,22 +190,6 @@ def test_a_pipeline_in_a_subfolder_has_the_same_jobs_from_anywhere(tmp_path: Pat
     assert sorted(path.name for path in (tmp_path / "whole/.dvc/tmp/mhrctl").glob("*train*.log")) == [
         "study%2Fdvc.yaml%3Atrain@a.log"
     ]
-
-
-def test_a_params_file_is_parsed_once(done: Toy, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dvc.dependency import param
-
-    parsed: list[str] = []
-    load = param.load_path
-
-    @wraps(load)
-    def counted(path: str, *arguments: object, **options: object) -> object:
-        parsed.append(path)
-        return load(path, *arguments, **options)
-
-    monkeypatch.setattr(param, "load_path", counted)
-    assert run("run", "evaluate", "-C", done.root) == 0
-    assert len(parsed) == 4, parsed  # three cells and evaluate.json, which three stages read
 
 
 class Nobody(Executor):
