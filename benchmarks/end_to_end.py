@@ -14,7 +14,7 @@ from benchmarks.results import Measured, Row
 from benchmarks.shapes import END, PAD, SHAPES, TASKS
 from benchmarks.timing import interleave, milliseconds, ratio
 from mhrctl.artifacts.names import TRAINING_EXAMPLES
-from mhrctl.config.params import PrepareParams
+from mhrctl.config.tasks import PrepareParams
 from mhrctl.data.batches import Batch, MixedBatches, Order
 from mhrctl.data.examples import Examples, Sample
 from mhrctl.stages.prepare import prepare

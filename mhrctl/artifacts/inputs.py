@@ -16,12 +16,23 @@ from typing import Literal
 from mhrctl.artifacts.names import ADAPTERS, BACKBONE_EXAMPLES, CARD, TASKS, TEST_EXAMPLES, TOKENIZER, TRAINING_EXAMPLES
 
 Place = Literal[
-    "sources", "tasks", "tokenizer", "weights", "prepare", "backbone", "pretrain", "index", "start", "adapted", "metrics"
+    "sources",
+    "tasks",
+    "test_tasks",
+    "tokenizer",
+    "weights",
+    "prepare",
+    "backbone",
+    "pretrain",
+    "index",
+    "start",
+    "adapted",
+    "metrics",
 ]
 """Whose a file is: the output of a stage, what a cell starts from (`start`) or was adapted to (`adapted`), or the user's own.
 
-Of the user's are `sources` (whatever the source of the tasks reads), `tasks` (those of them that are hashed), `tokenizer` and
-`weights` (the folder of a local backbone).
+Of the user's are `sources` (whatever the source of the tasks reads), `tasks` and `test_tasks` (those of them that are hashed),
+`tokenizer` and `weights` (the folder of a local backbone).
 """
 
 Case = Literal["scratch", "private", "soup", "new_lora"]
@@ -68,6 +79,7 @@ INPUTS: Mapping[str, tuple[Input, ...]] = {
     "prepare": (
         Input("sources", dependency="itself"),
         Input("tasks", parent="tasks"),
+        Input("test_tasks", parent="test_tasks"),
         Input("tokenizer", dependency="itself"),
     ),
     "backbone": (

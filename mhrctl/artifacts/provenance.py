@@ -20,15 +20,9 @@ from mhrctl.artifacts.facts import Facts
 from mhrctl.artifacts.inputs import Places
 from mhrctl.config.cells import Cell
 from mhrctl.config.methods import BACKBONE
-from mhrctl.config.params import (
-    TRAINED_TOKENIZERS,
-    AdaptParams,
-    BackboneParams,
-    EvaluateParams,
-    PrepareParams,
-    PretrainParams,
-)
+from mhrctl.config.params import AdaptParams, BackboneParams, EvaluateParams, PretrainParams
 from mhrctl.config.sources import SOURCES
+from mhrctl.config.tasks import TRAINED_TOKENIZERS, PrepareParams
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -74,12 +68,17 @@ class Provenance:
 def of_prepare(params: PrepareParams, *, root: Path) -> Provenance:
     """Of prepared examples: files that are hashed, and commits of the hub, as the row of the source says."""
     source = SOURCES[params.source]
-    files = [root / path for path in source.files(params).values()]
+    files = {name: root / path for name, path in source.files(params).items()}
     tokenizer = [] if params.tokenizer in TRAINED_TOKENIZERS else [(params.tokenizer, params.tokenizer_revision)]
     is_complete = (source.hashed or not files) and not source.reads_elsewhere
     is_complete &= all(_is_pinned(name, revision, root) for name, revision in [*source.pins(params), *tokenizer])
-    hashed = files if source.hashed else []
-    places: Places = {"sources": files, "tasks": hashed, "tokenizer": root / params.tokenizer}
+    hashed = files if source.hashed else {}
+    places: Places = {
+        "sources": list(files.values()),
+        "tasks": hashed.get("tasks"),
+        "test_tasks": hashed.get("test_tasks"),
+        "tokenizer": root / params.tokenizer,
+    }
     return Provenance("prepare", params.model_dump(), places, is_complete=is_complete)
 
 

@@ -16,8 +16,9 @@ from mhrctl.artifacts.names import Project
 from mhrctl.artifacts.provenance import Provenance
 from mhrctl.cli import display
 from mhrctl.config.cells import Cell, CellParams
+from mhrctl.config.fields import MAX_SEED
 from mhrctl.config.methods import METHODS, method
-from mhrctl.config.params import MAX_SEED, PLAIN
+from mhrctl.config.params import PLAIN
 from mhrctl.config.recipes import RECIPES
 from mhrctl.config.resolve import Settings, load_params, resolve_cell
 from mhrctl.errors import ParamsError

@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
+from mhrctl.config.fields import Closed, NonNegative, Positive, Seed
 from mhrctl.config.methods import METHODS, Method, method
-from mhrctl.config.params import PLAIN, AdaptParams, Closed, EvaluateParams, NonNegative, Params, Positive, PretrainParams, Seed
+from mhrctl.config.params import PLAIN, AdaptParams, EvaluateParams, Params, PretrainParams
 from mhrctl.errors import ParamsError
 
 StartStage = Literal["pretrain", "average"]

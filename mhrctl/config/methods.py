@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from mhrctl.config.fields import Closed
 from mhrctl.errors import ParamsError, unknown
 
 Routing = Literal["none", "learned", "random", "private"]
@@ -22,10 +23,8 @@ BLUE, ORANGE, GREEN, PURPLE, RED, SKY = "#0072B2", "#E69F00", "#009E73", "#CC79A
 GREY, YELLOW = "#666666", "#B8860B"
 
 
-class NoOptions(BaseModel):
+class NoOptions(Closed):
     """The settings of a method that has none of its own."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class MosaOptions(NoOptions):

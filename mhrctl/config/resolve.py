@@ -13,8 +13,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
 from mhrctl.config.cells import Cell, CellParams, grid_cells
+from mhrctl.config.fields import Closed
 from mhrctl.config.methods import METHODS
-from mhrctl.config.params import PLAIN, Closed, MethodAxes, Params, PretrainParams, Variant
+from mhrctl.config.params import PLAIN, MethodAxes, Params, PretrainParams, Variant
 from mhrctl.config.recipes import RECIPES, Recipe, recipe
 from mhrctl.errors import ParamsError, unknown
 

@@ -8,14 +8,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
-
-if TYPE_CHECKING:
-    from mhrctl.config.params import PrepareParams
+from typing import Any, Literal, Protocol
 
 T5_XL = "google/t5-xl-lm-adapt"
 Pin = tuple[str, str]
 """A repository of the hub, and its revision."""
+
+
+class TaskSettings(Protocol):
+    """The settings of params.yaml that say where tasks come from: those of its section `prepare`."""
+
+    @property
+    def source(self) -> str:
+        """The name of the source."""
+
+    @property
+    def path(self) -> str | None:
+        """A folder or file that has the tasks."""
+
+    @property
+    def hub(self) -> str | None:
+        """A repository of the hub that has them."""
+
+    @property
+    def revision(self) -> str:
+        """The revision of that repository."""
+
+    @property
+    def t0(self) -> Any:  # noqa: ANN401 - settings of one source, which that source reads
+        """The settings of source `t0`."""
+
+    @property
+    def test(self) -> Any:  # noqa: ANN401
+        """A data set of test tasks, of source `hub`."""
 
 
 @dataclass(frozen=True)
@@ -37,15 +62,15 @@ class Start:
     example: str = ""
 
 
-def _path(params: PrepareParams) -> dict[str, str]:
+def _path(params: TaskSettings) -> dict[str, str]:
     return {"tasks": params.path} if params.path else {}
 
 
-def _hub(params: PrepareParams) -> list[Pin]:
+def _hub(params: TaskSettings) -> list[Pin]:
     return [(params.hub, params.revision)] if params.hub else []
 
 
-def _no_problem(_params: PrepareParams) -> str | None:
+def _no_problem(_params: TaskSettings) -> str | None:
     return None
 
 
@@ -72,19 +97,19 @@ class Source:
     start: Start
     places: tuple[Literal["path", "hub"], ...] = ()
     needs: str = ""
-    problem: Callable[[PrepareParams], str | None] = _no_problem
+    problem: Callable[[TaskSettings], str | None] = _no_problem
     settings: tuple[str, ...] = ()
-    files: Callable[[PrepareParams], Mapping[str, str]] = _path
+    files: Callable[[TaskSettings], Mapping[str, str]] = _path
     hashed: bool = True
-    pins: Callable[[PrepareParams], Sequence[Pin]] = _hub
+    pins: Callable[[TaskSettings], Sequence[Pin]] = _hub
     reads_elsewhere: bool = False
 
 
-def _superni_files(params: PrepareParams) -> dict[str, str]:
+def _superni_files(params: TaskSettings) -> dict[str, str]:
     return {name: f"{params.path}/{name}" for name in ("tasks", "splits")} if params.path else {}
 
 
-def _t0_files(params: PrepareParams) -> dict[str, str]:
+def _t0_files(params: TaskSettings) -> dict[str, str]:
     t0 = params.t0
     templates = f"{t0.promptsource}/promptsource/templates" if t0.promptsource else None
     evaluation = None if t0.evaluation == "hub" else t0.evaluation
@@ -92,7 +117,7 @@ def _t0_files(params: PrepareParams) -> dict[str, str]:
     return {name: path for name, path in files.items() if path}
 
 
-def _t0_problem(params: PrepareParams) -> str | None:
+def _t0_problem(params: TaskSettings) -> str | None:
     if not (params.path or params.hub or params.t0.training_few_shot):
         return "source t0 needs `hub` (bigscience/P3), `path`, a folder of its form, or t0.training_few_shot"
     if params.t0.training_few_shot and not params.t0.few_shot:
@@ -100,12 +125,12 @@ def _t0_problem(params: PrepareParams) -> str | None:
     return None
 
 
-def _hub_files(params: PrepareParams) -> dict[str, str]:
+def _hub_files(params: TaskSettings) -> dict[str, str]:
     test = params.test.path if params.test else None
     return _path(params) | ({"test_tasks": test} if test else {})
 
 
-def _hub_pins(params: PrepareParams) -> list[Pin]:
+def _hub_pins(params: TaskSettings) -> list[Pin]:
     test = params.test
     return _hub(params) + ([(test.hub, test.revision)] if test and test.hub else [])
 
@@ -169,8 +194,13 @@ SOURCES: dict[str, Source] = {
 """{`prepare.source`: the source}. A new source is a row, the module that it names, and its project's template."""
 
 
-def complaint(params: PrepareParams) -> str | None:
-    """What is wrong with the settings of a source, in a line; None if they fit its row."""
+def complaint(params: TaskSettings, defaults: Mapping[str, Any]) -> str | None:
+    """Say what is wrong with the settings of a source, in a line; None if they fit its row.
+
+    Args:
+        params: the settings.
+        defaults: {setting: its default}.
+    """
     name, source = params.source, SOURCES[params.source]
     for place in ("path", "hub"):
         if getattr(params, place) and place not in source.places:
@@ -182,6 +212,6 @@ def complaint(params: PrepareParams) -> str | None:
         return f"source {name} needs {source.needs}"
     for other, row in SOURCES.items():
         for setting in row.settings:
-            if setting not in source.settings and getattr(params, setting) != type(params).model_fields[setting].default:
+            if setting not in source.settings and getattr(params, setting) != defaults[setting]:
                 return f"source {name} has no `{setting}`, which is of source {other}; leave it out"
     return source.problem(params)

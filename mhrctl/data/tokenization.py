@@ -8,7 +8,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from mhrctl.config.params import TRAINED_TOKENIZERS
+from mhrctl.config.tasks import TRAINED_TOKENIZERS
 from mhrctl.errors import DataError
 
 SENTINELS = 32

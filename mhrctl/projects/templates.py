@@ -11,8 +11,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from ruamel.yaml import YAML
 
 from mhrctl.artifacts.inputs import Place
-from mhrctl.config.params import Params, PrepareParams
+from mhrctl.config.params import Params
 from mhrctl.config.sources import SOURCES
+from mhrctl.config.tasks import PrepareParams
 from mhrctl.projects.pipeline import stage_dependencies, stage_settings
 
 PACKAGE = "mhrctl.projects"

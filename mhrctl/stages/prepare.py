@@ -20,7 +20,7 @@ from mhrctl.artifacts.facts import PrepareFacts
 from mhrctl.artifacts.hashing import digest
 from mhrctl.artifacts.names import BACKBONE_EXAMPLES, TASKS, TEST_EXAMPLES, TOKENIZER, TRAINING_EXAMPLES, folder_name
 from mhrctl.artifacts.writing import write_json, writing
-from mhrctl.config.params import PrepareParams
+from mhrctl.config.tasks import PrepareParams
 from mhrctl.data.rows import SCHEMA, TEST_SCHEMA, Draft, Encoder
 from mhrctl.data.shards import copy_shard, read_cuts, write_shard
 from mhrctl.data.splits import held_out_size, training_split

@@ -12,7 +12,8 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
-from mhrctl.config.params import Params, PrepareParams
+from mhrctl.config.params import Params
+from mhrctl.config.tasks import PrepareParams
 from mhrctl.progress import Track
 from mhrctl.suites.task import Example, Metrics, Role, Seen, Suite, Task, TaskCounts
 

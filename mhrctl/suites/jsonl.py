@@ -10,7 +10,8 @@ from typing import Literal, TypeVar
 
 from pydantic import ValidationError, model_validator
 
-from mhrctl.config.params import Params, PrepareParams
+from mhrctl.config.params import Params
+from mhrctl.config.tasks import PrepareParams
 from mhrctl.errors import DataError, unknown
 from mhrctl.progress import Track
 from mhrctl.suites.reading import READABLE, Record, describe, parse, read_text

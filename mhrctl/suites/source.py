@@ -6,8 +6,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
 
-from mhrctl.config.params import Params, PrepareParams
+from mhrctl.config.params import Params
 from mhrctl.config.sources import SOURCES
+from mhrctl.config.tasks import PrepareParams
 from mhrctl.progress import Track
 from mhrctl.suites.task import Metrics, Seen, Suite
 

@@ -16,7 +16,8 @@ from mhrctl.artifacts.facts import PrepareFacts
 from mhrctl.artifacts.names import TASKS, Project
 from mhrctl.artifacts.writing import read_json
 from mhrctl.config.methods import METHODS
-from mhrctl.config.params import TRAINED_TOKENIZERS, Params, PrepareParams
+from mhrctl.config.params import Params
+from mhrctl.config.tasks import TRAINED_TOKENIZERS, PrepareParams
 from mhrctl.evaluation.metrics import OVER_CHOICES
 from mhrctl.projects.templates import dvc_yaml
 from mhrctl.suites.reading import require_folder

@@ -14,7 +14,9 @@ from mhrctl.artifacts.cards import Card, write_card
 from mhrctl.artifacts.facts import IndexFacts
 from mhrctl.artifacts.provenance import Provenance
 from mhrctl.config.cells import Cell
-from mhrctl.config.params import AdaptParams, BackboneParams, PrepareParams
+from mhrctl.config.params import AdaptParams, BackboneParams
+from mhrctl.config.sources import SOURCES
+from mhrctl.config.tasks import PrepareParams, TestDataParams
 from tests.conftest import mhrctl
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -176,3 +178,15 @@ T0 = {"training_few_shot": ["rte"], "few_shot": "sets"}
 def test_what_may_change_unseen_is_read_again(tmp_path: Path, of: Callable[[Path], Provenance], complete: bool) -> None:
     (tmp_path / "folder").mkdir()
     assert of(tmp_path).is_complete == complete
+
+
+def test_every_hashed_file_of_a_source_is_a_parent(tmp_path: Path) -> None:
+    for name in ("data.jsonl", "few.jsonl"):
+        (tmp_path / name).write_text("{}\n")
+    params = PrepareParams(source="hub", path="data.jsonl", tokenizer="word", test=TestDataParams(path="few.jsonl"))
+    made = provenance.of_prepare(params, root=tmp_path)
+    assert made.parents == {"tasks": tmp_path / "data.jsonl", "test_tasks": tmp_path / "few.jsonl"}
+    assert made.is_complete
+    for source in SOURCES.values():
+        if source.hashed:
+            assert set(source.files(params)) <= {"tasks", "test_tasks"}  # the places that of_prepare knows

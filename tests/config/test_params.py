@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from mhrctl.config.params import Closed, Params
+from mhrctl.config.fields import Closed
+from mhrctl.config.params import Params
 from mhrctl.config.resolve import load_params
 from mhrctl.errors import ParamsError
 

@@ -12,8 +12,9 @@ import pytest
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
-from mhrctl.config.params import PrepareParams, added
+from mhrctl.config.fields import added
 from mhrctl.config.sources import SOURCES
+from mhrctl.config.tasks import PrepareParams
 from mhrctl.projects.templates import template_files
 
 ROOT = Path(__file__).parents[2]

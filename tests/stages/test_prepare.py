@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mhrctl.config.params import PrepareParams
+from mhrctl.config.tasks import PrepareParams
 from mhrctl.data.shards import write_shard
 from mhrctl.data.tokenization import saved_tokenizer
 from mhrctl.errors import DataError

@@ -22,7 +22,7 @@ def test_every_module_has_the_functions_of_a_source(name: str, function: str) ->
 
 
 def test_a_source_gives_a_suite_of_its_name(tmp_path: Path) -> None:
-    from mhrctl.config.params import PrepareParams
+    from mhrctl.config.tasks import PrepareParams
     from mhrctl.progress import silent
 
     params = PrepareParams(source="compositional", tokenizer="word")

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mhrctl.config.params import Params, PrepareParams, SplitsParams, TestDataParams
+from mhrctl.config.params import Params
+from mhrctl.config.tasks import PrepareParams, SplitsParams, TestDataParams
 from mhrctl.errors import SHOWN, DataError, unknown
 from mhrctl.progress import Track, silent
 from mhrctl.suites.hub.opening import DataSet, chosen_split, open_splits

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from mhrctl.config.params import Params, PrepareParams
+from mhrctl.config.params import Params
+from mhrctl.config.tasks import PrepareParams
 from mhrctl.errors import DataError
 from mhrctl.progress import Track
 from mhrctl.suites.superni.hub import read_superni_hub

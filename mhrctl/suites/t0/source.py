@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mhrctl.config.params import Params, PrepareParams
+from mhrctl.config.params import Params
+from mhrctl.config.tasks import PrepareParams
 from mhrctl.errors import DataError, unknown
 from mhrctl.progress import Track
 from mhrctl.suites.reading import require_folder

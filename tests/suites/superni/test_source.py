@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from mhrctl.config.params import PrepareParams
 from mhrctl.config.resolve import load_params
+from mhrctl.config.tasks import PrepareParams
 from mhrctl.errors import DataError
 from mhrctl.evaluation.metrics import OVER_CHOICES
 from mhrctl.progress import silent

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mhrctl.config.params import PrepareParams
 from mhrctl.config.resolve import load_params
+from mhrctl.config.tasks import PrepareParams
 from mhrctl.errors import DataError
 from mhrctl.evaluation.metrics import OVER_CHOICES
 from mhrctl.progress import silent

@@ -1,0 +1,130 @@
+"""The section `prepare` of params.yaml: where tasks come from, and how they become examples."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, GetPydanticSchema, model_validator
+from pydantic_core.core_schema import literal_schema
+
+from mhrctl.config.fields import Closed, NonNegative, Positive, Seed, added
+from mhrctl.config.sources import SOURCES, complaint
+
+TRAINED_TOKENIZERS = ("word", "bpe")
+"""Values of `prepare.tokenizer` that ask for a tokenizer of the suite's own, trained on its training tasks."""
+
+
+SourceName = Annotated[str, GetPydanticSchema(lambda _source, _handler: literal_schema([*SOURCES]))]
+"""One of the sources of tasks."""
+
+
+class T0Params(Closed):
+    """The T0 benchmark; read only where `prepare.source` is `t0`."""
+
+    by: Literal["template", "dataset"] = Field("template", description="a training task is a template (313) or a data set (38)")
+    max_rows: Positive = Field(500_000, description="rows of a data set, shared among its templates; each takes its first")
+    train: Positive | None = Field(None, description="rows of a training task to keep, drawn at random; null keeps all")
+    validation: Positive = Field(100, description="rows of a training task held out at random")
+    few_shot: str | None = Field(
+        None, description="folder of few-shot sets, T-Few's or rendered ones; null draws them from the hub's training splits"
+    )
+    seeds: list[Seed] = Field([], description="whose few-shot sets to read; empty reads all that there are")
+    anli_shots: Literal[32, 50] = Field(50, description="examples of ANLI's sets: 50 in T-Few's files, 32 in the paper's code")
+    promptsource: str | None = Field(None, description="a checkout of promptsource, whose templates word raw records")
+    templates: Literal["one", "all"] = Field("one", description="of a scored record: one, drawn once, or each of them")
+    evaluation: str = Field("hub", description="`hub`, or a folder with <task>.jsonl or <task>.parquet of scored records")
+    evaluation_seeds: list[Seed] = Field([], description="for trials: score the few-shot sets of these seeds in their place")
+    training_few_shot: list[str] = Field([], description="for trials: train on the few-shot sets of these tasks, not on P3")
+
+
+class ColumnsParams(Closed):
+    """Which columns of a data set say what; a name such as `answers.text` is of a field within a column."""
+
+    input: str | None = Field(None, description="of inputs; null, without a target too, looks for a form that is known")
+    target: str | None = Field(None, description="of targets: a text, a class label, or the number of one of the choices")
+    targets: str | None = Field(None, description="of targets in place of `target`: a text, or a list of right answers")
+    choices: str | None = Field(None, description="of answer choices, a list of texts")
+    task: str | None = Field(
+        None, description="of tasks' names, by which the data set falls into tasks; null makes it one task"
+    )
+
+    @model_validator(mode="after")
+    def _input_has_a_target(self) -> ColumnsParams:
+        if self.target and self.targets:
+            raise ValueError("`target` and `targets` both name the targets; leave one out")
+        if bool(self.input) != bool(self.target or self.targets):
+            raise ValueError("`input` goes with `target` or `targets`; name both, or neither for a form that is known")
+        return self
+
+
+class SplitsParams(Closed):
+    """Which splits of a data set are read."""
+
+    train: str | None = Field(
+        None, description="to train on, or to adapt to a test task with; null takes `train`, or the only one"
+    )
+    test: str | None = Field(
+        None, description="to score test tasks on; null takes `test`; without one, a part of the other split"
+    )
+
+
+class TestDataParams(Closed):
+    """A data set of test tasks beside that of training tasks."""
+
+    path: str | None = Field(None, description="file or folder")
+    hub: str | None = Field(None, description="hub id in place of `path`")
+    revision: str = Field("main", description="revision of `hub`")
+    config: str | Annotated[list[str], Field(min_length=1)] | None = Field(None, description="as prepare.config")
+    columns: ColumnsParams | None = Field(None, description="as prepare.columns, which it takes if it is null")
+    splits: SplitsParams | None = Field(None, description="as prepare.splits, which it takes if it is null")
+
+    @model_validator(mode="after")
+    def _is_one_place(self) -> TestDataParams:
+        if bool(self.path) == bool(self.hub):
+            raise ValueError("give one of `path` and `hub`, the data set of the test tasks")
+        return self
+
+
+class PrepareParams(Closed):
+    """Tasks from a source, split, put into prompts and tokenised."""
+
+    source: SourceName = Field(description="where the tasks come from")
+    path: str | None = Field(
+        None, description="folder of the source's tasks (superni, jsonl; t0: of P3's training tasks; hub: or a file)"
+    )
+    hub: str | None = Field(
+        None, description="hub id in place of `path`: a mirror of Super-NaturalInstructions, P3, a data set"
+    )
+    revision: str = Field("main", description="revision of `hub`")
+    test_tasks: list[str] = Field(
+        [],
+        description="test tasks to use, or a named list of them; empty uses all (hub: which of the data set's tasks they are)",
+    )
+    seed: Seed = Field(42, description="of the training tasks' shuffle and of the reference drawn for scoring")
+    examples: Positive = Field(100, description="examples of a task in each of its train, validation and test splits")
+    definition: bool = Field(True, description="put the task's definition into the prompt")
+    task_name: bool = Field(False, description="put the task's name into the prompt")
+    positive_examples: NonNegative = Field(0, description="worked examples in the prompt, as far as they fit")
+    prompt: Literal["original", "tk_instruct"] = Field("original", description="wording of Super-NaturalInstructions' prompt")
+    tokenizer: str = Field(description="`word` or `bpe` (trained on the training tasks), a hub id, or a folder")
+    tokenizer_revision: str = Field("main", description="revision of a tokenizer from the hub")
+    vocab_size: Positive = Field(8000, description="entries at most of a tokenizer trained here")
+    max_input_tokens: Positive = Field(1024, description="longer inputs are cut")
+    max_target_tokens: Positive = Field(128, description="longer targets are cut")
+    t0: T0Params = Field(T0Params(), description="of source t0")
+    config: str | Annotated[list[str], Field(min_length=1)] | None = added(
+        None, description="source hub: configuration of the data set; of a list, each is a task or tasks"
+    )
+    columns: ColumnsParams = added(ColumnsParams(), description="source hub: what the data set's columns are")
+    splits: SplitsParams = added(SplitsParams(), description="source hub: which splits to read")
+    test: TestDataParams | None = added(None, description="source hub: a data set whose tasks are the test tasks")
+    metric: str | None = added(
+        None, description="source hub: of all tasks; null takes accuracy for tasks with choices, else rouge_l"
+    )
+    max_rows: Positive | None = added(None, description="source hub: rows of a split to read, its first; null reads all")
+
+    @model_validator(mode="after")
+    def _settings_fit_the_source(self) -> PrepareParams:
+        if problem := complaint(self, {name: field.default for name, field in type(self).model_fields.items()}):
+            raise ValueError(problem)
+        return self
