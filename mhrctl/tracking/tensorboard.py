@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
 from mhrctl.tracking.accelerated import Accelerated, tracker_class
@@ -40,5 +41,11 @@ class TensorBoard(Accelerated):
 
 
 def open_tensorboard(subject: Subject) -> TensorBoard:
-    """Open a new event file in the folder of a stage and cell."""
+    """Open a new event file in the folder of a stage and cell.
+
+    Files are read in the order of their names, which begin with the second that they were made in and go on with numbers of no
+    fixed width. So a file waits for a second of its own: of two from one second the later might be read first.
+    """
+    while any((subject.folder / subject.name).glob(f"events.out.tfevents.{int(time.time()):010d}.*")):
+        time.sleep(0.05)
     return TensorBoard(tracker_class("tensorboard")(subject.name, str(subject.folder)))

@@ -62,6 +62,17 @@ def test_a_training_that_goes_on_hides_the_steps_that_it_takes_again(tmp_path: P
     assert both["summary/validation_loss"] == [(4, 2.0)]
 
 
+def test_files_are_read_in_the_order_in_which_they_were_made(tmp_path: Path) -> None:
+    """Within a second the tenth file of a process would come before the ninth; each has a second of its own."""
+    for number in range(3):
+        recorder = open_tensorboard(Subject("study", "pretrain-x", tmp_path / "data/log/tracking"))
+        recorder.log(1, {"number": float(number)})
+        recorder.close()
+    assert recorded(tmp_path, "pretrain-x") == {"number": [(1, 2.0)]}
+    seconds = {path.name.split(".")[3] for path in (tmp_path / "data/log/tracking/pretrain-x").iterdir()}
+    assert len(seconds) == 3
+
+
 def test_a_summary_alone_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
     for score in (1.0, 2.0):
         recorder = open_tensorboard(Subject("study", "evaluate-x", tmp_path / "data/log/tracking"))
