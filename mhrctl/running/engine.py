@@ -77,7 +77,9 @@ class DvcPipeline(PublicPipeline):
             _drop_torn_rwlock(Path(repo.tmp_dir) / "rwlock")
             whole = repo.index.graph
             active = get_active_graph(graph=whole)  # a frozen stage has no dependencies in it
-            order = plan_repro(graph=active, stages=collect_stages(repo=repo, targets=targets or ["dvc.yaml"]))
+            here = [] if targets else [stage for stage in repo.index.stages if stage.path == str(Path("dvc.yaml").absolute())]
+            chosen = here or collect_stages(repo=repo, targets=targets or ["dvc.yaml"])  # which reads dvc.yaml once more
+            order = plan_repro(graph=active, stages=chosen)
             self._stages = {stage.addressing: stage for stage in order}
         super().__init__(root, self._edges(active), self._edges(whole))
         self._held: dict[str, ExitStack] = {}
