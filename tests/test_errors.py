@@ -10,8 +10,9 @@ from mhrctl.errors import SHOWN, ArtifactError, DataError, MhrctlError, ParamsEr
 
 def test_every_error_is_one_of_ours() -> None:
     assert {ParamsError, DataError, ArtifactError} <= set(MhrctlError.__subclasses__())
-    assert issubclass(MhrctlError, Exception)
-    assert all(isinstance(value.__doc__, str) for value in vars(errors).values() if isinstance(value, type))
+    ours = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)]
+    assert set(ours) == {MhrctlError, ParamsError, DataError, ArtifactError}
+    assert all(error.__doc__ for error in ours)
 
 
 @pytest.mark.parametrize(

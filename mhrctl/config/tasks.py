@@ -68,7 +68,7 @@ class SplitsParams(Closed):
     )
 
 
-class TestDataParams(Closed):
+class DataSetParams(Closed):
     """A data set of test tasks beside that of training tasks."""
 
     path: str | None = Field(None, description="file or folder")
@@ -79,7 +79,7 @@ class TestDataParams(Closed):
     splits: SplitsParams | None = Field(None, description="as prepare.splits, which it takes if it is null")
 
     @model_validator(mode="after")
-    def _is_one_place(self) -> TestDataParams:
+    def _is_one_place(self) -> DataSetParams:
         if bool(self.path) == bool(self.hub):
             raise ValueError("give one of `path` and `hub`, the data set of the test tasks")
         return self
@@ -117,7 +117,7 @@ class PrepareParams(Closed):
     )
     columns: ColumnsParams = added(ColumnsParams(), description="source hub: what the data set's columns are")
     splits: SplitsParams = added(SplitsParams(), description="source hub: which splits to read")
-    test: TestDataParams | None = added(None, description="source hub: a data set whose tasks are the test tasks")
+    test: DataSetParams | None = added(None, description="source hub: a data set whose tasks are the test tasks")
     metric: str | None = added(
         None, description="source hub: of all tasks; null takes accuracy for tasks with choices, else rouge_l"
     )

@@ -16,7 +16,7 @@ from mhrctl.artifacts.provenance import Provenance
 from mhrctl.config.cells import Cell
 from mhrctl.config.params import AdaptParams, BackboneParams
 from mhrctl.config.sources import SOURCES
-from mhrctl.config.tasks import PrepareParams, TestDataParams
+from mhrctl.config.tasks import DataSetParams, PrepareParams
 from tests.conftest import mhrctl
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -183,7 +183,7 @@ def test_what_may_change_unseen_is_read_again(tmp_path: Path, of: Callable[[Path
 def test_every_hashed_file_of_a_source_is_a_parent(tmp_path: Path) -> None:
     for name in ("data.jsonl", "few.jsonl"):
         (tmp_path / name).write_text("{}\n")
-    params = PrepareParams(source="hub", path="data.jsonl", tokenizer="word", test=TestDataParams(path="few.jsonl"))
+    params = PrepareParams(source="hub", path="data.jsonl", tokenizer="word", test=DataSetParams(path="few.jsonl"))
     made = provenance.of_prepare(params, root=tmp_path)
     assert made.parents == {"tasks": tmp_path / "data.jsonl", "test_tasks": tmp_path / "few.jsonl"}
     assert made.is_complete

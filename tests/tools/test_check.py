@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from mhrctl.artifacts.cards import Card, write_card
+from mhrctl.artifacts.facts import PrepareFacts
 from mhrctl.artifacts.names import Project
 from mhrctl.config.params import Params
 from mhrctl.config.resolve import load_params
@@ -64,7 +66,7 @@ def test_entries_of_the_tokenizer_are_those_it_has_or_may_have(project: Path) ->
     assert vocab_size(loaded(project).prepare, Project(project)) == 8000
     folder = project / "data/prepare"
     folder.mkdir(parents=True)
-    (folder / "card.json").write_text(json.dumps({"facts": {"vocab_size": 77}}))
+    write_card(folder, Card.of("prepare", {}, {}, PrepareFacts(suite="jsonl", tokenizer="", vocab_size=77)))
     assert vocab_size(loaded(project).prepare, Project(project)) == 77
 
 

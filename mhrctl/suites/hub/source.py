@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mhrctl.config.params import Params
-from mhrctl.config.tasks import PrepareParams, SplitsParams, TestDataParams
+from mhrctl.config.tasks import DataSetParams, PrepareParams, SplitsParams
 from mhrctl.errors import SHOWN, DataError, unknown
 from mhrctl.progress import Track, silent
 from mhrctl.suites.hub.opening import DataSet, chosen_split, open_splits
@@ -147,7 +147,7 @@ def _parts(params: PrepareParams, root: Path) -> list[Part]:
 
 
 def _configurations(
-    place: PrepareParams | TestDataParams, setting: str, root: Path, params: PrepareParams, is_test: Callable[[str], bool]
+    place: PrepareParams | DataSetParams, setting: str, root: Path, params: PrepareParams, is_test: Callable[[str], bool]
 ) -> list[Part]:
     where = root / place.path if place.path else str(place.hub)
     configs: Sequence[str | None] = place.config if isinstance(place.config, list) else [place.config]
