@@ -221,7 +221,7 @@ _ROWS = (
         "mosa",
         "mosa:MoSA",
         start="average",
-        settings={"pretrain": {"rank": 16, "targets": ["q", "v"]}},
+        settings={"pretrain": {"rank": 16, "alpha": 16.0, "targets": ["q", "v"]}},
         options=MosaOptions,
         look=(YELLOW, "s"),
     ),

@@ -87,6 +87,21 @@ def test_a_killed_run_resumes_to_the_same_bytes(copy: Path, run: Run, monkeypatc
     assert not left.exists()
 
 
+def test_a_killed_sparse_mixture_resumes_to_the_same_bytes(copy: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Starts and owners of entries come from the seed again, moments of entries that were not drawn from the checkpoint."""
+    options = ("pretrain", "-m", "mosa", "--set", "pretrain.options.sparse=full", "--set", "pretrain.accumulation=2")
+    path, log = copy / "data/pretrain/mosa-s0/adapters.safetensors", copy / "data/metrics/pretrain/mosa-s0.csv"
+    assert run(*options, "-C", copy) == 0
+    before = path.read_bytes(), log.read_bytes()
+    monkeypatch.setattr(pretrain, "CHECKPOINT_EVERY", 2)
+    with killed_after_checkpoint():
+        assert run(*options, "--force", "-C", copy) == 130
+    assert (copy / "data/scratch/pretrain-mosa-s0.safetensors").exists()
+    assert run(*options, "--force", "-C", copy) == 0
+    assert (path.read_bytes(), log.read_bytes()) == before
+    assert not list((copy / "data/scratch").glob("pretrain-*"))
+
+
 def test_a_run_killed_within_a_window_resumes_to_the_same_bytes(copy: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     prepared = copy / "data/prepare" / TRAINING_EXAMPLES
     rows = pq.read_table(prepared).to_pylist()
