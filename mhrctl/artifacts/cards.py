@@ -165,7 +165,7 @@ def is_up_to_date(
 ) -> bool:
     """Whether an output folder is what its stage would write now.
 
-    Its card tells: all but the facts, which are results, is compared with what the card would hold now (of `parents`, files
+    Its card decides: all but the facts, which are results, is compared with what the card would hold now (of `parents`, files
     or folders, the hashes, once all else is equal), and with the files that are there, in the folder and `beside` it.
     """
     card = _card_of(folder)

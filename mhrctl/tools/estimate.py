@@ -165,7 +165,7 @@ def backbone_shape(params: BackboneParams, root: Path, vocab_size: int) -> Shape
 
 
 def _known_shape(name: str) -> Shape | None:
-    """The sizes of a backbone on the hub whose name tells them."""
+    """The sizes of a backbone on the hub whose name says them."""
     if name not in WELL_KNOWN:
         return None
     from mhrctl.models.backbones import sized_model

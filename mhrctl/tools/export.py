@@ -138,7 +138,7 @@ def model_card(cell: Cell, stage: str, facts: ExportFacts, *, merged: bool) -> s
 
 
 def _refuse(cell: Cell, adapter: Adapter, stage: ExportStage, *, merge: bool) -> None:
-    """Answer what cannot leave in the form that was asked for."""
+    """Reject what cannot leave in the form that was asked for."""
     if adapter.averageable:
         if merge:
             raise ParamsError("--merge: a routed inventory is no single adapter; export --stage adapt or --stage average")

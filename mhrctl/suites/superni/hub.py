@@ -94,7 +94,7 @@ def read_superni_hub(
 
     Returns:
         The suite that `read_superni` makes of the same instances. Rows that repeat an id and an input are one instance with
-        several references. The mirrors tell nothing of upstream's excluded tasks.
+        several references. The mirrors say nothing of upstream's excluded tasks.
 
     Raises:
         DataError: if the mirror is none, cannot be reached, or has not what is asked for.

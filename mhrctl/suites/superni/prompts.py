@@ -67,7 +67,7 @@ def prompter(
         prompt: one of `PROMPTS`.
         task: gives name, definition and worked examples.
         task_name: begin with the task's name.
-        definition: tell the task's definition, if it has one.
+        definition: state the task's definition, if it has one.
         positives: the most worked examples to show.
         longest: tokens of the whole input, end token included.
         count: the tokens of a text, end token included.
