@@ -24,11 +24,11 @@ GREY, YELLOW = "#666666", "#B8860B"
 
 
 class NoOptions(Closed):
-    """The settings of a method that has none of its own."""
+    """These are the settings of a method that has none of its own."""
 
 
 class MosaOptions(NoOptions):
-    """The settings of MoSA, the mixture of sparse adapters (arXiv 2312.02923)."""
+    """These are the settings of MoSA, the mixture of sparse adapters (arXiv 2312.02923)."""
 
     copies: int = Field(4, ge=2, description="copies of the LoRA, each of which may change its own entries alone")
     sparse: Literal["hierarchical", "full"] = Field(
@@ -39,7 +39,7 @@ class MosaOptions(NoOptions):
 
 @dataclass(frozen=True)
 class Method:
-    """One row of the methods table.
+    """A method is one row of the methods table.
 
     Attributes:
         name: the row's name.

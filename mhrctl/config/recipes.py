@@ -17,7 +17,7 @@ Settings = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Recipe:
-    """One set of experiments.
+    """A recipe is one set of experiments.
 
     Attributes:
         summary: which.

@@ -17,7 +17,7 @@ from mhrctl.errors import DataError, ParamsError
 
 @dataclass(frozen=True)
 class TaskShots:
-    """What one test task is adapted with.
+    """Shots are what one test task is adapted with.
 
     Attributes:
         name: of the task.

@@ -39,7 +39,7 @@ def training_split(examples: Sequence[T], *, size: int, seed: int) -> tuple[list
 
 
 def held_out_size(total: int, *, size: int) -> int:
-    """How many examples each of a test task's three splits gets: `size`, or a third of a task that has fewer than 3 * size."""
+    """Return the size of each of a test task's three splits: `size`, or a third of a task that has fewer than 3 * size."""
     return min(size, total // 3)
 
 

@@ -13,7 +13,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean difference and how sure it is.
+    """An interval is a mean difference and how sure it is.
 
     Attributes:
         mean: of the differences, over tasks and seeds.

@@ -29,7 +29,7 @@ TEMPLATE = "report.html.jinja"
 
 @dataclass(frozen=True)
 class ShownCard:
-    """A card as lines of `key: value`."""
+    """This is a card as lines of `key: value`."""
 
     name: str
     lines: Sequence[str]

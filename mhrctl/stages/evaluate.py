@@ -49,7 +49,7 @@ from mhrctl.progress import Recorder, Track, silent, unrecorded
 
 @dataclass(frozen=True)
 class TaskAnswers:
-    """Answers to a task's test split in one phase, with their scores in percent.
+    """These are answers to a task's test split in one phase, with their scores in percent.
 
     Attributes:
         task: name.

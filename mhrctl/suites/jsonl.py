@@ -23,7 +23,7 @@ ROLES: tuple[Role, ...] = ("training", "test")
 
 
 class Line(Record):
-    """One example. The README describes the keys."""
+    """A line is one example. The README describes the keys."""
 
     input: str
     target: str | None = None

@@ -14,7 +14,7 @@ from mhrctl.suites.task import Metrics, Seen, Suite
 
 
 class SourceModule(Protocol):
-    """What the module of every source has."""
+    """The module of every source has these functions."""
 
     def read(self, params: PrepareParams, root: Path, *, metrics: Metrics, track: Track) -> Suite:
         """Read the tasks.

@@ -89,7 +89,7 @@ def align(
 
 
 def alignment_name(cell: Cell, at: Point) -> str:
-    """The name of what is measured: that of the cell, and where it is not of the end, the point."""
+    """Return the name of what is measured: that of the cell, and where it is not of the end, the point."""
     return cell.name if at == "end" else f"{cell.name}-{at}"
 
 

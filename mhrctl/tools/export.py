@@ -104,7 +104,7 @@ def merge_into(backbone: PreTrainedModel, adapter: Adapter) -> None:
 
 
 def model_card(cell: Cell, stage: str, facts: ExportFacts, *, merged: bool) -> str:
-    """The README.md of an export, in the hub's form."""
+    """Return the README.md of an export, in the hub's form."""
     base, task = facts.base, facts.task
     data = ModelCardData(
         base_model=base.name if base.source == "hub" else None,

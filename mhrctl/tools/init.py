@@ -37,7 +37,7 @@ HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 @dataclass(frozen=True)
 class Made:
-    """What `initialise` did.
+    """This is what `initialise` did.
 
     Attributes:
         setup: how the folder came under DVC.

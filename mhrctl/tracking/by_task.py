@@ -9,7 +9,7 @@ from mhrctl.progress import Recorder
 
 
 class ByTask:
-    """Reports scores of tasks as they come, and their mean at a step once every task has had its score there.
+    """This recorder reports scores of tasks as they come, and their mean at a step once every task has had its score there.
 
     Tasks that do not fit into one batch go through all steps after others have. A mean of those of a batch would jump back
     and forth with who is in it; one of all tasks comes with the last batch, or at once where there is one batch only.

@@ -75,7 +75,7 @@ def load_checkpoint(
 
 
 def checkpoint_path(scratch: Path, cell: str, part: int | None = None) -> Path:
-    """Where a pre-training in progress leaves its checkpoint.
+    """Return where a pre-training in progress leaves its checkpoint.
 
     Args:
         scratch: the folder of checkpoints.

@@ -42,7 +42,7 @@ APART = 0.14
 
 
 def figure2(results: Results) -> Drawing:
-    """Scores with deviations of ours (filled) and the paper's (hollow).
+    """Draw the scores with deviations of ours (filled) and the paper's (hollow).
 
     Ours on T0 are drawn beside the paper's, in the panel of their backbone, or in T5-XL-LM's if they are of neither; ours of
     another suite have a row of their own.

@@ -21,7 +21,7 @@ Pair = tuple[str, str]
 
 
 class Row(BaseModel):
-    """A row of `Muennighoff/natural-instructions`: one reference of one instance. Columns that are not used are passed over."""
+    """This is a row of `Muennighoff/natural-instructions`: one reference of one instance. Unused columns are passed over."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
     worked_examples: ClassVar[int] = 0
@@ -44,7 +44,7 @@ class Row(BaseModel):
 
 
 class RowWithExamples(Row):
-    """A row of `jayelm/natural-instructions`: two worked examples of the task, and a mark on its first instances."""
+    """This is a row of `jayelm/natural-instructions`: two worked examples of the task, and a mark on its first instances."""
 
     worked_examples: ClassVar[int] = 2
 

@@ -11,7 +11,7 @@ from mhrctl.suites.task import Task
 
 @dataclass(frozen=True)
 class Prompt:
-    """The words that a prompt puts around a task and an instance.
+    """A prompt is the words that a prompt puts around a task and an instance.
 
     Attributes:
         definition: around the task's definition.

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Record:
-    """A record of a test task.
+    """This is a record of a test task.
 
     Attributes:
         idx: its number in the split that it is of.

@@ -29,7 +29,7 @@ FIRST_LABEL: dict[Label, int] = {"label": 0, "answer": 1, "answer_right_ending":
 
 @dataclass(frozen=True)
 class T0TestTask:
-    """Where a test task comes from.
+    """This says where a test task comes from.
 
     Attributes:
         name: as in the authors' code.

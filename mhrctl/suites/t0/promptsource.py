@@ -39,7 +39,7 @@ FORM = "a checkout of bigscience-workshop/promptsource (git clone --depth 1)"
 
 @dataclass(frozen=True)
 class Rendering:
-    """A record as a template words it.
+    """A rendering is a record as a template words it.
 
     Attributes:
         template: its name.
@@ -56,7 +56,7 @@ class Rendering:
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """A template of a data set.
+    """This is a template of a data set.
 
     Attributes:
         name: unique within the data set.
