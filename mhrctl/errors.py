@@ -1,4 +1,4 @@
-"""The errors that a user can mend. The command line prints them in one line and exits with 2."""
+"""These are the errors that a user can mend. The command line prints them in one line and exits with 2."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the library says that long work goes on, and with which numbers, without printing: what hears it is handed in."""
+"""The library says that long work goes on, and with which numbers, without printing: what hears it is handed in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every kind of adapter can do: skills with a routing, (IA)3 vectors, whole weights, and what methods add to them."""
+"""Every kind of adapter can do this: skills with a routing, (IA)3 vectors, whole weights, and what methods add to them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a row of the methods table to the adapter that pre-training trains: the one reader of the table's columns.
+"""A row of the methods table becomes the adapter that pre-training trains: this is the one reader of the table's columns.
 
 A row names its class; the class says what its adapters can do (see `mhrctl.adapters.adapter`).
 """

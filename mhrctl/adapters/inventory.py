@@ -1,4 +1,4 @@
-"""The inventory of skills and the routing over it: section 3 of the paper, and docs/recipe.md, sections 3.2 and 3.5.
+"""The inventory has skills and the routing over them: section 3 of the paper, and docs/recipe.md, sections 3.2 and 3.5.
 
 Layers of one shape share one stacked parameter, and all routing logits are one parameter, so a step mixes the adapters of
 every layer with a handful of operations. Artifacts on disk have one tensor a layer (see `mhrctl.adapters.files`).

@@ -1,4 +1,4 @@
-"""MoSA, the mixture of sparse adapters (arXiv 2312.02923), in its LoRA form: copies of one LoRA, each free in its own entries.
+"""MoSA is the mixture of sparse adapters (arXiv 2312.02923) in its LoRA form: copies of one LoRA, each free in its own entries.
 
 N copies start as one LoRA. For each layer a random partition divides the entries of a matrix among the copies, drawn once: copy
 i may change only the entries that are its own. Each step draws, for every layer, a copy of A and another of B, and runs them

@@ -1,4 +1,4 @@
-"""Routing weights from logits, section 3 of the paper; their sampling, and how they fade into uniform ones."""
+"""Routing weights are made from logits, section 3 of the paper; they are sampled here, and fade into uniform ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""(IA)3: a learned vector that multiplies the output of each adapted layer (docs/recipe.md, section 3.5)."""
+"""(IA)3 learns a vector that multiplies the output of each adapted layer (docs/recipe.md, section 3.5)."""
 
 from __future__ import annotations
 

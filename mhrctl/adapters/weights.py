@@ -1,4 +1,4 @@
-"""Full fine-tuning: the adapter is a copy of all weights of the backbone."""
+"""Full fine-tuning has as its adapter a copy of all weights of the backbone."""
 
 from __future__ import annotations
 

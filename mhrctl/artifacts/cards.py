@@ -1,4 +1,4 @@
-"""Cards: what an output folder says of itself, and whether it fits what reads it.
+"""Cards say what an output folder is, and whether it fits what reads it.
 
 Cards hold nothing that differs between two equal runs: what a run took (wall time, device) goes to `data/log/`, which
 DVC does not look at, so that a stage run again with the same result reruns nothing after it.

@@ -1,4 +1,4 @@
-"""What each stage's card says of its output: results that a reader needs to see that things fit, and counts.
+"""Each stage's card has facts of its output: results that a reader needs to see that things fit, and counts.
 
 The fields stand in the order of `card.json`. A reader of an older mhrctl passes over a fact that it does not know.
 """

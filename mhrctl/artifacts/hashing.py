@@ -1,4 +1,4 @@
-"""The hashes of files and folders, by which a stage knows its inputs again."""
+"""Hashes of files and folders are how a stage knows its inputs again."""
 
 from __future__ import annotations
 

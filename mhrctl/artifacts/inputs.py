@@ -1,4 +1,4 @@
-"""What each stage reads, written once.
+"""This table says once what each stage reads.
 
 Of this table follow the hashes in cards, and so whether an output is up to date (`mhrctl.artifacts.provenance`); the files
 that are watched for edits while a stage runs (`mhrctl.artifacts.watching`); and what the stages of dvc.yaml depend on

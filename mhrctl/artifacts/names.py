@@ -1,4 +1,4 @@
-"""Every file name of a project."""
+"""This module has every file name of a project."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What decides the output of each stage: said once, for the card that a stage writes and for the command that may skip it.
+"""What decides the output of each stage is said once, for the card that a stage writes and for the command that may skip it.
 
 All of this is known before anything is computed and without importing torch, so that a stage whose output is up to date ends at
 once. Which files these are is the table of `mhrctl.artifacts.inputs`; here are the settings, the places of a stage's call, and

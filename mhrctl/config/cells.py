@@ -1,4 +1,4 @@
-"""Cells: the points of the grid, their names, and where each starts from."""
+"""Cells are the points of the grid, with their names, and where each starts from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fields that sections of params.yaml are made of."""
+"""Sections of params.yaml are made of these fields."""
 
 from __future__ import annotations
 

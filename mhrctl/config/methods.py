@@ -1,4 +1,4 @@
-"""The methods table: what is pre-trained, what adaptation starts from, and what it trains.
+"""The methods table says what is pre-trained, what adaptation starts from, and what it trains.
 
 A method is a row of data, and a variant of it another row. The names of the paper's methods are those of
 `mhrctl/report/tables.json`; further methods stand beside them. `mhrctl.adapters.build` makes the adapter of a row; everything

@@ -1,4 +1,4 @@
-"""params.yaml as frozen, closed, described models: the only place that knows its keys.
+"""params.yaml is read as frozen, closed, described models: this is the only place that knows its keys.
 
 What is in here changes results and enters DVC's cache keys, but for the section `run`. How to run (device, verbosity) is an
 option of the command line.

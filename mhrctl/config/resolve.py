@@ -1,4 +1,4 @@
-"""From params.yaml to what a cell runs with: recipes, methods, variants and overrides, in layers."""
+"""params.yaml becomes what a cell runs with, from recipes, methods, variants and overrides, in layers."""
 
 from __future__ import annotations
 

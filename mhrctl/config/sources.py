@@ -1,4 +1,4 @@
-"""The sources of tasks: one literal table, in which a row is the whole of a source.
+"""The sources of tasks are one literal table, in which a row is the whole of a source.
 
 params.yaml is held to it, provenance, the watch over edited files and dvc.yaml take from it what `mhrctl prepare` reads, and
 `mhrctl init` makes a project of it. It imports nothing of mhrctl: what reads tasks is in the module that a row names.

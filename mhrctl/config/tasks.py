@@ -1,4 +1,4 @@
-"""The section `prepare` of params.yaml: where tasks come from, and how they become examples."""
+"""The section `prepare` of params.yaml says where tasks come from, and how they become examples."""
 
 from __future__ import annotations
 

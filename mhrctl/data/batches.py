@@ -1,4 +1,4 @@
-"""Batches of samples, and the order in which training sees them."""
+"""Samples are put into batches, in the order in which training sees them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The examples that the prepare stage wrote, and the samples that training and scoring draw from them."""
+"""Training and scoring draw their samples from the examples that the prepare stage wrote."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The index of training tasks by the mean embedding of their inputs."""
+"""The index has training tasks by the mean embedding of their inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of the examples files: prompts, references and choices of examples, with their tokens."""
+"""Rows of the examples files hold prompts, references and choices of examples, with their tokens."""
 
 from __future__ import annotations
 

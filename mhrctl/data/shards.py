@@ -1,4 +1,4 @@
-"""Tasks too large to hold: tokenised a row group at a time into a file for each, which a killed run need not make again."""
+"""Tasks too large to hold are tokenised a row group at a time into a file for each, which a killed run need not make again."""
 
 from __future__ import annotations
 

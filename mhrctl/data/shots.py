@@ -1,4 +1,4 @@
-"""What each test task is adapted with, drawn for a seed."""
+"""Shots are what each test task is adapted with, drawn for a seed."""
 
 from __future__ import annotations
 

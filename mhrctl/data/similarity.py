@@ -1,4 +1,4 @@
-"""How similar tasks are by their inputs: sentence embeddings, or TF-IDF where there is no model (docs/recipe.md, section 5)."""
+"""Tasks are compared by their inputs: sentence embeddings, or TF-IDF where there is no model (docs/recipe.md, section 5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deterministic splits of a task's examples: docs/recipe.md, section 2.4, A.
+"""A task's examples are split deterministically: docs/recipe.md, section 2.4, A.
 
 Training tasks are shuffled once, into train and validation. Test tasks keep their first examples as the
 test set, whatever the seed (the upstream order of Super-NaturalInstructions is label-balanced there); the rest is

@@ -1,4 +1,4 @@
-"""The task table that the prepare stage writes beside the examples."""
+"""The prepare stage writes this task table beside the examples."""
 
 from __future__ import annotations
 

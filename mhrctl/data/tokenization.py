@@ -1,4 +1,4 @@
-"""Tokenizers: trained here on a suite's training tasks, or loaded through transformers."""
+"""Tokenizers are trained here on a suite's training tasks, or loaded through transformers."""
 
 from __future__ import annotations
 

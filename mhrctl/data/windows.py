@@ -1,4 +1,4 @@
-"""Micro-batches of similar lengths: those of a window are drawn together, sorted by length, and visited in a shuffled order."""
+"""Micro-batches have similar lengths: a window's are drawn together, sorted by length, and visited in a shuffled order."""
 
 from __future__ import annotations
 

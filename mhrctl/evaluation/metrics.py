@@ -1,4 +1,4 @@
-"""What answers are scored by: a table with a row a metric. `docs/metrics.md` describes it.
+"""Metrics score answers, and are a table with a row a metric. `docs/metrics.md` describes it.
 
 ROUGE-L and exact match are those of docs/recipe.md, section 2.5.
 """

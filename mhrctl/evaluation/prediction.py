@@ -1,4 +1,4 @@
-"""Answers of many tasks side by side, generated or chosen: every batch holds equally many rows of every run."""
+"""Many tasks are answered side by side, by generation or choice: every batch holds equally many rows of every run."""
 
 from __future__ import annotations
 

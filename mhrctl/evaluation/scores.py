@@ -1,4 +1,4 @@
-"""Scores of tasks in long form, and those of a cell, as `data/metrics/evaluate/<cell>.json` holds them."""
+"""Scores of tasks are in long form; those of a cell are as `data/metrics/evaluate/<cell>.json` holds them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The frozen backbone with adapters attached."""
+"""The frozen backbone is called here with adapters attached."""
 
 from __future__ import annotations
 

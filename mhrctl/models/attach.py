@@ -1,4 +1,4 @@
-"""Which layers of a backbone are adapted, and how they come to have slots for adapters."""
+"""It is decided here which layers of a backbone are adapted, and they get slots for adapters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Backbones: loading, checking, identifying."""
+"""Backbones are loaded, checked and identified."""
 
 from __future__ import annotations
 

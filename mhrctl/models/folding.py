@@ -1,4 +1,4 @@
-"""An adapter folded into the weights of the backbone, for evaluation: a forward then costs what the bare backbone's does."""
+"""An adapter is folded into the weights of the backbone, for evaluation: a forward then costs what the bare backbone's does."""
 
 from __future__ import annotations
 

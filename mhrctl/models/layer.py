@@ -1,4 +1,4 @@
-"""An adapted linear layer, which takes the place of one of an unmodified transformers model."""
+"""An adapted linear layer takes the place of one of an unmodified transformers model."""
 
 from __future__ import annotations
 

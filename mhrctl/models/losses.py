@@ -1,4 +1,4 @@
-"""The cross-entropy of target tokens."""
+"""The loss is the cross-entropy of target tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a stage computes what it computes: nothing in here changes results beyond rounding, and no stage's key holds it."""
+"""Options say how a stage computes what it computes: none changes results beyond rounding, and no stage's key holds them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the stages of dvc.yaml depend on: the table of each stage's inputs, in DVC's names."""
+"""The stages of dvc.yaml depend on the table of each stage's inputs, put here in DVC's names."""
 
 from __future__ import annotations
 

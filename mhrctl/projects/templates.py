@@ -1,4 +1,4 @@
-"""Templates of a project's files, filled in; those of `files/` that end in `.jinja`."""
+"""Templates of a project's files are filled in: those of `files/` that end in `.jinja`."""
 
 from __future__ import annotations
 

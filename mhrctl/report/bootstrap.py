@@ -1,4 +1,4 @@
-"""Is a difference between two methods real? A paired bootstrap over tasks and seeds."""
+"""A paired bootstrap over tasks and seeds tells whether a difference between two methods is real."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Differences between methods on the scores that they share, with intervals."""
+"""Differences between methods are taken on the scores that they share, with intervals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Table 1 of the paper: how many numbers a method trains and uses, for one adapted layer."""
+"""Table 1 of the paper says how many numbers a method trains and uses, for one adapted layer."""
 
 from __future__ import annotations
 

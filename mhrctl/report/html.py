@@ -1,4 +1,4 @@
-"""One self-contained HTML file of everything: tables, figures, training curves, differences, scores by task, and cards."""
+"""One self-contained HTML file shows everything: tables, figures, training curves, differences, scores by task, and cards."""
 
 from __future__ import annotations
 

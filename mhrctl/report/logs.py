@@ -1,4 +1,4 @@
-"""What pre-training logged, and gradient alignment, as figures and DVC's plots read them."""
+"""Logs of pre-training, and gradient alignment, are read as figures and DVC's plots need them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every number that the paper prints, as package data (`tables.json`)."""
+"""Every number that the paper prints is package data (`tables.json`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our results as the paper's tables and figures show them: cells folded over seeds."""
+"""Our results are put as the paper's tables and figures show them: cells folded over seeds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A neutral table and its renderings."""
+"""A table is neutral, and has several renderings."""
 
 from __future__ import annotations
 

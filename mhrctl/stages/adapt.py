@@ -1,4 +1,4 @@
-"""adapt: few-shot adaptation to each test task, all tasks side by side in one batch, the best validation score kept."""
+"""The stage `adapt` adapts to each test task from few shots, all side by side in one batch, and keeps the best step."""
 
 from __future__ import annotations
 

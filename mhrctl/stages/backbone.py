@@ -1,4 +1,4 @@
-"""backbone: the frozen encoder-decoder, from the hub, from a folder, or a small T5 trained here."""
+"""The stage `backbone` takes the frozen encoder-decoder from the hub or a folder, or trains a small T5."""
 
 from __future__ import annotations
 

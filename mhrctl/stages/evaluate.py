@@ -1,4 +1,4 @@
-"""evaluate: the test splits of all test tasks, zero-shot and after adaptation."""
+"""The stage `evaluate` scores the test splits of all test tasks, zero-shot and after adaptation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""pretrain: adapters learned on all training tasks together, over a frozen backbone."""
+"""The stage `pretrain` learns adapters on all training tasks together, over a frozen backbone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The user's own tasks: JSON Lines, one file a task or a `task` field in each line."""
+"""The user's own tasks are JSON Lines, one file a task or a `task` field in each line."""
 
 from __future__ import annotations
 

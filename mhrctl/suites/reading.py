@@ -1,4 +1,4 @@
-"""Reading so that every complaint is one line that says where: JSON by file and line, the hub by name."""
+"""Faulty input is reported in one line that says where: JSON by file and line, the hub by name."""
 
 from __future__ import annotations
 

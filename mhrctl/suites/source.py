@@ -1,4 +1,4 @@
-"""The module of a source, found by its row in the table of sources, and imported only when it is wanted."""
+"""The module of a source is found by its row in the table of sources, and imported only when it is wanted."""
 
 from __future__ import annotations
 

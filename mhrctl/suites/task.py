@@ -1,4 +1,4 @@
-"""What every source of tasks hands to the prepare stage."""
+"""Every source of tasks hands this to the prepare stage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far training tasks pull the adapters of a cell the same way, at a point of its pre-training."""
+"""`align` measures how far training tasks pull the adapters of a cell the same way, at a point of its pre-training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `mhrctl check` proves before anything runs: that the files which params.yaml names are there and look right.
+"""`mhrctl check` proves before anything runs that the files which params.yaml names are there and look right.
 
 Nothing is fetched, and nothing large is read: what needs either is said to be unchecked.
 """

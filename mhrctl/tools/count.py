@@ -1,4 +1,4 @@
-"""How many numbers each method trains on a backbone, counted on modules without storage: the columns of the paper's Table 6."""
+"""Each method's trained numbers are counted on modules without storage: the columns of the paper's Table 6."""
 
 from __future__ import annotations
 

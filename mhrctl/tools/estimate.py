@@ -1,4 +1,4 @@
-"""What a cell will take, estimated from shapes before anything runs: disk for its outputs, memory for its training.
+"""A cell's needs are estimated from shapes before anything runs: disk for its outputs, memory for its training.
 
 Memory counts what can be counted: the weights, and what is trained with its gradients and optimizer state. Activations come on
 top; they depend on lengths and on the attention's implementation.

@@ -1,4 +1,4 @@
-"""Adapters that leave: PEFT folders and merged models, each with a card and a model card."""
+"""Adapters leave as PEFT folders and merged models, each with a card and a model card."""
 
 from __future__ import annotations
 

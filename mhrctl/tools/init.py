@@ -1,4 +1,4 @@
-"""init: a ready project for a suite, under DVC: params.yaml, dvc.yaml, the expanded grid, a README."""
+"""`init` makes a ready project for a suite, under DVC: params.yaml, dvc.yaml, the expanded grid, a README."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trackers that accelerate knows, as recorders: what differs between them is in accelerate, and in the arguments of a row."""
+"""Trackers that accelerate knows become recorders: what differs between them is in accelerate, and in a row's arguments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a tracker is to the table of trackers."""
+"""A backend is what the table of trackers knows of a tracker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores by task, and their mean, from tasks that are scored in batches one after another."""
+"""Scores by task, and their mean, are reported from tasks that are scored in batches one after another."""
 
 from __future__ import annotations
 

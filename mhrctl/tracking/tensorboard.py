@@ -1,4 +1,4 @@
-"""TensorBoard, in whose files a stage that is run again takes the place of what it recorded before."""
+"""TensorBoard gets files in which a stage that is run again takes the place of what it recorded before."""
 
 from __future__ import annotations
 

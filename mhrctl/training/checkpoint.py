@@ -1,4 +1,4 @@
-"""Checkpoints of a training in progress, from which a killed run goes on to the same result. Safetensors, no pickles."""
+"""A killed training goes on from a checkpoint to the same result. Checkpoints are safetensors, no pickles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training loop of every stage: micro-batches, one optimizer step, linear schedule, checkpoints for resumption."""
+"""Every stage trains in this loop: micro-batches, one optimizer step, linear schedule, checkpoints for resumption."""
 
 from __future__ import annotations
 

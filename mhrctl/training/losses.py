@@ -1,4 +1,4 @@
-"""Training losses, one a run, and the scores of answer choices: docs/recipe.md, section 1.5."""
+"""Training losses are one a run; answer choices are scored here too: docs/recipe.md, section 1.5."""
 
 from __future__ import annotations
 

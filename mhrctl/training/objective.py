@@ -1,4 +1,4 @@
-"""How a batch becomes losses."""
+"""An objective says how a batch becomes losses."""
 
 from __future__ import annotations
 

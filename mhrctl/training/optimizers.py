@@ -1,4 +1,4 @@
-"""Optimizers over stacked parameters, whose first two axes are runs and layers."""
+"""Optimizers work over stacked parameters, whose first two axes are runs and layers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which step of a training is kept, and when it is over: for each of several runs side by side."""
+"""Selection decides which step of a training is kept, and when it is over: for each of several runs side by side."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""T5's attention over packed rows: one position bias a stack, and one call for each block of rows of similar length."""
+"""T5 attends over packed rows: with one position bias a stack, and one call for each block of rows of similar length."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Differentiable parts that recompute instead of saving, over frozen weights: normed projections, gated ones, token losses.
+"""Differentiable parts recompute instead of saving, over frozen weights: normed projections, gated ones, token losses.
 
 Why they are written out: autograd keeps what each operation's backward reads, so besides the inputs of norms and gates also
 what comes out of them, since adapters read it, and all logits. Much of that is made again here from the rest, at the cost of

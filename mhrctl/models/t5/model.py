@@ -1,4 +1,4 @@
-"""T5 with adapters, faster: the mathematics of transformers' model over the same weights."""
+"""T5 with adapters runs faster here: the mathematics is that of transformers' model over the same weights."""
 
 from __future__ import annotations
 

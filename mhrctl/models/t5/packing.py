@@ -1,4 +1,4 @@
-"""Batches without padding: where the tokens of ragged rows lie, and in which blocks they attend to each other."""
+"""Batches are laid out without padding: where the tokens of ragged rows lie, and in which blocks they attend to each other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What surrounds the matrix products of a T5 block, token by token: norms and gated activations, forward and backward."""
+"""These surround the matrix products of a T5 block, token by token: norms and gated activations, forward and backward."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Products of tokens with the low-rank matrices of their group."""
+"""Tokens are multiplied by the low-rank matrices of their group."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figure 2: the methods on T0 with two backbones, and their scores against the parameters that they adapt.
+"""Figure 2 shows the methods on T0 with two backbones, and their scores against the parameters that they adapt.
 
 Scores are points with their deviations and no bars: bars from zero would hide what differs.
 """

@@ -1,4 +1,4 @@
-"""Figure 3: how far training tasks' gradients agree, and what more heads and more skills are worth."""
+"""Figure 3 shows how far training tasks' gradients agree, and what more heads and more skills are worth."""
 
 from __future__ import annotations
 

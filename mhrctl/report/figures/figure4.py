@@ -1,4 +1,4 @@
-"""Figure 4: what the size of a routing is worth where nothing else is trained: heads, skills, granularity."""
+"""Figure 4 shows what the size of a routing is worth where nothing else is trained: heads, skills, granularity."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores against parameters, with more heads and with more skills: a panel of Figures 3 and 4."""
+"""Scores are drawn against parameters, with more heads and with more skills: a panel of Figures 3 and 4."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How all figures look: a colour and a marker for each method, filled for ours and hollow for the paper's."""
+"""All figures look alike: a colour and a marker for each method, filled for ours and hollow for the paper's."""
 
 from __future__ import annotations
 

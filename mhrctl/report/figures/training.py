@@ -1,4 +1,4 @@
-"""The loss of every pre-training."""
+"""A figure shows the loss of every pre-training."""
 
 from __future__ import annotations
 

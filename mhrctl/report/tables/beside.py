@@ -1,4 +1,4 @@
-"""What the tables have in common: ours beside the paper's, the difference, and what both need to be said of them."""
+"""The tables have this in common: ours beside the paper's, the difference, and what both need to be said of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables 2, 3 and 4: scores after few-shot adaptation."""
+"""Tables 2, 3 and 4 have scores after few-shot adaptation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables 1 and 6: how many parameters a method trains, by formula and beside its score."""
+"""Tables 1 and 6 say how many parameters a method trains, by formula and beside its score."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Table 5: zero-shot scores after further multi-task training of a single adapter."""
+"""Table 5 has zero-shot scores after further multi-task training of a single adapter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data sets on the hub, in folders and in files, opened as streams; no code of theirs is run."""
+"""Data sets on the hub, in folders and in files are opened as streams; no code of theirs is run."""
 
 from __future__ import annotations
 

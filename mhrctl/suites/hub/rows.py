@@ -1,4 +1,4 @@
-"""Rows of a data set as examples: by the columns that params.yaml names, or by the forms in which instructions are kept."""
+"""Rows of a data set become examples: by the columns that params.yaml names, or by the forms in which instructions are kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The source `hub`: data sets that `datasets` reads. A task is a data set, one of its configurations, or a value of a column.
+"""The source `hub` reads data sets as `datasets` does. A task is a data set, one of its configurations, or a value of a column.
 
 Training tasks that are whole data sets are streamed. Of training tasks by a column, no more rows are held than their splits
 can take; test tasks are held in full, in an order that is drawn, since many a data set is sorted by its answers.

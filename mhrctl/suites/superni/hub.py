@@ -1,4 +1,4 @@
-"""Super-NaturalInstructions, from its mirrors on the Hugging Face hub: docs/recipe.md, section 2.2."""
+"""Super-NaturalInstructions is read from its mirrors on the Hugging Face hub: docs/recipe.md, section 2.2."""
 
 from __future__ import annotations
 

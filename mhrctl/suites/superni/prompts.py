@@ -1,4 +1,4 @@
-"""The two prompts of Super-NaturalInstructions: docs/recipe.md, section 2.4."""
+"""Super-NaturalInstructions has two prompts: docs/recipe.md, section 2.4."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Super-NaturalInstructions, from a clone of its upstream repository: docs/recipe.md, section 2."""
+"""Super-NaturalInstructions is read from a clone of its upstream repository: docs/recipe.md, section 2."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records of T0's test tasks, raw or rendered, and the few-shot sets made of them: docs/recipe.md, section 1.4."""
+"""Records of T0's test tasks are raw or rendered, and few-shot sets are made of them: docs/recipe.md, section 1.4."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The 11 test tasks of T0, which no training task asks: docs/recipe.md, section 1.4.
+"""T0 has 11 test tasks, which no training task asks: docs/recipe.md, section 1.4.
 
 A record is worded by each of its data set's original-task templates. For training all wordings are kept, as a group of which
 training draws one at each access; for evaluation one is drawn for each record, once and for all, or all are kept.

@@ -1,4 +1,4 @@
-"""P3, the prompted data sets of T0, as a training mixture: docs/recipe.md, sections 1.1 to 1.3.
+"""P3, the prompted data sets of T0, is a training mixture: docs/recipe.md, sections 1.1 to 1.3.
 
 P3 has one configuration for each prompt template of a data set. Its rows are never held: tasks read them as they are needed,
 a batch at a time, and only the columns of text.

@@ -1,4 +1,4 @@
-"""Promptsource's templates, read from a checkout of its repository and rendered by its rules (docs/recipe.md, section 1.4).
+"""Promptsource's templates are read from a checkout of its repository and rendered by its rules (docs/recipe.md, section 1.4).
 
 Its package cannot be depended on: it pins an interface of 2021. Its files are YAML with two tags of its own and jinja
 within. Both are read as data: no tag makes an object of a class, and jinja runs in its sandbox.
