@@ -45,8 +45,8 @@ def measure(plan: Plan) -> Measured:
     for peer in (eager, graph):
         peer.copy(single.adapter)
     require_equal("loss of LoRA", single.losses(batch), eager.loss(batch))
-    found = compiled.model(**compiled.inputs(batch)).loss  # in training mode, which has no noise here: one compilation will do
-    require_equal("loss of compiled LoRA", single.losses(batch), found.detach())
+    loss = compiled.model(**compiled.inputs(batch)).loss  # in training mode, which has no noise here: one compilation will do
+    require_equal("loss of compiled LoRA", single.losses(batch), loss.detach())
     steps = {
         f"MHR, heads {HEADS}": mine.trainer(always(batch)),
         "LoRA": single.trainer(always(batch)),
@@ -54,8 +54,8 @@ def measure(plan: Plan) -> Measured:
         "peft LoRA, compiled": compiled.trainer(always(batch)),
     }
     times = interleave(steps, repetitions=plan.repetitions, warmup=2)
-    own = times.pop(f"MHR, heads {HEADS}")
+    mhr = times.pop(f"MHR, heads {HEADS}")
     rows = [
-        Row(f"MHR step / {name} (heads {HEADS}, d_model {shape.d_model})", ratio(own, other)) for name, other in times.items()
+        Row(f"MHR step / {name} (heads {HEADS}, d_model {shape.d_model})", ratio(mhr, other)) for name, other in times.items()
     ]
-    return Measured(rows, milliseconds(times | {f"MHR, heads {HEADS}": own}))
+    return Measured(rows, milliseconds(times | {f"MHR, heads {HEADS}": mhr}))

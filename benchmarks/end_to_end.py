@@ -76,7 +76,7 @@ def measure(plan: Plan) -> Measured:
     tokens = sum(batches.tokens(micro) for micro in range(plan.batches))
     padded = sum(batch.input_ids.numel() + batch.labels.numel() for batch in map(batches, range(plan.batches)))
     medians = {f"{name}, {plan.batches} steps": number for name, number in milliseconds(times).items()}
-    rates = {f"{name}: real tokens a second": round(tokens / np.median(own)) for name, own in times.items()}
+    rates = {f"{name}: real tokens a second": round(tokens / np.median(seconds)) for name, seconds in times.items()}
     what = f"real tokens a second of MHR / peft MHR, random batches of {plan.rows} (heads {HEADS}, d_model {shape.d_model})"
     row = Row(what, ratio(times["peft MHR"], times["MHR"]), *TARGETS, more_is_better=True)
     share = f"{1 - tokens / padded:.0%} of the peer's tokens are padding"
@@ -90,9 +90,9 @@ def real_lengths(data: Path) -> tuple[Lengths, str]:
         out = Path(folder) / "prepared"
         prepare(params, root=data, out=out, scratch=Path(folder) / "scratch")
         examples = Examples.read(out / TRAINING_EXAMPLES).of(split="train")
-        found = [(len(own.input_ids), len(own.target_ids), own.task) for own in examples.all_references()]
+        lengths = [(len(sample.input_ids), len(sample.target_ids), sample.task) for sample in examples.all_references()]
         tasks = len(examples.tasks)
-    return found, f"lengths of {len(found)} training examples of {tasks} tasks of Super-NaturalInstructions, BPE of 16,000"
+    return lengths, f"lengths of {len(lengths)} training examples of {tasks} tasks of Super-NaturalInstructions, BPE of 16,000"
 
 
 def made_lengths(count: int = 8192) -> tuple[Lengths, str]:

@@ -103,11 +103,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     start = time.perf_counter()
     plan = dry() if options.dry else full()
-    found = {"steps": steps(plan), "side_by_side": side_by_side(plan)}
+    measurements = {"steps": steps(plan), "side_by_side": side_by_side(plan)}
     where = environment({}) | {"device": device_name(plan.device)}
-    entries = {name: entry(own, where, quick=options.dry, seconds=time.perf_counter() - start) for name, own in found.items()}
-    for name, own in found.items():
-        shown(name, own)
+    entries = {
+        name: entry(measured, where, quick=options.dry, seconds=time.perf_counter() - start)
+        for name, measured in measurements.items()
+    }
+    for name, measured in measurements.items():
+        shown(name, measured)
     if not options.dry:
         write(options.out, entries)
     return 0
@@ -142,7 +145,7 @@ def steps(plan: Plan) -> Measured:
         _forget(device)
         times[name] = _timed(make(), plan)
         figures[f"{name}: peak memory, GB"] = round(_peak_memory(device) / GB, 2)
-    shares = {name: ratio([work / peak] * len(own), own) for name, own in times.items()}
+    shares = {name: ratio([work / peak] * len(seconds), seconds) for name, seconds in times.items()}
     rows = [
         Row("MHR step / peft MHR", ratio(times["MHR"], times["peft MHR"]), *MHR),
         Row("MHR step / peft LoRA, eager", ratio(times["MHR"], times["peft LoRA"]), *LORA),
@@ -178,10 +181,10 @@ def side_by_side(plan: Plan) -> Measured:
             f"{kind}, {plan.runs} side by side": _timed(mine.trainer(always(together)), plan),
             f"{kind}, one by one with peft": _timed(one, plan),
         }
-        own, other = times.values()
+        at_once, other = times.values()
         what = f"{plan.runs} adaptations one by one with peft / side by side ({kind})"
         gate, aim = SIDE_BY_SIDE if heads is None else (None, None)
-        rows.append(Row(what, ratio(other, own, scale=plan.runs), gate, aim, more_is_better=True))
+        rows.append(Row(what, ratio(other, at_once, scale=plan.runs), gate, aim, more_is_better=True))
         figures |= milliseconds(times)
     return Measured(rows, figures)
 

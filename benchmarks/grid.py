@@ -91,8 +91,8 @@ def _copy_project(project: Path, target: Path) -> None:
 def _change(project: Path, settings: Mapping[str, Mapping[str, Any]]) -> None:
     yaml, file = YAML(), project / "params.yaml"
     content = yaml.load(file)
-    for section, own in settings.items():
-        content.setdefault(section, {}).update(own)
+    for section, values in settings.items():
+        content.setdefault(section, {}).update(values)
     yaml.dump(content, file)
 
 
@@ -106,8 +106,8 @@ def _run(project: Path, module: str, *arguments: str, environment: Mapping[str, 
     """Run a command of this Python; the commands of the pipeline find it too."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     python_path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    own = os.environ | {"PATH": path, "PYTHONPATH": python_path, "DVC_NO_ANALYTICS": "1"} | dict(environment or {})
+    variables = os.environ | {"PATH": path, "PYTHONPATH": python_path, "DVC_NO_ANALYTICS": "1"} | dict(environment or {})
     command = [sys.executable, "-m", module, *arguments]
-    done = subprocess.run(command, cwd=project, env=own, check=False, capture_output=True, text=True)  # noqa: S603 - our own
+    done = subprocess.run(command, cwd=project, env=variables, check=False, capture_output=True, text=True)  # noqa: S603 - our own
     if done.returncode:
         raise RuntimeError(f"{module} {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")

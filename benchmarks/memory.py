@@ -50,14 +50,14 @@ def measure(plan: Plan) -> Measured:
         tolerance = TOLERANCES[precision]
         require_equal(f"loss of MHR in {precision}", mine.losses(batch), theirs.loss(batch), tolerance=tolerance)
         bare = new_backbone(shape, PRECISIONS[precision])
-        found = {
+        saved = {
             "MHR": saved_bytes(lambda: mine.objective(mine.model, batch, runs=1), mine.model.parameters()),  # noqa: B023
             "peft MHR": saved_bytes(lambda: theirs.model(**theirs.inputs(batch)).loss, theirs.model.parameters()),  # noqa: B023
             "frozen limit": saved_bytes(frozen_trainer(bare, batch), bare.parameters()),
         }
-        figures |= {f"{name}, {precision}: MB": round(number / MB, 2) for name, number in found.items()}
+        figures |= {f"{name}, {precision}: MB": round(number / MB, 2) for name, number in saved.items()}
         for other, targets in (("peft MHR", (gate, aim)), ("frozen limit", (None, None))):
-            part = found["MHR"] / found[other]
+            part = saved["MHR"] / saved[other]
             what = f"activation memory of MHR / {other} ({precision}, heads {HEADS}, d_model {shape.d_model})"
             rows.append(Row(what, Ratio(part, part, part), *targets))
     return Measured(rows, figures)

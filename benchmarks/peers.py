@@ -50,7 +50,7 @@ class Ours:
     """A model of mhrctl, as pretrain and adapt train it.
 
     Attributes:
-        model: the backbone, worn adapters included.
+        model: the backbone, attached adapters included.
         params: of the training.
     """
 
@@ -59,7 +59,7 @@ class Ours:
 
     @property
     def adapter(self) -> Inventory:
-        """What the model wears."""
+        """What is attached to the model."""
         assert isinstance(self.model.adapter, Inventory)  # noqa: S101 - for the type checker; `ours` made it
         return self.model.adapter
 
@@ -93,7 +93,7 @@ class Ours:
     def adapting(self, runs: int) -> Ours:
         """The same backbone with a copy of the adapters for each of several new tasks, side by side, none like another."""
         adapter = self.adapter.for_new_tasks(range(runs), train_skills=True)
-        return Ours(_worn(self.model.backbone, _stirred(adapter), self.model.speed), self.params)
+        return Ours(_attached(self.model.backbone, _stirred(adapter), self.model.speed), self.params)
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def ours(
     backbone = new_backbone(shape, PRECISIONS[precision], device)
     adapter = new_adapter(backbone, METHODS[method], params, heads=heads or 1, seed=0, tasks=TASKS)
     assert isinstance(adapter, Inventory)  # noqa: S101 - for the type checker
-    return Ours(_worn(backbone, _stirred(adapter), speed), params)
+    return Ours(_attached(backbone, _stirred(adapter), speed), params)
 
 
 def peft_lora(shape: Shape, *, precision: Precision = "fp32", device: torch.device | None = None) -> Peer:
@@ -230,19 +230,19 @@ def cycle(batches: Sequence[Batch]) -> Batches:
     return lambda micro: batches[micro % len(batches)]
 
 
-def require_equal(what: str, own: Tensor, theirs: Tensor, *, tolerance: float = TOLERANCES["fp32"]) -> None:
+def require_equal(what: str, mine: Tensor, theirs: Tensor, *, tolerance: float = TOLERANCES["fp32"]) -> None:
     """Check that two programs found the same.
 
     Raises:
         UnequalError: if they differ by more than `tolerance`, relative to theirs.
     """
-    difference = ((own - theirs).abs() / theirs.abs()).max().item()
+    difference = ((mine - theirs).abs() / theirs.abs()).max().item()
     if not difference <= tolerance:
         raise UnequalError(f"{what}: differs by {difference:.1e} of the value, more than {tolerance:.0e}; nothing was timed")
 
 
-def _worn(backbone: PreTrainedModel, adapter: Inventory, speed: Speed) -> AdaptedModel:
-    """The backbone wearing adapters, all on its device."""
+def _attached(backbone: PreTrainedModel, adapter: Inventory, speed: Speed) -> AdaptedModel:
+    """The backbone with adapters attached, all on its device."""
     return AdaptedModel(backbone, adapter, speed=speed).to(backbone.device)
 
 

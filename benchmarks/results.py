@@ -95,23 +95,23 @@ def write(file: Path, entries: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         All measurements of the file.
     """
-    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    found |= entries
+    stored: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    stored |= entries
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    file.with_suffix(".md").write_text(markdown(found), encoding="utf-8")
-    return found
+    file.write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
+    file.with_suffix(".md").write_text(markdown(stored), encoding="utf-8")
+    return stored
 
 
 def markdown(entries: Mapping[str, Any]) -> str:
     """The table of all measurements."""
     lines = ["| | ratio | quartiles | gate | aim | reached |", "|---|---|---|---|---|---|"]
     notes: list[str] = []
-    for name, own in entries.items():
-        quick = " (quick)" if own["quick"] else ""
-        lines += [f"| **{name}**{quick} | | | | | |", *(_line(row) for row in own["rows"])]
-        notes += [f"- {name}: {note}" for note in own["notes"]]
-    settings = {json.dumps(own["environment"], sort_keys=True) for own in entries.values()}
+    for name, measurement in entries.items():
+        quick = " (quick)" if measurement["quick"] else ""
+        lines += [f"| **{name}**{quick} | | | | | |", *(_line(row) for row in measurement["rows"])]
+        notes += [f"- {name}: {note}" for note in measurement["notes"]]
+    settings = {json.dumps(measurement["environment"], sort_keys=True) for measurement in entries.values()}
     return "\n".join([*lines, "", *notes, *(_environment(json.loads(text)) for text in sorted(settings)), ""])
 
 
@@ -122,10 +122,10 @@ def _line(row: Mapping[str, Any]) -> str:
     return f"| {row['what']} | {value['median']:.2f} | {spread} | {targets[0]} | {targets[1]} | {row['met']} |"
 
 
-def _environment(own: Mapping[str, Any]) -> str:
-    versions = ", ".join(f"{name} {number}" for name, number in own["versions"].items())
-    settings = " ".join(f"{name}={value}" for name, value in own["settings"].items())
-    return f"- {own['cpu']}, {own['threads']} thread(s), Python {own['python']}, {versions}; {settings}"
+def _environment(where: Mapping[str, Any]) -> str:
+    versions = ", ".join(f"{name} {number}" for name, number in where["versions"].items())
+    settings = " ".join(f"{name}={value}" for name, value in where["settings"].items())
+    return f"- {where['cpu']}, {where['threads']} thread(s), Python {where['python']}, {versions}; {settings}"
 
 
 def _cpu() -> str:

@@ -92,8 +92,8 @@ def new_samples(shape: Shape, count: int, *, seed: int = 0, choices: int = 0, sh
     samples = []
     for number in range(count):
         answers = [tokens(shape.targets, number) for _ in range(max(1, choices))]
-        own = tuple(answers) if choices else ()
-        samples.append(Sample(int(random.integers(TASKS)), tokens(shape.inputs, number), answers[0], own))
+        offered = tuple(answers) if choices else ()
+        samples.append(Sample(int(random.integers(TASKS)), tokens(shape.inputs, number), answers[0], offered))
     return samples
 
 

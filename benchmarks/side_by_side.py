@@ -61,9 +61,9 @@ def measure(plan: Plan) -> Measured:
             f"{kind}, {plan.runs} one by one with peft": lambda step=step: [step() for _ in range(plan.runs)],  # type: ignore[misc]
         }
         times = interleave(steps, repetitions=plan.repetitions)
-        own, other = times.values()
+        at_once, other = times.values()
         what = f"{plan.runs} adaptations one by one with peft / side by side ({kind}, d_model {shape.d_model})"
-        rows.append(Row(what, ratio(other, own), *TARGETS[kind], more_is_better=True))
+        rows.append(Row(what, ratio(other, at_once), *TARGETS[kind], more_is_better=True))
         figures |= milliseconds(times)
     return Measured(rows, figures)
 
@@ -71,5 +71,5 @@ def measure(plan: Plan) -> Measured:
 def run_batches(shape: Shape, runs: int) -> tuple[Batch, list[Batch]]:
     """The batch of all runs, and those of each."""
     samples = [new_samples(shape, shape.rows, seed=run) for run in range(runs)]
-    every = [sample for own in samples for sample in own]
-    return collate(every, [[0]] * runs, pad=PAD), [collate(own, [[0] * shape.rows], pad=PAD) for own in samples]
+    every = [sample for of_run in samples for sample in of_run]
+    return collate(every, [[0]] * runs, pad=PAD), [collate(of_run, [[0] * shape.rows], pad=PAD) for of_run in samples]

@@ -77,4 +77,4 @@ def ratio(above: Sequence[float], below: Sequence[float], *, scale: float = 1.0)
 
 def milliseconds(times: Times) -> dict[str, float]:
     """The median of each timing."""
-    return {name: round(1000 * float(np.median(own)), 3) for name, own in times.items()}
+    return {name: round(1000 * float(np.median(seconds)), 3) for name, seconds in times.items()}

@@ -1,3 +1,3 @@
-"""mhrctl: cross-task generalisation with routed adapters."""
+"""mhrctl trains routed adapters, shared by tasks, for cross-task generalisation."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""`python -m mhrctl`."""
+"""`python -m mhrctl` is the command `mhrctl`."""
 
 from mhrctl.cli.app import main
 

@@ -1,4 +1,4 @@
-"""The errors that a user can mend. The command line prints them in one line and exits with 2."""
+"""These are the errors that a user can mend. The command line prints them in one line and exits with 2."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ SHOWN = 40
 
 
 class MhrctlError(Exception):
-    """What is wrong, where, and what to do about it, in one line."""
+    """An error says what is wrong, where, and what to do about it, in one line."""
 
 
 class ParamsError(MhrctlError):
-    """A key, a type or a range in the params file or on the command line."""
+    """A key, a type or a range is wrong in the params file or on the command line."""
 
 
 class DataError(MhrctlError):
-    """A missing or malformed input of the user's: a folder, a file, a line, a task."""
+    """An input of the user's is missing or malformed: a folder, a file, a line, a task."""
 
 
 class ArtifactError(MhrctlError):
-    """A stage's output that is missing, unfinished, or made for another backbone or task list."""
+    """A stage's output is missing, unfinished, or made for another backbone or task list."""
 
 
 class TrackingError(MhrctlError):
-    """A tracker that cannot be opened: it is not installed, not logged in, or has nowhere to write."""
+    """A tracker cannot be opened: it is not installed, not logged in, or has nowhere to write."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""How the library says that long work goes on, and with which numbers, without printing: what hears it is handed in."""
+"""The library says that long work goes on, and with which numbers, without printing: what hears it is handed in."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Protocol
 
 
 class Bar(Protocol):
-    """One piece of long work."""
+    """A bar shows one piece of long work."""
 
     def advance(self, steps: int = 1, note: str = "") -> None:
         """Say that some steps are done, with a note such as the loss."""
 
 
 class Track(Protocol):
-    """Begins a piece of long work."""
+    """A track begins a piece of long work."""
 
     def __call__(self, description: str, total: int) -> AbstractContextManager[Bar]:
         """Show a bar of `total` steps until the context ends."""
@@ -32,7 +32,7 @@ def silent(description: str, total: int) -> AbstractContextManager[Bar]:  # noqa
 
 
 class Recorder(Protocol):
-    """Takes a stage's numbers while it works, for whoever watches: never an input of anything, and no part of a result.
+    """A recorder takes a stage's numbers while it works, for whoever watches: they are no input, and no part of a result.
 
     A stage reports what it has on the host anyway, so that nobody waits for a device on a recorder's account.
     """

@@ -1,1 +1,1 @@
-"""What is trained: skills with their routing, (IA)3 vectors, whole weights, sparse mixtures; their files and their factory."""
+"""This room has what is trained: skills with their routing, (IA)3, whole weights, sparse mixtures; their files and factory."""

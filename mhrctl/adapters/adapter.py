@@ -1,4 +1,4 @@
-"""What every kind of adapter can do: skills with a routing, (IA)3 vectors, whole weights, and what methods add to them."""
+"""Every kind of adapter can do this: skills with a routing, (IA)3 vectors, whole weights, and what methods add to them."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ Form = Literal["peft", "merge"]
 
 
 class Objective(Protocol):
-    """How a batch becomes losses (see `mhrctl.training.objective`), as far as an adapter may change it."""
+    """An objective says how a batch becomes losses (see `mhrctl.training.objective`), as far as an adapter may change it."""
 
     def __call__(self, model: Any, batch: Any, *, runs: int) -> Tensor:  # noqa: ANN401 - types of rooms above
         """The losses of a batch, [runs]."""
 
     def logits(self, model: Any, batch: Any) -> Tensor:  # noqa: ANN401
-        """Teacher-forced logits of a batch's labels, [label rows, target length, vocabulary]."""
+        """Compute the teacher-forced logits of a batch's labels, [label rows, target length, vocabulary]."""
 
     def of_logits(self, logits: Tensor, batch: Any, *, runs: int) -> Tensor:  # noqa: ANN401
-        """The losses of a batch for which a model gave these logits, [runs]."""
+        """Return the losses of a batch for which a model gave these logits, [runs]."""
 
     def over_runs(self, losses: Tensor, batch: Any, *, runs: int) -> Tensor:  # noqa: ANN401
-        """What losses of the tokens of a batch's labels, [label rows, target length], make for each run, [runs]."""
+        """Return what losses of the tokens of a batch's labels, [label rows, target length], make for each run, [runs]."""
 
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """What a method and its settings ask of the adapter that pre-training trains.
+    """An adapter config is what a method and its settings ask of the adapter that pre-training trains.
 
     Attributes:
         heads: H.
@@ -70,7 +70,7 @@ class AdapterConfig:
 
 
 class Adapter(nn.Module, ABC):
-    """What is trained beside a frozen backbone, for one or several independent runs.
+    """An adapter is what is trained beside a frozen backbone, for one or several independent runs.
 
     The first axis of every parameter is the run: independent adapters trained side by side in one batch (one for each test
     task in adaptation, one in pre-training, one a training task where each has its own). The second axis is the layer.
@@ -145,10 +145,10 @@ class Adapter(nn.Module, ABC):
 
     @abstractmethod
     def average(self) -> Adapter:
-        """The adapter of a task that has no routing yet: the mean of the skills where there are several, else itself."""
+        """Return the adapter of a task that has no routing yet: the mean of the skills where there are several, else itself."""
 
     def composed(self) -> Adapter:
-        """The adapters of the first task of each run without routing: what one carries away after adaptation."""
+        """Return the adapters of the first task of each run without routing: what one carries away after adaptation."""
         return self.average()
 
     @abstractmethod
@@ -162,7 +162,7 @@ class Adapter(nn.Module, ABC):
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """The arguments that make an adapter of the same shapes, as JSON."""
+        """Return the arguments that make an adapter of the same shapes, as JSON."""
 
     @classmethod
     @abstractmethod
@@ -171,7 +171,7 @@ class Adapter(nn.Module, ABC):
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
-        """Its parameters as a file holds them: one tensor a layer and name, whatever is stacked in memory."""
+        """Return its parameters as a file holds them: one tensor a layer and name, whatever is stacked in memory."""
 
     @abstractmethod
     def fill(self, tensors: Mapping[str, Tensor]) -> None:
@@ -179,10 +179,10 @@ class Adapter(nn.Module, ABC):
 
     @abstractmethod
     def select(self, runs: Sequence[int]) -> Self:
-        """The adapter of some runs."""
+        """Return the adapter of some runs."""
 
     def mean_of_runs(self, groups: Sequence[Sequence[int]]) -> Self:
-        """For each group of runs, the mean of their adapters: one run a group (AdapterSoup).
+        """Take the mean of the adapters of each group of runs: one run a group (AdapterSoup).
 
         Raises:
             TypeError: if adapters of this kind have no mean.
@@ -190,7 +190,7 @@ class Adapter(nn.Module, ABC):
         raise TypeError(f"{self.kind}: adapters of this kind are not averaged over runs (groups: {len(groups)})")
 
     def fold(self, layer: str, weight: Tensor, bias: Tensor | None, slots: Slots) -> tuple[Tensor, Tensor | None]:
-        """The weight and bias that do what a layer's own do with the slots of its name.
+        """Return the weight and bias that do what a layer's own do with the slots of its name.
 
         Args:
             layer: the name of an adapted layer.
@@ -219,7 +219,7 @@ class Adapter(nn.Module, ABC):
                     layer.bias.copy_(bias)
 
     def mixing(self, task_ids: Tensor) -> dict[str, Tensor]:  # noqa: ARG002 - nothing is routed
-        """{layer: routing weights of some tasks, [tasks, heads, skills]}; empty without routing.
+        """Return {layer: routing weights of some tasks, [tasks, heads, skills]}; empty without routing.
 
         Args:
             task_ids: [1, tasks].
@@ -230,24 +230,24 @@ class Adapter(nn.Module, ABC):
         """Mix the learned routing with the uniform one: 1 is learned, 0 is uniform."""
 
     def objective(self, objective: Objective) -> Objective:
-        """What training minimises: the losses of the batch, unless the method adds something to them."""
+        """Return what training minimises: the losses of the batch, unless the method adds something to them."""
         return objective
 
     def constrain(self, optimizer: Optimizer) -> None:
         """Hold an optimizer's steps to what the method lets them change."""
 
     def skill_parameters(self) -> list[nn.Parameter]:
-        """What is not routing."""
+        """Return what is not routing."""
         routing = {id(parameter) for parameter in self.routing_parameters()}
         return [parameter for parameter in self.parameters() if id(parameter) not in routing]
 
     def routing_parameters(self) -> list[nn.Parameter]:
-        """Z, if there is any."""
+        """Return Z, if there is any."""
         return []
 
 
 def trainable(parameters: Iterable[nn.Parameter]) -> int:
-    """How many numbers the parameters hold."""
+    """Count how many numbers the parameters hold."""
     return sum(parameter.numel() for parameter in parameters)
 
 

@@ -1,4 +1,4 @@
-"""From a row of the methods table to the adapter that pre-training trains: the one reader of the table's columns.
+"""A row of the methods table becomes the adapter that pre-training trains: this is the one reader of the table's columns.
 
 A row names its class; the class says what its adapters can do (see `mhrctl.adapters.adapter`).
 """
@@ -15,7 +15,7 @@ from mhrctl.config.methods import METHODS, Method
 
 
 class AdapterSettings(Protocol):
-    """The settings of a pre-training that make its adapter."""
+    """These are the settings of a pre-training that make its adapter."""
 
     @property
     def skills(self) -> int:
@@ -59,13 +59,13 @@ class AdapterSettings(Protocol):
 
 
 def adapter_class(row: Method) -> type[Adapter]:
-    """The class of the adapter that a method pre-trains."""
+    """Return the class of the adapter that a method pre-trains."""
     chosen: type[Adapter] = resolve_name(f"mhrctl.adapters.{row.adapter}")
     return chosen
 
 
 def adapter_kinds() -> dict[str, type[Adapter]]:
-    """{kind, as files name it: class} of all adapters of the methods table."""
+    """Return {kind, as files name it: class} of all adapters of the methods table."""
     classes = {row.adapter: adapter_class(row) for row in METHODS.values()}
     return {chosen.kind: chosen for chosen in classes.values()}
 
@@ -105,7 +105,7 @@ def build_adapter(
 
 
 def start_of(row: Method, pretrained: Adapter, settings: AdapterSettings, shapes: Shapes, backbone: nn.Module) -> Adapter:
-    """The single adapter that adaptation to a new task copies, of the sizes that it will have; its values mean nothing.
+    """Return the single adapter that adaptation to a new task copies, of the sizes that it will have; its values mean nothing.
 
     Args:
         row: the method.

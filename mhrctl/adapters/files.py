@@ -1,4 +1,4 @@
-"""Adapters on disk: one safetensors file, one set of tensors a layer, whatever is stacked in memory.
+"""Adapters on disk are one safetensors file, with one set of tensors a layer, whatever is stacked in memory.
 
     <layer>.lora_A     [runs, heads, skills, d_in / heads, rank]
     <layer>.lora_B     [runs, heads, skills, rank, d_out / heads]

@@ -1,4 +1,4 @@
-"""Which adapted layers share a routing: the router granularities of the paper's Figure 4."""
+"""Granularities of the router say which adapted layers share a routing, as in the paper's Figure 4."""
 
 from __future__ import annotations
 

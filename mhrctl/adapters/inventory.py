@@ -1,4 +1,4 @@
-"""The inventory of skills and the routing over it: section 3 of the paper, and docs/recipe.md, sections 3.2 and 3.5.
+"""The inventory has skills and the routing over them: section 3 of the paper, and docs/recipe.md, sections 3.2 and 3.5.
 
 Layers of one shape share one stacked parameter, and all routing logits are one parameter, so a step mixes the adapters of
 every layer with a handful of operations. Artifacts on disk have one tensor a layer (see `mhrctl.adapters.files`).
@@ -21,7 +21,7 @@ from mhrctl.adapters.routing import coin_gates, new_routing, normalised, sampled
 
 @dataclass(frozen=True)
 class InventoryConfig:
-    """The settings of an inventory.
+    """These are the settings of an inventory.
 
     Attributes:
         heads: H; must divide every d_in and d_out.
@@ -50,7 +50,7 @@ class InventoryConfig:
 
 
 class Inventory(Adapter):
-    """Skills (LoRAs) of every adapted layer, and the routing of tasks over them.
+    """An inventory holds skills (LoRAs) of every adapted layer, and the routing of tasks over them.
 
     Skills that are shared by all runs, as in the `_z` variants, have one run while the routing has many.
 
@@ -148,7 +148,7 @@ class Inventory(Adapter):
         return self.skills > 1
 
     def routing_parameters(self) -> list[nn.Parameter]:
-        """Z, if there is any."""
+        """Return Z, if there is any."""
         return [] if self.routing is None else [self.routing]
 
     def forward(self, task_ids: Tensor | None = None) -> dict[str, Tensor]:
@@ -175,7 +175,7 @@ class Inventory(Adapter):
         return slots
 
     def routing_weights(self, task_ids: Tensor) -> Tensor:
-        """Mixing coefficients a = sigmoid(Z) / (sum over skills of sigmoid(Z) + 1e-12).
+        """Compute the mixing coefficients a = sigmoid(Z) / (sum over skills of sigmoid(Z) + 1e-12).
 
         Args:
             task_ids: [runs, groups a run].
@@ -206,7 +206,7 @@ class Inventory(Adapter):
         return normalised(coin_gates(gates) if self.training else gates)
 
     def mixing(self, task_ids: Tensor) -> dict[str, Tensor]:
-        """{layer: [tasks, heads, skills]} of some tasks, whose ids are [1, tasks]; empty for one skill."""
+        """Return {layer: [tasks, heads, skills]} of some tasks, whose ids are [1, tasks]; empty for one skill."""
         if self.skills == 1:
             return {}
         return dict(zip(self.layers, self.routing_weights(task_ids)[0].unbind(1), strict=True))
@@ -217,7 +217,7 @@ class Inventory(Adapter):
 
     @torch.no_grad()
     def average(self) -> Inventory:
-        """The mean of the skills as one ordinary LoRA: A_bar = mean_k A_k, B_bar = mean_k B_k (the `_mu` variants)."""
+        """Return the mean of the skills as one ordinary LoRA: A_bar = mean_k A_k, B_bar = mean_k B_k (the `_mu` variants)."""
         if self.skills == 1 and self.heads == 1:
             return self
         merged = self._plain(runs=len(self.lora_A[0]))
@@ -229,7 +229,7 @@ class Inventory(Adapter):
 
     @torch.no_grad()
     def composed(self) -> Inventory:
-        """The adapters of the first task of each run as ordinary LoRAs, one a run: what one carries away after adaptation."""
+        """Return the adapters of each run's first task as ordinary LoRAs, one a run: what one carries away after adaptation."""
         was_training = self.training
         slots = self.eval()(torch.zeros(self.runs, 1, dtype=torch.long, device=self.lora_A[0].device))
         self.train(was_training)
@@ -256,7 +256,7 @@ class Inventory(Adapter):
 
     @torch.no_grad()
     def select(self, runs: Sequence[int]) -> Self:
-        """The inventory of some runs; what is frozen stays so."""
+        """Return the inventory of some runs; what is frozen stays so."""
         shared = len(self.lora_A[0]) == 1
         chosen = self._like(runs=1 if shared else len(runs))
         for target, bank in zip(chosen.skill_parameters(), self.skill_parameters(), strict=True):
@@ -268,14 +268,14 @@ class Inventory(Adapter):
 
     @torch.no_grad()
     def mean_of_runs(self, groups: Sequence[Sequence[int]]) -> Self:
-        """For each group of runs, the mean of their adapters: one run a group (AdapterSoup)."""
+        """Take the mean of the adapters of each group of runs: one run a group (AdapterSoup)."""
         chosen = self._like(runs=len(groups))
         for target, bank in zip(chosen.skill_parameters(), self.skill_parameters(), strict=True):
             target.copy_(torch.stack([bank[list(group)].mean(0) for group in groups]))
         return chosen
 
     def settings(self) -> dict[str, Any]:
-        """The shapes, the settings flat, runs and tasks."""
+        """Return the shapes, the settings flat, runs and tasks."""
         runs, tasks = len(self.lora_A[0]), 1 if self.routing is None else self.routing.shape[2]
         return {"shapes": self.shapes, **asdict(self.config), "runs": runs, "tasks": tasks}
 
@@ -286,7 +286,7 @@ class Inventory(Adapter):
         return cls(settings["shapes"], InventoryConfig(**config), tasks=settings["tasks"], runs=settings["runs"])
 
     def tensors(self) -> dict[str, Tensor]:
-        """`<layer>.lora_A`, `<layer>.lora_B` and `<part>.routing`."""
+        """Return `<layer>.lora_A`, `<layer>.lora_B` and `<part>.routing`."""
         tensors: dict[str, Tensor] = {}
         for names, bank_a, bank_b in zip(self.stacks.values(), self.lora_A, self.lora_B, strict=True):
             for place, name in enumerate(names):

@@ -1,4 +1,4 @@
-"""MoSA, the mixture of sparse adapters (arXiv 2312.02923), in its LoRA form: copies of one LoRA, each free in its own entries.
+"""MoSA is the mixture of sparse adapters (arXiv 2312.02923) in its LoRA form: copies of one LoRA, each free in its own entries.
 
 N copies start as one LoRA. For each layer a random partition divides the entries of a matrix among the copies, drawn once: copy
 i may change only the entries that are its own. Each step draws, for every layer, a copy of A and another of B, and runs them
@@ -36,7 +36,7 @@ DIVIDED = {"hierarchical": ("lora_B",), "full": ("lora_A", "lora_B")}
 
 
 class MoSA(Inventory):
-    """An inventory of one skill whose entries belong to copies.
+    """MoSA is an inventory of one skill whose entries belong to copies.
 
     Attributes:
         copies: N.
@@ -93,7 +93,7 @@ class MoSA(Inventory):
 
     @torch.no_grad()
     def average(self) -> Inventory:
-        """The mean over the copies, an ordinary LoRA of the same rank."""
+        """Return the mean over the copies, an ordinary LoRA of the same rank."""
         merged, means = self._plain(runs=1), self._means()
         for matrix, banks in means.items():
             for target, mean in zip(getattr(merged, matrix), banks, strict=True):
@@ -101,11 +101,11 @@ class MoSA(Inventory):
         return merged
 
     def composed(self) -> Inventory:
-        """The mean over the copies."""
+        """Return the mean over the copies."""
         return self.average()
 
     def objective(self, objective: Objective) -> Objective:
-        """The losses of one draw, and how far a second draw's predictions are from them."""
+        """Return the losses of one draw, and how far a second draw's predictions are from them."""
         return _Consistent(objective, self.consistency) if self.consistency else objective
 
     def constrain(self, optimizer: Optimizer) -> None:
@@ -138,7 +138,7 @@ class MoSA(Inventory):
         optimizer.register_step_post_hook(restore)
 
     def settings(self) -> dict[str, Any]:
-        """The shapes, the LoRA's rank, alpha and dropout, and the copies."""
+        """Return the shapes, the LoRA's rank, alpha and dropout, and the copies."""
         lora = {"rank": self.rank, "alpha": self.alpha, "dropout": self.dropout}
         return {"shapes": self.shapes, **lora, "copies": self.copies, "sparse": self.sparse, "consistency": self.consistency}
 
@@ -149,7 +149,7 @@ class MoSA(Inventory):
         return cls(settings["shapes"], lora, **{name: settings[name] for name in ("copies", "sparse", "consistency")})
 
     def tensors(self) -> dict[str, Tensor]:
-        """`<layer>.lora_A` and `<layer>.lora_B`, and of divided matrices their start and the owners of their entries."""
+        """Return `<layer>.lora_A` and `<layer>.lora_B`, and of divided matrices their start and the owners of their entries."""
         tensors = super().tensors()
         for matrix, place, _ in self._divided():
             for layer, name in enumerate(list(self.stacks.values())[place]):
@@ -171,7 +171,7 @@ class MoSA(Inventory):
         return self.average().for_new_tasks(seeds, train_skills=train_skills)
 
     def copy(self, number: int) -> dict[str, list[Tensor]]:
-        """The matrices of one copy, as they are stacked: {`lora_A` or `lora_B`: one bank for each shape of layer}."""
+        """Return the matrices of one copy, as they are stacked: {`lora_A` or `lora_B`: one bank for each shape of layer}."""
         banks = {"lora_A": list[Tensor](self.lora_A), "lora_B": list[Tensor](self.lora_B)}
         for matrix, place, parameter in self._divided():
             banks[matrix][place] = torch.where(self._owner(matrix, place) == number, parameter, self._start(matrix, place))

@@ -1,4 +1,4 @@
-"""Routing weights from logits, section 3 of the paper; their sampling, and how they fade into uniform ones."""
+"""Routing weights are made from logits, section 3 of the paper; they are sampled here, and fade into uniform ones."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ ROUTING_INIT = 1e-3
 
 
 def new_routing(*size: int, generator: torch.Generator | None = None) -> Tensor:
-    """Routing logits of tasks that have not been seen yet."""
+    """Return routing logits of tasks that have not been seen yet."""
     return torch.empty(*size).uniform_(-ROUTING_INIT, ROUTING_INIT, generator=generator)
 
 
 def normalised(gates: Tensor) -> Tensor:
-    """Mixing coefficients of gates: each divided by the sum over skills, the last axis."""
+    """Compute the mixing coefficients of gates: each divided by the sum over skills, the last axis."""
     return gates / (gates.sum(-1, keepdim=True) + EPS)
 
 
 def sampled(logits: Tensor, temperature: float, *, straight_through: bool) -> Tensor:
-    """Mixing coefficients of gates from a relaxed Bernoulli, or of their rounding, which keeps the gradient of the gates."""
+    """Mix by gates from a relaxed Bernoulli, or by their rounding, which keeps the gradient of the gates."""
     noise = torch.rand_like(logits).logit(eps=1e-7)  # logistic
     gates = torch.sigmoid((logits + noise) / temperature)
     weights = normalised(gates)
@@ -31,13 +31,13 @@ def sampled(logits: Tensor, temperature: float, *, straight_through: bool) -> Te
 
 
 def coin_gates(like: Tensor) -> Tensor:
-    """A fair coin for each skill, the last axis; where no skill is drawn at all, all are."""
+    """Toss a fair coin for each skill, the last axis; where no skill is drawn at all, all are."""
     drawn = torch.rand_like(like).round()
     return torch.where(drawn.any(-1, keepdim=True), drawn, like)
 
 
 def uniform_interpolation(step: int, *, steps: int, last: int) -> float:
-    """How much of the routing is still the learned one: 1 until the `last` steps, then cos(pi/2 n/last) in their n-th.
+    """Return how much of the routing is still the learned one: 1 until the `last` steps, then cos(pi/2 n/last) in their n-th.
 
     Args:
         step: steps taken so far.

@@ -1,4 +1,4 @@
-"""(IA)3: a learned vector that multiplies the output of each adapted layer (docs/recipe.md, section 3.5)."""
+"""(IA)3 learns a vector that multiplies the output of each adapted layer (docs/recipe.md, section 3.5)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mhrctl.adapters.adapter import Adapter, AdapterConfig, Shapes, Slots
 
 
 class Scales(Adapter):
-    """y = l * (W x), l = 1 at first: peft's IA3 with no `feedforward_modules`, T-Few's on k, v and wi_1.
+    """Scales give y = l * (W x), l = 1 at first: peft's IA3 with no `feedforward_modules`, T-Few's on k, v and wi_1.
 
     Attributes:
         vectors: for each width of layer, l of all layers of that width, [runs, layers, d_out].
@@ -47,7 +47,7 @@ class Scales(Adapter):
         }
 
     def average(self) -> Scales:
-        """This adapter itself: there are no skills to average."""
+        """Return this adapter itself: there are no skills to average."""
         return self
 
     @torch.no_grad()
@@ -61,7 +61,7 @@ class Scales(Adapter):
 
     @torch.no_grad()
     def select(self, runs: Sequence[int]) -> Self:
-        """The vectors of some runs."""
+        """Return the vectors of some runs."""
         chosen = type(self)(self.shapes, runs=len(runs))
         for target, bank in zip(chosen.vectors, self.vectors, strict=True):
             target.copy_(bank[list(runs)])
@@ -73,7 +73,7 @@ class Scales(Adapter):
         return weight * scale[:, None], None if bias is None else bias * scale
 
     def settings(self) -> dict[str, Any]:
-        """The shapes and the number of runs."""
+        """Return the shapes and the number of runs."""
         return {"shapes": self.shapes, "runs": self.runs}
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Full fine-tuning: the adapter is a copy of all weights of the backbone."""
+"""Full fine-tuning has as its adapter a copy of all weights of the backbone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DOT = "\N{MIDDLE DOT}"
 
 
 class Weights(Adapter):
-    """All weights of a backbone, in place of its own.
+    """This adapter is all weights of a backbone, in place of its own.
 
     A batch has one set of weights, so runs are trained one after the other.
 
@@ -61,7 +61,7 @@ class Weights(Adapter):
         return len(next(iter(self.values.values())))
 
     def forward(self, task_ids: Tensor | None = None) -> dict[str, Tensor]:  # noqa: ARG002 - nothing is routed
-        """The weights under the backbone's own names.
+        """Return the weights under the backbone's own names.
 
         Raises:
             ValueError: if there are several runs.
@@ -71,7 +71,7 @@ class Weights(Adapter):
         return {name: self.values[tensor.replace(".", _DOT)][0, 0] for name, tensor in self.aliases.items()}
 
     def average(self) -> Weights:
-        """This adapter itself: there are no skills to average."""
+        """Return this adapter itself: there are no skills to average."""
         return self
 
     @torch.no_grad()
@@ -85,14 +85,14 @@ class Weights(Adapter):
 
     @torch.no_grad()
     def select(self, runs: Sequence[int]) -> Self:
-        """The weights of some runs."""
+        """Return the weights of some runs."""
         chosen = type(self)(self.sizes, self.aliases, runs=len(runs))
         for name, value in chosen.values.items():
             value.copy_(self.values[name][list(runs)])
         return chosen
 
     def settings(self) -> dict[str, Any]:
-        """The sizes, the names and the number of runs."""
+        """Return the sizes, the names and the number of runs."""
         return {"sizes": self.sizes, "aliases": self.aliases, "runs": self.runs}
 
     @classmethod

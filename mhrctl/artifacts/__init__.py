@@ -1,1 +1,1 @@
-"""What stages leave behind: names, cards, atomic writing, what decides an output, versions of results."""
+"""This room has what stages leave behind: names, cards, atomic writing, what decides an output, versions of results."""

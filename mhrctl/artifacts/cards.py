@@ -1,4 +1,4 @@
-"""Cards: what an output folder says of itself, and whether it fits what reads it.
+"""Cards say what an output folder is, and whether it fits what reads it.
 
 Cards hold nothing that differs between two equal runs: what a run took (wall time, device) goes to `data/log/`, which
 DVC does not look at, so that a stage run again with the same result reruns nothing after it.
@@ -39,7 +39,7 @@ F_co = TypeVar("F_co", bound=Facts, covariant=True)
 
 @dataclass(frozen=True)
 class Card(Generic[F_co]):
-    """What an output folder says of itself.
+    """A card is what an output folder says of itself.
 
     Attributes:
         stage: the stage that wrote it.
@@ -163,9 +163,9 @@ def _with_any_facts(folder: Path) -> Card[Any]:
 def is_up_to_date(
     folder: Path, stage: str, params: Mapping[str, Any], parents: Mapping[str, Path], *, beside: Sequence[Path] = ()
 ) -> bool:
-    """Whether an output folder is what its stage would write now.
+    """Return whether an output folder is what its stage would write now.
 
-    Its card tells: all but the facts, which are results, is compared with what the card would hold now (of `parents`, files
+    Its card decides: all but the facts, which are results, is compared with what the card would hold now (of `parents`, files
     or folders, the hashes, once all else is equal), and with the files that are there, in the folder and `beside` it.
     """
     card = _card_of(folder)
@@ -183,7 +183,7 @@ def is_up_to_date(
 
 
 def facts_in(folder: Path, facts: type[F]) -> F | None:
-    """The facts of an output of whatever version; None if it has no card, or one without them."""
+    """Return the facts of an output of whatever version; None if it has no card, or one without them."""
     card = _card_of(folder)
     try:
         return facts.model_validate(card.facts) if card else None

@@ -1,4 +1,4 @@
-"""What each stage's card says of its output: results that a reader needs to see that things fit, and counts.
+"""Each stage's card has facts of its output: results that a reader needs to see that things fit, and counts.
 
 The fields stand in the order of `card.json`. A reader of an older mhrctl passes over a fact that it does not know.
 """
@@ -12,13 +12,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 
 class Facts(BaseModel):
-    """Frozen facts of an output."""
+    """Facts say of an output what a reader needs, and are frozen."""
 
     model_config = ConfigDict(frozen=True)
 
 
 class Parameters(Facts):
-    """How many numbers are trained."""
+    """This says how many numbers are trained."""
 
     multi_task: int = Field(0, ge=0, description="in pre-training, on all tasks, but for the routing")
     routing: int = Field(0, ge=0, description="in pre-training, of the routing")
@@ -34,7 +34,7 @@ def _adapted(value: Any) -> Any:  # noqa: ANN401 - whatever the card holds
 
 
 class PrepareFacts(Facts):
-    """Of prepared examples."""
+    """These are the facts of prepared examples."""
 
     suite: str
     tokenizer: str = Field(description="hash of its files")
@@ -42,7 +42,7 @@ class PrepareFacts(Facts):
 
 
 class BackboneFacts(Facts):
-    """Of a backbone."""
+    """These are the facts of a backbone."""
 
     source: Literal["hub", "local", "scratch"]
     name: str = Field(description="hub id, folder, or one made of its size")
@@ -54,7 +54,7 @@ class BackboneFacts(Facts):
 
 
 class PretrainFacts(Facts):
-    """Of a pre-training, and of the average of its skills."""
+    """These are the facts of a pre-training, and of the average of its skills."""
 
     suite: str
     tasks: list[str] = Field(description="those of the routing's rows, or of the adapters if each task has its own")
@@ -63,7 +63,7 @@ class PretrainFacts(Facts):
 
 
 class IndexFacts(Facts):
-    """Of the index of training tasks."""
+    """These are the facts of the index of training tasks."""
 
     suite: str
     tasks: list[str]
@@ -71,7 +71,7 @@ class IndexFacts(Facts):
 
 
 class AdaptFacts(Facts):
-    """Of an adaptation; a card has its parameters as one number."""
+    """These are the facts of an adaptation; a card has its parameters as one number."""
 
     suite: str
     tasks: list[str]
@@ -86,19 +86,19 @@ class AdaptFacts(Facts):
 
 
 class EvaluateFacts(Facts):
-    """Of an evaluation."""
+    """These are the facts of an evaluation."""
 
     tasks: list[str]
 
 
 class InspectFacts(Facts):
-    """Of an inspection of a routing."""
+    """These are the facts of an inspection of a routing."""
 
     suite: str
 
 
 class Base(Facts):
-    """The backbone that an exported adapter belongs on."""
+    """The base is the backbone that an exported adapter belongs on."""
 
     source: Literal["hub", "local", "scratch"]
     name: str = Field(description="hub id or folder")
@@ -106,7 +106,7 @@ class Base(Facts):
 
 
 class ExportFacts(Facts):
-    """Of an exported adapter."""
+    """These are the facts of an exported adapter."""
 
     task: str | None = Field(description="that it was adapted to or trained for; None is all")
     base: Base

@@ -1,4 +1,4 @@
-"""The hashes of files and folders, by which a stage knows its inputs again."""
+"""Hashes of files and folders are how a stage knows its inputs again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def digest(path: Path) -> str:
-    """The sha256 of a file, or of a folder's files and their names."""
+    """Return the sha256 of a file, or of a folder's files and their names."""
     total = hashlib.sha256()
     for file in files_in(path):
         total.update(file.relative_to(path).as_posix().encode())
@@ -17,6 +17,6 @@ def digest(path: Path) -> str:
 
 
 def files_in(path: Path) -> list[Path]:
-    """A file, or a folder's files but for DVC's .gitignore, sorted."""
+    """Return a file, or a folder's files but for DVC's .gitignore, sorted."""
     inside = sorted(path.rglob("*")) if path.is_dir() else [path]
     return [file for file in inside if file.is_file() and file.name != ".gitignore"]

@@ -1,4 +1,4 @@
-"""What each stage reads, written once.
+"""This table says once what each stage reads.
 
 Of this table follow the hashes in cards, and so whether an output is up to date (`mhrctl.artifacts.provenance`); the files
 that are watched for edits while a stage runs (`mhrctl.artifacts.watching`); and what the stages of dvc.yaml depend on
@@ -44,7 +44,7 @@ Places = Mapping[Place, Path | Sequence[Path] | None]
 
 @dataclass(frozen=True)
 class Input:
-    """One thing that a stage reads.
+    """An input is one thing that a stage reads.
 
     Attributes:
         place: whose it is.
@@ -62,7 +62,7 @@ class Input:
     when: Case | None = None
 
     def paths(self, places: Places) -> list[Path]:
-        """Where it lies."""
+        """Return where it lies."""
         return [path / self.file if self.file else path for path in _given(places, self.place)]
 
 
@@ -138,7 +138,7 @@ SETTINGS: Mapping[str, tuple[str, ...]] = {
 
 
 def parents(stage: str, places: Places, cases: AbstractSet[str] = frozenset()) -> dict[str, Path]:
-    """{name: file or folder} of what a stage's card has the hashes of, first what is read in any case.
+    """Return {name: file or folder} of what a stage's card has the hashes of, first what is read in any case.
 
     Args:
         stage: the stage.
@@ -150,14 +150,14 @@ def parents(stage: str, places: Places, cases: AbstractSet[str] = frozenset()) -
 
 
 def watched(stage: str, places: Places, cases: AbstractSet[str] = frozenset()) -> list[Path]:
-    """The files and folders that must not be edited while a stage runs: what it reads, and what dvc.yaml names for that."""
+    """Return what must not be edited while a stage runs: files and folders that it reads, and what dvc.yaml names for that."""
     read = _read(stage, cases)
     whole = [path for row in read if row.dependency == "place" for path in _given(places, row.place)]
     return list(dict.fromkeys([*whole, *(path for row in read for path in row.paths(places))]))
 
 
 def dependencies(stage: str, places: Mapping[Place, Sequence[str]]) -> list[str]:
-    """What a stage of dvc.yaml depends on.
+    """Return what a stage of dvc.yaml depends on.
 
     Args:
         stage: the stage.

@@ -1,4 +1,4 @@
-"""Every file name of a project."""
+"""This module has every file name of a project."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ SIMILARITY = "similarity"
 
 @dataclass(frozen=True)
 class Project:
-    """Where a project's files are, below the folder that holds params.yaml."""
+    """A project knows where its files are, below the folder that holds params.yaml."""
 
     root: Path
 
@@ -74,11 +74,11 @@ class Project:
         return self.root / "data"
 
     def output(self, stage: str, cell: str | None = None) -> Path:
-        """The output folder of a stage, or of one cell of a stage."""
+        """Return the output folder of a stage, or of one cell of a stage."""
         return self.data / stage / cell if cell else self.data / stage
 
     def cell_file(self, cell: str) -> Path:
-        """The resolved parameters of a cell, which its DVC stages depend on."""
+        """Return the path of the resolved parameters of a cell, which its DVC stages depend on."""
         return self.data / "cells" / f"{cell}.json"
 
     @property
@@ -102,19 +102,19 @@ class Project:
         return self.data / "metrics"
 
     def scores(self, cell: str) -> Path:
-        """The scores of one cell."""
+        """Return the path of the scores of one cell."""
         return self.metrics / "evaluate" / f"{cell}.json"
 
     def training_log(self, cell: str) -> Path:
-        """The pre-training log of one cell."""
+        """Return the path of the pre-training log of one cell."""
         return self.metrics / "pretrain" / f"{cell}.csv"
 
     def alignment(self, name: str) -> Path:
-        """The gradient alignment of one cell; the name ends in -start or -checkpoint if it is not of the end."""
+        """Return the path of one cell's gradient alignment; the name ends in -start or -checkpoint if it is not of the end."""
         return self.metrics / "align" / f"{name}.json"
 
     def run_log(self, stage: str, cell: str | None = None) -> Path:
-        """What the last run of a stage took: never an input of anything."""
+        """Return the path of what the last run of a stage took: never an input of anything."""
         return self.data / "log" / (f"{stage}-{cell}.json" if cell else f"{stage}.json")
 
     @property
@@ -124,5 +124,5 @@ class Project:
 
 
 def folder_name(task: str) -> str:
-    """A folder's name for a task: its own, with nothing in it that could lead elsewhere."""
+    """Return a folder's name for a task: its own, with nothing in it that could lead elsewhere."""
     return re.sub(r"[^\w.-]+", "_", task).lstrip(".") or "_"

@@ -1,4 +1,4 @@
-"""What decides the output of each stage: said once, for the card that a stage writes and for the command that may skip it.
+"""What decides the output of each stage is said once, for the card that a stage writes and for the command that may skip it.
 
 All of this is known before anything is computed and without importing torch, so that a stage whose output is up to date ends at
 once. Which files these are is the table of `mhrctl.artifacts.inputs`; here are the settings, the places of a stage's call, and
@@ -29,7 +29,7 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 
 @dataclass(frozen=True)
 class Provenance:
-    """What decides the output of a stage.
+    """A provenance is what decides the output of a stage.
 
     Attributes:
         stage: the stage.
@@ -57,16 +57,16 @@ class Provenance:
         return inputs.watched(self.stage, self.places, self.cases)
 
     def card(self, facts: F) -> Card[F]:
-        """The card of an output, with the hashes of the parents as they are now."""
+        """Return the card of an output, with the hashes of the parents as they are now."""
         return Card.of(self.stage, self.params, self.parents, facts)
 
     def is_up_to_date(self, folder: Path, *beside: Path) -> bool:
-        """Whether an output is there already, whole: the folder, and what the stage writes beside it."""
+        """Return whether an output is there already, whole: the folder, and what the stage writes beside it."""
         return self.is_complete and cards.is_up_to_date(folder, self.stage, self.params, self.parents, beside=beside)
 
 
 def of_prepare(params: PrepareParams, *, root: Path) -> Provenance:
-    """Of prepared examples: files that are hashed, and commits of the hub, as the row of the source says."""
+    """Return the provenance of prepared examples: hashed files, and commits of the hub, as the row of the source says."""
     source = SOURCES[params.source]
     files = {name: root / path for name, path in source.files(params).items()}
     tokenizer = [] if params.tokenizer in TRAINED_TOKENIZERS else [(params.tokenizer, params.tokenizer_revision)]
@@ -83,7 +83,7 @@ def of_prepare(params: PrepareParams, *, root: Path) -> Provenance:
 
 
 def of_backbone(params: BackboneParams, *, prepared: Path, root: Path) -> Provenance:
-    """Of a backbone: trained here, or on the hub by its commit; a folder is read again, which verifies it."""
+    """Return the provenance of a backbone: trained here, or on the hub by commit; a folder is read again, which verifies it."""
     weights = root / str(params.name) if params.source == "local" else None
     is_complete = params.source == "scratch"
     if params.source == "hub":
@@ -95,7 +95,7 @@ def of_backbone(params: BackboneParams, *, prepared: Path, root: Path) -> Proven
 def of_pretrain(
     cell: Cell, params: PretrainParams, *, prepared: Path, backbone: Path, start: Path | None, processes: int = 1
 ) -> Provenance:
-    """Of a pre-training, in which each of several processes adds its micro-batches to a step."""
+    """Return the provenance of a pre-training, in which each of several processes adds its micro-batches to a step."""
     places: Places = {"prepare": prepared, "backbone": backbone, "start": start}
     many = {"processes": processes} if processes > 1 else {}
     settings = {"cell": cell.model_dump(), "pretrain": params.model_dump(), **many}
@@ -103,12 +103,12 @@ def of_pretrain(
 
 
 def of_average(pretrained: Path, card: Card[Facts]) -> Provenance:
-    """Of an average of skills, which has the parameters and facts of their pre-training's card."""
+    """Return the provenance of an average of skills, which has the parameters and facts of their pre-training's card."""
     return Provenance("average", card.params, {"pretrain": pretrained})
 
 
 def of_index(encoder: str, revision: str, examples: int, *, prepared: Path, root: Path) -> Provenance:
-    """Of the index of training tasks."""
+    """Return the provenance of the index of training tasks."""
     params = {"encoder": encoder, "revision": revision, "examples": examples}
     return Provenance("index", params, {"prepare": prepared}, is_complete=_is_fixed(encoder, revision, root))
 
@@ -116,7 +116,7 @@ def of_index(encoder: str, revision: str, examples: int, *, prepared: Path, root
 def of_adapt(
     cell: Cell, params: AdaptParams, *, prepared: Path, backbone: Path, start: Path, index: Path | None, root: Path
 ) -> Provenance:
-    """Of an adaptation: AdapterSoup asks the index, and a new LoRA has the settings of the pre-training's card.
+    """Return the provenance of an adaptation: AdapterSoup asks the index, a new LoRA has settings of the pre-training's card.
 
     Raises:
         ArtifactError: if AdapterSoup's index is missing.
@@ -133,7 +133,7 @@ def of_adapt(
 def of_evaluate(
     cell: Cell | None, params: EvaluateParams, *, prepared: Path, backbone: Path, start: Path | None, adapted: Path | None
 ) -> Provenance:
-    """Of an evaluation; of the bare backbone if `cell` is None, and zero-shot only if `adapted` is."""
+    """Return the provenance of an evaluation; of the bare backbone if `cell` is None, and zero-shot only if `adapted` is."""
     identity = cell.model_dump() if cell else {"method": BACKBONE}
     places: Places = {"prepare": prepared, "backbone": backbone, "start": start, "adapted": adapted}
     return Provenance("evaluate", {"cell": identity, "evaluate": params.model_dump()}, places)

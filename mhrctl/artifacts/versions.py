@@ -1,4 +1,4 @@
-"""The versions of the stages: how a change of the code that changes results enters the cache.
+"""The versions of the stages say when a change of the code changes results: so it enters the cache.
 
 An installed tool is no dependency that DVC could see. So each stage has a number here: `mhrctl grid sync` writes the numbers to
 `data/cells/versions.json`, each stage of dvc.yaml depends on its own, and each output says in its card which one made it.

@@ -1,4 +1,4 @@
-"""A stage's inputs, watched for edits while it runs."""
+"""A stage's inputs are watched for edits while it runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and what a run took.
+"""Files and folders appear whole or not at all, and a record says what a run took.
 
 An output folder is written aside and renamed into place with its `card.json` complete, so a folder with a card is whole.
 """

@@ -1,4 +1,4 @@
-"""`mhrctl adapt`: few-shot adaptation to each test task."""
+"""`mhrctl adapt` adapts to each test task from few shots."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mhrctl align`: how far the gradients of training tasks agree on the adapters that they share."""
+"""`mhrctl align` measures how far the gradients of training tasks agree on the adapters that they share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mhrctl average`: the skills of a cell as one LoRA."""
+"""`mhrctl average` makes the skills of a cell one LoRA."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mhrctl backbone`: the frozen backbone."""
+"""`mhrctl backbone` makes the frozen backbone."""
 
 from __future__ import annotations
 

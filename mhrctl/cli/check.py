@@ -1,4 +1,4 @@
-"""`mhrctl check`: prove that params, grid, paths, head counts and sizes agree before anything is run."""
+"""`mhrctl check` proves that params, grid, paths, head counts and sizes agree before anything is run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mhrctl count`: how many parameters each method trains on a backbone, without its weights."""
+"""`mhrctl count` prints how many parameters each method trains on a backbone, without its weights."""
 
 from __future__ import annotations
 

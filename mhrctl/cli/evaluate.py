@@ -1,4 +1,4 @@
-"""`mhrctl evaluate`: scores of the test splits."""
+"""`mhrctl evaluate` scores the test splits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mhrctl export`: adapters as other libraries read them."""
+"""`mhrctl export` writes adapters as other libraries read them."""
 
 from __future__ import annotations
 

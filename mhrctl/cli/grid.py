@@ -1,4 +1,4 @@
-"""`mhrctl grid`: the grid of params.yaml, its generated files, and what cells that left it have left behind."""
+"""`mhrctl grid` keeps the grid of params.yaml, its generated files, and what cells that left it have left behind."""
 
 from __future__ import annotations
 

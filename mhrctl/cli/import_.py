@@ -1,4 +1,4 @@
-"""`mhrctl import`: adapters of other libraries as a cell's."""
+"""`mhrctl import` takes adapters of other libraries as a cell's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mhrctl index`: the index of training tasks by their inputs, and questions to it."""
+"""`mhrctl index` makes the index of training tasks by their inputs, and asks it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mhrctl init`: a ready project."""
+"""`mhrctl init` makes a ready project."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mhrctl inspect`: what a routing has learned, as numbers and as heat maps."""
+"""`mhrctl inspect` shows what a routing has learned, as numbers and as heat maps."""
 
 from __future__ import annotations
 

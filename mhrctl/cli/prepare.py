@@ -1,4 +1,4 @@
-"""`mhrctl prepare`: tasks from a source, split, put into prompts and tokenised."""
+"""`mhrctl prepare` splits tasks of a source, puts them into prompts and tokenises them."""
 
 from __future__ import annotations
 

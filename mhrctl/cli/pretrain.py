@@ -1,4 +1,4 @@
-"""`mhrctl pretrain`: adapters learned on all training tasks."""
+"""`mhrctl pretrain` learns adapters on all training tasks."""
 
 from __future__ import annotations
 

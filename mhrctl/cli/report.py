@@ -1,4 +1,4 @@
-"""`mhrctl report`: the paper's tables and figures beside our own, from the scores at hand."""
+"""`mhrctl report` sets the paper's tables and figures beside our own, from the scores at hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mhrctl run`: the stages of a project in parallel, with the results, cache and lock file of `dvc repro`."""
+"""`mhrctl run` runs the stages of a project in parallel, with the results, cache and lock file of `dvc repro`."""
 
 from __future__ import annotations
 

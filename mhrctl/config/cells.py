@@ -1,4 +1,4 @@
-"""Cells: the points of the grid, their names, and where each starts from."""
+"""Cells are the points of the grid, with their names, and where each starts from."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ StartStage = Literal["pretrain", "average"]
 
 
 class Cell(Closed):
-    """A point of the grid.
+    """A cell is a point of the grid.
 
     Attributes:
         method: a row of the methods table.
@@ -90,7 +90,7 @@ class Cell(Closed):
 
 
 class CellParams(Closed):
-    """All that decides a cell's results, as `data/cells/<cell>.json` holds it for DVC."""
+    """These params are all that decides a cell's results, as `data/cells/<cell>.json` holds it for DVC."""
 
     cell: Cell
     pretrain: PretrainParams
@@ -99,7 +99,7 @@ class CellParams(Closed):
 
 
 def grid_cells(params: Params) -> list[Cell]:
-    """Every cell of the grid, in the order of params.yaml."""
+    """Return every cell of the grid, in the order of params.yaml."""
     return [
         Cell(
             method=name,

@@ -1,4 +1,4 @@
-"""The fields that sections of params.yaml are made of."""
+"""Sections of params.yaml are made of these fields."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 def added(default: Any, description: str) -> Any:  # noqa: ANN401 - the type of any setting
-    """A setting that came later: it is left out of cards while it is at its default.
+    """Return a setting that came later: it is left out of cards while it is at its default.
 
     Outputs that were made before the setting existed so stay up to date, for their cards say the same.
 
@@ -40,6 +40,6 @@ def added(default: Any, description: str) -> Any:  # noqa: ANN401 - the type of 
 
 
 class Closed(BaseModel):
-    """Frozen and closed: an unknown key is an error."""
+    """A closed model is frozen: an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)

@@ -1,4 +1,4 @@
-"""The methods table: what is pre-trained, what adaptation starts from, and what it trains.
+"""The methods table says what is pre-trained, what adaptation starts from, and what it trains.
 
 A method is a row of data, and a variant of it another row. The names of the paper's methods are those of
 `mhrctl/report/tables.json`; further methods stand beside them. `mhrctl.adapters.build` makes the adapter of a row; everything
@@ -24,11 +24,11 @@ GREY, YELLOW = "#666666", "#B8860B"
 
 
 class NoOptions(Closed):
-    """The settings of a method that has none of its own."""
+    """These are the settings of a method that has none of its own."""
 
 
 class MosaOptions(NoOptions):
-    """The settings of MoSA, the mixture of sparse adapters (arXiv 2312.02923)."""
+    """These are the settings of MoSA, the mixture of sparse adapters (arXiv 2312.02923)."""
 
     copies: int = Field(4, ge=2, description="copies of the LoRA, each of which may change its own entries alone")
     sparse: Literal["hierarchical", "full"] = Field(
@@ -39,7 +39,7 @@ class MosaOptions(NoOptions):
 
 @dataclass(frozen=True)
 class Method:
-    """One row of the methods table.
+    """A method is one row of the methods table.
 
     Attributes:
         name: the row's name.

@@ -1,4 +1,4 @@
-"""params.yaml as frozen, closed, described models: the only place that knows its keys.
+"""params.yaml is read as frozen, closed, described models: this is the only place that knows its keys.
 
 What is in here changes results and enters DVC's cache keys, but for the section `run`. How to run (device, verbosity) is an
 option of the command line.
@@ -23,7 +23,7 @@ VARIANT_NAME = re.compile(r"(?![hstx]\d+$)[a-z][a-z0-9_]*")
 
 
 class ScratchParams(Closed):
-    """A small T5 trained from nothing; read only where `backbone.source` is `scratch`."""
+    """The section describes a small T5 trained from nothing; read only where `backbone.source` is `scratch`."""
 
     d_model: Positive = Field(128, description="width")
     d_ff: Positive = Field(256, description="width of the feed-forward layers")
@@ -37,7 +37,7 @@ class ScratchParams(Closed):
 
 
 class BackboneParams(Closed):
-    """The frozen encoder-decoder."""
+    """The section says what the frozen encoder-decoder is."""
 
     source: Literal["hub", "local", "scratch"] = Field(description="the hub, a folder, or trained here")
     name: str | None = Field(None, description="hub id or folder (hub, local)")
@@ -55,7 +55,7 @@ class BackboneParams(Closed):
 
 
 class OptimisationParams(Closed):
-    """What pre-training and adaptation share."""
+    """These settings are what pre-training and adaptation share."""
 
     steps: NonNegative = Field(description="optimizer steps")
     batch_size: Positive = Field(description="examples in a micro-batch (of one task when adapting)")
@@ -78,7 +78,7 @@ class OptimisationParams(Closed):
 
 
 class PretrainParams(OptimisationParams):
-    """Multi-task pre-training of the adapters."""
+    """The section sets the multi-task pre-training of the adapters."""
 
     skills: Positive = Field(8, description="LoRAs in the inventory of a routed method")
     rank: Positive = Field(1, description="rank of a LoRA")
@@ -130,7 +130,7 @@ class PretrainParams(OptimisationParams):
 
 
 class IndexParams(Closed):
-    """The index of training tasks by their inputs, for AdapterSoup."""
+    """The section sets the index of training tasks by their inputs, for AdapterSoup."""
 
     encoder: str = Field("tfidf", description="`tfidf` (needs no model), or a sentence-transformers model: hub id or folder")
     revision: str = Field("main", description="revision of an encoder from the hub")
@@ -138,7 +138,7 @@ class IndexParams(Closed):
 
 
 class AdaptParams(OptimisationParams):
-    """Few-shot adaptation to each test task."""
+    """The section sets the few-shot adaptation to each test task."""
 
     shots: Positive | None = Field(description="training examples a test task; null takes a seed's whole few-shot set (t0)")
     validation: Positive = Field(100, description="validation examples a test task, where they are held out")
@@ -162,7 +162,7 @@ class AdaptParams(OptimisationParams):
 
 
 class EvaluateParams(Closed):
-    """Scoring of the test splits."""
+    """The section sets the scoring of the test splits."""
 
     beams: Positive = Field(1, description="beams of the generation")
     length_norm: Fraction = Field(1.0, description="exponent of the length that choice scores are divided by")
@@ -171,13 +171,13 @@ class EvaluateParams(Closed):
 
 
 class ReportParams(Closed):
-    """What the report stage writes."""
+    """The section says what the report stage writes."""
 
     tables: list[int] = Field([1, 2], description="the paper's tables to write")
 
 
 class RunParams(Closed):
-    """How `mhrctl run` shares a machine among stages; it changes no result and no stage depends on it."""
+    """The section says how `mhrctl run` shares a machine among stages; it changes no result and no stage depends on it."""
 
     slots: dict[
         Literal["prepare", "backbone", "pretrain", "average", "index", "adapt", "evaluate", "report"],
@@ -186,14 +186,14 @@ class RunParams(Closed):
 
 
 class Variant(Closed):
-    """Another pre-training of the same method: a layout, a granularity, more skills, and what adaptation needs with it."""
+    """A variant is another pre-training of a method: its layout, granularity or skills, and what adaptation needs with it."""
 
     pretrain: dict[str, Any] = Field(min_length=1, description="settings over the `pretrain` section")
     adapt: dict[str, Any] = Field({}, description="settings over the `adapt` section")
 
 
 class MethodAxes(Closed):
-    """A method of the grid: its own axes, and its own settings over the stages' sections."""
+    """A method of the grid has its own axes, and its own settings over the stages' sections."""
 
     heads: list[Positive] = Field([], description="head counts, for mhr and its variants")
     variants: list[str] = Field([PLAIN], min_length=1, description="of grid.variants; `plain` is the method as it is")
@@ -213,7 +213,7 @@ class MethodAxes(Closed):
 
 
 class GridParams(Closed):
-    """Methods, heads and seeds."""
+    """The grid has methods, heads and seeds."""
 
     seeds: list[Seed] = Field(min_length=1, description="one cell of every method for each")
     pretrain_seed: Seed | None = Field(
@@ -260,7 +260,7 @@ class GridParams(Closed):
 
 
 class Params(Closed):
-    """The whole of params.yaml."""
+    """These params are the whole of params.yaml."""
 
     recipe: Literal["t0", "superni", "superni_attention"] | None = Field(
         None, description="settings of the paper's experiments, for what this file leaves out (see `mhrctl/config/recipes.py`)"

@@ -1,4 +1,4 @@
-"""How the paper's experiments were run, as settings: docs/recipe.md, sections 3.1 and 3.2.
+"""Recipes are how the paper's experiments were run, as settings: docs/recipe.md, sections 3.1 and 3.2.
 
 A recipe stands under what params.yaml says (`recipe: t0`), or over it (`--recipe t0`). `mhrctl check --method NAME` shows what
 will run, and where every setting comes from.
@@ -17,7 +17,7 @@ Settings = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Recipe:
-    """One set of experiments.
+    """A recipe is one set of experiments.
 
     Attributes:
         summary: which.

@@ -1,4 +1,4 @@
-"""From params.yaml to what a cell runs with: recipes, methods, variants and overrides, in layers."""
+"""params.yaml becomes what a cell runs with, from recipes, methods, variants and overrides, in layers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Layer = tuple[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Settings:
-    """params.yaml as it was read, and what the command line put around it.
+    """Settings are params.yaml as it was read, and what the command line put around it.
 
     Attributes:
         params: the file, with the recipe and `--set` folded in.
@@ -53,7 +53,7 @@ class Settings:
     recipe_wins: bool = False
 
     def layers(self, cell: Cell, section: str) -> list[Layer]:
-        """The layers of a cell's section, later ones over earlier ones."""
+        """Return the layers of a cell's section, later ones over earlier ones."""
         grid = self.params.grid
         variant = cell.variant
         owner = cell.pretrain_cell if section == "pretrain" else cell
@@ -146,7 +146,7 @@ def resolve_cell(settings: Settings, cell: Cell) -> CellParams:
 
 
 def sources(settings: Settings, cell: Cell, section: str) -> dict[str, str]:
-    """{key: where its value comes from} of a cell's section; keys at their default are left out."""
+    """Return {key: where its value comes from} of a cell's section; keys at their default are left out."""
     return {key: source for source, layer in settings.layers(cell, section) for key in layer}
 
 

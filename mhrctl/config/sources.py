@@ -1,4 +1,4 @@
-"""The sources of tasks: one literal table, in which a row is the whole of a source.
+"""The sources of tasks are one literal table, in which a row is the whole of a source.
 
 params.yaml is held to it, provenance, the watch over edited files and dvc.yaml take from it what `mhrctl prepare` reads, and
 `mhrctl init` makes a project of it. It imports nothing of mhrctl: what reads tasks is in the module that a row names.
@@ -16,7 +16,7 @@ Pin = tuple[str, str]
 
 
 class TaskSettings(Protocol):
-    """The settings of params.yaml that say where tasks come from: those of its section `prepare`."""
+    """These are the settings of params.yaml that say where tasks come from: those of its section `prepare`."""
 
     @property
     def source(self) -> str:
@@ -45,10 +45,10 @@ class TaskSettings(Protocol):
 
 @dataclass(frozen=True)
 class Start:
-    """What a new project of a source begins with, beside its template `projects/files/<name>.yaml.jinja`.
+    """This is what a new project of a source begins with, beside its template `projects/files/<name>.yaml.jinja`.
 
     Attributes:
-        title: of its README. A file `<name>.md.jinja` beside the template, if there is one, tells more.
+        title: of its README. A file `<name>.md.jinja` beside the template, if there is one, says more.
         table: of the paper, to look at first.
         backbone: on the hub; None for a small one that is trained in the project.
         fetch: {folder: shell command that brings it into the project}, kept out of git.
@@ -76,7 +76,7 @@ def _no_problem(_params: TaskSettings) -> str | None:
 
 @dataclass(frozen=True)
 class Source:
-    """Where tasks come from.
+    """A source is where tasks come from.
 
     Attributes:
         summary: what it is, in a line.

@@ -1,4 +1,4 @@
-"""The section `prepare` of params.yaml: where tasks come from, and how they become examples."""
+"""The section `prepare` of params.yaml says where tasks come from, and how they become examples."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SourceName = Annotated[str, GetPydanticSchema(lambda _source, _handler: literal_
 
 
 class T0Params(Closed):
-    """The T0 benchmark; read only where `prepare.source` is `t0`."""
+    """The section sets the T0 benchmark; it is read only where `prepare.source` is `t0`."""
 
     by: Literal["template", "dataset"] = Field("template", description="a training task is a template (313) or a data set (38)")
     max_rows: Positive = Field(500_000, description="rows of a data set, shared among its templates; each takes its first")
@@ -38,7 +38,7 @@ class T0Params(Closed):
 
 
 class ColumnsParams(Closed):
-    """Which columns of a data set say what; a name such as `answers.text` is of a field within a column."""
+    """The section says which columns of a data set say what; a name such as `answers.text` is of a field within a column."""
 
     input: str | None = Field(None, description="of inputs; null, without a target too, looks for a form that is known")
     target: str | None = Field(None, description="of targets: a text, a class label, or the number of one of the choices")
@@ -58,7 +58,7 @@ class ColumnsParams(Closed):
 
 
 class SplitsParams(Closed):
-    """Which splits of a data set are read."""
+    """The section says which splits of a data set are read."""
 
     train: str | None = Field(
         None, description="to train on, or to adapt to a test task with; null takes `train`, or the only one"
@@ -69,7 +69,7 @@ class SplitsParams(Closed):
 
 
 class DataSetParams(Closed):
-    """A data set of test tasks beside that of training tasks."""
+    """The section names a data set of test tasks beside that of training tasks."""
 
     path: str | None = Field(None, description="file or folder")
     hub: str | None = Field(None, description="hub id in place of `path`")
@@ -86,7 +86,7 @@ class DataSetParams(Closed):
 
 
 class PrepareParams(Closed):
-    """Tasks from a source, split, put into prompts and tokenised."""
+    """The section says how tasks come from a source, are split, put into prompts and tokenised."""
 
     source: SourceName = Field(description="where the tasks come from")
     path: str | None = Field(

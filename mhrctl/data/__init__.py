@@ -1,1 +1,1 @@
-"""From text to batches: tokenization, rows, splits, shots, windows, similarity."""
+"""Text becomes batches here: tokenization, rows, splits, shots, windows, similarity."""

@@ -1,4 +1,4 @@
-"""Batches of samples, and the order in which training sees them."""
+"""Samples are put into batches, in the order in which training sees them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Lengths = tuple[Sequence[int], Sequence[int]]
 
 
 class Order:
-    """An endless shuffled order over `size` items: every epoch has each item once.
+    """An order is an endless shuffled order over `size` items: every epoch has each item once.
 
     Any part of it can be asked for, so a resumed run sees what the killed one would have seen.
     """
@@ -34,11 +34,11 @@ class Order:
         self._epoch, self._shuffled = -1, array("l", [0])
 
     def slice(self, start: int, count: int) -> list[int]:
-        """The items at positions start, ..., start + count - 1."""
+        """Return the items at positions start, ..., start + count - 1."""
         return [self._at(position) for position in range(start, start + count)]
 
     def batch(self, micro: int, size: int) -> list[int]:
-        """The items of a micro-batch of `size`."""
+        """Return the items of a micro-batch of `size`."""
         return self.slice(micro * size, size)
 
     def _at(self, position: int) -> int:
@@ -52,7 +52,7 @@ class Order:
 
 
 class GroupedOrder(Order):
-    """An order over groups of items: every epoch has each group once, by one of its items, drawn anew."""
+    """This is an order over groups of items: every epoch has each group once, by one of its items, drawn anew."""
 
     def __init__(self, groups: Sequence[Sequence[int]], seed: int | str) -> None:
         super().__init__(len(groups), seed)
@@ -65,7 +65,7 @@ class GroupedOrder(Order):
 
 @dataclass(frozen=True)
 class Batch:
-    """A padded batch of runs * groups consecutive groups of equally many rows.
+    """A batch is padded, and is made of runs * groups consecutive groups of equally many rows.
 
     Attributes:
         task_ids: [runs, groups], the routing row of each group.
@@ -86,7 +86,7 @@ class Batch:
     lengths: Lengths | None = None
 
     def to(self, device: torch.device) -> Batch:
-        """The batch on a device."""
+        """Return the batch on a device."""
         tensors = {name: value.to(device, non_blocking=True) for name, value in vars(self).items() if name != "lengths"}
         return replace(self, **tensors)
 
@@ -127,7 +127,7 @@ def _tensor(ids: np.ndarray[Any, Any]) -> Tensor:
 
 
 class MixedBatches:
-    """Micro-batches from all samples alike, every row a group with the routing of its task."""
+    """These are micro-batches from all samples alike, every row a group with the routing of its task."""
 
     def __init__(
         self, samples: Sequence[Sample], order: Order, batch_size: int, *, pad: int, with_choices: bool = False
@@ -142,7 +142,7 @@ class MixedBatches:
         return collate(samples, ids, pad=self._pad, with_choices=self._with_choices)
 
     def tokens(self, micro: int) -> int:
-        """Input and target tokens of a micro-batch, without padding."""
+        """Count the input and target tokens of a micro-batch, without padding."""
         return _tokens(self._of(micro))
 
     def _of(self, micro: int) -> list[Sample]:
@@ -150,7 +150,7 @@ class MixedBatches:
 
 
 class RunBatches:
-    """Micro-batches with equally many samples of each of several runs, each run a group."""
+    """These are micro-batches with equally many samples of each of several runs, each run a group."""
 
     def __init__(
         self,
@@ -178,7 +178,7 @@ class RunBatches:
         return collate(self._of(micro), [[0]] * len(self._samples), pad=self._pad, with_choices=self._with_choices)
 
     def tokens(self, micro: int) -> int:
-        """Input and target tokens of a micro-batch, without padding."""
+        """Count the input and target tokens of a micro-batch, without padding."""
         return _tokens(self._of(micro))
 
     def _of(self, micro: int) -> list[Sample]:

@@ -1,4 +1,4 @@
-"""The examples that the prepare stage wrote, and the samples that training and scoring draw from them."""
+"""Training and scoring draw their samples from the examples that the prepare stage wrote."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class _Rows(Protocol[R_co]):
 
 @dataclass(frozen=True)
 class Sample:
-    """One training sample: an input with one of its references.
+    """A sample is one to train on: an input with one of its references.
 
     Attributes:
         task: index of its task.
@@ -58,7 +58,7 @@ class Sample:
 
 
 class Examples:
-    """Rows of an examples file of the prepare stage.
+    """Examples are rows of an examples file of the prepare stage.
 
     Attributes:
         tasks: task names in order; a sample's task is an index into them.
@@ -121,7 +121,7 @@ class Examples:
         return np.asarray(pc.index_in(self._table["task"], pa.array(self.tasks)))
 
     def of(self, *, tasks: Sequence[str] | None = None, split: str | None = None) -> Examples:
-        """The examples of some tasks, of a split, or of both."""
+        """Return the examples of some tasks, of a split, or of both."""
         keep = np.ones(len(self._table), bool)
         if tasks is not None:
             keep &= np.isin(self._task, [self.tasks.index(task) for task in tasks])
@@ -130,29 +130,29 @@ class Examples:
         return Examples(self._table, self.tasks, self._rows[keep[self._rows]])
 
     def take(self, rows: Sequence[int]) -> Examples:
-        """The given rows, in the given order."""
+        """Return the given rows, in the given order."""
         return Examples(self._table, self.tasks, self._rows[np.asarray(rows, np.int64)])
 
     def scored(self) -> list[Sample]:
-        """A sample a row, with the reference that scores count."""
+        """Return a sample a row, with the reference that scores count."""
         references = self.column("reference")
         return [self._sample(row, reference) for row, reference in zip(self._rows, references, strict=True)]
 
     def all_references(self) -> Sequence[Sample]:
-        """A sample for each reference of each row, which is what training sees; each is read when it is asked for."""
+        """Return a sample for each reference of each row, which is what training sees; each is read when it is asked for."""
         return _References(self)
 
     def reference_counts(self) -> np.ndarray[Any, Any]:
-        """[rows], how many references each row has."""
+        """Return how many references each row has, [rows]."""
         counts = np.asarray(pc.list_value_length(self._table["target_ids"]))
         return counts[self._rows]
 
     def sample(self, place: int, reference: int) -> Sample:
-        """A row with one of its references."""
+        """Return a row with one of its references."""
         return self._sample(self._rows[place], reference)
 
     def column(self, name: str) -> list[Any]:
-        """A column as Python values."""
+        """Return a column as Python values."""
         values: list[Any] = self._table[name].take(pa.array(self._rows)).to_pylist()
         return values
 

@@ -1,4 +1,4 @@
-"""The index of training tasks by the mean embedding of their inputs."""
+"""The index has training tasks by the mean embedding of their inputs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mhrctl.errors import ArtifactError
 
 @dataclass(frozen=True)
 class Index:
-    """Training tasks and their vectors.
+    """An index holds training tasks and their vectors.
 
     Attributes:
         tasks: names.
@@ -30,11 +30,11 @@ class Index:
     encoder: Encoder
 
     def nearest(self, texts: Sequence[str]) -> list[tuple[str, float]]:
-        """All tasks with their similarity to the mean of some texts, the most similar first."""
+        """Return all tasks with their similarity to the mean of some texts, the most similar first."""
         return self._ranked(self.encoder.encode(texts).mean(0))
 
     def nearest_to(self, task: str) -> list[tuple[str, float]]:
-        """All other tasks with their similarity to one of the tasks, the most similar first."""
+        """Return all other tasks with their similarity to one of the tasks, the most similar first."""
         return [(name, cosine) for name, cosine in self._ranked(self.vectors[self.tasks.index(task)]) if name != task]
 
     def _ranked(self, vector: Array) -> list[tuple[str, float]]:

@@ -1,4 +1,4 @@
-"""Rows of the examples files: prompts, references and choices of examples, with their tokens."""
+"""Rows of the examples files hold prompts, references and choices of examples, with their tokens."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Draft = tuple[Split, Example, int]
 
 @dataclass
 class Encoder:
-    """Turns a task's examples into rows.
+    """An encoder turns a task's examples into rows.
 
     Attributes:
         task: the task's name.
@@ -57,7 +57,7 @@ class Encoder:
     cut: Counter[str] = field(default_factory=Counter)
 
     def table(self, drafts: Sequence[Draft], schema: pa.Schema) -> pa.Table:
-        """The rows of some examples."""
+        """Return the rows of some examples."""
         prompts = [self.prompt(example.input) for _, example, _ in drafts]
         inputs = self._encode(prompts, self.max_input_tokens, "input")
         targets = self._nested([example.targets for _, example, _ in drafts], "target")

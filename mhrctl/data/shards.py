@@ -1,4 +1,4 @@
-"""Tasks too large to hold: tokenised a row group at a time into a file for each, which a killed run need not make again."""
+"""Tasks too large to hold are tokenised a row group at a time into a file for each, which a killed run need not make again."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def write_shard(examples: Iterator[Example], encoder: Encoder, shard: Path, adva
 
 
 def read_cuts(shard: Path) -> dict[str, int]:
-    """How many inputs and targets were cut when a shard was written."""
+    """Return how many inputs and targets were cut when a shard was written."""
     metadata = pq.ParquetFile(shard).metadata.metadata or {}
     return {what: int(metadata.get(f"cut_{what}".encode(), b"0")) for what in ("input", "target")}
 
@@ -80,6 +80,6 @@ def copy_shard(shard: Path, writer: pq.ParquetWriter, *, train: int | None, vali
 
 
 def chunks(items: Iterator[T], size: int) -> Iterator[list[T]]:
-    """Items in lists of at most `size`."""
+    """Cut items into lists of at most `size`."""
     while chunk := list(islice(items, size)):
         yield chunk

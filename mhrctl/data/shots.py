@@ -1,4 +1,4 @@
-"""What each test task is adapted with, drawn for a seed."""
+"""Shots are what each test task is adapted with, drawn for a seed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mhrctl.errors import DataError, ParamsError
 
 @dataclass(frozen=True)
 class TaskShots:
-    """What one test task is adapted with.
+    """Shots are what one test task is adapted with.
 
     Attributes:
         name: of the task.

@@ -1,4 +1,4 @@
-"""How similar tasks are by their inputs: sentence embeddings, or TF-IDF where there is no model (docs/recipe.md, section 5)."""
+"""Tasks are compared by their inputs: sentence embeddings, or TF-IDF where there is no model (docs/recipe.md, section 5)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Array = np.ndarray[Any, np.dtype[np.float32]]
 
 
 class Encoder(Protocol):
-    """Turns texts into vectors.
+    """An encoder turns texts into vectors.
 
     Attributes:
         identity: what a card says of it.
@@ -31,11 +31,11 @@ class Encoder(Protocol):
     identity: str
 
     def encode(self, texts: Sequence[str]) -> Array:
-        """Vectors of unit length, [texts, d]."""
+        """Return vectors of unit length, [texts, d]."""
 
 
 class TfIdfEncoder:
-    """Words and pairs of words, counted by hash and weighted by how rare they are: needs no model, and is the same everywhere.
+    """This encoder counts words and pairs of words by hash, weighted by rarity: it needs no model, and is the same everywhere.
 
     Attributes:
         idf: the weights, [d].
@@ -54,7 +54,7 @@ class TfIdfEncoder:
         return cls(TfidfTransformer().fit(_counts(texts)).idf_.astype(np.float32))
 
     def encode(self, texts: Sequence[str]) -> Array:
-        """Vectors of unit length, [texts, d]."""
+        """Return vectors of unit length, [texts, d]."""
         from sklearn.preprocessing import normalize
 
         vectors: Array = normalize(_counts(texts).multiply(self.idf).tocsr()).toarray().astype(np.float32)
@@ -62,7 +62,7 @@ class TfIdfEncoder:
 
 
 class SentenceEncoder:
-    """A sentence-transformers model."""
+    """This encoder is a sentence-transformers model."""
 
     def __init__(self, name: str, *, revision: str, device: str) -> None:
         """Load the model; no code of its repository is run, and its transformer is read from safetensors only.
@@ -97,7 +97,7 @@ class SentenceEncoder:
             raise DataError(f"index.encoder {name!r}: cannot be loaded: {first}; `{TFIDF}` needs no model") from error
 
     def encode(self, texts: Sequence[str]) -> Array:
-        """Vectors of unit length, [texts, d]."""
+        """Return vectors of unit length, [texts, d]."""
         vectors: Array = self._model.encode(
             list(texts), normalize_embeddings=True, show_progress_bar=False, convert_to_numpy=True
         ).astype(np.float32)
@@ -105,7 +105,7 @@ class SentenceEncoder:
 
 
 def cosines(vector: Array, others: Array) -> Array:
-    """Cosine of a vector [d] with each of others [n, d], [n]; 0 where one of them is 0."""
+    """Compute the cosine of a vector [d] with each of others [n, d], [n]; 0 where one of them is 0."""
     lengths = np.linalg.norm(others, axis=1) * np.linalg.norm(vector)
     similar: Array = np.divide(others @ vector, lengths, out=np.zeros(len(others), np.float32), where=lengths > 0)
     return similar

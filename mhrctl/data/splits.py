@@ -1,4 +1,4 @@
-"""Deterministic splits of a task's examples: docs/recipe.md, section 2.4, A.
+"""A task's examples are split deterministically: docs/recipe.md, section 2.4, A.
 
 Training tasks are shuffled once, into train and validation. Test tasks keep their first examples as the
 test set, whatever the seed (the upstream order of Super-NaturalInstructions is label-balanced there); the rest is
@@ -39,7 +39,7 @@ def training_split(examples: Sequence[T], *, size: int, seed: int) -> tuple[list
 
 
 def held_out_size(total: int, *, size: int) -> int:
-    """How many examples each of a test task's three splits gets: `size`, or a third of a task that has fewer than 3 * size."""
+    """Return the size of each of a test task's three splits: `size`, or a third of a task that has fewer than 3 * size."""
     return min(size, total // 3)
 
 

@@ -1,4 +1,4 @@
-"""The task table that the prepare stage writes beside the examples."""
+"""The prepare stage writes this task table beside the examples."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from mhrctl.artifacts.writing import read_json
 
 
 def task_metrics(prepared: Path) -> dict[str, str]:
-    """{task: metric} of a prepared suite."""
+    """Return {task: metric} of a prepared suite."""
     return {row["name"]: row["metric"] for row in read_json(prepared / TASKS)["tasks"]}
 
 
 def training_data_sets(prepared: Path) -> dict[str, list[str]]:
-    """{data set: its training tasks}: for tasks that are templates of one data set, else each task for itself.
+    """Return {data set: its training tasks}: for tasks that are templates of one data set, else each task for itself.
 
     AdapterSoup trains an adapter for each (the paper's 38 on T0).
     """

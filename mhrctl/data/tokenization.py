@@ -1,4 +1,4 @@
-"""Tokenizers: trained here on a suite's training tasks, or loaded through transformers."""
+"""Tokenizers are trained here on a suite's training tasks, or loaded through transformers."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def load_tokenizer(name: str, *, revision: str = "main") -> PreTrainedTokenizerB
 
 
 def is_trained_here(name: str) -> bool:
-    """Whether `prepare.tokenizer` asks for a tokenizer of the suite's own."""
+    """Return whether `prepare.tokenizer` asks for a tokenizer of the suite's own."""
     return name in TRAINED_TOKENIZERS
 
 

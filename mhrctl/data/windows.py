@@ -1,4 +1,4 @@
-"""Micro-batches of similar lengths: those of a window are drawn together, sorted by length, and visited in a shuffled order."""
+"""Micro-batches have similar lengths: a window's are drawn together, sorted by length, and visited in a shuffled order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SampleLengths = tuple[int, int]
 
 
 class WindowedOrder(Order):
-    """An order whose micro-batches hold samples of similar lengths, so that little of them is padding.
+    """This is an order whose micro-batches hold samples of similar lengths, so that little of them is padding.
 
     The samples of `window` micro-batches are drawn together, sorted by input length, then target length, and cut into as
     many micro-batches. A window thus holds what it would hold without sorting, and an epoch each sample once; but who meets
@@ -48,7 +48,7 @@ class WindowedOrder(Order):
         self._batches = lru_cache(maxsize=2)(self._drawn)  # a step may begin in one window and end in the next
 
     def batch(self, micro: int, size: int) -> list[int]:
-        """The items of a micro-batch; with `balance` tokens, `size` of them are the mean over its window."""
+        """Return the items of a micro-batch; with `balance` tokens, `size` of them are the mean over its window."""
         if self._window == 1:
             return super().batch(micro, size)
         number, place = divmod(micro, self._window)

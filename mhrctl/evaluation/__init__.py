@@ -1,1 +1,1 @@
-"""Answers and scores."""
+"""This room makes answers and scores."""

@@ -1,4 +1,4 @@
-"""What answers are scored by: a table with a row a metric. `docs/metrics.md` describes it.
+"""Metrics score answers, and are a table with a row a metric. `docs/metrics.md` describes it.
 
 ROUGE-L and exact match are those of docs/recipe.md, section 2.5.
 """
@@ -26,7 +26,7 @@ _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model says to one example.
+    """An answer is what a model says to one example.
 
     Attributes:
         text: the generated text, or the text of the chosen choice.
@@ -39,7 +39,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class References:
-    """What is right for one example.
+    """References are what is right for one example.
 
     Attributes:
         texts: any of which is right.
@@ -51,7 +51,7 @@ class References:
 
     @classmethod
     def among(cls, choices: Sequence[str], texts: Sequence[str]) -> References:
-        """The texts with their places among the choices, which may be none.
+        """Return the texts with their places among the choices, which may be none.
 
         Choices that are equal to the letter are one choice at several places: nobody could tell them apart, so each is right.
         """
@@ -60,7 +60,7 @@ class References:
 
 @dataclass(frozen=True)
 class Metric:
-    """A row of the metrics table.
+    """A metric is a row of the metrics table.
 
     Attributes:
         title: as people read it in tables, on axes and in the terminal.
@@ -87,12 +87,12 @@ def _scorer() -> RougeScorer:
 
 
 def rouge_l(prediction: str, references: Sequence[str]) -> float:
-    """ROUGE-L F-measure with the stemmer, the best over the references, in percent."""
+    """Compute the ROUGE-L F-measure with the stemmer, the best over the references, in percent."""
     return max(100 * float(_scorer().score(reference, prediction)["rougeL"].fmeasure) for reference in references)
 
 
 def exact_match(prediction: str, references: Sequence[str]) -> float:
-    """100 if the prediction is one of the references, ignoring case, punctuation and white space; else 0.
+    """Return 100 if the prediction is one of the references, ignoring case, punctuation and white space; else 0.
 
     SQuAD's normalisation without its removal of articles, as Tk-Instruct scores exact match.
     """
@@ -104,7 +104,7 @@ def _normalised(text: str) -> str:
 
 
 def token_f1(prediction: str, references: Sequence[str]) -> float:
-    """SQuAD v1.1's F1 of the words that prediction and reference share, the best over the references, in percent.
+    """Compute SQuAD v1.1's F1 of the words that prediction and reference share, the best over the references, in percent.
 
     Words are what is left of case, punctuation and English articles. A text of which nothing is left shares nothing, not even
     with another such text: version 1.1 gives 0 there, unlike version 2, whose questions may have no answer.
@@ -123,7 +123,7 @@ def _f1(said: Counter[str], right: Counter[str]) -> float:
 
 
 def is_right_choice(answer: Answer, references: References) -> float:
-    """100 if the chosen choice stands at a right place among the choices, whatever its text; else 0.
+    """Return 100 if the chosen choice stands at a right place among the choices, whatever its text; else 0.
 
     Raises:
         ValueError: if the answer was not chosen among choices.
@@ -161,12 +161,12 @@ OVER_CHOICES = {name: metric.over_choices for name, metric in METRICS.items()}
 
 
 def title_of(name: str | None) -> str:
-    """A metric as people read it; `score` of several metrics, or where there are no results yet."""
+    """Return a metric as people read it; `score` of several metrics, or where there are no results yet."""
     return METRICS[name].title if name in METRICS else "score"
 
 
 def is_over_choices(name: str | None) -> bool:
-    """Whether answers are chosen and not generated; of several metrics, whether all are (none says so)."""
+    """Return whether answers are chosen and not generated; of several metrics, whether all are (none says so)."""
     return name in METRICS and METRICS[name].over_choices
 
 
@@ -182,18 +182,18 @@ def known_metric(name: str) -> str:
 
 
 def recorded_as(name: str) -> str:
-    """The metric under which a task's scores by its metric are recorded: almost always that metric."""
+    """Return the metric under which a task's scores by its metric are recorded: almost always that metric."""
     return METRICS[name].recorded_as or name
 
 
 def recorded_metrics(names: Iterable[str]) -> list[str]:
-    """What is recorded of tasks with these metrics, in the order of the table."""
+    """Return what is recorded of tasks with these metrics, in the order of the table."""
     wanted = {recorded_as(name) for name in names}
     return [name for name, metric in METRICS.items() if metric.always or name in wanted]
 
 
 def choices_to_score(name: str, choices: Sequence[Sequence[str]]) -> Sequence[Sequence[str]]:
-    """The answer choices of a task's examples where its answers are chosen; nothing where they are generated.
+    """Return the answer choices of a task's examples where its answers are chosen; nothing where they are generated.
 
     Args:
         name: the task's metric.
@@ -203,7 +203,7 @@ def choices_to_score(name: str, choices: Sequence[Sequence[str]]) -> Sequence[Se
 
 
 def references_of(texts: Sequence[Sequence[str]], choices: Sequence[Sequence[str]]) -> list[References]:
-    """The references of a task's examples, each with its places among the example's choices, which may be none."""
+    """Return the references of a task's examples, each with its places among the example's choices, which may be none."""
     return [References.among(*example) for example in zip(choices, texts, strict=True)]
 
 

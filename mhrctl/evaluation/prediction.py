@@ -1,4 +1,4 @@
-"""Answers of many tasks side by side, generated or chosen: every batch holds equally many rows of every run."""
+"""Many tasks are answered side by side, by generation or choice: every batch holds equally many rows of every run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BATCH_ROWS = 256
 
 @dataclass(frozen=True)
 class Generation:
-    """How answers come about.
+    """These settings say how answers come about.
 
     Attributes:
         beams: of beam search; 1 is greedy.
@@ -177,7 +177,7 @@ def sample_losses(
     objective: Objective,
     device: torch.device,
 ) -> list[float]:
-    """The loss of each group of samples: the mean of the objective over its samples.
+    """Return the loss of each group of samples: the mean of the objective over its samples.
 
     Args:
         model: with adapters.
@@ -197,7 +197,7 @@ def sample_losses(
 
 
 def of_runs(model: AdaptedModel, runs: Sequence[int]) -> AdaptedModel:
-    """The model with the adapters of some of its runs; the model itself where one adapter serves all."""
+    """Return the model with the adapters of some of its runs; the model itself where one adapter serves all."""
     adapter = model.adapter
     if adapter is None or adapter.runs in (1, len(runs)):
         return model
@@ -205,7 +205,7 @@ def of_runs(model: AdaptedModel, runs: Sequence[int]) -> AdaptedModel:
 
 
 def own_rows(runs: int) -> list[list[int]]:
-    """The task ids of a batch with one group a run, each with the first row of its own routing."""
+    """Return the task ids of a batch with one group a run, each with the first row of its own routing."""
     return [[0]] * runs
 
 

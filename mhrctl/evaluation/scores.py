@@ -1,4 +1,4 @@
-"""Scores of tasks in long form, and those of a cell, as `data/metrics/evaluate/<cell>.json` holds them."""
+"""Scores of tasks are in long form; those of a cell are as `data/metrics/evaluate/<cell>.json` holds them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SCORE = "score"
 
 @dataclass(frozen=True)
 class Score:
-    """A task's score in one phase by one of the metrics that are recorded of it.
+    """A score is a task's in one phase by one of the metrics that are recorded of it.
 
     Attributes:
         task: name.
@@ -39,7 +39,7 @@ class Score:
 
 
 def by_own_metric(scores: Iterable[Score], phase: Phase, metrics: Mapping[str, str]) -> dict[str, float]:
-    """The score of each task by the task's own metric.
+    """Return the score of each task by the task's own metric.
 
     Args:
         scores: of all tasks, phases and metrics.
@@ -52,7 +52,7 @@ def by_own_metric(scores: Iterable[Score], phase: Phase, metrics: Mapping[str, s
 
 
 def means_of(scores: Sequence[Score], phase: Phase, metrics: Mapping[str, str]) -> dict[str, float]:
-    """Means over tasks: of each task by its own metric, and by each metric of the tasks that it is recorded of.
+    """Compute means over tasks: of each task by its own metric, and by each metric of the tasks that it is recorded of.
 
     Args:
         scores: of all tasks, phases and metrics.
@@ -83,7 +83,7 @@ class _Closed(BaseModel):
 
 
 class TaskScores(_Closed):
-    """A test task's means by its own metric, in percent."""
+    """These scores are a test task's means by its own metric, in percent."""
 
     metric: Annotated[str, AfterValidator(known_metric)]
     zero_shot: Percent
@@ -92,14 +92,14 @@ class TaskScores(_Closed):
 
 
 class Parameters(_Closed):
-    """How many numbers were trained."""
+    """This says how many numbers were trained."""
 
     multi_task: int = Field(description="in pre-training, on all tasks")
     adaptation: int = Field(description="for each new task")
 
 
 class CellMetrics(_Closed):
-    """What the evaluate stage measured of a cell; `heads` and `seed` are None for the bare backbone."""
+    """These are what the evaluate stage measured of a cell; `heads` and `seed` are None for the bare backbone."""
 
     method: str
     heads: int | None
@@ -123,11 +123,11 @@ class CellMetrics(_Closed):
     examples: int
 
     def means(self, phase: Phase) -> Mapping[str, float]:
-        """The means over tasks, by metric and as `score`; none if the cell has not got to the phase."""
+        """Return the means over tasks, by metric and as `score`; none if the cell has not got to the phase."""
         return getattr(self, phase) or {}
 
     def own_scores(self, phase: Phase) -> dict[str, float]:
-        """{task: its score by its own metric}; none if the cell has not got to the phase."""
+        """Return {task: its score by its own metric}; none if the cell has not got to the phase."""
         values = {task: getattr(scores, phase) for task, scores in self.by_task.items()}
         return {task: value for task, value in values.items() if value is not None}
 

@@ -1,1 +1,1 @@
-"""The frozen backbone, and how adapters attach to it."""
+"""This room has the frozen backbone, and how adapters attach to it."""

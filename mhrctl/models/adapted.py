@@ -1,4 +1,4 @@
-"""The frozen backbone with adapters attached."""
+"""The frozen backbone is called here with adapters attached."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mhrctl.models.t5.model import FastT5, unsupported_reason
 
 
 class AdaptedModel(nn.Module):
-    """An encoder-decoder whose adapted layers take their adapters from each call's task ids.
+    """An adapted model is an encoder-decoder whose adapted layers take their adapters from each call's task ids.
 
     Attributes:
         backbone: the injected transformers model (see `mhrctl.models.attach.inject`), frozen.

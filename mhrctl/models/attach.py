@@ -1,4 +1,4 @@
-"""Which layers of a backbone are adapted, and how they come to have slots for adapters."""
+"""It is decided here which layers of a backbone are adapted, and they get slots for adapters."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LAYOUTS = {
 
 
 class PretrainSettings(AdapterSettings, Protocol):
-    """The settings of a pre-training that make its adapter, and choose its layers."""
+    """These are the settings of a pre-training that make its adapter, and choose its layers."""
 
     @property
     def targets(self) -> str | list[str]:
@@ -54,7 +54,7 @@ def inject(model: nn.Module, targets: str | Sequence[str], *, dropout: float = 0
 
 
 def linear_shapes(model: nn.Module) -> dict[str, tuple[int, int]]:
-    """{layer name: (d_in, d_out)} of all linear layers of a model, in its order."""
+    """Return {layer name: (d_in, d_out)} of all linear layers of a model, in its order."""
     return {
         name: (layer.in_features, layer.out_features) for name, layer in model.named_modules() if isinstance(layer, nn.Linear)
     }
@@ -99,7 +99,7 @@ def find_layers(linears: Mapping[str, tuple[int, int]], targets: str | Sequence[
 
 
 def layout_name(layers: Iterable[str]) -> str:
-    """The layout whose last names some layers have, or `other`."""
+    """Return the layout whose last names some layers have, or `other`."""
     last = {name.rpartition(".")[2] for name in layers}
     return next((name for name, names in LAYOUTS.items() if last == set(names)), "other")
 

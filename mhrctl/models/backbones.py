@@ -1,4 +1,4 @@
-"""Backbones: loading, checking, identifying."""
+"""Backbones are loaded, checked and identified."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def load_backbone(folder: Path) -> tuple[PreTrainedModel, str]:
 
 
 def location(folder: Path, card: Card[BackboneFacts]) -> str:
-    """Where the weights of a backbone are: a hub id or a folder.
+    """Return where the weights of a backbone are: a hub id or a folder.
 
     Args:
         folder: the output of the backbone stage.
@@ -129,7 +129,7 @@ def pretrained_config(name: str, *, revision: str | None = None, what: str = "ba
 
 
 def fingerprint(model: PreTrainedModel) -> str:
-    """The sha256 of names, shapes and values of all weights."""
+    """Return the sha256 of names, shapes and values of all weights."""
     total = hashlib.sha256()
     # By bytes, since bf16 has no counterpart in NumPy; sorted, since the order of modules is transformers' affair.
     for name, tensor in sorted(model.state_dict().items()):
@@ -139,7 +139,7 @@ def fingerprint(model: PreTrainedModel) -> str:
 
 
 def is_tied(model: PreTrainedModel) -> bool:
-    """Whether the output layer is the input embedding."""
+    """Return whether the output layer is the input embedding."""
     output = model.get_output_embeddings()
     return output is not None and output.weight is model.get_input_embeddings().weight
 

@@ -1,4 +1,4 @@
-"""An adapter folded into the weights of the backbone, for evaluation: a forward then costs what the bare backbone's does."""
+"""An adapter is folded into the weights of the backbone, for evaluation: a forward then costs what the bare backbone's does."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mhrctl.models.layer import AdaptedLinear
 
 
 def foldable(backbone: nn.Module, adapter: Adapter | None) -> bool:
-    """Whether an adapter can be folded into a backbone that has its layers.
+    """Return whether an adapter can be folded into a backbone that has its layers.
 
     It must be one adapter for all rows of a batch: a LoRA (an inventory of one skill) or (IA)3 of one run. And the weights
     must be fp32: in bf16 the sum would lose what is smaller than 2^-9 of a weight, which can be all of an update.

@@ -1,4 +1,4 @@
-"""An adapted linear layer, which takes the place of one of an unmodified transformers model."""
+"""An adapted linear layer takes the place of one of an unmodified transformers model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 
 class AdaptedLinear(nn.Module):
-    """A frozen linear layer plus the low-rank update, or the scale, of the adapters that it is called with.
+    """An adapted layer is a frozen linear layer plus the low-rank update, or the scale, of the adapters that it is called with.
 
     The layer learns nothing of its own. `down`, `up` and `scale` are slots: the model that adapters are attached to passes
     them for each call (`torch.func.functional_call`), so nothing about tasks is stored between calls. Empty slots

@@ -1,4 +1,4 @@
-"""The cross-entropy of target tokens."""
+"""The loss is the cross-entropy of target tokens."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mhrctl.data.batches import IGNORED
 
 
 def token_losses(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy of each token, [rows, length]; 0 where the label is -100."""
+    """Compute the cross-entropy of each token, [rows, length]; 0 where the label is -100."""
     losses = F.cross_entropy(
         logits.flatten(0, 1).float(),
         labels.flatten(),

@@ -1,4 +1,4 @@
-"""How a stage computes what it computes: nothing in here changes results beyond rounding, and no stage's key holds it."""
+"""Options say how a stage computes what it computes: none changes results beyond rounding, and no stage's key holds them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mhrctl.errors import ParamsError, unknown
 
 @dataclass(frozen=True)
 class Speed:
-    """What is on, and what is off.
+    """Options of speed say what is on, and what is off.
 
     Attributes:
         forward: run T5 by `mhrctl.models.t5` where that can (see its `model.unsupported_reason`), not by transformers' forward.
@@ -37,7 +37,7 @@ class Speed:
         return "checkpointing" if self.checkpointing else "compile" if self.compile else None
 
     def without(self, names: Iterable[str]) -> Speed:
-        """The same with some options of `OFF` switched off.
+        """Return the same with some options of `OFF` switched off.
 
         Raises:
             ParamsError: if there is no such option.

@@ -1,4 +1,4 @@
-"""What the stages of dvc.yaml depend on: the table of each stage's inputs, in DVC's names."""
+"""The stages of dvc.yaml depend on the table of each stage's inputs, put here in DVC's names."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ PLACES: Mapping[Place, Sequence[str]] = {
 
 
 def stage_dependencies(users: Mapping[Place, Sequence[str]]) -> dict[str, list[str]]:
-    """{stage of dvc.yaml: the files and folders that it depends on}.
+    """Return {stage of dvc.yaml: the files and folders that it depends on}.
 
     Args:
         users: the places that are the user's own, as params.yaml names them.
@@ -52,7 +52,7 @@ def stage_dependencies(users: Mapping[Place, Sequence[str]]) -> dict[str, list[s
 
 
 def stage_settings() -> dict[str, list[str]]:
-    """{stage of dvc.yaml: the keys of params files that it depends on, each entry as YAML}."""
+    """Return {stage of dvc.yaml: the keys of params files that it depends on, each entry as YAML}."""
     return {name: [*_settings(name, stage), f"{PROJECT.stage_versions}: [{stage}]"] for name, (stage, _) in PIPELINE.items()}
 
 

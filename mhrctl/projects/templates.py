@@ -1,4 +1,4 @@
-"""Templates of a project's files, filled in; those of `files/` that end in `.jinja`."""
+"""Templates of a project's files are filled in: those of `files/` that end in `.jinja`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FOLDER = "files"
 
 
 def template_files() -> Traversable:
-    """The folder of the templates, and of what is copied as it is."""
+    """Return the folder of the templates, and of what is copied as it is."""
     return files(PACKAGE) / FOLDER
 
 
@@ -45,7 +45,7 @@ def rendered(name: str, **content: Any) -> str:  # noqa: ANN401 - whatever the t
 
 
 def dvc_yaml(params: Params) -> str:
-    """The stages of a project.
+    """Return dvc.yaml, the stages of a project.
 
     Projects differ in what prepare and backbone read and in the tables of the report; all of that follows from params.yaml.
     """
@@ -59,7 +59,7 @@ def dvc_yaml(params: Params) -> str:
 
 
 def task_files(params: PrepareParams) -> list[str]:
-    """The files and folders that the source of the tasks reads; what comes from the hub is none."""
+    """Return the files and folders that the source of the tasks reads; what comes from the hub is none."""
     return list(SOURCES[params.source].files(params).values())
 
 

@@ -1,1 +1,1 @@
-"""The paper's printed numbers and formulas, and tables that set ours beside them."""
+"""This room has the paper's printed numbers and formulas, and tables that set ours beside them."""

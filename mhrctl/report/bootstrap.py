@@ -1,4 +1,4 @@
-"""Is a difference between two methods real? A paired bootstrap over tasks and seeds."""
+"""A paired bootstrap over tasks and seeds tells whether a difference between two methods is real."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean difference and how sure it is.
+    """An interval is a mean difference and how sure it is.
 
     Attributes:
         mean: of the differences, over tasks and seeds.

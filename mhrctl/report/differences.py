@@ -1,4 +1,4 @@
-"""Differences between methods on the scores that they share, with intervals."""
+"""Differences between methods are taken on the scores that they share, with intervals."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def compare(ours: Group, other: Group) -> tuple[int, int, Interval] | None:
 
 
 def differences_table(results: Results, *, against: str = BASELINE, labels: Sequence[str] = (ALL,)) -> Table:
-    """Differences of methods to one of them, adapted; what is missing is said under the table.
+    """Tabulate the differences of methods to one of them, adapted; what is missing is said under the table.
 
     Args:
         results: ours.
@@ -60,7 +60,7 @@ def differences_table(results: Results, *, against: str = BASELINE, labels: Sequ
 
 
 def baseline_differences(results: Results) -> Table:
-    """Differences of all methods to lora, as far as there is one."""
+    """Tabulate the differences of all methods to lora, as far as there is one."""
     if results.adapted and BASELINE not in {group.label for group in results.adapted}:
         return _table(results, BASELINE, [], [f"No adapted scores of {BASELINE}, which the others would be compared to."])
     return differences_table(results)

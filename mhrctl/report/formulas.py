@@ -1,4 +1,4 @@
-"""Table 1 of the paper: how many numbers a method trains and uses, for one adapted layer."""
+"""Table 1 of the paper says how many numbers a method trains and uses, for one adapted layer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Sizes:
-    """Sizes that the formulas count with.
+    """The formulas count with these sizes.
 
     Attributes:
         d: d_in + d_out of an adapted layer.
@@ -32,7 +32,7 @@ Count = Callable[[Sizes], int]
 
 @dataclass(frozen=True)
 class Formula:
-    """A formula as the reader sees it, and as a function; a test holds the two together."""
+    """A formula is kept as the reader sees it, and as a function; a test holds the two together."""
 
     text: str
     count: Count
@@ -61,7 +61,7 @@ FORMULAS: dict[str, tuple[Formula, Formula, Formula]] = {
 
 
 def t5_shapes(*, d_model: int, d_ff: int, layers: int) -> Iterable[tuple[int, int]]:
-    """(d_in, d_out) of q k v o wi_0 wi_1 wo in a T5 v1.1 whose attention is as wide as the model."""
+    """Return (d_in, d_out) of q k v o wi_0 wi_1 wo in a T5 v1.1 whose attention is as wide as the model."""
     attention = [(d_model, d_model)] * 4
     feed_forward = [(d_model, d_ff), (d_model, d_ff), (d_ff, d_model)]
     return [*attention, *feed_forward, *attention, *attention, *feed_forward] * layers

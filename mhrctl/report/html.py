@@ -1,4 +1,4 @@
-"""One self-contained HTML file of everything: tables, figures, training curves, differences, scores by task, and cards."""
+"""One self-contained HTML file shows everything: tables, figures, training curves, differences, scores by task, and cards."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TEMPLATE = "report.html.jinja"
 
 @dataclass(frozen=True)
 class ShownCard:
-    """A card as lines of `key: value`."""
+    """This is a card as lines of `key: value`."""
 
     name: str
     lines: Sequence[str]

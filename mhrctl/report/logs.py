@@ -1,4 +1,4 @@
-"""What pre-training logged, and gradient alignment, as figures and DVC's plots read them."""
+"""Logs of pre-training, and gradient alignment, are read as figures and DVC's plots need them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ALIGNMENT = ("shared", "composed")
 
 @dataclass(frozen=True)
 class Alignment:
-    """Mean cosine between the gradients of training tasks.
+    """An alignment is the mean cosine between the gradients of training tasks.
 
     Attributes:
         step: of pre-training.
@@ -31,7 +31,7 @@ class Alignment:
 
 @dataclass(frozen=True)
 class Log:
-    """The pre-training log of a cell.
+    """A log is the pre-training log of a cell.
 
     Attributes:
         cell: name.
@@ -59,7 +59,7 @@ class _Measured(BaseModel):
 
 
 def label_of(cell: str) -> str:
-    """The label of a cell's group from its name: `mhr-h8-light-s0` is of `mhr h8 light`."""
+    """Return the label of a cell's group from its name: `mhr-h8-light-s0` is of `mhr h8 light`."""
     return re.sub(r"-s\d+$", "", cell).replace("-", " ")
 
 

@@ -1,4 +1,4 @@
-"""Every number that the paper prints, as package data (`tables.json`)."""
+"""Every number that the paper prints is package data (`tables.json`)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ UNITS = {"K": 10**3, "M": 10**6, "B": 10**9}
 
 
 class MeanStd(NamedTuple):
-    """A mean, and a standard deviation (of a sample) where there is one."""
+    """This is a mean, and a standard deviation (of a sample) where there is one."""
 
     mean: float
     deviation: float | None
@@ -26,7 +26,7 @@ class MeanStd(NamedTuple):
 
 @dataclass(frozen=True)
 class Setting:
-    """Where scores of the paper come from, in its words.
+    """A setting says where scores of the paper come from, in its words.
 
     Attributes:
         suite: benchmark.
@@ -39,15 +39,15 @@ class Setting:
     backbone: str
 
     def has_suite(self, suite: str | None) -> bool:
-        """Whether a suite of ours is this one."""
+        """Return whether a suite of ours is this one."""
         return SUITES[self.suite] == suite
 
     def has_backbone(self, backbone: str | None) -> bool:
-        """Whether a backbone of ours is this one."""
+        """Return whether a backbone of ours is this one."""
         return BACKBONES[self.backbone] == backbone
 
     def has_metric(self, metric: str | None) -> bool:
-        """Whether scores of ours by this metric can be set against these."""
+        """Return whether scores of ours by this metric can be set against these."""
         return METRICS[self.metric] == metric
 
     def __str__(self) -> str:
@@ -56,7 +56,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class PrintedTable(Setting):
-    """A table of scores in the paper.
+    """This is a table of scores in the paper.
 
     Attributes:
         rows: {method: mean and standard deviation}.
@@ -67,7 +67,7 @@ class PrintedTable(Setting):
 
 @dataclass(frozen=True)
 class PrintedRow:
-    """A row of the paper's Table 6.
+    """This is a row of the paper's Table 6.
 
     Attributes:
         method: row of the methods table.
@@ -91,7 +91,7 @@ class PrintedRow:
 
 @dataclass(frozen=True)
 class PrintedBlock(Setting):
-    """A block of the paper's Table 6.
+    """This is a block of the paper's Table 6.
 
     Attributes:
         layout: of the adapted layers, `full` or `light`.
@@ -104,20 +104,20 @@ class PrintedBlock(Setting):
 
 @cache
 def printed() -> dict[str, Any]:
-    """All of `tables.json`."""
+    """Return all of `tables.json`."""
     content: dict[str, Any] = json.loads((files("mhrctl.report") / "tables.json").read_text())
     return content
 
 
 def printed_table(name: str) -> PrintedTable:
-    """A table of scores, such as `table2`."""
+    """Return a table of scores, such as `table2`."""
     table = printed()[name]
     rows = {row["method"]: MeanStd(row["mean"], row["std"]) for row in table["rows"]}
     return PrintedTable(table["suite"], table["metric"], table["backbone"], rows)
 
 
 def printed_blocks() -> list[PrintedBlock]:
-    """The blocks of Table 6, in its order."""
+    """Return the blocks of Table 6, in its order."""
     return [
         PrintedBlock(
             block["suite"],

@@ -1,4 +1,4 @@
-"""Our results as the paper's tables and figures show them: cells folded over seeds."""
+"""Our results are put as the paper's tables and figures show them: cells folded over seeds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NO_SCORES = "No scores yet; run `dvc repro`, or `mhrctl evaluate` for each cell.
 
 
 def mean_std(values: Sequence[float]) -> MeanStd | None:
-    """Mean and standard deviation; None of no values."""
+    """Compute mean and standard deviation; None of no values."""
     if not values:
         return None
     return MeanStd(fmean(values), stdev(values) if len(values) > 1 else None)
@@ -26,7 +26,7 @@ def mean_std(values: Sequence[float]) -> MeanStd | None:
 
 @dataclass(frozen=True)
 class Group:
-    """The cells of one method, head count, variant and number of extra steps: one a seed.
+    """A group holds the cells of one method, head count, variant and number of extra steps: one a seed.
 
     Attributes:
         label: such as `mhr h8 light`; extra steps are not in it.
@@ -52,16 +52,16 @@ class Group:
         return next(iter(self.cells.values()))
 
     def values(self, phase: Phase, score: str = SCORE) -> list[float]:
-        """The mean over tasks, by their own metrics or by one metric, of every seed that has it."""
+        """Return the mean over tasks, by their own metrics or by one metric, of every seed that has it."""
         means = [cell.means(phase) for cell in self.cells.values()]
         return [of_cell[score] for of_cell in means if score in of_cell]
 
     def mean(self, phase: Phase, score: str = SCORE) -> MeanStd | None:
-        """Mean and standard deviation over seeds of the mean over tasks."""
+        """Compute mean and standard deviation over seeds of the mean over tasks."""
         return mean_std(self.values(phase, score))
 
     def by_task(self, phase: Phase) -> dict[str, dict[int | None, float]]:
-        """{task: {seed: score by the task's own metric}}, where there is one."""
+        """Return {task: {seed: score by the task's own metric}}, where there is one."""
         by_task: dict[str, dict[int | None, float]] = {}
         for cell in self.cells.values():
             for task, value in cell.own_scores(phase).items():
@@ -69,7 +69,7 @@ class Group:
         return by_task
 
     def median(self, phase: Phase) -> MeanStd | None:
-        """The paper's aggregation for T0: the median over seeds of each task; of those, mean and standard deviation over tasks.
+        """Aggregate as the paper does for T0: each task's median over seeds; of those, mean and standard deviation over tasks.
 
         As the authors' `get_metrics.py` has it (docs/recipe.md, section 1.5): the deviation is of tasks, not of seeds.
         """
@@ -78,7 +78,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Results:
-    """All scores at hand.
+    """Results are all scores at hand.
 
     Attributes:
         cells: by name, every trial of a search among them.
@@ -125,7 +125,7 @@ class Results:
         return [group for group in self.methods if group.values("adapted")]
 
     def lacking(self, expected: Iterable[str]) -> list[str]:
-        """Which of these cells have no scores."""
+        """Return which of these cells have no scores."""
         return [name for name in expected if name not in self.cells]
 
 

@@ -1,4 +1,4 @@
-"""A neutral table and its renderings."""
+"""A table is neutral, and has several renderings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LATEX_ESCAPES = str.maketrans(
 
 @dataclass(frozen=True)
 class Table:
-    """A table of strings.
+    """A table holds strings.
 
     Attributes:
         title: of the table.
@@ -40,7 +40,7 @@ class Table:
 
 
 def rich_table(table: Table) -> Group:
-    """For a terminal: columns are two spaces apart, or one if the table would be wider than 80 characters."""
+    """Render for a terminal: columns are two spaces apart, or one if the table would be wider than 80 characters."""
     apart = 1 if _width(table, gap=2) > TERMINAL else 2
     shown = RichTable(padding=(0, apart - 1, 0, 0), pad_edge=False, title=escape(table.title), box=box.SIMPLE_HEAD)
     for number, column in enumerate(table.columns):
@@ -51,21 +51,21 @@ def rich_table(table: Table) -> Group:
 
 
 def markdown(table: Table) -> str:
-    """For GitHub."""
+    """Render as Markdown for GitHub."""
     lines = [f"**{table.title}**", "", _piped(_one_line(table.columns)), _piped(["---", *["---:"] * (len(table.columns) - 1)])]
     lines += [_piped(row) for row in table.rows]
     return "\n".join([*lines, *(f"\n{note}" for note in table.notes)]) + "\n"
 
 
 def comma_separated(table: Table) -> str:
-    """Title and notes left out."""
+    """Render as comma-separated values, with title and notes left out."""
     stream = io.StringIO()
     csv.writer(stream, lineterminator="\n").writerows([_one_line(table.columns), *table.rows])
     return stream.getvalue()
 
 
 def latex(table: Table) -> str:
-    """A booktabs table."""
+    """Render as a booktabs table."""
     lines = [_one_line(table.columns), *table.rows]
     rows = [" & ".join(map(_latex_cell, line)) + r" \\" for line in lines]
     body = [rows[0], r"\midrule", *rows[1:]]

@@ -1,1 +1,1 @@
-"""The stages: each a plain function from typed parameters and input folders to one output folder."""
+"""The stages are each a plain function from typed parameters and input folders to one output folder."""

@@ -1,4 +1,4 @@
-"""adapt: few-shot adaptation to each test task, all tasks side by side in one batch, the best validation score kept."""
+"""The stage `adapt` adapts to each test task from few shots, all side by side in one batch, and keeps the best step."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from mhrctl.training.selection import BestSteps
 
 @dataclass(frozen=True)
 class Start:
-    """What the adaptation of all test tasks starts from.
+    """A start is what the adaptation of all test tasks starts from.
 
     Attributes:
         base: the adapter; with a run for each test task if `by_task`, otherwise one that each task copies.
@@ -58,7 +58,7 @@ class Start:
     notes: list[tuple[str, str, float]]
 
     def of(self, shots: Sequence[TaskShots], first: int, count: int) -> Adapter:
-        """The start of `count` tasks from `first` on, side by side."""
+        """Return the start of `count` tasks from `first` on, side by side."""
         if self.by_task:
             return self.base.select(range(first, first + count))
         return self.base.for_new_tasks([task.seed for task in shots[first : first + count]], train_skills=self.trains_skills)

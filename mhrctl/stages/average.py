@@ -1,4 +1,4 @@
-"""average: the skills of a pre-training cell as one ordinary LoRA, their mean (the paper's `mu`)."""
+"""The stage `average` makes the skills of a pre-training cell one ordinary LoRA, their mean (the paper's `mu`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""backbone: the frozen encoder-decoder, from the hub, from a folder, or a small T5 trained here."""
+"""The stage `backbone` takes the frozen encoder-decoder from the hub or a folder, or trains a small T5."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def train_scratch(
 
 
 def scratch_config(params: ScratchParams, vocab_size: int) -> T5Config:
-    """A T5 with gated GELU, tied embeddings and no dropout."""
+    """Make the config of a T5 with gated GELU, tied embeddings and no dropout."""
     return T5Config(
         vocab_size=vocab_size,
         d_model=params.d_model,
@@ -177,7 +177,7 @@ class _Batches:
 
 
 def span_corruption(sample: Sample, sentinels: list[int], rng: random.Random) -> Sample:
-    """T5's denoising: 15 % of the tokens in spans of 3 on average become sentinels, which the target spells out.
+    """Denoise as T5 does: 15 % of the tokens in spans of 3 on average become sentinels, which the target spells out.
 
     Args:
         sample: its input is the text; its last token, the end, is never masked.

@@ -1,4 +1,4 @@
-"""evaluate: the test splits of all test tasks, zero-shot and after adaptation."""
+"""The stage `evaluate` scores the test splits of all test tasks, zero-shot and after adaptation."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ from mhrctl.progress import Recorder, Track, silent, unrecorded
 
 @dataclass(frozen=True)
 class TaskAnswers:
-    """Answers to a task's test split in one phase, with their scores in percent.
+    """These are answers to a task's test split in one phase, with their scores in percent.
 
     Attributes:
         task: name.

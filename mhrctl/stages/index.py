@@ -1,4 +1,4 @@
-"""index: the training tasks by the mean embedding of their inputs, for AdapterSoup."""
+"""The stage `index` holds the training tasks by the mean embedding of their inputs, for AdapterSoup."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""prepare: tasks from a source, split, put into prompts, tokenised, and written as Parquet."""
+"""The stage `prepare` splits tasks of a source, puts them into prompts, tokenises them, and writes them as Parquet."""
 
 from __future__ import annotations
 

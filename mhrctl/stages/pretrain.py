@@ -1,4 +1,4 @@
-"""pretrain: adapters learned on all training tasks together, over a frozen backbone."""
+"""The stage `pretrain` learns adapters on all training tasks together, over a frozen backbone."""
 
 from __future__ import annotations
 
@@ -298,7 +298,7 @@ class _Training:
         )
 
     def remove_checkpoints(self) -> None:
-        """Forget the checkpoints of a training whose output stands."""
+        """Forget the checkpoints of a training whose output is written."""
         name = f"pretrain-{self.cell.name}"
         for path in (*self.scratch.glob(f"{name}.safetensors"), *self.scratch.glob(f"{name}-part*.safetensors")):
             path.unlink()

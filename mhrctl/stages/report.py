@@ -1,4 +1,4 @@
-"""report: the paper's tables with our scores, differences with intervals, and what DVC plots and compares."""
+"""The stage `report` sets our scores into the paper's tables, with differences and intervals, and writes DVC's plots."""
 
 from __future__ import annotations
 

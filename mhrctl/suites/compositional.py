@@ -1,4 +1,4 @@
-"""The embedded suite: program execution in the manner of Super-NaturalInstructions, small enough to learn in a minute.
+"""The embedded suite executes programs in the manner of Super-NaturalInstructions, small enough to learn in a minute.
 
 A task is a composition of two operations on lists, described in words; its inputs are lists of words and numbers. The backbone
 learns the single operations; the training tasks are compositions, the test tasks are compositions that occur in no

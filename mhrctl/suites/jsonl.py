@@ -1,4 +1,4 @@
-"""The user's own tasks: JSON Lines, one file a task or a `task` field in each line."""
+"""The user's own tasks are JSON Lines, one file a task or a `task` field in each line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROLES: tuple[Role, ...] = ("training", "test")
 
 
 class Line(Record):
-    """One example. The README describes the keys."""
+    """A line is one example. The README describes the keys."""
 
     input: str
     target: str | None = None

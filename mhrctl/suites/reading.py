@@ -1,4 +1,4 @@
-"""Reading so that every complaint is one line that says where: JSON by file and line, the hub by name."""
+"""Faulty input is reported in one line that says where: JSON by file and line, the hub by name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ READABLE = 64 * 2**20
 
 
 class Record(BaseModel):
-    """A closed, strictly typed JSON object."""
+    """A record is a closed, strictly typed JSON object."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -50,7 +50,7 @@ def read_text(path: Path) -> str:
 
 
 def describe(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first fault that pydantic found, in one line."""
+    """Return the first fault that pydantic found, in one line."""
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
@@ -107,5 +107,5 @@ def _errors(what: str, how: str) -> Iterator[None]:
 
 
 def one_line(error: Exception) -> str:
-    """What an error of a library says, in one line of bearable length."""
+    """Return what an error of a library says, in one line of bearable length."""
     return textwrap.shorten(str(error) or type(error).__name__, 300)

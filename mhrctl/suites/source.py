@@ -1,4 +1,4 @@
-"""The module of a source, found by its row in the table of sources, and imported only when it is wanted."""
+"""The module of a source is found by its row in the table of sources, and imported only when it is wanted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mhrctl.suites.task import Metrics, Seen, Suite
 
 
 class SourceModule(Protocol):
-    """What the module of every source has."""
+    """The module of every source has these functions."""
 
     def read(self, params: PrepareParams, root: Path, *, metrics: Metrics, track: Track) -> Suite:
         """Read the tasks.

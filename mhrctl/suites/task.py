@@ -1,4 +1,4 @@
-"""What every source of tasks hands to the prepare stage."""
+"""Every source of tasks hands this to the prepare stage."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Split = Literal["train", "validation", "test", "pool"]
 
 @dataclass(frozen=True)
 class Example:
-    """One input of a task with its references.
+    """An example is one input of a task with its references.
 
     Attributes:
         id: unique within the task.
@@ -39,7 +39,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Task:
-    """A named set of examples.
+    """A task is a named set of examples.
 
     Attributes:
         name: unique within the suite.
@@ -71,7 +71,7 @@ class Task:
 
 
 class Prompter(Protocol):
-    """Makes what puts a task's prompt around its inputs."""
+    """A prompter makes what puts a task's prompt around its inputs."""
 
     def __call__(self, task: Task, count: Callable[[str], int], cut: Callable[[str, int], str]) -> Callable[[str], str]:
         """Make it.
@@ -85,7 +85,7 @@ class Prompter(Protocol):
 
 @dataclass
 class Suite:
-    """The tasks of a source, and what of the source was left out.
+    """A suite is the tasks of a source, and what of the source was left out.
 
     Attributes:
         name: the source's name.
@@ -114,7 +114,7 @@ class Suite:
 
 @dataclass(frozen=True)
 class TaskCounts:
-    """How many tasks a suite has: to train on, data sets of these, and to test on."""
+    """Counts say how many tasks a suite has: to train on, data sets of these, and to test on."""
 
     training: int
     datasets: int
@@ -129,7 +129,7 @@ class TaskCounts:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a look at a source's files has shown, before anything is read in full.
+    """This is what a look at a source's files has shown, before anything is read in full.
 
     Attributes:
         tasks: how many there are; None if only `mhrctl prepare` can tell.

@@ -1,1 +1,1 @@
-"""The plain functions of the commands that are no stages; a tool bears its command's name."""
+"""These are the plain functions of the commands that are no stages; a tool bears its command's name."""

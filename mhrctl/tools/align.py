@@ -1,4 +1,4 @@
-"""How far training tasks pull the adapters of a cell the same way, at a point of its pre-training."""
+"""`align` measures how far training tasks pull the adapters of a cell the same way, at a point of its pre-training."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def align(
 
 
 def alignment_name(cell: Cell, at: Point) -> str:
-    """The name of what is measured: that of the cell, and where it is not of the end, the point."""
+    """Return the name of what is measured: that of the cell, and where it is not of the end, the point."""
     return cell.name if at == "end" else f"{cell.name}-{at}"
 
 

@@ -1,4 +1,4 @@
-"""What `mhrctl check` proves before anything runs: that the files which params.yaml names are there and look right.
+"""`mhrctl check` proves before anything runs that the files which params.yaml names are there and look right.
 
 Nothing is fetched, and nothing large is read: what needs either is said to be unchecked.
 """
@@ -46,7 +46,7 @@ def check_suite(params: Params, project: Project) -> Seen:
 
 
 def prepared_tasks(project: Project) -> TaskCounts | None:
-    """The tasks that the prepare stage has written, if it ran."""
+    """Return the tasks that the prepare stage has written, if it ran."""
     path = project.output("prepare") / TASKS
     if not path.exists():
         return None
@@ -56,7 +56,7 @@ def prepared_tasks(project: Project) -> TaskCounts | None:
 
 
 def vocab_size(params: PrepareParams, project: Project) -> int:
-    """Entries of the tokenizer, or how many it has at most if prepare has not run."""
+    """Return how many entries the tokenizer has, or has at most if prepare has not run."""
     facts = facts_in(project.output("prepare"), PrepareFacts)
     return facts.vocab_size if facts else params.vocab_size
 

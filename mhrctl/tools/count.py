@@ -1,4 +1,4 @@
-"""How many numbers each method trains on a backbone, counted on modules without storage: the columns of the paper's Table 6."""
+"""Each method's trained numbers are counted on modules without storage: the columns of the paper's Table 6."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PAPER_BACKBONE = "t5-xl"
 
 @dataclass(frozen=True)
 class Counts:
-    """Numbers that a method trains.
+    """Counts are numbers that a method trains.
 
     Attributes:
         method: row of the methods table.
@@ -41,7 +41,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What counts depend on beside the backbone.
+    """Sizes are what counts depend on beside the backbone.
 
     Attributes:
         skills: K.
@@ -107,7 +107,7 @@ def _placed(row: Method, linears: Shapes) -> dict[str, Any]:
 
 
 def counts_table(backbone: str, layout: str, counts: Sequence[Counts], sizes: Sizes) -> Table:
-    """The counts beside those that the paper prints for T5-XL."""
+    """Return the counts beside those that the paper prints for T5-XL."""
     comparable = backbone == PAPER_BACKBONE and sizes == Sizes(heads=sizes.heads)
     rows = [
         [

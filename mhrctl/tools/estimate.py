@@ -1,4 +1,4 @@
-"""What a cell will take, estimated from shapes before anything runs: disk for its outputs, memory for its training.
+"""A cell's needs are estimated from shapes before anything runs: disk for its outputs, memory for its training.
 
 Memory counts what can be counted: the weights, and what is trained with its gradients and optimizer state. Activations come on
 top; they depend on lengths and on the attention's implementation.
@@ -44,7 +44,7 @@ WELL_KNOWN = {
 
 @dataclass(frozen=True)
 class Shape:
-    """A backbone by its sizes.
+    """A shape is a backbone by its sizes.
 
     Attributes:
         linears: {layer name: (d_in, d_out)} of its linear layers, in its order.
@@ -57,7 +57,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a cell takes, in bytes.
+    """An estimate is what a cell takes, in bytes.
 
     Attributes:
         outputs: {(stage, cell): on disk}, of every output that the cell needs; cells share some of them.
@@ -133,7 +133,7 @@ def _trained(adapter: Adapter) -> int:
 
 
 def backbone_shape(params: BackboneParams, root: Path, vocab_size: int) -> Shape | None:
-    """The sizes of a backbone, from params.yaml, a folder's config, a config in the hub's cache, or a well-known name.
+    """Return the sizes of a backbone, from params.yaml, a folder's config, a config in the hub's cache, or a well-known name.
 
     Args:
         params: the section of params.yaml.
@@ -165,7 +165,7 @@ def backbone_shape(params: BackboneParams, root: Path, vocab_size: int) -> Shape
 
 
 def _known_shape(name: str) -> Shape | None:
-    """The sizes of a backbone on the hub whose name tells them."""
+    """The sizes of a backbone on the hub whose name says them."""
     if name not in WELL_KNOWN:
         return None
     from mhrctl.models.backbones import sized_model
@@ -191,7 +191,7 @@ def _cached(params: BackboneParams) -> Path | None:
 
 
 def t5_shape(config: Mapping[str, Any]) -> Shape:
-    """The sizes of a T5 by its config, without torch: names and order are those of transformers."""
+    """Return the sizes of a T5 by its config, without torch: names and order are those of transformers."""
     width, inner, ff = config["d_model"], config["num_heads"] * config["d_kv"], config["d_ff"]
     attention = {"q": (width, inner), "k": (width, inner), "v": (width, inner), "o": (inner, width)}
     gated = str(config.get("feed_forward_proj", "relu")).startswith("gated")
@@ -217,7 +217,7 @@ def t5_shape(config: Mapping[str, Any]) -> Shape:
 
 
 def human_size(size: float) -> str:
-    """Bytes as people read them: `940 B`, `1.2 GB`."""
+    """Write bytes as people read them: `940 B`, `1.2 GB`."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:
             return f"{size:.0f} {unit}" if size >= 10 or unit == "B" else f"{size:.1f} {unit}"

@@ -1,4 +1,4 @@
-"""Adapters that leave: PEFT folders and merged models, each with a card and a model card."""
+"""Adapters leave as PEFT folders and merged models, each with a card and a model card."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def merge_into(backbone: PreTrainedModel, adapter: Adapter) -> None:
 
 
 def model_card(cell: Cell, stage: str, facts: ExportFacts, *, merged: bool) -> str:
-    """The README.md of an export, in the hub's form."""
+    """Return the README.md of an export, in the hub's form."""
     base, task = facts.base, facts.task
     data = ModelCardData(
         base_model=base.name if base.source == "hub" else None,
@@ -138,7 +138,7 @@ def model_card(cell: Cell, stage: str, facts: ExportFacts, *, merged: bool) -> s
 
 
 def _refuse(cell: Cell, adapter: Adapter, stage: ExportStage, *, merge: bool) -> None:
-    """Answer what cannot leave in the form that was asked for."""
+    """Reject what cannot leave in the form that was asked for."""
     if adapter.averageable:
         if merge:
             raise ParamsError("--merge: a routed inventory is no single adapter; export --stage adapt or --stage average")

@@ -1,4 +1,4 @@
-"""init: a ready project for a suite, under DVC: params.yaml, dvc.yaml, the expanded grid, a README."""
+"""`init` makes a ready project for a suite, under DVC: params.yaml, dvc.yaml, the expanded grid, a README."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 @dataclass(frozen=True)
 class Made:
-    """What `initialise` did.
+    """This is what `initialise` did.
 
     Attributes:
         setup: how the folder came under DVC.

@@ -1,1 +1,1 @@
-"""Recorders of a stage's numbers that show them elsewhere: rows of one table, a small file for each kind of backend."""
+"""Recorders show a stage's numbers elsewhere: rows of one table, a small file for each kind of backend."""

@@ -1,4 +1,4 @@
-"""Trackers that accelerate knows, as recorders: what differs between them is in accelerate, and in the arguments of a row."""
+"""Trackers that accelerate knows become recorders: what differs between them is in accelerate, and in a row's arguments."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mhrctl.tracking.backend import Subject
 
 
 class Accelerated:
-    """One of accelerate's trackers, opened.
+    """This recorder is one of accelerate's trackers, opened.
 
     It is used without an `Accelerator`: that would tie a recorder to the object that places models and batches, of which a
     process has one, and whose trackers cannot be chosen once it is made.
@@ -38,7 +38,7 @@ class Accelerated:
 
 
 def accelerated(name: str, arguments: Callable[[Subject], dict[str, Any]]) -> Callable[[Subject], Accelerated]:
-    """What opens one of accelerate's trackers.
+    """Return what opens one of accelerate's trackers.
 
     Args:
         name: as accelerate calls it.
@@ -52,7 +52,7 @@ def accelerated(name: str, arguments: Callable[[Subject], dict[str, Any]]) -> Ca
 
 
 def tracker_class(name: str) -> Any:  # noqa: ANN401 - accelerate has no types
-    """The class of a tracker in accelerate."""
+    """Return the class of a tracker in accelerate."""
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
     return LOGGER_TYPE_TO_CLASS[name]

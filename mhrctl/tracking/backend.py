@@ -1,4 +1,4 @@
-"""What a tracker is to the table of trackers."""
+"""A backend is what the table of trackers knows of a tracker."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mhrctl.progress import Recorder
 
 @dataclass(frozen=True)
 class Subject:
-    """Whose numbers are recorded.
+    """A subject says whose numbers are recorded.
 
     Attributes:
         project: the name of the project's folder.
@@ -28,7 +28,7 @@ class Subject:
 
 
 class OpenRecorder(Recorder, Protocol):
-    """A recorder that holds files or a connection."""
+    """An open recorder holds files or a connection."""
 
     def close(self) -> None:
         """Write what is left, and let go."""
@@ -36,7 +36,7 @@ class OpenRecorder(Recorder, Protocol):
 
 @dataclass(frozen=True)
 class Backend:
-    """A row of the table of trackers.
+    """A backend is a row of the table of trackers.
 
     Attributes:
         package: what `pip install` must be given.

@@ -1,4 +1,4 @@
-"""Scores by task, and their mean, from tasks that are scored in batches one after another."""
+"""Scores by task, and their mean, are reported from tasks that are scored in batches one after another."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mhrctl.progress import Recorder
 
 
 class ByTask:
-    """Reports scores of tasks as they come, and their mean at a step once every task has had its score there.
+    """This recorder reports scores of tasks as they come, and their mean at a step once every task has had its score there.
 
     Tasks that do not fit into one batch go through all steps after others have. A mean of those of a batch would jump back
     and forth with who is in it; one of all tasks comes with the last batch, or at once where there is one batch only.

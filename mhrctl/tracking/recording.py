@@ -1,4 +1,4 @@
-"""Several trackers as one recorder, of which none can spoil what is recorded."""
+"""Several trackers become one recorder, of which none can spoil what is recorded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The trackers that `--track` names. Nothing here imports one, nor accelerate: a row does when it is opened."""
+"""`--track` names these trackers. Nothing here imports one, nor accelerate: a row does when it is opened."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TensorBoard, in whose files a stage that is run again takes the place of what it recorded before."""
+"""TensorBoard gets files in which a stage that is run again takes the place of what it recorded before."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mhrctl.tracking.backend import Subject
 
 
 class TensorBoard(Accelerated):
-    """A recorder into event files, one more each time a command is run, in the folder of the stage and cell.
+    """This recorder writes into event files, one more each time a command is run, in the folder of the stage and cell.
 
     A command that was killed goes on at its checkpoint, and one that is forced begins anew; both record steps that an earlier
     event file has. TensorBoard reads the files one after another, and forgets what earlier ones have from a step on if a

@@ -1,1 +1,1 @@
-"""Training: examples and batches, losses, optimizers, and the one loop that all stages use."""
+"""Training has examples and batches, losses, optimizers, and the one loop that all stages use."""

@@ -1,4 +1,4 @@
-"""Checkpoints of a training in progress, from which a killed run goes on to the same result. Safetensors, no pickles."""
+"""A killed training goes on from a checkpoint to the same result. Checkpoints are safetensors, no pickles."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def load_checkpoint(
 
 
 def checkpoint_path(scratch: Path, cell: str, part: int | None = None) -> Path:
-    """Where a pre-training in progress leaves its checkpoint.
+    """Return where a pre-training in progress leaves its checkpoint.
 
     Args:
         scratch: the folder of checkpoints.

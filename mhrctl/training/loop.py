@@ -1,4 +1,4 @@
-"""The training loop of every stage: micro-batches, one optimizer step, linear schedule, checkpoints for resumption."""
+"""Every stage trains in this loop: micro-batches, one optimizer step, linear schedule, checkpoints for resumption."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LossesOf = Callable[..., Tensor]
 
 @dataclass(frozen=True)
 class Step:
-    """What an optimizer step leaves behind.
+    """A step is what an optimizer step leaves behind.
 
     Attributes:
         number: steps taken so far.
@@ -34,7 +34,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The steps of a training.
+    """A schedule is the steps of a training.
 
     Attributes:
         steps: in all, those before `first` included.

@@ -1,4 +1,4 @@
-"""Training losses, one a run, and the scores of answer choices: docs/recipe.md, section 1.5."""
+"""Training losses are one a run; answer choices are scored here too: docs/recipe.md, section 1.5."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ UNLIKELIHOOD_EPS = 1e-2
 
 
 def run_losses(losses: Tensor, labels: Tensor, *, runs: int, kind: str) -> Tensor:
-    """The loss of each run's part of a batch.
+    """Return the loss of each run's part of a batch.
 
     Args:
         losses: [rows, length], of the tokens.
@@ -34,7 +34,7 @@ def run_losses(losses: Tensor, labels: Tensor, *, runs: int, kind: str) -> Tenso
 
 
 def choice_scores(losses: Tensor, labels: Tensor, choices: Tensor, *, length_norm: float = 1.0) -> Tensor:
-    """Scores of answer choices, of which the smallest wins: the summed token losses over the number of tokens ^ length_norm.
+    """Score answer choices, of which the smallest wins: the summed token losses over the number of tokens ^ length_norm.
 
     The end token counts as a token.
 
@@ -53,7 +53,7 @@ def choice_scores(losses: Tensor, labels: Tensor, choices: Tensor, *, length_nor
 
 
 def multiple_choice_losses(scores: Tensor, gold: Tensor, *, runs: int) -> Tensor:
-    """T-Few's L_MC of each run, [runs]: cross-entropy of the gold choice in the softmax over choices of minus the score.
+    """Compute T-Few's L_MC of each run, [runs]: cross-entropy of the gold choice in the softmax of minus the choices' scores.
 
     Args:
         scores: [rows, choices].
@@ -64,7 +64,7 @@ def multiple_choice_losses(scores: Tensor, gold: Tensor, *, runs: int) -> Tensor
 
 
 def unlikelihood_losses(losses: Tensor, labels: Tensor, choices: Tensor, gold: Tensor, *, runs: int) -> Tensor:
-    """T-Few's L_UL of each run, [runs]: minus log (1 - p + 0.01) of the tokens of wrong choices, over their number.
+    """Compute T-Few's L_UL of each run, [runs]: minus log (1 - p + 0.01) of the tokens of wrong choices, over their number.
 
     As in T-Few's code, the other positions of a run's choices (padding and gold) stay in the sum, as -log(1.01) each.
     That has no gradient. A run whose rows have no wrong choice has the loss 0.

@@ -1,4 +1,4 @@
-"""How a batch becomes losses."""
+"""An objective says how a batch becomes losses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mhrctl.training.losses import choice_scores, multiple_choice_losses, run_lo
 
 @dataclass(frozen=True)
 class Objective:
-    """How a batch becomes losses.
+    """An objective says how a batch becomes losses.
 
     Attributes:
         kind: see `run_losses`.
@@ -68,7 +68,7 @@ class Objective:
         return losses
 
     def of_logits(self, logits: Tensor, batch: Batch, *, runs: int) -> Tensor:
-        """The losses of a batch for which a model gave these logits, [runs]."""
+        """Return the losses of a batch for which a model gave these logits, [runs]."""
 
         def model(_task_ids: Tensor, *, labels: Tensor | None = None, label_smoothing: float = 0.0, **_: object) -> Tensor:
             return logits if labels is None else token_losses(logits, labels, label_smoothing=label_smoothing)
@@ -76,11 +76,11 @@ class Objective:
         return self(model, batch, runs=runs)
 
     def over_runs(self, losses: Tensor, batch: Batch, *, runs: int) -> Tensor:
-        """What losses of the tokens of a batch's labels, [label rows, target length], make for each run, [runs]."""
+        """Return what losses of the tokens of a batch's labels, [label rows, target length], make for each run, [runs]."""
         return run_losses(losses, batch.labels, runs=runs, kind=self.kind)
 
     def token_losses(self, model: Callable[..., Tensor], batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
-        """Cross-entropy of each token of a batch's labels, [label rows, target length]; 0 where the label is -100."""
+        """Compute cross-entropy of each token of a batch's labels, [label rows, target length]; 0 where the label is -100."""
         losses: Tensor = model(
             batch.task_ids,
             labels=batch.labels,
@@ -91,7 +91,7 @@ class Objective:
         return losses
 
     def logits(self, model: Callable[..., Tensor], batch: Batch) -> Tensor:
-        """Teacher-forced logits of a batch's labels, [label rows, target length, vocabulary]."""
+        """Compute the teacher-forced logits of a batch's labels, [label rows, target length, vocabulary]."""
         logits: Tensor = model(batch.task_ids, **self._inputs(batch))
         return logits
 
@@ -104,14 +104,14 @@ class Objective:
 
 
 def shift_right(labels: Tensor, *, start: int, pad: int) -> Tensor:
-    """Decoder inputs of labels: the start token, then all labels but the last."""
+    """Return the decoder inputs of labels: the start token, then all labels but the last."""
     shifted = labels.roll(1, dims=1)
     shifted[:, 0] = start
     return shifted.masked_fill(shifted == IGNORED, pad)
 
 
 class LossSettings(Protocol):
-    """What is set of losses: sections of params.yaml have it, and whatever else has these attributes."""
+    """These settings are of losses: sections of params.yaml have them, and whatever else has these attributes."""
 
     @property
     def loss(self) -> str:

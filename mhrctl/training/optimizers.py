@@ -1,4 +1,4 @@
-"""Optimizers over stacked parameters, whose first two axes are runs and layers."""
+"""Optimizers work over stacked parameters, whose first two axes are runs and layers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROUTING_WEIGHT_DECAY = {"adamw": 0.01, "adafactor": 0.0}
 
 
 class StackedAdafactor(Optimizer):
-    """Adafactor with a given rate, as `transformers.Adafactor(relative_step=False, warmup_init=False)` without momentum.
+    """It is Adafactor with a given rate, as `transformers.Adafactor(relative_step=False, warmup_init=False)` without momentum.
 
     What Adafactor takes over a whole parameter (root mean squares for clipping and scaling) is taken for each (run, layer),
     so stacking changes nothing.
@@ -68,7 +68,7 @@ class StackedAdafactor(Optimizer):
 
 
 class OptimizerSettings(Protocol):
-    """What is set of an optimizer: sections of params.yaml have it, and whatever else has these attributes."""
+    """These settings are of an optimizer: sections of params.yaml have them, and whatever else has these attributes."""
 
     @property
     def optimizer(self) -> str:
@@ -113,7 +113,7 @@ def optimizer_of(adapter: Adapter, settings: OptimizerSettings, *, fused: bool =
 
 
 def trained_parameters(adapter: Adapter) -> dict[str, nn.Parameter]:
-    """What an adapter trains, by name."""
+    """Return what an adapter trains, by name."""
     return {name: parameter for name, parameter in adapter.named_parameters() if parameter.requires_grad}
 
 

@@ -1,4 +1,4 @@
-"""Which step of a training is kept, and when it is over: for each of several runs side by side."""
+"""Selection decides which step of a training is kept, and when it is over: for each of several runs side by side."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class BestSteps:
-    """The best step of each run so far, by its validation scores.
+    """This record holds the best step of each run so far, by its validation scores.
 
     Attributes:
         scores: the best score of each run, [runs]; minus infinity before the first.
@@ -48,5 +48,5 @@ class BestSteps:
                     self.parameters[name][run].copy_(parameter[row])
 
     def over(self, run: int) -> bool:
-        """Whether a run has gone on for its patience without getting better."""
+        """Return whether a run has gone on for its patience without getting better."""
         return self._patience is not None and self._since_best[run] >= self._patience

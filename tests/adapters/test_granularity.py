@@ -52,7 +52,7 @@ def test_names_of_parts() -> None:
     assert routing_parts([bart], "block")[bart] == "model.decoder.layers.2"
 
 
-def test_layers_in_no_block_are_answered() -> None:
+def test_layers_in_no_block_are_rejected() -> None:
     with pytest.raises(ParamsError, match=r"layer lm_head is in no numbered block; use layer, sublayer or model"):
         routing_parts(["lm_head"], "block")
     with pytest.raises(ParamsError, match="unknown granularity 'fine'"):

@@ -73,22 +73,22 @@ def some_batches(tasks: int = TASKS) -> dict[str, Batch]:
 def plain_gradients(model: AdaptedModel, adapter: Inventory | Scales, batch: Batch) -> dict[str, Tensor]:
     """{layer: the gradient of the mean token loss on all skills of all heads, as one vector}, straight from autograd."""
     decoder_input_ids = torch.cat([torch.zeros(3, 1, dtype=torch.long), batch.labels[:, :-1].clamp(min=0)], 1)
-    worn = AdaptedModel(model.backbone, adapter).eval()
-    logits = worn(
+    adapted = AdaptedModel(model.backbone, adapter).eval()
+    logits = adapted(
         batch.task_ids, input_ids=batch.input_ids, attention_mask=batch.attention_mask, decoder_input_ids=decoder_input_ids
     )
     loss = F.cross_entropy(logits.flatten(0, 1).float(), batch.labels.flatten())
-    found = torch.autograd.grad(loss, adapter.skill_parameters())
+    gradients = torch.autograd.grad(loss, adapter.skill_parameters())
     vectors: dict[str, Tensor] = {}
     for number, names in enumerate(adapter.stacks.values()):
-        banks = found[number :: len(adapter.stacks)]  # of this shape: A and B, or (IA)3's vectors
+        banks = gradients[number :: len(adapter.stacks)]  # of this shape: A and B, or (IA)3's vectors
         for place, name in enumerate(names):
             vectors[name] = torch.cat([bank[:, place].flatten() for bank in banks])
     return {name: vectors[name] for name in adapter.shapes}
 
 
-def worn_by(adapter: Inventory | Scales, task: int) -> Inventory | Scales:
-    """What a task wears, as a plain LoRA: A^t and B^t mixed skill by skill and block by block."""
+def composed_for(adapter: Inventory | Scales, task: int) -> Inventory | Scales:
+    """What a task has, as a plain LoRA: A^t and B^t mixed skill by skill and block by block."""
     if isinstance(adapter, Scales):
         return adapter
     adapter.eval()
@@ -112,20 +112,20 @@ def worn_by(adapter: Inventory | Scales, task: int) -> Inventory | Scales:
 
 
 def mean_cosine(by_task: Sequence[Mapping[str, Tensor]], layers: Sequence[str]) -> float:
-    vectors = [torch.cat([own[layer] for layer in layers]) for own in by_task]
+    vectors = [torch.cat([by_layer[layer] for layer in layers]) for by_layer in by_task]
     pairs = list(itertools.combinations(vectors, 2))
     return sum(F.cosine_similarity(one, other, dim=0).item() for one, other in pairs) / len(pairs)
 
 
-def assert_agrees(found: Any, by_task: Sequence[Mapping[str, Tensor]], tolerance: float) -> None:
+def assert_agrees(agreement: Any, by_task: Sequence[Mapping[str, Tensor]], tolerance: float) -> None:
     layers = list(by_task[0])
-    assert found.overall == pytest.approx(mean_cosine(by_task, layers), abs=tolerance)
+    assert agreement.overall == pytest.approx(mean_cosine(by_task, layers), abs=tolerance)
     for coder in ("encoder", "decoder"):
-        own = [layer for layer in layers if layer.startswith(coder)]
-        assert getattr(found, coder) == pytest.approx(mean_cosine(by_task, own), abs=tolerance)
-    assert list(found.layers) == layers
+        of_coder = [layer for layer in layers if layer.startswith(coder)]
+        assert getattr(agreement, coder) == pytest.approx(mean_cosine(by_task, of_coder), abs=tolerance)
+    assert list(agreement.layers) == layers
     for layer in layers:
-        assert found.layers[layer] == pytest.approx(mean_cosine(by_task, [layer]), abs=tolerance)
+        assert agreement.layers[layer] == pytest.approx(mean_cosine(by_task, [layer]), abs=tolerance)
 
 
 @pytest.mark.parametrize(("method", "heads", "settings"), CELLS)
@@ -136,15 +136,15 @@ def test_it_is_the_cosine_of_plain_gradients(
     adapter = model.adapter
     assert isinstance(adapter, Inventory | Scales)
     shared = [plain_gradients(model, adapter, batch) for batch in batches.values()]
-    composed = [plain_gradients(model, worn_by(adapter, task), batch) for task, batch in enumerate(batches.values())]
-    found = gradient_alignment(model, batches)
-    assert found.tasks == tuple(batches)
-    assert_agrees(found.shared, shared, 1e-5)
-    assert_agrees(found.composed, composed, 1e-5)
+    composed = [plain_gradients(model, composed_for(adapter, task), batch) for task, batch in enumerate(batches.values())]
+    alignment = gradient_alignment(model, batches)
+    assert alignment.tasks == tuple(batches)
+    assert_agrees(alignment.shared, shared, 1e-5)
+    assert_agrees(alignment.composed, composed, 1e-5)
     if method in ("poly", "mhr"):
-        assert abs(found.shared.overall - found.composed.overall) > 1e-3
+        assert abs(alignment.shared.overall - alignment.composed.overall) > 1e-3
     else:
-        assert found.shared.overall == pytest.approx(found.composed.overall, abs=1e-9)
+        assert alignment.shared.overall == pytest.approx(alignment.composed.overall, abs=1e-9)
 
 
 def test_a_backbone_in_bf16(tiny_t5: T5ForConditionalGeneration) -> None:
@@ -154,10 +154,10 @@ def test_a_backbone_in_bf16(tiny_t5: T5ForConditionalGeneration) -> None:
     adapter = model.adapter
     assert isinstance(adapter, Inventory)
     assert adapter.lora_A[0].dtype == torch.float32
-    found = gradient_alignment(AdaptedModel(tiny_t5, adapter, speed=Speed(forward=False)), batches)
+    in_bf16 = gradient_alignment(AdaptedModel(tiny_t5, adapter, speed=Speed(forward=False)), batches)
     shared = [plain_gradients(model, adapter, batch) for batch in batches.values()]
-    assert_agrees(found.shared, shared, 1e-5)
-    for measured in (found, gradient_alignment(model, batches)):
+    assert_agrees(in_bf16.shared, shared, 1e-5)
+    for measured in (in_bf16, gradient_alignment(model, batches)):
         assert measured.composed.overall == pytest.approx(exact.composed.overall, abs=0.05)
 
 
@@ -173,16 +173,16 @@ def route(adapter: Adapter | None, choose: Callable[[int], list[float]]) -> None
 def test_tasks_with_disjoint_skills_share_no_gradient(tiny_t5: T5ForConditionalGeneration) -> None:
     model = moved(tiny_t5, "mhr", 4, {})
     route(model.adapter, lambda task: [50.0 if skill == task else -50.0 for skill in range(3)])
-    found = gradient_alignment(model, some_batches(3))
-    assert found.shared.overall == pytest.approx(0, abs=1e-12)
-    assert abs(found.composed.overall) > 1e-3
+    alignment = gradient_alignment(model, some_batches(3))
+    assert alignment.shared.overall == pytest.approx(0, abs=1e-12)
+    assert abs(alignment.composed.overall) > 1e-3
 
 
 def test_the_same_batch_with_the_same_routing_agrees_wholly(tiny_t5: T5ForConditionalGeneration) -> None:
     model = moved(tiny_t5, "mhr", 2, {})
     route(model.adapter, lambda _task: [0.5, -1.0, 2.0])
-    found = gradient_alignment(model, {"one": batch_of(0), "other": batch_of(1, seed=0)})
-    for of in (found.shared, found.composed):
+    alignment = gradient_alignment(model, {"one": batch_of(0), "other": batch_of(1, seed=0)})
+    for of in (alignment.shared, alignment.composed):
         assert of.overall == pytest.approx(1, abs=1e-6)
         assert list(of.layers.values()) == pytest.approx([1] * len(of.layers), abs=1e-6)
 
@@ -192,10 +192,10 @@ def test_a_task_without_gradient_agrees_with_none(tiny_t5: T5ForConditionalGener
     model = moved(tiny_t5, "poly", 1, {"targets": r"encoder.*SelfAttention\.q"})
     same = batch_of(0)
     short = Batch(*{**vars(same), "input_ids": same.input_ids[:, :1], "attention_mask": same.attention_mask[:, :1]}.values())
-    found = gradient_alignment(model, {"one": same, "other": same, "short": short})
-    assert found.shared.overall == pytest.approx(1 / 3, abs=1e-6)
-    assert found.composed.overall == pytest.approx(1 / 3, abs=1e-6)
-    assert found.composed.decoder is None
+    alignment = gradient_alignment(model, {"one": same, "other": same, "short": short})
+    assert alignment.shared.overall == pytest.approx(1 / 3, abs=1e-6)
+    assert alignment.composed.overall == pytest.approx(1 / 3, abs=1e-6)
+    assert alignment.composed.decoder is None
 
 
 def test_it_leaves_no_trace(tiny_t5: T5ForConditionalGeneration) -> None:

@@ -63,7 +63,7 @@ def test_what_is_no_card_is_said_to_be_none(tmp_path: Path, text: str) -> None:
         (None, r"facts: Input should be"),
     ],
 )
-def test_a_malformed_fact_is_one_line_and_no_output_that_stands(tmp_path: Path, facts: object, message: str) -> None:
+def test_a_malformed_fact_is_one_line_and_its_output_is_not_up_to_date(tmp_path: Path, facts: object, message: str) -> None:
     write_card(tmp_path, card())
     assert is_up_to_date(tmp_path, "prepare", {}, {})
     record = json.loads((tmp_path / CARD).read_text())

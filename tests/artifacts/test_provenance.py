@@ -75,7 +75,7 @@ def is_up_to_date(shared: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[st
 
 
 @pytest.mark.parametrize(("command", "file"), [(command, file) for command, files in READS.items() for file in files])
-def test_no_output_stands_when_what_it_was_made_from_has_changed(
+def test_no_output_is_up_to_date_when_what_it_was_made_from_has_changed(
     shared: Path, is_up_to_date: Callable[[str], bool], command: str, file: str
 ) -> None:
     path = shared / "data" / file

@@ -32,7 +32,7 @@ def test_every_stage_depends_on_its_own_version(file: Path) -> None:
         keys[name] = [key for each in params if isinstance(each, dict) for key in each.get(VERSIONS, [])]
     assert keys.pop("grid") == []  # it has no results
     assert keys == {name: [name.split("-")[0]] for name in keys}
-    assert {key for own in keys.values() for key in own} == set(STAGE_VERSIONS)
+    assert {key for stage_keys in keys.values() for key in stage_keys} == set(STAGE_VERSIONS)
 
 
 def test_sync_writes_the_versions_small(project: Path) -> None:

@@ -43,7 +43,7 @@ def test_no_folder_is_written_without_a_card(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_what_a_run_took_is_told_beside_the_output(tmp_path: Path) -> None:
+def test_what_a_run_took_is_reported_beside_the_output(tmp_path: Path) -> None:
     with logging_run(tmp_path / "log" / "x.json", device="cpu") as record:
         record["more"] = 1
     content = json.loads((tmp_path / "log" / "x.json").read_text())

@@ -37,20 +37,25 @@ def assert_sane(measured: Measured, rows: int) -> None:
 
 
 def test_steps() -> None:
-    found = steps.measure(steps.Plan(("micro",), (1, 8), 2))
-    assert_sane(found, 2 * 3)
-    assert [row.what for row in found.rows[:2]] == [f"MHR step / peft MHR (heads {heads}, d_model 64)" for heads in (1, 8)]
-    assert set(found.figures) == {
+    measured = steps.measure(steps.Plan(("micro",), (1, 8), 2))
+    assert_sane(measured, 2 * 3)
+    assert [row.what for row in measured.rows[:2]] == [f"MHR step / peft MHR (heads {heads}, d_model 64)" for heads in (1, 8)]
+    assert set(measured.figures) == {
         *("micro: frozen limit", "micro: peft LoRA"),
         *(f"micro: {who}, heads {heads}" for who in ("MHR", "peft MHR") for heads in (1, 8)),
     }
-    assert all(row.gate is None for row in found.rows)  # the gates are those of wider models
+    assert all(row.gate is None for row in measured.rows)  # the gates are those of wider models
 
 
 def test_steps_have_the_gates_of_their_heads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SHAPES, "wide", replace(SHAPES["micro"], d_model=256, d_kv=64))
-    found = steps.measure(steps.Plan(("wide",), (1, 64), 1))
-    assert [(row.gate, row.aim) for row in found.rows] == [(0.82, 0.75), (0.78, 0.65), *[(0.95, 0.82)] * 2, *[(1.08, 0.95)] * 2]
+    measured = steps.measure(steps.Plan(("wide",), (1, 64), 1))
+    assert [(row.gate, row.aim) for row in measured.rows] == [
+        (0.82, 0.75),
+        (0.78, 0.65),
+        *[(0.95, 0.82)] * 2,
+        *[(1.08, 0.95)] * 2,
+    ]
 
 
 def test_nothing_is_timed_where_losses_differ(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,10 +74,10 @@ def test_nothing_is_timed_where_losses_differ(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_end_to_end_on_made_lengths() -> None:
-    found = end_to_end.measure(end_to_end.Plan("micro", 1, 2, longest=(64, 8), data=None))
-    assert_sane(found, 1)
-    assert "lognormal" in found.notes[0]
-    assert "of the peer's tokens are padding" in found.notes[0]
+    measured = end_to_end.measure(end_to_end.Plan("micro", 1, 2, longest=(64, 8), data=None))
+    assert_sane(measured, 1)
+    assert "lognormal" in measured.notes[0]
+    assert "of the peer's tokens are padding" in measured.notes[0]
 
 
 def test_end_to_end_on_data(tmp_path: Path) -> None:
@@ -103,9 +108,9 @@ def test_memory_counts_each_storage_once() -> None:
 
 
 def test_side_by_side() -> None:
-    found = side_by_side.measure(side_by_side.Plan("micro", 3, 2))
-    assert_sane(found, 2)
-    assert all("3 adaptations" in row.what and row.more_is_better for row in found.rows)
+    measured = side_by_side.measure(side_by_side.Plan("micro", 3, 2))
+    assert_sane(measured, 2)
+    assert all("3 adaptations" in row.what and row.more_is_better for row in measured.rows)
 
 
 def test_scoring() -> None:
@@ -119,9 +124,9 @@ def test_compiled() -> None:
 
 def test_compiled_is_left_out_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda _name: None)
-    found = compiled.measure(compiled.Plan("micro", 2))
-    assert found.rows == []
-    assert "C++ compiler" in found.notes[0]
+    measured = compiled.measure(compiled.Plan("micro", 2))
+    assert measured.rows == []
+    assert "C++ compiler" in measured.notes[0]
 
 
 @pytest.mark.slow
@@ -129,8 +134,8 @@ def test_grid(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(PARAMS)
     (tmp_path / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
     write_tasks(tmp_path / "tasks")
-    found = grid.measure(grid.Plan(tmp_path, {"grid": {"methods": {"lora": None}}}))
-    assert_sane(found, 3)
+    measured = grid.measure(grid.Plan(tmp_path, {"grid": {"methods": {"lora": None}}}))
+    assert_sane(measured, 3)
     assert not Project(tmp_path).data.exists()  # what is there is left alone
 
 

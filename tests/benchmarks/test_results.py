@@ -32,10 +32,10 @@ def test_measurements_are_replaced_one_by_one(tmp_path: Path) -> None:
     first = Measured([Row("a / b", Ratio(0.5, 0.4, 0.6), 0.8, 0.4)], {"a": 12.5}, ["seen once"])
     write(file, {"one": entry(first, where, quick=False, seconds=1.4), "two": entry(first, where, quick=True, seconds=0)})
     write(file, {"one": entry(Measured([row(7, more=True)]), where, quick=False, seconds=2)})
-    found = json.loads(file.read_text())
-    assert list(found) == ["one", "two"]
-    assert found["one"]["rows"][0]["value"]["median"] == 7
-    assert found["two"]["rows"][0] == {
+    written = json.loads(file.read_text())
+    assert list(written) == ["one", "two"]
+    assert written["one"]["rows"][0]["value"]["median"] == 7
+    assert written["two"]["rows"][0] == {
         "what": "a / b",
         "value": {"median": 0.5, "low": 0.4, "high": 0.6},
         "gate": 0.8,
@@ -43,7 +43,7 @@ def test_measurements_are_replaced_one_by_one(tmp_path: Path) -> None:
         "more_is_better": False,
         "met": "gate",
     }
-    assert found["two"]["figures"] == {"a": 12.5}
+    assert written["two"]["figures"] == {"a": 12.5}
     table = file.with_suffix(".md").read_text().splitlines()
     assert "| a / b | 7.00 |  | ≥ 2.00 | ≥ 3.00 | aim |" in table
     assert "| a / b | 0.50 | 0.40 to 0.60 | ≤ 0.80 | ≤ 0.40 | gate |" in table

@@ -36,9 +36,9 @@ def test_steps_are_timed_in_turn_after_their_warm_up() -> None:
 
 def test_a_ratio_is_taken_within_repetitions() -> None:
     slow_machine = 10.0
-    own, other = [1.0, 1.0, slow_machine], [2.0, 4.0, 4 * slow_machine]
-    assert ratio(own, other).median == pytest.approx(1 / 4)
-    assert ratio(other, own, scale=3) == Ratio(12.0, 9.0, 12.0)
-    assert str(ratio(other, own)) == "4.00 (3.00 to 4.00)"
+    ours, other = [1.0, 1.0, slow_machine], [2.0, 4.0, 4 * slow_machine]
+    assert ratio(ours, other).median == pytest.approx(1 / 4)
+    assert ratio(other, ours, scale=3) == Ratio(12.0, 9.0, 12.0)
+    assert str(ratio(other, ours)) == "4.00 (3.00 to 4.00)"
     assert str(Ratio(0.5, 0.5, 0.5)) == "0.50"
     assert milliseconds({"a": [0.001, 0.5, 0.002]}) == {"a": 2.0}

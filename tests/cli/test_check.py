@@ -55,7 +55,7 @@ def test_the_studies_fit_80_columns_and_two_pages(
     assert all(re.match(r" [a-z_0-9 ]+ \d", row) for row in rows)
 
 
-def test_what_does_not_fit_is_told_in_a_line_each(synced: Path, run: Run, capfd: Capture) -> None:
+def test_what_does_not_fit_is_reported_in_a_line_each(synced: Path, run: Run, capfd: Capture) -> None:
     (synced / "tasks/test/swap.jsonl").write_text('{"input": 3}\n')
     params = synced / "params.yaml"
     params.write_text(params.read_text().replace("heads: [4]", "heads: [3]"))
@@ -121,7 +121,7 @@ def test_a_t5_is_checked_without_transformers(synced: Path) -> None:
     assert subprocess.run([sys.executable, "-c", code, str(synced)], check=False, cwd=ROOT).returncode == 0
 
 
-def test_a_dvc_yaml_that_params_have_outgrown_is_told(synced: Path, run: Run, capfd: Capture) -> None:
+def test_a_dvc_yaml_that_params_have_outgrown_is_reported(synced: Path, run: Run, capfd: Capture) -> None:
     (synced / "dvc.yaml").write_text(dvc_yaml(load_params(synced / "params.yaml").params))
     assert run("check", "-C", synced) == 0
     assert "warning" not in capfd.readouterr().out

@@ -174,7 +174,7 @@ def test_a_killed_private_pretraining_resumes_whatever_is_trained_together(
         assert together == 2 or path.read_bytes() == before
 
 
-def test_a_new_lora_is_not_worn_on_other_weights_than_its_own(
+def test_a_new_lora_is_not_attached_to_other_weights_than_its_own(
     walked_all: Path, tmp_path: Path, run: Run, capfd: pytest.CaptureFixture[str]
 ) -> None:
     project = Path(shutil.copytree(walked_all, tmp_path / "project"))
@@ -207,7 +207,7 @@ def test_a_new_lora_is_not_worn_on_other_weights_than_its_own(
         (["export", "-m", "lora", "--stage", "average"], "--stage average: lora has no skills to average"),
     ],
 )
-def test_settings_in_vain_and_out_of_range_are_answered(
+def test_settings_in_vain_and_out_of_range_are_rejected(
     walked_all: Path, run: Run, capfd: pytest.CaptureFixture[str], command: list[str], message: str
 ) -> None:
     assert run(*command, "-C", walked_all) == 2

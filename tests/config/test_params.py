@@ -1,4 +1,4 @@
-"""params.yaml: what is accepted, and how what is not is answered."""
+"""params.yaml: what is accepted, and how what is not is rejected."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def edited(project: Path, old: str, new: str) -> Path:
         ("seeds: [0]", "seeds: [0", r"params.yaml:3\d: not valid YAML"),
     ],
 )
-def test_mistakes_are_answered_with_file_line_and_key(project: Path, old: str, new: str, message: str) -> None:
+def test_mistakes_are_rejected_with_file_line_and_key(project: Path, old: str, new: str, message: str) -> None:
     path = edited(project, old, new)
     with pytest.raises(ParamsError, match=message):
         load_params(path)
@@ -69,7 +69,7 @@ def test_mistakes_are_answered_with_file_line_and_key(project: Path, old: str, n
         ("recipe: null", "recipe: t5", r"params.yaml:\d+: recipe: Input should be 't0', 'superni' or 'superni_attention'"),
     ],
 )
-def test_mistakes_of_the_grid_are_answered(project: Path, old: str, new: str, message: str) -> None:
+def test_mistakes_of_the_grid_are_rejected(project: Path, old: str, new: str, message: str) -> None:
     text = (project / "params.yaml").read_text()
     assert old in text
     (project / "params.yaml").write_text(text.replace(old, new, 1))

@@ -48,7 +48,7 @@ def test_recipes_name_methods_and_keys_that_there_are(tmp_path: Path) -> None:
             resolve_cell(settings, Cell(method=method, heads=4 if row.multi_head else 1))
 
 
-def test_an_unknown_recipe_is_answered_with_those_there_are() -> None:
+def test_an_unknown_recipe_is_rejected_with_those_there_are() -> None:
     assert recipe("t0") is RECIPES["t0"]
     with pytest.raises(ParamsError, match=r"unknown recipe 't1' \(known: t0, superni, superni_attention\)"):
         recipe("t1")

@@ -91,7 +91,7 @@ def test_every_layer_is_over_the_one_before(project_file: Path) -> None:
         ),
     ],
 )
-def test_overrides_in_vain_are_answered(project_file: Path, override: str, message: str) -> None:
+def test_overrides_in_vain_are_rejected(project_file: Path, override: str, message: str) -> None:
     project_file.write_text(project_file.read_text() + f"  overrides:\n    {override}\n")
     with pytest.raises(ParamsError, match=message):
         load_params(project_file)
@@ -190,7 +190,7 @@ def test_a_search_makes_a_trial_of_every_combination(project_file: Path) -> None
     settings = load_params(project_file)
     cells = [cell for cell in grid_cells(settings.params) if cell.method == "poly"]
     assert [cell.name for cell in cells] == [f"poly-t{trial}-s0" for trial in (1, 2, 3, 4)]
-    rates = [(own.lr, own.routing_lr) for own in (resolve_cell(settings, cell).adapt for cell in cells)]
+    rates = [(adapt.lr, adapt.routing_lr) for adapt in (resolve_cell(settings, cell).adapt for cell in cells)]
     assert rates == [(0.25, 0.1), (0.25, 0.2), (0.5, 0.1), (0.5, 0.2)]
     assert {cell.pretrain_cell.name for cell in cells} == {"poly-s0"}
     assert sources(settings, cells[1], "adapt")["lr"] == "trial 2"

@@ -35,10 +35,10 @@ def examples(folder: Path) -> Examples:
 
 
 def test_samples_of_filtered_rows(tmp_path: Path) -> None:
-    own = examples(tmp_path).of(tasks=["y"], split="test")
-    (scored,) = own.scored()
+    selected = examples(tmp_path).of(tasks=["y"], split="test")
+    (scored,) = selected.scored()
     assert (scored.task, scored.input_ids.tolist(), scored.target_ids.tolist()) == (1, [10, 5, 1], [8, 9, 1])
-    assert [sample.target_ids.tolist() for sample in own.all_references()] == [[7, 1], [8, 9, 1]]
+    assert [sample.target_ids.tolist() for sample in selected.all_references()] == [[7, 1], [8, 9, 1]]
     assert [sample.task for sample in examples(tmp_path).take([3, 0]).scored()] == [1, 0]
 
 
@@ -49,9 +49,9 @@ def test_tokens_mapped_from_disk_are_those_in_memory(tmp_path: Path) -> None:
         for row in range(len(table)):
             writer.write_table(table.slice(row, 1))
     mapped = Examples.mapped(tmp_path / "groups.parquet", tmp_path / "cache" / "tokens.arrow")
-    for own in (mapped, mapped.of(tasks=["y"]), mapped.take([3, 0, 1])):
-        same = held if own is mapped else held.of(tasks=["y"]) if len(own) == 2 else held.take([3, 0, 1])
-        got, expected = own.all_references(), same.all_references()
+    for selected in (mapped, mapped.of(tasks=["y"]), mapped.take([3, 0, 1])):
+        same = held if selected is mapped else held.of(tasks=["y"]) if len(selected) == 2 else held.take([3, 0, 1])
+        got, expected = selected.all_references(), same.all_references()
         assert len(got) == len(expected)
         for mine, other in zip(got, expected, strict=True):
             assert (mine.task, mine.input_ids.tolist(), mine.target_ids.tolist()) == (

@@ -69,12 +69,12 @@ def test_a_real_sentence_encoder_knows_meanings() -> None:
         ("./nowhere", r"index.encoder './nowhere': no such folder"),
     ],
 )
-def test_an_encoder_that_is_not_there_is_answered(name: str, message: str) -> None:
+def test_an_encoder_that_is_not_there_is_rejected(name: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         SentenceEncoder(name, revision="main", device="cpu")
 
 
-def test_a_folder_without_a_model_is_answered(tmp_path: Path) -> None:
+def test_a_folder_without_a_model_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"not a sentence-transformers model \(no modules.json\)"):
         SentenceEncoder(str(tmp_path), revision="main", device="cpu")
 
@@ -97,7 +97,7 @@ def test_vectors_have_unit_length_though_the_model_does_not_normalise(tmp_path: 
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
 
 
-def test_weights_that_are_damaged_or_pickled_are_answered_in_one_line(tmp_path: Path) -> None:
+def test_weights_that_are_damaged_or_pickled_are_rejected_in_one_line(tmp_path: Path) -> None:
     folder = linked(tmp_path, without="model.safetensors")
     (folder / "pytorch_model.bin").write_bytes(b"a pickle")
     with pytest.raises(DataError, match=r"no file named model.safetensors"):

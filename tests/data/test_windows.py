@@ -24,8 +24,8 @@ def lognormal(count: int) -> list[Sample]:
     inputs = random.lognormal(np.log(90), 0.8, count).clip(8, 512).astype(int)
     targets = random.lognormal(np.log(6), 1.0, count).clip(2, 64).astype(int)
     return [
-        Sample(number % 5, np.array([number, *[7] * (own - 1)]), np.full(target, 9))
-        for number, (own, target) in enumerate(zip(inputs, targets, strict=True))
+        Sample(number % 5, np.array([number, *[7] * (length - 1)]), np.full(target, 9))
+        for number, (length, target) in enumerate(zip(inputs, targets, strict=True))
     ]
 
 
@@ -85,7 +85,7 @@ def test_batches_of_a_window_are_neighbours_in_length_and_visited_in_no_order_of
     ascending = list(chain.from_iterable(sorted(lengths)))
     assert ascending == sorted(ascending)
     visits = [[padded(order.batch(window * 16 + place, SIZE)) for place in range(16)] for window in range(12)]
-    assert len({own.index(max(own)) for own in visits}) > 4  # the longest batch comes anywhere
+    assert len({visit.index(max(visit)) for visit in visits}) > 4  # the longest batch comes anywhere
 
 
 def test_little_is_padding_in_a_window() -> None:
@@ -104,7 +104,7 @@ def test_batches_balanced_by_tokens_cost_about_the_same() -> None:
         """Of each window: tokens of its largest micro-batch over their mean."""
         order = windowed(25, balance)
         costs = [[padded(order.batch(micro, SIZE)) for micro in range(at, at + 25)] for at in range(0, 125, 25)]
-        return [max(own) / np.mean(own) for own in costs]
+        return [max(of_window) / np.mean(of_window) for of_window in costs]
 
     assert min(imbalance("rows")) > 2.5
     assert max(imbalance("tokens")) < 1.25
@@ -116,13 +116,13 @@ def test_batches_balanced_by_tokens_cost_about_the_same() -> None:
 def test_sizes_are_the_best_of_all_cuts() -> None:
     random = np.random.default_rng(0)
     for _ in range(50):
-        lengths = [(int(own), int(target)) for own, target in zip(*np.sort(random.integers(1, 30, (2, 9))), strict=True)]
+        lengths = [(int(length), int(target)) for length, target in zip(*np.sort(random.integers(1, 30, (2, 9))), strict=True)]
         random.shuffle(lengths)
-        lengths.sort(key=lambda own: own[0])  # targets in any order
+        lengths.sort(key=lambda pair: pair[0])  # targets in any order
 
         def largest(sizes: Sequence[int], lengths: Sequence[tuple[int, int]] = lengths) -> int:
             parts = [lengths[start:end] for start, end in pairwise(accumulate(sizes, initial=0))]
-            return max(len(part) * (max(own for own, _ in part) + max(own for _, own in part)) for part in parts)
+            return max(len(part) * (max(length for length, _ in part) + max(length for _, length in part)) for part in parts)
 
         for batches in (1, 2, 4, 9):
             sizes = balanced_sizes(lengths, batches)

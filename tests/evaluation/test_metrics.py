@@ -76,7 +76,7 @@ def test_a_choice_is_right_by_its_place_where_texts_look_alike(choices: list[str
         assert METRICS["accuracy"].score(Answer(choices[gold - 1], gold - 1), right) == 100  # by its text it is right too
 
 
-def test_a_choice_is_right_wherever_a_right_text_stands() -> None:
+def test_a_choice_is_right_at_every_place_of_a_right_text() -> None:
     score = METRICS["choice_accuracy"].score
     twice = References.among(["yes", "no", "yes"], ["yes"])
     assert [score(Answer("", place), twice) for place in range(3)] == [100, 0, 100]

@@ -59,7 +59,7 @@ def test_a_shape_has_the_names_of_the_model_and_its_tie(tiny_t5: T5ForConditiona
         assert [name for name, _ in shape.named_modules()] == [name for name, _ in tiny_t5.named_modules()]
 
 
-def test_an_unknown_size_is_answered_with_the_known() -> None:
+def test_an_unknown_size_is_rejected_with_the_known() -> None:
     with pytest.raises(DataError, match=r"--backbone \(a size: t5-small, .*; or a config\) 't5-huge': cannot be loaded"):
         sized_model("t5-huge")
 

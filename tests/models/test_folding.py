@@ -1,4 +1,4 @@
-"""An adapter in the weights does what the worn adapter does, and leaves no trace."""
+"""An adapter in the weights does what the attached adapter does, and leaves no trace."""
 
 from __future__ import annotations
 
@@ -33,31 +33,31 @@ def adapter_of(kind: str, shapes: dict[str, tuple[int, int]]) -> Adapter:
 def logits(backbone: Any, adapter: Adapter | None) -> Tensor:
     ids = torch.arange(2, 12).view(2, 5)
     with torch.no_grad():
-        found: Tensor = AdaptedModel(backbone, adapter).eval()(None, input_ids=ids, decoder_input_ids=ids + 20)
-    return found
+        output: Tensor = AdaptedModel(backbone, adapter).eval()(None, input_ids=ids, decoder_input_ids=ids + 20)
+    return output
 
 
 def losses(backbone: Any, adapter: Adapter | None, speed: Speed) -> Tensor:
     ids = torch.arange(2, 12).view(2, 5)
     with torch.no_grad():
         model = AdaptedModel(backbone, adapter, speed=speed).eval()
-        found: Tensor = model(None, input_ids=ids, attention_mask=ids.sign(), decoder_input_ids=ids + 20, labels=ids + 21)
-    return found
+        output: Tensor = model(None, input_ids=ids, attention_mask=ids.sign(), decoder_input_ids=ids + 20, labels=ids + 21)
+    return output
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("architecture", "targets"), [("tiny_t5", "full"), ("tiny_bart", ["q_proj", "v_proj", "fc1", "fc2"])])
-def test_folding_equals_wearing_and_leaves_no_trace(
+def test_folding_equals_attaching_and_leaves_no_trace(
     architecture: str, targets: str | list[str], kind: str, request: pytest.FixtureRequest
 ) -> None:
     backbone = request.getfixturevalue(architecture)
     adapter = adapter_of(kind, inject(backbone, targets))
-    bare, worn = logits(backbone, None), logits(backbone, adapter)
+    bare, attached = logits(backbone, None), logits(backbone, adapter)
     before = {name: (parameter, parameter.clone()) for name, parameter in backbone.named_parameters()}
     with folded(backbone, adapter):
-        torch.testing.assert_close(logits(backbone, None), worn, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(logits(backbone, None), attached, rtol=1e-5, atol=1e-5)
         assert not any(parameter.requires_grad for parameter in backbone.parameters())
-    assert not torch.allclose(bare, worn, atol=0.01)
+    assert not torch.allclose(bare, attached, atol=0.01)
     after = dict(backbone.named_parameters())
     assert after.keys() == before.keys()
     for name, (parameter, values) in before.items():
@@ -68,19 +68,19 @@ def test_folding_equals_wearing_and_leaves_no_trace(
 @pytest.mark.parametrize("kind", KINDS)
 def test_both_forwards_of_t5_read_the_folded_weights(tiny_t5: T5ForConditionalGeneration, kind: str) -> None:
     adapter = adapter_of(kind, inject(tiny_t5, "full"))
-    worn = losses(tiny_t5, adapter, Speed(forward=False))
+    attached = losses(tiny_t5, adapter, Speed(forward=False))
     with folded(tiny_t5, adapter):
         for forward in (True, False):
-            torch.testing.assert_close(losses(tiny_t5, None, Speed(forward=forward)), worn, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(losses(tiny_t5, None, Speed(forward=forward)), attached, rtol=1e-5, atol=1e-5)
 
 
 def test_what_shares_a_folded_weight_is_not_touched(tiny_t5: T5ForConditionalGeneration) -> None:
     adapter = adapter_of("lora, rank 1", inject(tiny_t5, ["lm_head", "q"]))
     assert tiny_t5.lm_head.weight is tiny_t5.shared.weight
-    embedding, worn = tiny_t5.shared.weight.clone(), logits(tiny_t5, adapter)
+    embedding, attached = tiny_t5.shared.weight.clone(), logits(tiny_t5, adapter)
     with folded(tiny_t5, adapter):
         assert torch.equal(tiny_t5.shared.weight, embedding)
-        torch.testing.assert_close(logits(tiny_t5, None), worn, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(logits(tiny_t5, None), attached, rtol=1e-5, atol=1e-5)
     assert tiny_t5.lm_head.weight is tiny_t5.shared.weight
 
 
@@ -98,7 +98,7 @@ def test_weights_come_back_after_an_exception(tiny_t5: T5ForConditionalGeneratio
     assert torch.equal(logits(tiny_t5, None), before)
 
 
-def test_only_what_all_rows_wear_alike_is_folded_and_only_into_fp32(tiny_t5: T5ForConditionalGeneration) -> None:
+def test_only_what_all_rows_have_alike_is_folded_and_only_into_fp32(tiny_t5: T5ForConditionalGeneration) -> None:
     shapes = inject(tiny_t5, "full")
     assert foldable(tiny_t5, Inventory(shapes))
     assert foldable(tiny_t5, Inventory(shapes, InventoryConfig(heads=4, skills=2)).average())

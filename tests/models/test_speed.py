@@ -47,10 +47,10 @@ def test_training_is_the_same_without(walked_all: Path, tmp_path: Path, run: Run
     project = linked(walked_all, tmp_path)
     for stage in ("pretrain", "adapt"):
         assert run(stage, "-m", method, "-C", project, "--off", off) == 0
-        own, other = (folder / f"data/{stage}/{CELLS[method]}" for folder in (project, walked_all))
-        found, expected = (load_adapter(folder / "adapters.safetensors").state_dict() for folder in (own, other))
-        assert found.keys() == expected.keys()
-        for name, tensor in found.items():
+        rerun, other = (folder / f"data/{stage}/{CELLS[method]}" for folder in (project, walked_all))
+        tensors, expected = (load_adapter(folder / "adapters.safetensors").state_dict() for folder in (rerun, other))
+        assert tensors.keys() == expected.keys()
+        for name, tensor in tensors.items():
             torch.testing.assert_close(tensor, expected[name], rtol=1e-3, atol=1e-5, msg=f"{stage} {name}")
     before, after = [
         [json.loads(line)["loss"] for line in (folder / f"data/pretrain/{CELLS[method]}/log.jsonl").read_text().splitlines()]
@@ -76,9 +76,11 @@ def linked(project: Path, folder: Path) -> Path:
 @pytest.mark.parametrize("off", ["forward", "folding", "together"])
 def test_predictions_are_the_same_without(walked_all: Path, copy: Path, run: Run, off: str) -> None:
     assert run("evaluate", "-m", "mhr", "-C", copy, "--off", off, "--force") == 0
-    found, expected = (pq.read_table(folder / "data/evaluate/mhr-h4-s0/predictions.parquet") for folder in (copy, walked_all))
-    assert found.equals(expected)
-    assert found.num_rows > 0
+    predictions, expected = (
+        pq.read_table(folder / "data/evaluate/mhr-h4-s0/predictions.parquet") for folder in (copy, walked_all)
+    )
+    assert predictions.equals(expected)
+    assert predictions.num_rows > 0
 
 
 def test_the_environment_switches_off_too(

@@ -48,7 +48,7 @@ def test_any_two_methods_can_be_compared(results: Results) -> None:
 
 
 @pytest.mark.parametrize(("against", "labels"), [("mhr", ["lora"]), ("lora", ["mhr"]), ("backbone", ["all"])])
-def test_an_unknown_label_is_answered_with_the_known_ones(results: Results, against: str, labels: list[str]) -> None:
+def test_an_unknown_label_is_rejected_with_the_known_ones(results: Results, against: str, labels: list[str]) -> None:
     with pytest.raises(ParamsError, match=r"unknown method '\w+'.*known: lora, poly, mhr h8"):
         differences_table(results, against=against, labels=labels)
 

@@ -107,7 +107,7 @@ def test_a_trial_that_lacks_seeds_is_not_chosen() -> None:
     assert "of those with 2 seeds" in group.note
 
 
-def test_trials_without_validation_scores_are_answered_with_the_first() -> None:
+def test_of_trials_without_validation_scores_the_first_is_shown() -> None:
     (group,) = folded(search(None, None))
     assert list(group.cells) == ["mhr-h8-t1-s0", "mhr-h8-t1-s1"]
     assert "no trial has validation scores" in group.note

@@ -94,7 +94,7 @@ def test_brackets_are_no_markup_on_a_terminal() -> None:
         assert part in text
 
 
-def test_a_wide_table_stands_closer_and_loses_no_digit() -> None:
+def test_a_wide_table_is_set_closer_and_loses_no_digit() -> None:
     def row(columns: int) -> str:
         lines = shown(Table("", ("a",) * columns, [["81.5±21"] * columns]))
         assert not any("…" in line for line in lines)

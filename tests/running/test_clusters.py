@@ -58,23 +58,23 @@ def test_a_pipeline_runs_on_several_processes_each_command_once(toy: Toy, local:
 
 def test_a_cluster_without_workers_is_refused_unless_some_are_expected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clusters, "LOOK_EVERY", 0.1)
-    told: list[str] = []
+    reported: list[str] = []
     with LocalCluster(n_workers=0, dashboard_address=":0", silence_logs=QUIET) as empty:
         address = empty.scheduler_address
         with (
             pytest.raises(ClusterError, match=f"^--dask {address}: no worker has joined; start `dask worker {address}`"),
-            open_cluster(address, shared=tmp_path, tell=told.append),
+            open_cluster(address, shared=tmp_path, tell=reported.append),
         ):
             pass
-        assert not told
-        with open_cluster(address, jobs=1, shared=tmp_path, tell=told.append) as executor:
+        assert not reported
+        with open_cluster(address, jobs=1, shared=tmp_path, tell=reported.append) as executor:
             job = Job("a", "echo once >> ran", str(tmp_path), {}, str(tmp_path))
             future = executor.submit(run_job, job)
-            eventually(lambda: told, "that there is no worker is told")
+            eventually(lambda: reported, "that there is no worker is reported")
             empty.scale(1)
             assert future.result(30) == 0
-            eventually(lambda: len(told) > 1, "that there is one is told")
-    assert told == [clusters.NO_WORKER, "a worker has joined"]
+            eventually(lambda: len(reported) > 1, "that there is one is reported")
+    assert reported == [clusters.NO_WORKER, "a worker has joined"]
 
 
 def test_a_lost_scheduler_ends_what_waits_and_what_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +142,7 @@ def test_a_worker_with_another_version_is_named(local: LocalCluster, monkeypatch
     ("address", "reason"),
     [("tcp://127.0.0.1:9", "Connection refused; start `dask scheduler` there"), ("tcp://127.0.0.1", "missing port number")],
 )
-def test_an_address_where_nobody_answers(address: str, reason: str) -> None:
+def test_an_address_where_nobody_listens(address: str, reason: str) -> None:
     with pytest.raises(ClusterError, match=f"^--dask {address}: {reason}"), open_cluster(address):
         pass
 

@@ -32,7 +32,7 @@ def test_a_stage_is_known_by_what_it_reads_and_writes(done: Toy) -> None:
         assert pipeline.files_of("evaluate@b").deps == {"out-b": None}
 
 
-def test_a_dependency_inside_an_output_stands_for_all_of_it(done: Toy) -> None:
+def test_a_dependency_inside_an_output_is_one_on_all_of_it(done: Toy) -> None:
     text = (done.root / "dvc.yaml").read_text()
     (done.root / "dvc.yaml").write_text(text.replace('deps: ["out-${key}"]', 'deps: ["out-${key}/weights", note.sh]'))
     whole = md5_of(done.lock(), "train@a", "out-a")
@@ -53,8 +53,8 @@ def test_paths_of_a_stage_are_those_from_the_root_of_the_dvc_project(tmp_path: P
     )
     with open_pipeline(toy.root, ["train"]) as pipeline, pipeline.session():
         (toy.root / "data.txt").write_text("data\n")
-        found = pipeline.files_of(pipeline.job("train@a"))
-    assert found == StageFiles({"study/data.txt": None}, ["study/cells/a.json"], ["study/out-a"])
+        files = pipeline.files_of(pipeline.job("train@a"))
+    assert files == StageFiles({"study/data.txt": None}, ["study/cells/a.json"], ["study/out-a"])
 
 
 def md5_of(lock: dict[str, Any], stage: str, out: str) -> str:

@@ -22,10 +22,10 @@ def test_other_internals_go_by_the_command_line(
     monkeypatch.setattr(internals, "version", lambda name: "4.0.1" if name == "dvc" else "0")
     (toy.root / "fail-train-b").touch()
     assert run("run", "evaluate@b", "-j", 2, "-C", toy.root) == 1
-    told = capfd.readouterr().err
-    assert "dvc 4.0.1 is not among the tested versions" in told
-    assert "going by `dvc repro --single-item`" in told
-    assert "blocked   evaluate@b" in told
+    reported = capfd.readouterr().err
+    assert "dvc 4.0.1 is not among the tested versions" in reported
+    assert "going by `dvc repro --single-item`" in reported
+    assert "blocked   evaluate@b" in reported
     (toy.root / "fail-train-b").unlink()
     assert run("run", "evaluate@b", "-j", 2, "-C", toy.root) == 0
     assert "2 done, 1 unchanged" in capfd.readouterr().err

@@ -45,7 +45,7 @@ def test_nothing_else_of_a_run_imports_dvc() -> None:
         ("dvc.nowhere:thing", (), "thing of dvc.nowhere is not as tested"),
     ],
 )
-def test_changed_internals_are_told(
+def test_changed_internals_are_reported(
     monkeypatch: pytest.MonkeyPatch, name: str, arguments: tuple[str, ...], message: str
 ) -> None:
     monkeypatch.setitem(INTERNALS, name, arguments)
@@ -53,7 +53,7 @@ def test_changed_internals_are_told(
         check_internals()
 
 
-def test_an_untested_version_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_untested_version_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(internals, "version", lambda name: "4.0.1" if name == "dvc" else "0")
     with pytest.raises(InternalsError, match=r"dvc 4\.0\.1 is not among the tested versions"):
         check_internals()

@@ -46,9 +46,9 @@ def test_living_jobs_of_a_killed_scheduler_are_adopted(training: Toy, run: Run, 
     eventually(lambda: begun(training, "train-a", "train-b"), "two trainings run")
     kill(scheduler)
     assert run("run", "-j", 2, "-C", training.root) == 0
-    told = capfd.readouterr().err
-    assert "running   train@a  adopted" in told
-    assert "running   train@b  adopted" in told
+    reported = capfd.readouterr().err
+    assert "running   train@a  adopted" in reported
+    assert "running   train@b  adopted" in reported
     assert training.began() == dict.fromkeys(training.began(), 1)
     assert training.at_once() == 2  # the adopted ones have kept their slots
     training.require_clean()
@@ -104,10 +104,10 @@ def test_a_killed_job_fails_alone_and_is_run_again(training: Toy, run: Run) -> N
     scheduler = training.start("train", "-j", "2")
     eventually(lambda: begun(training, "train-b"), "the training runs")
     os.killpg(group_of(training, "train@b"), signal.SIGKILL)
-    told, _ = scheduler.communicate(timeout=60)
+    reported, _ = scheduler.communicate(timeout=60)
     assert scheduler.returncode == 1
-    assert "failed    train@b" in told
-    assert "killed by signal 9" in told
+    assert "failed    train@b" in reported
+    assert "killed by signal 9" in reported
     training.pace(0, "train-b")
     assert run("run", "train", "-C", training.root) == 0
     assert training.began() == {"train-a": 1, "train-b": 2, "train-c": 1}
@@ -141,9 +141,9 @@ def test_a_signal_ends_the_jobs_and_leaves_all_in_order(training: Toy, run: Run,
     scheduler = training.start("-j", "3")
     group = group_of(training, "train@b")
     eventually(lambda: begun(training, "evaluate-a", "train-c"), "one cell is trained")
-    told = kill(scheduler, number)
+    reported = kill(scheduler, number)
     assert scheduler.returncode == 128 + number
-    assert "ending" in told
+    assert "ending" in reported
     assert not is_running(group)
     assert "train@a" in training.lock()
     assert not {"train@b", "train@c"} & set(training.lock())

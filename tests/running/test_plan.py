@@ -53,7 +53,7 @@ def test_a_plan_changes_nothing(done: Toy) -> None:
     assert after == before
 
 
-def test_differences_are_told_by_leaf_and_not_all() -> None:
+def test_differences_are_reported_by_leaf_and_not_all() -> None:
     assert difference("adapt", {"lr": 0.01, "steps": 5}, {"lr": 0.02, "steps": 5}) == ["adapt.lr 0.01 -> 0.02"]
     assert difference("adapt", {"a": {"b": 1}}, {"a": {"c": 2}}) == ["adapt.a.b removed", "adapt.a.c = 2 added"]
     assert difference("adapt", MISSING, {"a": 1}) == ["adapt added"]

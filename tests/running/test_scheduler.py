@@ -81,14 +81,14 @@ def test_targets_are_those_of_dvc(toy: Toy, run: Run) -> None:
 def test_a_failure_stops_only_what_needs_it(toy: Toy, run: Run, capfd: Capture) -> None:
     (toy.root / "fail-train-b").touch()
     assert run("run", "-j", 2, "-C", toy.root) == 1
-    told = capfd.readouterr().err
-    assert "failed    train@b" in told
-    assert "exit code 3" in told
-    assert "this is why train-b failed" in told
-    assert "train@b.log" in told
-    assert "blocked   evaluate@b  needs train@b" in told
-    assert "blocked   report  needs evaluate@b" in told
-    assert "1 failed, 2 blocked" in told
+    reported = capfd.readouterr().err
+    assert "failed    train@b" in reported
+    assert "exit code 3" in reported
+    assert "this is why train-b failed" in reported
+    assert "train@b.log" in reported
+    assert "blocked   evaluate@b  needs train@b" in reported
+    assert "blocked   report  needs evaluate@b" in reported
+    assert "1 failed, 2 blocked" in reported
     assert set(toy.began()) == {"data", "train-a", "train-b", "train-c", "evaluate-a", "evaluate-c"}
     (toy.root / "fail-train-b").unlink()
     toy.forget()
@@ -107,8 +107,8 @@ def test_inputs_edited_while_a_stage_runs_are_not_recorded(toy: Toy, run: Run, c
     note = toy.root / "note.sh"
     note.write_text(note.read_text() + "test $1 = train-a && echo '{\"train\": 9}' > cells/a.json; true\n")
     assert run("run", "-j", 2, "-C", toy.root) == 1
-    assert "failed    train@a" in (told := capfd.readouterr().err)
-    assert "its inputs changed while it ran" in told
+    assert "failed    train@a" in (reported := capfd.readouterr().err)
+    assert "its inputs changed while it ran" in reported
     assert "train@a" not in toy.lock()
     assert "train@b" in toy.lock()
     note.write_text(note.read_text().replace("test $1 = train-a", "false"))

@@ -145,8 +145,8 @@ class Toy:
 
     def lock(self) -> dict[str, object]:
         """dvc.lock as data, its stages in their order."""
-        found: dict[str, object] = json.loads(json.dumps(YAML(typ="safe").load(self.root / "dvc.lock")["stages"]))
-        return found
+        stages: dict[str, object] = json.loads(json.dumps(YAML(typ="safe").load(self.root / "dvc.lock")["stages"]))
+        return stages
 
     def cached(self) -> list[str]:
         """The files of the cache, run-cache included."""

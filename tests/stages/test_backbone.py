@@ -56,13 +56,13 @@ def test_changed_weights_are_noticed(copy: Path, accelerator: Accelerator, tiny_
         load_backbone(out)
 
 
-def test_a_decoder_only_model_is_answered(copy: Path, accelerator: Accelerator) -> None:
+def test_a_decoder_only_model_is_rejected(copy: Path, accelerator: Accelerator) -> None:
     GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=1, vocab_size=40)).save_pretrained(copy / "gpt")
     with pytest.raises(DataError, match=r"a gpt2 model; an encoder-decoder \(T5 and kin\) is needed"):
         make(copy, accelerator, source="local", name="gpt")
 
 
-def test_a_tokenizer_too_large_is_answered(copy: Path, accelerator: Accelerator) -> None:
+def test_a_tokenizer_too_large_is_rejected(copy: Path, accelerator: Accelerator) -> None:
     from mhrctl.stages.backbone import scratch_config
 
     small = T5ForConditionalGeneration(scratch_config(BackboneParams(source="scratch").scratch.model_copy(), 20))

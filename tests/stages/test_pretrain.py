@@ -156,8 +156,8 @@ def test_measuring_alignment_changes_no_bit_of_the_run(copy: Path, run: Run, met
     log = [json.loads(line) for line in (path / "log.jsonl").read_text().splitlines()]
     assert [line["shared"] for line in log] == [float(row["shared"]) if row["shared"] else None for row in rows]
     assert run("align", "-m", method, "-C", copy) == 0
-    found = json.loads((copy / f"data/metrics/align/{cell}.json").read_text())
-    assert [found[on]["overall"] for on in ("shared", "composed")] == [float(rows[-1][on]) for on in ("shared", "composed")]
+    measured = json.loads((copy / f"data/metrics/align/{cell}.json").read_text())
+    assert [measured[on]["overall"] for on in ("shared", "composed")] == [float(rows[-1][on]) for on in ("shared", "composed")]
 
 
 def test_a_resumed_run_writes_the_same_alignment(copy: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

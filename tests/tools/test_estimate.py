@@ -77,7 +77,7 @@ def test_memory_grows_with_precision_tasks_and_optimizer(project: Path) -> None:
     assert estimate(resolve_cell(half, cell), shape, TaskCounts(3, 3, 10)).memory == 2 * shape.weights + 4 * 3 * lora * 10
 
 
-def test_heads_that_do_not_divide_and_targets_that_are_none_are_told(project: Path) -> None:
+def test_heads_that_do_not_divide_and_targets_that_are_none_are_rejected(project: Path) -> None:
     settings = load_params(project / "params.yaml")
     shape = backbone_shape(settings.params.backbone, project, 100)
     assert shape is not None
@@ -100,8 +100,8 @@ def test_backbones_are_known_from_a_folder_or_not_at_all(tmp_path: Path, monkeyp
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_args, **_options: None)
     assert backbone_shape(BackboneParams(source="hub", name="a/b", revision="main"), tmp_path, 0) is None
     T5Config(**T5_SIZES["t5-small"]).save_pretrained(tmp_path / "cached")
-    found = str(tmp_path / "cached/config.json")
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_args, **_options: found)
+    cached = str(tmp_path / "cached/config.json")
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_args, **_options: cached)
     shape = backbone_shape(BackboneParams(source="hub", name="a/b", revision="main"), tmp_path, 0)
     assert shape is not None
     assert shape.linears["encoder.block.0.layer.0.SelfAttention.q"] == (512, 384)

@@ -25,7 +25,7 @@ IDS = torch.tensor([[5, 6, 7, 1], [8, 9, 1, 0]])
 
 
 def ours(project: Path, folder: str, run: int = 0, task: int = 0) -> Tensor:
-    """Logits of the backbone that wears the adapters of a folder's run, with a row of its routing."""
+    """Logits of the backbone with the adapters of a folder's run attached, with a row of its routing."""
     backbone, _ = load_backbone(project / "data/backbone")
     adapter = load_adapter(project / "data" / folder / "adapters.safetensors").select([run]).eval()
     if isinstance(adapter, Weights):
@@ -38,8 +38,8 @@ def ours(project: Path, folder: str, run: int = 0, task: int = 0) -> Tensor:
 
 @torch.no_grad()
 def logits(model: torch.nn.Module, **options: Tensor) -> Tensor:
-    found: Tensor = model(input_ids=IDS, decoder_input_ids=IDS[:, :3], **options).logits
-    return found
+    output: Tensor = model(input_ids=IDS, decoder_input_ids=IDS[:, :3], **options).logits
+    return output
 
 
 def base(project: Path) -> PreTrainedModel:
@@ -93,7 +93,7 @@ def test_merged_models_need_no_adapter_library(walked_all: Path, tmp_path: Path,
     assert (tmp_path / "twice/tokenizer.json").exists()
 
 
-def test_a_merged_new_lora_stands_on_the_tuned_weights(walked_all: Path, tmp_path: Path, run: Run) -> None:
+def test_a_merged_new_lora_is_added_to_the_tuned_weights(walked_all: Path, tmp_path: Path, run: Run) -> None:
     assert run("export", "-m", "full_ft_then_lora", "--merge", "--out", tmp_path, "-C", walked_all) == 0
     backbone, _ = load_backbone(walked_all / "data/backbone")
     tuned = load_adapter(walked_all / "data/pretrain/full_ft-s0/adapters.safetensors")
@@ -137,7 +137,7 @@ def test_an_export_says_where_it_came_from(walked_all: Path, run: Run) -> None:
         ([], "name the cell with --method"),
     ],
 )
-def test_what_cannot_leave_is_answered(
+def test_what_cannot_leave_is_rejected(
     walked_all: Path, run: Run, capfd: pytest.CaptureFixture[str], options: list[str], message: str
 ) -> None:
     assert run("export", *options, "-C", walked_all) == 2

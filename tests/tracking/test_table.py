@@ -59,7 +59,7 @@ def test_a_missing_package_is_one_line_before_anything_is_done(
         require_trackers([name])
 
 
-def test_an_unknown_tracker_is_answered_with_the_known() -> None:
+def test_an_unknown_tracker_is_rejected_with_the_known() -> None:
     with pytest.raises(ParamsError, match=r"--track: unknown tracker 'wandbb'; did you mean 'wandb'\? \(known: tensorboard, "):
         require_trackers(["tensorboard", "wandbb"])
 

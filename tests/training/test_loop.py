@@ -109,7 +109,7 @@ def test_accumulated_micro_batches_equal_one_large_batch(tiny_t5: T5ForCondition
             optimizer,
             batches=batches,
             objective=Objective("example_sum", 0.1, 0),
-            clip=lambda own=inventory: clip_runs(list(own.parameters()), 1.0),  # type: ignore[misc]
+            clip=lambda adapter=inventory: clip_runs(list(adapter.parameters()), 1.0),  # type: ignore[misc]
             accelerator=accelerator,
             schedule=Schedule(3, warmup=0.0, seed=3, accumulation=accumulation),
         )

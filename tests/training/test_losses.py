@@ -30,8 +30,8 @@ def t_few(losses: Tensor, labels: Tensor, gold: Tensor) -> tuple[Tensor, Tensor]
     """L_MC and L_UL of one run as docs/recipe.md, section 1.5 writes them, with loops."""
     scores = torch.stack(
         [
-            torch.stack([row[own != -100].sum() / (own != -100).sum() for row, own in zip(rows, owns, strict=True)])
-            for rows, owns in zip(losses, labels, strict=True)
+            torch.stack([row[choice != -100].sum() / (choice != -100).sum() for row, choice in zip(rows, choices, strict=True)])
+            for rows, choices in zip(losses, labels, strict=True)
         ]
     )
     mc = F.cross_entropy(-scores, gold)

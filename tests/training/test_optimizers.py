@@ -84,5 +84,5 @@ def test_selected_runs_go_on_as_if_the_others_had_never_been(name: Literal["adam
     select_runs(whole, part, kept)
     train(whole, every, grads[3:])
     train(part, some, [[grad[kept] for grad in step] for step in grads[3:]])
-    for own, parameter in zip(some, every, strict=True):
-        torch.testing.assert_close(own, parameter[kept])
+    for selected, parameter in zip(some, every, strict=True):
+        torch.testing.assert_close(selected, parameter[kept])

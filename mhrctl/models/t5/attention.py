@@ -1,4 +1,4 @@
-"""T5's attention over packed rows: one position bias a stack, and one call for each block of rows of similar length."""
+"""T5 attends over packed rows: with one position bias a stack, and one call for each block of rows of similar length."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mhrctl.models.t5.packing import Placement, Plan
 
 @torch.no_grad()
 def self_attention_masks(attention: T5Attention, plan: Plan, *, causal: bool) -> list[Tensor | None]:
-    """What is added to the scores of a stack's self-attention, for each block.
+    """Return what is added to the scores of a stack's self-attention, for each block.
 
     Args:
         attention: of the stack's first layer, which has the table of relative positions.
@@ -43,7 +43,7 @@ def self_attention_masks(attention: T5Attention, plan: Plan, *, causal: bool) ->
 
 
 def cross_attention_masks(plan: Plan, dtype: torch.dtype) -> list[Tensor | None]:
-    """What is added to the scores of attention to the inputs, for each block: [rows, 1, queries, keys], or None."""
+    """Return what is added to the scores of attention to the inputs, for each block: [rows, 1, queries, keys], or None."""
     masks: list[Tensor | None] = []
     for (rows, queries, keys), absent in zip(plan.shapes, plan.absent, strict=True):
         if absent is None:

@@ -1,4 +1,4 @@
-"""Differentiable parts that recompute instead of saving, over frozen weights: normed projections, gated ones, token losses.
+"""Differentiable parts recompute instead of saving, over frozen weights: normed projections, gated ones, token losses.
 
 Why they are written out: autograd keeps what each operation's backward reads, so besides the inputs of norms and gates also
 what comes out of them, since adapters read it, and all logits. Much of that is made again here from the rest, at the cost of
@@ -40,7 +40,7 @@ def project(
     eps: float = 0.0,
     pointwise: Pointwise = EAGER,
 ) -> tuple[Tensor, ...]:
-    """Several frozen projections of one input, each plus a low-rank update or not.
+    """Compute several frozen projections of one input, each plus a low-rank update or not.
 
     Saved for backward are the input before the norm, the reciprocal of its root mean square and the low-rank activations:
     neither the normed input nor anything of the width of an output.
@@ -74,7 +74,7 @@ def gated_project(
     *,
     pointwise: Pointwise = EAGER,
 ) -> Tensor:
-    """W (gelu(gate) * value) plus a low-rank update or not; what is in brackets is made again for backward.
+    """Compute W (gelu(gate) * value) plus a low-rank update or not; what is in brackets is made again for backward.
 
     Args:
         gate: [tokens, d_ff].
@@ -89,13 +89,13 @@ def gated_project(
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, pointwise: Pointwise = EAGER) -> Tensor:
-    """T5's norm of [tokens, d] with a frozen weight [d]: x / rms(x) * weight; saved are x and the reciprocal of its rms."""
+    """Compute T5's norm of [tokens, d] with a frozen weight [d], x / rms(x) * weight; saved are x and the reciprocal of rms."""
     normed: Tensor = _Norm.apply(x, weight, eps, pointwise)  # type: ignore[no-untyped-call]
     return normed
 
 
 def token_losses(states: Tensor, weight: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
-    """Cross-entropy of each token under a frozen output layer, without its logits being kept.
+    """Compute the cross-entropy of each token under a frozen output layer, without its logits being kept.
 
     Args:
         states: [tokens, d].

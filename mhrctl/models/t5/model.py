@@ -1,4 +1,4 @@
-"""T5 with adapters, faster: the mathematics of transformers' model over the same weights."""
+"""T5 with adapters runs faster here: the mathematics is that of transformers' model over the same weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PAYS = 2**16
 
 
 class FastT5:
-    """The forward of a frozen T5 with adapters attached, for training and scoring.
+    """This model is the forward of a frozen T5 with adapters attached, for training and scoring.
 
     It reads the weights where transformers' model has them and copies nothing, so it follows that model's device, dtype
     and training mode. Padding is left out of all products; inputs are encoded, and projected to keys and values, once for
@@ -72,7 +72,7 @@ class FastT5:
         label_smoothing: float = 0.0,
         lengths: Lengths | None = None,
     ) -> Tensor:
-        """Cross-entropy of each target token, as `mhrctl.models.losses.token_losses` of transformers' logits.
+        """Compute the cross-entropy of each target token, as `mhrctl.models.losses.token_losses` of transformers' logits.
 
         Args:
             slots: what the adapters give (see `mhrctl.models.layer.AdaptedLinear`), in any dtype; n groups of equally many
@@ -248,7 +248,7 @@ class _Pass:
 
 
 def unsupported_reason(backbone: nn.Module, adapted: Iterable[str] = ()) -> str | None:
-    """Why a model that adapts some layers cannot be run by `FastT5`, or None if it can."""
+    """Return why a model that adapts some layers cannot be run by `FastT5`, or None if it can."""
     if not isinstance(backbone, T5ForConditionalGeneration):
         return f"{type(backbone).__name__} is not transformers' T5ForConditionalGeneration"
     if backbone.config.feed_forward_proj not in ("gated-gelu", "relu"):

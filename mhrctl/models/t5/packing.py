@@ -1,4 +1,4 @@
-"""Batches without padding: where the tokens of ragged rows lie, and in which blocks they attend to each other."""
+"""Batches are laid out without padding: where the tokens of ragged rows lie, and in which blocks they attend to each other."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WASTE = 2**17
 
 @dataclass(frozen=True)
 class Stream:
-    """The kept tokens of some rows, row after row.
+    """A stream holds the kept tokens of some rows, row after row.
 
     Attributes:
         sizes: how many tokens of each row are kept.
@@ -37,11 +37,11 @@ class Stream:
         return cls(tuple(sizes), real.flatten().nonzero().flatten().to(device))
 
     def take(self, padded: Tensor) -> Tensor:
-        """The kept ones of [rows, width], as [tokens]."""
+        """Return the kept ones of [rows, width], as [tokens]."""
         return padded.flatten() if self.kept is None else padded.flatten().index_select(0, self.kept)
 
     def put(self, tokens: Tensor, like: Tensor) -> Tensor:
-        """[tokens] at their places in [rows, width], with zeros elsewhere."""
+        """Put [tokens] at their places in [rows, width], with zeros elsewhere."""
         if self.kept is None:
             return tokens.view_as(like)
         return tokens.new_zeros(like.numel()).index_copy(0, self.kept, tokens).view_as(like)
@@ -49,7 +49,7 @@ class Stream:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the tokens of a stream stand in padded blocks.
+    """A placement says where the tokens of a stream stand in padded blocks.
 
     Attributes:
         places: [tokens].
@@ -64,7 +64,7 @@ class Placement:
 
 @dataclass(frozen=True)
 class Plan:
-    """How rows attend: blocks of rows of similar length, each padded to its longest.
+    """A plan says how rows attend: blocks of rows of similar length, each padded to its longest.
 
     Attributes:
         shapes: (rows, queries a row, keys a row) of each block.
@@ -81,7 +81,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Packing:
-    """The layout of a batch, made once a step.
+    """A packing is the layout of a batch, made once a step.
 
     Attributes:
         inputs: the encoder's tokens.
@@ -135,7 +135,7 @@ class Packing:
 
 
 def input_sizes(attention_mask: Tensor) -> list[int]:
-    """Tokens of each row of a mask [rows, length] on any device.
+    """Count the tokens of each row of a mask [rows, length] on any device.
 
     Raises:
         ValueError: if a row is not ones followed by zeros.
@@ -150,14 +150,14 @@ def input_sizes(attention_mask: Tensor) -> list[int]:
 
 
 def target_sizes(labels: Tensor) -> list[int]:
-    """Tokens of each row of labels [rows, length] on any device, up to the last that is not -100."""
+    """Count the tokens of each row of labels [rows, length] on any device, up to the last that is not -100."""
     number = torch.arange(1, labels.shape[1] + 1)
     tokens: list[int] = (number * (labels.cpu() != IGNORED)).amax(1).tolist()
     return tokens
 
 
 def placement(sizes: Sequence[int], starts: Sequence[int], places: int, device: torch.device) -> Placement | None:
-    """Where the tokens of rows stand in places end to end.
+    """Return where the tokens of rows stand in places end to end.
 
     Args:
         sizes: tokens of each row.

@@ -1,4 +1,4 @@
-"""What surrounds the matrix products of a T5 block, token by token: norms and gated activations, forward and backward."""
+"""These surround the matrix products of a T5 block, token by token: norms and gated activations, forward and backward."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CUBIC = 0.044715
 
 @dataclass(frozen=True)
 class Pointwise:
-    """The functions of this module, as they are or compiled, each then a kernel or two.
+    """These are the functions of this module, as they are or compiled, each then a kernel or two.
 
     Attributes:
         norm: see `norm`.
@@ -34,7 +34,7 @@ class Pointwise:
 
 
 def norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """T5's norm of [tokens, d], x / rms(x) * weight, and 1 / rms(x) [tokens, 1], which is at least in fp32."""
+    """Compute T5's norm of [tokens, d], x / rms(x) * weight, and 1 / rms(x) [tokens, 1], which is at least in fp32."""
     dtype = torch.promote_types(x.dtype, torch.float32)
     # A norm that sums in fp32 reads bf16 as it is; squares of a wide copy would be two more tensors.
     length: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=dtype)
@@ -43,7 +43,7 @@ def norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
 
 
 def norm_backward(grad: Tensor, x: Tensor, rstd: Tensor, weight: Tensor) -> Tensor:
-    """The gradient of x; that of the normed output, `grad`, is used up.
+    """Return the gradient of x; that of the normed output, `grad`, is used up.
 
     With g = grad * weight it is rstd (g - x rstd^2 mean(g x)): the second term is what x changes through its own length.
     """
@@ -53,7 +53,7 @@ def norm_backward(grad: Tensor, x: Tensor, rstd: Tensor, weight: Tensor) -> Tens
 
 
 def gate(gates: Tensor, values: Tensor) -> Tensor:
-    """Gelu(gates) * values, by the tanh approximation: gates * sigmoid(2 sqrt(2 / pi) (gates + 0.044715 gates^3))."""
+    """Compute gelu(gates) * values, by the tanh approximation: gates * sigmoid(2 sqrt(2 / pi) (gates + 0.044715 gates^3))."""
     if gates.is_cuda:
         return F.gelu(gates, approximate="tanh") * values
     x = _wide(gates)  # vectorised sigmoids take a third of the time of F.gelu on CPU
@@ -61,7 +61,7 @@ def gate(gates: Tensor, values: Tensor) -> Tensor:
 
 
 def gate_backward(grad: Tensor, gates: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of gates and values, and the output of `gate` again."""
+    """Return the gradients of gates and values, and the output of `gate` again."""
     # With u = _SLOPE (x + _CUBIC x^3), (x sigmoid(u))' is sigmoid + x sigmoid (1 - sigmoid) u', and u' is
     # _SLOPE (1 + 3 _CUBIC x^2).
     x = _wide(gates)
@@ -78,7 +78,7 @@ EAGER = Pointwise(norm, norm_backward, gate, gate_backward)
 
 @cache
 def compiled() -> Pointwise:
-    """The same by torch.compile, which compiles each at its first use, for all lengths."""
+    """Return the same by torch.compile, which compiles each at its first use, for all lengths."""
     functions = (norm, norm_backward, gate, gate_backward)
     return Pointwise(*(torch.compile(function, dynamic=True) for function in functions))  # type: ignore[arg-type]
 

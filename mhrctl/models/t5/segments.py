@@ -1,4 +1,4 @@
-"""Products of tokens with the low-rank matrices of their group."""
+"""Tokens are multiplied by the low-rank matrices of their group."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PADDED_BELOW = {torch.float32: 2**14, torch.bfloat16: 2**18}
 
 
 class Segments:
-    """Tokens of n groups, group after group.
+    """Segments are tokens of n groups, group after group.
 
     Low-rank activations, `low`, are [n, k, tokens of the longest group], zero where there is no token, or, where groups are
     long and unequal, [k, tokens]: k is never the narrow last axis of a product.
@@ -38,7 +38,7 @@ class Segments:
 
     @classmethod
     def of(cls, stream: Stream, groups: int, *, width: int, dtype: torch.dtype, device: torch.device) -> Self:
-        """The segments of a stream whose rows are `groups` equal consecutive parts.
+        """Return the segments of a stream whose rows are `groups` equal consecutive parts.
 
         Raises:
             ValueError: if they are not.
@@ -50,7 +50,7 @@ class Segments:
         return cls(sizes, width=width, dtype=dtype, device=device)
 
     def reduce(self, x: Tensor, a: Tensor) -> Tensor:
-        """A x of each group.
+        """Compute A x of each group.
 
         Args:
             x: [tokens, d].
@@ -76,19 +76,19 @@ class Segments:
                 part.addmm_(narrow.t(), of_group)
 
     def correlate(self, low: Tensor, x: Tensor) -> Tensor:
-        """The product of low and x [tokens, d] in each group, [n, k, d]."""
+        """Return the product of low and x [tokens, d] in each group, [n, k, d]."""
         if self.equal or self.padded:
             return torch.bmm(low, self._grouped(x))
         products = [narrow @ part for narrow, part in zip(low.split(self.sizes, 1), x.split(self.sizes), strict=True)]
         return torch.stack(products)
 
     def weigh(self, low: Tensor, weights: Tensor) -> Tensor:
-        """Low-rank activations times a weight of each token, [tokens, 1]."""
+        """Multiply low-rank activations by a weight of each token, [tokens, 1]."""
         by_place = self._grouped(weights).transpose(1, 2) if self.equal or self.padded else weights.view(1, -1)
         return low * by_place.to(low.dtype)
 
     def scale(self, y: Tensor, vectors: Tensor) -> Tensor:
-        """Y [tokens, d] times the vector of each group, [n, d]."""
+        """Multiply y [tokens, d] by the vector of each group, [n, d]."""
         if self.equal:
             return (y.view(len(vectors), -1, y.shape[1]) * vectors[:, None]).view_as(y)
         return torch.cat([part * vector for part, vector in zip(y.split(self.sizes), vectors.unbind(), strict=True)])

@@ -1,4 +1,4 @@
-"""The paper's figures, each from whatever results exist, as PNG and SVG: the same bytes for the same numbers."""
+"""The paper's figures are drawn from whatever results exist, as PNG and SVG: the same bytes for the same numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figure 2: the methods on T0 with two backbones, and their scores against the parameters that they adapt.
+"""Figure 2 shows the methods on T0 with two backbones, and their scores against the parameters that they adapt.
 
 Scores are points with their deviations and no bars: bars from zero would hide what differs.
 """
@@ -42,7 +42,7 @@ APART = 0.14
 
 
 def figure2(results: Results) -> Drawing:
-    """Scores with deviations of ours (filled) and the paper's (hollow).
+    """Draw the scores with deviations of ours (filled) and the paper's (hollow).
 
     Ours on T0 are drawn beside the paper's, in the panel of their backbone, or in T5-XL-LM's if they are of neither; ours of
     another suite have a row of their own.

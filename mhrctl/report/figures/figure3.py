@@ -1,4 +1,4 @@
-"""Figure 3: how far training tasks' gradients agree, and what more heads and more skills are worth."""
+"""Figure 3 shows how far training tasks' gradients agree, and what more heads and more skills are worth."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ MARKERS = "osD^v"
 
 
 def figure3(results: Results, logs: Sequence[Log], measured: Mapping[str, Sequence[Alignment]]) -> Drawing:
-    """Alignment by step of pre-training, and scores of poly and mhr by the parameters of a new task.
+    """Draw the alignment by step of pre-training, and scores of poly and mhr by the parameters of a new task.
 
     Args:
         results: ours.

@@ -1,4 +1,4 @@
-"""Figure 4: what the size of a routing is worth where nothing else is trained: heads, skills, granularity."""
+"""Figure 4 shows what the size of a routing is worth where nothing else is trained: heads, skills, granularity."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ METHODS = ("poly_z", "mhr_z")
 
 
 def figure4(results: Results) -> Drawing:
-    """Scores of poly_z and mhr_z by the numbers of their routing; and the paper's, as far as they are known."""
+    """Draw the scores of poly_z and mhr_z by the numbers of their routing; and the paper's, as far as they are known."""
     figure, axes = new_figure(12, 4.6, "LMR", TITLE)
     missing = [*draw_sizes(axes["L"], results, METHODS), *_draw_granularity(axes["M"], results)]
     _draw_printed(axes["R"])

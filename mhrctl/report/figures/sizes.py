@@ -1,4 +1,4 @@
-"""Scores against parameters, with more heads and with more skills: a panel of Figures 3 and 4."""
+"""Scores are drawn against parameters, with more heads and with more skills: a panel of Figures 3 and 4."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NOTEBOOK = "Dots: the authors' notebook, not proof-read."
 
 @dataclass(frozen=True)
 class Series:
-    """Groups that differ in one thing.
+    """A series holds groups that differ in one thing.
 
     Attributes:
         groups: in the order of that thing.
@@ -37,7 +37,7 @@ class Series:
 
 
 def more_heads(results: Results, single: str, multi: str) -> Series:
-    """`single` (one head) and `multi` of every head count, with the same number of skills."""
+    """Return `single` (one head) and `multi` of every head count, with the same number of skills."""
     plain = [group for group in results.adapted if group.method in (single, multi) and group.variant == PLAIN]
     alike = [group for group in plain if group.first.skills == plain[0].first.skills]
     ordered = sorted(alike, key=lambda group: group.heads or 0)
@@ -45,7 +45,7 @@ def more_heads(results: Results, single: str, multi: str) -> Series:
 
 
 def more_skills(results: Results, *methods: str) -> list[Series]:
-    """For each of these methods and each head count, its numbers of skills, if there are several."""
+    """List for each of these methods and each head count its numbers of skills, if there are several."""
     series = []
     for groups in _alike(results, methods, "skills"):
         ordered = sorted(groups, key=lambda group: group.first.skills or 0)
@@ -55,7 +55,7 @@ def more_skills(results: Results, *methods: str) -> list[Series]:
 
 
 def coarser(results: Results, *methods: str) -> list[Series]:
-    """For each of these methods and each head count, its granularities of routing, by the parameters of a new task."""
+    """List for each of these methods and each head count its granularities of routing, by the parameters of a new task."""
     series = []
     for groups in _alike(results, methods, "granularity"):
         ordered = sorted(groups, key=lambda group: group.first.parameters.adaptation)
@@ -92,13 +92,13 @@ def draw_sizes(axes: Axes, results: Results, methods: tuple[str, str]) -> list[s
 
 
 def draw_line(axes: Axes, series: Series, line: Line, colour: str = GREY_LINE) -> None:
-    """A line through groups."""
+    """Draw a line through groups."""
     points = [(group.first.parameters.adaptation, score.mean) for group in series.groups if (score := group.mean("adapted"))]
     axes.plot([x for x, _ in points], [y for _, y in points], line, color=colour, linewidth=1, zorder=1)
 
 
 def draw_points(axes: Axes, series: Series, *places: Place) -> None:
-    """Groups, each with its name, at these places by turns."""
+    """Draw groups, each with its name, at these places by turns."""
     for group, name, place in zip(series.groups, series.names, cycle(places)):
         if score := group.mean("adapted"):
             x = group.first.parameters.adaptation
@@ -107,7 +107,7 @@ def draw_points(axes: Axes, series: Series, *places: Place) -> None:
 
 
 def size_handles() -> list[Line2D]:
-    """Entries of the legend for the lines."""
+    """Make the entries of the legend for the lines."""
     return [handle("more heads", GREY_LINE, line=HEADS), handle("more skills", GREY_LINE, line=SKILLS)]
 
 

@@ -1,4 +1,4 @@
-"""How all figures look: a colour and a marker for each method, filled for ours and hollow for the paper's."""
+"""All figures look alike: a colour and a marker for each method, filled for ours and hollow for the paper's."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ LOOKS = {BACKBONE: ("black", "*")} | {row.name: row.look for row in METHODS.valu
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure, and what it would show if there were results of it.
+    """A drawing is a figure, and what it would show if there were results of it.
 
     Attributes:
         title: of the figure.
@@ -64,7 +64,7 @@ class Drawing:
     missing: tuple[str, ...]
 
     def rendered(self, form: Format) -> bytes:
-        """The figure as a file of this format: the same bytes for the same figure."""
+        """Return the figure as a file of this format: the same bytes for the same figure."""
         stream = io.BytesIO()
         with styled():
             self.figure.savefig(stream, format=form, metadata=METADATA[form])
@@ -125,7 +125,7 @@ def mark(
 
 
 def handle(label: str, colour: str = "black", marker: str = "", line: Line = "none", *, hollow: bool = False) -> Line2D:
-    """An entry of a legend."""
+    """Make an entry of a legend."""
     from matplotlib.lines import Line2D
 
     face = "white" if hollow else colour
@@ -133,12 +133,12 @@ def handle(label: str, colour: str = "black", marker: str = "", line: Line = "no
 
 
 def method_handles(methods: Iterable[str]) -> list[Line2D]:
-    """Entries of these methods, in the order of the methods table."""
+    """Make the legend's entries of these methods, in the order of the methods table."""
     return [handle(method, *LOOKS[method]) for method in sorted(set(methods), key=ORDER.index)]
 
 
 def add_legend(figure: Figure, handles: Sequence[Line2D], columns: int = 8) -> None:
-    """The one legend of a figure, under its axes."""
+    """Add the one legend of a figure, under its axes."""
     if handles:
         figure.legend(handles=handles, loc="outside lower center", ncols=min(columns, len(handles)), handletextpad=0.4)
 
@@ -149,7 +149,7 @@ def say_missing(axes: Axes, label: str, missing: Sequence[str], width: int = 60)
 
 
 def empty(axes: Axes, missing: Sequence[str]) -> None:
-    """Axes with nothing but what is missing."""
+    """Draw axes with nothing but what is missing."""
     axes.set_axis_off()
     text = "\n".join(textwrap.fill(sentence, 42) for sentence in missing)
     axes.text(0.5, 0.5, text, ha="center", va="center", color=GREY, transform=axes.transAxes)
@@ -181,7 +181,7 @@ def plain_ticks(axis: Axis, digits: Sequence[int] = (1, 2, 5)) -> None:
 
 
 def short(count: float) -> str:
-    """A round count: 500, 2K, 10M."""
+    """Write a round count: 500, 2K, 10M."""
     for size, letter in ((10**9, "B"), (10**6, "M"), (10**3, "K")):
         if count >= size:
             return f"{count / size:g}{letter}"

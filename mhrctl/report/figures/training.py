@@ -1,4 +1,4 @@
-"""The loss of every pre-training."""
+"""A figure shows the loss of every pre-training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LINES: tuple[Line, ...] = ("-", "--", ":")
 
 
 def draw_training(logs: Sequence[Log]) -> Drawing:
-    """A line for each cell, in the colour of its method; the seeds of a method look the same."""
+    """Draw a line for each cell, in the colour of its method; the seeds of a method look the same."""
     with styled():
         figure, axes = new_figure(10, 4.6, "A", TITLE)
         missing = [] if logs else ["No pre-training logs yet; run `mhrctl pretrain` or `dvc repro`."]

@@ -1,4 +1,4 @@
-"""The paper's tables, each from whatever results exist, with its printed numbers beside ours."""
+"""The paper's tables are built from whatever results exist, with its printed numbers beside ours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tables have in common: ours beside the paper's, the difference, and what both need to be said of them."""
+"""The tables have this in common: ours beside the paper's, the difference, and what both need to be said of them."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ def beside(groups: Sequence[Group], paper: Mapping[str, MeanStd]) -> list[tuple[
 
 
 def seeds(group: Group | None) -> str:
-    """How many seeds a row is of."""
+    """Return how many seeds a row is of."""
     return str(len(group.values("adapted") or group.cells)) if group else "0"
 
 
 def shown(score: MeanStd | None) -> str:
-    """A score, where there is one."""
+    """Write a score, where there is one."""
     return MISSING if score is None else str(score)
 
 
 def difference(ours: MeanStd | None, paper: MeanStd | None) -> str:
-    """Ours less the paper's, where there are both."""
+    """Return ours less the paper's, where there are both."""
     return f"{ours.mean - paper.mean:+z.1f}" if ours and paper else MISSING
 
 
 def ours_are(results: Results, what: str) -> str:
-    """Whose scores these are, and what is shown of them."""
+    """Return whose scores these are, and what is shown of them."""
     return f"Ours: suite {results.suite}, backbone {results.backbone}; {what}" if results.cells else NO_SCORES
 
 
 def papers_are(results: Results, papers: Sequence[Setting], where: str, *, compared: Sequence[Setting] = ()) -> str:
-    """Which numbers of the paper these are, and what a difference to them means.
+    """Return which numbers of the paper these are, and what a difference to them means.
 
     Args:
         results: ours.
@@ -68,7 +68,7 @@ def papers_are(results: Results, papers: Sequence[Setting], where: str, *, compa
 
 
 def notes(results: Results, expected: Sequence[str]) -> list[str]:
-    """Trials that were chosen, cells that the grid does not know, and cells without scores."""
+    """List trials that were chosen, cells that the grid does not know, and cells without scores."""
     if not results.cells:
         return []
     lines = [group.note for group in results.groups if group.note]
@@ -80,13 +80,13 @@ def notes(results: Results, expected: Sequence[str]) -> list[str]:
 
 
 def named(names: Sequence[str]) -> str:
-    """Names, or the first of many."""
+    """List names, or the first of many."""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more
 
 
 def human(count: int) -> str:
-    """A count as people read it: 2.2M, 17.7K, 912."""
+    """Write a count as people read it: 2.2M, 17.7K, 912."""
     for size, letter in ((10**9, "B"), (10**6, "M"), (10**3, "K")):
         if round(count * 1000 / size, 1) >= 1000:  # so that 999,950 is 1.0M and not 1000.0K
             return f"{count / size:.1f}{letter}"
@@ -94,5 +94,5 @@ def human(count: int) -> str:
 
 
 def exact(count: int) -> str:
-    """A count to the last digit, below a thousand million."""
+    """Write a count to the last digit, below a thousand million."""
     return f"{count:,}" if count < 10**9 else human(count)

@@ -1,4 +1,4 @@
-"""Tables 2, 3 and 4: scores after few-shot adaptation."""
+"""Tables 2, 3 and 4 have scores after few-shot adaptation."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ FOLDED = (
 
 
 def table2(results: Results, expected: Sequence[str]) -> Table:
-    """Super-NaturalInstructions."""
+    """Build the table of Super-NaturalInstructions."""
     return _few_shot("Table 2: few-shot adaptation", printed_table("table2"), "Table 2", results, expected)
 
 
 def table3(results: Results, expected: Sequence[str]) -> Table:
-    """T0 on the 11B backbone."""
+    """Build the table of T0 on the 11B backbone."""
     return _few_shot("Table 3: few-shot adaptation at 11B", printed_table("table3"), "Table 3", results, expected)
 
 
 def table4(results: Results, expected: Sequence[str]) -> Table:
-    """The average of the skills, in two blocks: T0 and Super-NaturalInstructions; with random_mu of section 5.2."""
+    """Build the table of averaged skills, in two blocks: T0 and Super-NaturalInstructions; with random_mu of section 5.2."""
     blocks = [printed_table("table4_t0"), printed_table("table4_superni")]
     random_mu = {"random_mu": MeanStd(printed()["text"]["random_mu"]["mean"], None)}
     scores = {"T0": blocks[0].rows | random_mu, "SuperNI": blocks[1].rows}

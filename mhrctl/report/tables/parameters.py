@@ -1,4 +1,4 @@
-"""Tables 1 and 6: how many parameters a method trains, by formula and beside its score."""
+"""Tables 1 and 6 say how many parameters a method trains, by formula and beside its score."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SCALING = ("ia3", "tfew")
 
 
 def table1() -> Table:
-    """Formulas, and what they make of T5-XL."""
+    """Build the table of the formulas, and of what they make of T5-XL."""
     shapes = list(t5_shapes(**T5_XL))
     rows = []
     for method, formulas in FORMULAS.items():
@@ -52,7 +52,7 @@ def table1() -> Table:
 
 
 def table6(results: Results, expected: Sequence[str]) -> Table:
-    """Our methods, each beside the paper's block of its layout, and the rest of these blocks."""
+    """Set our methods each beside the paper's block of its layout, and list the rest of these blocks."""
     blocks = _blocks(results)
     rows, ran = [], set()
     for group in results.methods:

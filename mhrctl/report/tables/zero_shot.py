@@ -1,4 +1,4 @@
-"""Table 5: zero-shot scores after further multi-task training of a single adapter."""
+"""Table 5 has zero-shot scores after further multi-task training of a single adapter."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ByStep = dict[int, Group]
 
 
 def table5(results: Results, expected: Sequence[str]) -> Table:
-    """Beside the paper's block of T0-11B if that is our backbone, otherwise of T5-XL-LM."""
+    """Set ours beside the paper's block of T0-11B if that is our backbone, otherwise of T5-XL-LM."""
     settings = [Setting("T0", "accuracy", backbone) for backbone in ("T5-XL-LM", "T0-11B")]
     paper = next((setting for setting in settings if setting.has_backbone(results.backbone)), settings[0])
     scores = {row["method"]: row["values"] for row in printed()["table5"]["rows"] if row["backbone"] == paper.backbone}

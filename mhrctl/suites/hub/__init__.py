@@ -1,1 +1,1 @@
-"""Any data set that `datasets` reads, as tasks."""
+"""Any data set that `datasets` reads becomes tasks."""

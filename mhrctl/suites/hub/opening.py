@@ -1,4 +1,4 @@
-"""Data sets on the hub, in folders and in files, opened as streams; no code of theirs is run."""
+"""Data sets on the hub, in folders and in files are opened as streams; no code of theirs is run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set, or one of its configurations.
+    """This is a data set, or one of its configurations.
 
     Attributes:
         place: an id of the hub, or a file or folder.
@@ -54,7 +54,7 @@ class DataSet:
 
 @dataclass(frozen=True)
 class Split:
-    """The rows of one split, read as often as they are asked for.
+    """A split gives the rows of one split, read as often as they are asked for.
 
     Attributes:
         where: what errors call it.
@@ -87,7 +87,7 @@ def open_splits(data: DataSet, *, text: tuple[str, ...], max_rows: int | None) -
 
 
 def chosen_split(data: DataSet, splits: Mapping[str, Split], wanted: str | None, setting: str) -> Split:
-    """The split to train on: the one that is wanted, or `train`, or the only one.
+    """Return the split to train on: the one that is wanted, or `train`, or the only one.
 
     Raises:
         DataError: naming those that there are.

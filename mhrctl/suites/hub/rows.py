@@ -1,4 +1,4 @@
-"""Rows of a data set as examples: by the columns that params.yaml names, or by the forms in which instructions are kept."""
+"""Rows of a data set become examples: by the columns that params.yaml names, or by the forms in which instructions are kept."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FORMS = "`prompt` and `completion`, `messages`, or `input` and `target` or `targ
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns say what; None for what no column says. `prepare.columns` tells more."""
+    """These names say which columns say what; None is for what no column says. `prepare.columns` says more."""
 
     input: str | None = None
     target: str | None = None
@@ -34,7 +34,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class RowReader:
-    """Reads the rows of a split.
+    """A reader reads the rows of a split.
 
     Attributes:
         split: the split.

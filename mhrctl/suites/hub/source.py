@@ -1,4 +1,4 @@
-"""The source `hub`: data sets that `datasets` reads. A task is a data set, one of its configurations, or a value of a column.
+"""The source `hub` reads data sets as `datasets` does. A task is a data set, one of its configurations, or a value of a column.
 
 Training tasks that are whole data sets are streamed. Of training tasks by a column, no more rows are held than their splits
 can take; test tasks are held in full, in an order that is drawn, since many a data set is sorted by its answers.
@@ -28,7 +28,7 @@ NOT_DRAWN = "rows of training tasks that were not drawn"
 
 @dataclass(frozen=True)
 class Part:
-    """A data set, or one of several configurations, and which role its tasks have.
+    """A part is a data set, or one of several configurations, with the role of its tasks.
 
     Attributes:
         data: the data set.
@@ -49,11 +49,11 @@ class Part:
     is_test: Callable[[str], bool]
 
     def task(self, value: str) -> str:
-        """The name of the task of a column's value."""
+        """Return the name of the task of a column's value."""
         return task_name(f"{self.name}_{value}" if self.prefix else value)
 
     def readers(self, max_rows: int | None) -> tuple[RowReader, Callable[[], RowReader | None]]:
-        """What reads the split to train on and, if it is asked for, that to score test tasks on."""
+        """Return what reads the split to train on and, if it is asked for, that to score test tasks on."""
         splits = open_splits(self.data, text=self.columns.text, max_rows=max_rows)
         train = chosen_split(self.data, splits, self.splits.train, f"{self.setting}.splits.train")
 
@@ -130,7 +130,7 @@ def check(params: Params, root: Path, *, metrics: Metrics) -> Seen:
 
 
 def task_name(value: str) -> str:
-    """A name for a task that can stand in a file's name."""
+    """Return a name for a task that can stand in a file's name."""
     return re.sub(r"[^\w.-]+", "_", value).strip("._-") or "_"
 
 

@@ -1,1 +1,1 @@
-"""Super-NaturalInstructions."""
+"""Super-NaturalInstructions is read here."""

@@ -1,4 +1,4 @@
-"""Super-NaturalInstructions, from its mirrors on the Hugging Face hub: docs/recipe.md, section 2.2."""
+"""Super-NaturalInstructions is read from its mirrors on the Hugging Face hub: docs/recipe.md, section 2.2."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Pair = tuple[str, str]
 
 
 class Row(BaseModel):
-    """A row of `Muennighoff/natural-instructions`: one reference of one instance. Columns that are not used are passed over."""
+    """This is a row of `Muennighoff/natural-instructions`: one reference of one instance. Unused columns are passed over."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
     worked_examples: ClassVar[int] = 0
@@ -44,7 +44,7 @@ class Row(BaseModel):
 
 
 class RowWithExamples(Row):
-    """A row of `jayelm/natural-instructions`: two worked examples of the task, and a mark on its first instances."""
+    """This is a row of `jayelm/natural-instructions`: two worked examples of the task, and a mark on its first instances."""
 
     worked_examples: ClassVar[int] = 2
 
@@ -94,7 +94,7 @@ def read_superni_hub(
 
     Returns:
         The suite that `read_superni` makes of the same instances. Rows that repeat an id and an input are one instance with
-        several references. The mirrors tell nothing of upstream's excluded tasks.
+        several references. The mirrors say nothing of upstream's excluded tasks.
 
     Raises:
         DataError: if the mirror is none, cannot be reached, or has not what is asked for.

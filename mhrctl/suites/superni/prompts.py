@@ -1,4 +1,4 @@
-"""The two prompts of Super-NaturalInstructions: docs/recipe.md, section 2.4."""
+"""Super-NaturalInstructions has two prompts: docs/recipe.md, section 2.4."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mhrctl.suites.task import Task
 
 @dataclass(frozen=True)
 class Prompt:
-    """The words that a prompt puts around a task and an instance.
+    """A prompt is the words that a prompt puts around a task and an instance.
 
     Attributes:
         definition: around the task's definition.
@@ -67,7 +67,7 @@ def prompter(
         prompt: one of `PROMPTS`.
         task: gives name, definition and worked examples.
         task_name: begin with the task's name.
-        definition: tell the task's definition, if it has one.
+        definition: state the task's definition, if it has one.
         positives: the most worked examples to show.
         longest: tokens of the whole input, end token included.
         count: the tokens of a text, end token included.

@@ -1,4 +1,4 @@
-"""The source `superni`: Super-NaturalInstructions, from a clone of upstream or a mirror on the hub."""
+"""The source `superni` reads Super-NaturalInstructions, from a clone of upstream or a mirror on the hub."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Super-NaturalInstructions, from a clone of its upstream repository: docs/recipe.md, section 2."""
+"""Super-NaturalInstructions is read from a clone of its upstream repository: docs/recipe.md, section 2."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NOT_DRAWN = "instances of training tasks that were not drawn"
 
 @dataclass(frozen=True)
 class Instance:
-    """An instance as its source has it; an `id` of None or one that occurs twice is mended by `superni_task`."""
+    """An instance is kept as its source has it; an `id` of None or one that occurs twice is mended by `superni_task`."""
 
     id: str | None
     input: str
@@ -162,7 +162,7 @@ def superni_task(
 
 
 def checked_name(name: str, where: str) -> str:
-    """A task's name that can stand in a file name.
+    """Return a task's name that can stand in a file name.
 
     Raises:
         DataError: if it is none.

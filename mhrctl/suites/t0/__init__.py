@@ -1,1 +1,1 @@
-"""T0: P3's training mixture, and the eleven test tasks."""
+"""T0 has P3's training mixture, and the eleven test tasks."""

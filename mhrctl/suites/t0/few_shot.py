@@ -1,4 +1,4 @@
-"""Records of T0's test tasks, raw or rendered, and the few-shot sets made of them: docs/recipe.md, section 1.4."""
+"""Records of T0's test tasks are raw or rendered, and few-shot sets are made of them: docs/recipe.md, section 1.4."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Record:
-    """A record of a test task.
+    """This is a record of a test task.
 
     Attributes:
         idx: its number in the split that it is of.

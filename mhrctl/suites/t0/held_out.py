@@ -1,4 +1,4 @@
-"""The 11 test tasks of T0, which no training task asks: docs/recipe.md, section 1.4.
+"""T0 has 11 test tasks, which no training task asks: docs/recipe.md, section 1.4.
 
 A record is worded by each of its data set's original-task templates. For training all wordings are kept, as a group of which
 training draws one at each access; for evaluation one is drawn for each record, once and for all, or all are kept.
@@ -29,7 +29,7 @@ FIRST_LABEL: dict[Label, int] = {"label": 0, "answer": 1, "answer_right_ending":
 
 @dataclass(frozen=True)
 class T0TestTask:
-    """Where a test task comes from.
+    """This says where a test task comes from.
 
     Attributes:
         name: as in the authors' code.

@@ -1,4 +1,4 @@
-"""P3, the prompted data sets of T0, as a training mixture: docs/recipe.md, sections 1.1 to 1.3.
+"""P3, the prompted data sets of T0, is a training mixture: docs/recipe.md, sections 1.1 to 1.3.
 
 P3 has one configuration for each prompt template of a data set. Its rows are never held: tasks read them as they are needed,
 a batch at a time, and only the columns of text.
@@ -40,7 +40,7 @@ SHARD = re.compile(r"train-\d{5}-of-(\d{5})\.parquet")
 
 @dataclass(frozen=True)
 class P3Template:
-    """A prompt template of the training mixture, with which its data set became a configuration of P3.
+    """This is a prompt template of the training mixture, with which its data set became a configuration of P3.
 
     Attributes:
         name: of the configuration.
@@ -68,7 +68,7 @@ class P3Template:
 
 @cache
 def p3_templates() -> tuple[P3Template, ...]:
-    """The 313 templates of T0's training mixture, sorted by name.
+    """Return the 313 templates of T0's training mixture, sorted by name.
 
     Raises:
         DataError: if the package's table is not whole.
@@ -84,13 +84,13 @@ def p3_templates() -> tuple[P3Template, ...]:
 
 
 def p3_name(dataset: str, subset: str | None, template: str | None = None) -> str:
-    """P3's name of a template's configuration, or in the same manner of a whole data set (docs/recipe.md, section 1.2)."""
+    """Return P3's name of a template's configuration, or in that manner of a whole data set (docs/recipe.md, section 1.2)."""
     parts = [part for part in (dataset, subset, template) if part is not None]
     return re.sub(r"[^\w.]+", "_", "_".join(parts))
 
 
 def capped_rows(template: P3Template, *, max_rows: int = MAX_ROWS) -> int:
-    """How many of a configuration's first rows the mixture takes: part of `max_rows`, or all (docs/recipe.md, section 1.3)."""
+    """Count how many of a configuration's rows the mixture takes: part of `max_rows`, or all (docs/recipe.md, section 1.3)."""
     return min(template.train_size, max_rows // _sizes()[template.data_set])
 
 
@@ -101,7 +101,7 @@ def _sizes() -> Counter[str]:
 
 
 def training_tasks(*, source: str, revision: str | None, by: Literal["template", "dataset"], max_rows: int = MAX_ROWS) -> Suite:
-    """The training mixture of T0 as tasks whose examples are streamed.
+    """Return the training mixture of T0 as tasks whose examples are streamed.
 
     Args:
         source: hub id of P3 (`bigscience/P3`), or a folder of the same form, which may hold some of its configurations only.

@@ -1,4 +1,4 @@
-"""Promptsource's templates, read from a checkout of its repository and rendered by its rules (docs/recipe.md, section 1.4).
+"""Promptsource's templates are read from a checkout of its repository and rendered by its rules (docs/recipe.md, section 1.4).
 
 Its package cannot be depended on: it pins an interface of 2021. Its files are YAML with two tags of its own and jinja
 within. Both are read as data: no tag makes an object of a class, and jinja runs in its sandbox.
@@ -39,7 +39,7 @@ FORM = "a checkout of bigscience-workshop/promptsource (git clone --depth 1)"
 
 @dataclass(frozen=True)
 class Rendering:
-    """A record as a template words it.
+    """A rendering is a record as a template words it.
 
     Attributes:
         template: its name.
@@ -56,7 +56,7 @@ class Rendering:
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """A template of a data set.
+    """This is a template of a data set.
 
     Attributes:
         name: unique within the data set.

@@ -1,4 +1,4 @@
-"""The source `t0`: P3's training tasks, and T0's 11 test tasks."""
+"""The source `t0` reads P3's training tasks, and T0's 11 test tasks."""
 
 from __future__ import annotations
 

@@ -71,11 +71,11 @@ def test_token_losses(smoothing: float, monkeypatch: pytest.MonkeyPatch) -> None
     labels = torch.tensor([3, -100, 0, 8, 3])
     gradients = []
     for ours in (True, False):
-        own = states.clone().requires_grad_()
+        leaf = states.clone().requires_grad_()
         if ours:
-            losses = token_losses(own, weight, labels, smoothing)
+            losses = token_losses(leaf, weight, labels, smoothing)
         else:
-            losses = F.cross_entropy(own @ weight.T, labels, label_smoothing=smoothing, reduction="none")
+            losses = F.cross_entropy(leaf @ weight.T, labels, label_smoothing=smoothing, reduction="none")
         (losses * torch.arange(1, 6)).sum().backward()
-        gradients += [losses.detach(), own.grad]
+        gradients += [losses.detach(), leaf.grad]
     torch.testing.assert_close(gradients[:2], gradients[2:])

@@ -1,4 +1,4 @@
-"""The fast forward against transformers' model wearing the same adapters."""
+"""The fast forward against transformers' model with the same adapters attached."""
 
 from __future__ import annotations
 
@@ -143,19 +143,19 @@ def padded(model: Any, slots: Mapping[str, Tensor], batch: Batch) -> Tensor:
 
 def losses_and_gradients(losses: Losses, model: Any, adapter: Adapter, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     slots = {name: slot.detach().requires_grad_() for name, slot in adapter(batch.task_ids).items()}
-    found = losses(model, slots, batch)
-    (found * batch.weights).sum().backward()
-    return found.detach(), {name: slot.grad for name, slot in slots.items() if slot.grad is not None}
+    computed = losses(model, slots, batch)
+    (computed * batch.weights).sum().backward()
+    return computed.detach(), {name: slot.grad for name, slot in slots.items() if slot.grad is not None}
 
 
 def assert_equal(model: Any, adapter: Adapter, batch: Batch) -> None:
     expected, gradients = losses_and_gradients(by_transformers, model, adapter, batch)
     assert len(gradients) == len(adapter(batch.task_ids))
     for ours in (by_us, padded):
-        losses, found = losses_and_gradients(ours, model, adapter, batch)
+        losses, actual = losses_and_gradients(ours, model, adapter, batch)
         torch.testing.assert_close(losses, expected, rtol=1e-5, atol=1e-5)
         for name, gradient in gradients.items():
-            error = (found[name] - gradient).norm() / gradient.norm()
+            error = (actual[name] - gradient).norm() / gradient.norm()
             assert error < 1e-4, f"{ours.__name__} {name} {error}"
 
 
@@ -268,11 +268,11 @@ def test_bf16_is_as_near_to_fp32_as_transformers_is() -> None:
             inject(model, "full")
             batch = batch_of(ROWS, seed=seed)
             exact, gradients = losses_and_gradients(by_transformers, model, adapters, batch)
-            found, own = losses_and_gradients(losses, model.bfloat16(), adapters, batch)
-            assert {gradient.dtype for gradient in own.values()} == {torch.float32}
-            assert found.dtype == torch.float32
-            error = torch.stack([(own[name] - gradient).norm() for name, gradient in gradients.items()]).norm()
-            errors.setdefault(losses.__name__, []).append(float((found - exact).norm()))
+            rounded, rounded_gradients = losses_and_gradients(losses, model.bfloat16(), adapters, batch)
+            assert {gradient.dtype for gradient in rounded_gradients.values()} == {torch.float32}
+            assert rounded.dtype == torch.float32
+            error = torch.stack([(rounded_gradients[name] - gradient).norm() for name, gradient in gradients.items()]).norm()
+            errors.setdefault(losses.__name__, []).append(float((rounded - exact).norm()))
             errors.setdefault(losses.__name__ + " gradients", []).append(float(error))
     for kind in ("", " gradients"):
         limit = 1.5 * sum(errors["by_transformers" + kind])
@@ -283,12 +283,12 @@ def test_bf16_is_as_near_to_fp32_as_transformers_is() -> None:
 def saved_bytes(losses: Losses, model: Any, adapter: Adapter, batch: Batch) -> int:
     """What a forward keeps for backward, without weights and adapters."""
     slots = {name: slot.detach().requires_grad_() for name, slot in adapter(batch.task_ids).items()}
-    own = {tensor.untyped_storage().data_ptr() for tensor in [*model.parameters(), *slots.values()]}
+    not_counted = {tensor.untyped_storage().data_ptr() for tensor in [*model.parameters(), *slots.values()]}
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
+        if storage.data_ptr() not in not_counted:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
@@ -314,15 +314,15 @@ def test_checkpointing(feed_forward: str, dropout: float) -> None:
     model = backbone(feed_forward, size=36, dropout=dropout).train()
     adapter = adapter_of(inject(model, ".*(q|k|v|o|wi|wi_0|wi_1|wo)"))
     batch = batch_of(ROWS, inputs=[40] * 6, targets=[8] * 6)
-    found = {}
+    results = {}
     for checkpointing in (False, True):
         torch.manual_seed(3)
         losses = partial(by_us, checkpointing=checkpointing)
-        found[checkpointing] = losses_and_gradients(losses, model, adapter, batch)
-    assert torch.equal(found[False][0], found[True][0])
-    assert found[False][1].keys() == found[True][1].keys()
-    for name, gradient in found[False][1].items():
-        assert torch.equal(gradient, found[True][1][name])
+        results[checkpointing] = losses_and_gradients(losses, model, adapter, batch)
+    assert torch.equal(results[False][0], results[True][0])
+    assert results[False][1].keys() == results[True][1].keys()
+    for name, gradient in results[False][1].items():
+        assert torch.equal(gradient, results[True][1][name])
     kept = {key: saved_bytes(partial(by_us, checkpointing=key), model, adapter, batch) for key in (False, True)}
     assert kept[True] < 0.3 * kept[False]
 
@@ -336,10 +336,10 @@ def test_compiled() -> None:
     adapter = adapter_of(inject(model, "full"))
     for batch in (batch_of(ROWS), batch_of(HALVES, inputs=[9] * 6)):
         expected, gradients = losses_and_gradients(by_us, model, adapter, batch)
-        losses, found = losses_and_gradients(partial(by_us, compiled=True), model, adapter, batch)
+        losses, actual = losses_and_gradients(partial(by_us, compiled=True), model, adapter, batch)
         torch.testing.assert_close(losses, expected, rtol=1e-5, atol=1e-5)
         for name, gradient in gradients.items():
-            torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(actual[name], gradient, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("feed_forward", ["gated-gelu", "relu"])
@@ -393,7 +393,7 @@ def test_models_that_it_cannot_run() -> None:
         FastT5(backbone())
 
 
-def test_adapters_that_it_cannot_wear() -> None:
+def test_adapters_that_it_does_not_support() -> None:
     model = backbone()
     shapes = inject(model, "full", dropout=0.1)
     batch = batch_of(ROWS)

@@ -32,24 +32,24 @@ def seen(plan: Plan, queries: list[int], keys: list[int]) -> dict[int, list[int]
         side: torch.arange(total) if (at := getattr(plan, side)) is None else at.sources.masked_fill(at.empty[:, 0], -1)
         for side, total in tokens.items()
     }
-    found: dict[int, list[int]] = {}
+    seen_keys: dict[int, list[int]] = {}
     q = k = 0
     for (rows, most, longest), absent in zip(plan.shapes, plan.absent, strict=True):
         row_q, row_k = flat["queries"][q : q + rows * most].view(rows, -1), flat["keys"][k : k + rows * longest].view(rows, -1)
         hidden = torch.zeros(rows, longest, dtype=torch.bool) if absent is None else absent[:, 0, 0]
         for row in range(rows):
             visible = row_k[row][~hidden[row]].tolist()
-            found |= {token: visible for token in row_q[row].tolist() if token >= 0}
+            seen_keys |= {token: visible for token in row_q[row].tolist() if token >= 0}
         q, k = q + rows * most, k + rows * longest
-    return found
+    return seen_keys
 
 
 @pytest.mark.parametrize("inner", [1, 2**15, WASTE, 2**30])
 def test_tokens_see_those_of_their_row(inner: int) -> None:
     batch = packing(inner=inner)
     keys = list(torch.arange(sum(INPUTS)).split(INPUTS))
-    own = {token: part.tolist() for part in keys for token in part.tolist()}
-    assert seen(batch.encoder, INPUTS, INPUTS) == own
+    same_row = {token: part.tolist() for part in keys for token in part.tolist()}
+    assert seen(batch.encoder, INPUTS, INPUTS) == same_row
     together = [3, 6, 4, 1]
     parts = torch.arange(sum(together)).split(together)
     expected = {token: row.tolist() for part, row in zip(parts, keys, strict=True) for token in part.tolist()}

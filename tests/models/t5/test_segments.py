@@ -24,12 +24,12 @@ def test_products(limit: int, sizes: list[int], k: int, monkeypatch: pytest.Monk
     b, vectors, weights = torch.randn(len(sizes), k, 5), torch.randn(len(sizes), 5), torch.rand(sum(sizes), 1)
     parts = list(zip(x.split(sizes), y.split(sizes), weights.split(sizes), strict=True))
     low = segments.weigh(segments.reduce(x, a), weights)
-    expected = [(own @ part.T) * weight.T for own, (part, _, weight) in zip(a, parts, strict=True)]
+    expected = [(matrix @ part.T) * weight.T for matrix, (part, _, weight) in zip(a, parts, strict=True)]
     updated = y.clone()
     segments.expand_(updated, low, b)
-    added = [part + own.T @ row for (_, part, _), own, row in zip(parts, expected, b, strict=True)]
+    added = [part + product.T @ row for (_, part, _), product, row in zip(parts, expected, b, strict=True)]
     torch.testing.assert_close(updated, torch.cat(added))
-    correlated = torch.stack([own @ part for own, (part, _, _) in zip(expected, parts, strict=True)])
+    correlated = torch.stack([product @ part for product, (part, _, _) in zip(expected, parts, strict=True)])
     torch.testing.assert_close(segments.correlate(low, x), correlated)
     scaled = torch.cat([part * vector for (_, part, _), vector in zip(parts, vectors, strict=True)])
     torch.testing.assert_close(segments.scale(y, vectors), scaled)

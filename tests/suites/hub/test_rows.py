@@ -52,7 +52,7 @@ def test_the_forms_of_a_row(row: dict[str, Any], columns: Columns, expected: Con
     assert content(row, columns) == expected
 
 
-def test_what_precedes_the_last_message_is_told_by_role() -> None:
+def test_what_precedes_the_last_message_is_marked_by_role() -> None:
     messages = [
         said("system", "Be short."),
         said("user", "q"),

@@ -162,7 +162,7 @@ def test_the_hub_gives_the_same_rows_and_only_text_is_read(tmp_path: Path) -> No
             next(p3._hub_batches(str(tmp_path), config, None))
 
 
-def test_a_hub_that_cannot_be_reached_is_answered_in_one_line() -> None:
+def test_a_hub_that_cannot_be_reached_is_reported_in_one_line() -> None:
     with pytest.raises(DataError, match=r"^bigscience/P3, configuration x: cannot be read from the hub: .*; check") as caught:
         next(read_p3_rows("x", source="bigscience/P3", revision="main", rows=1))
     assert "\n" not in str(caught.value)
