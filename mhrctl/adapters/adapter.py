@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from mhrctl.adapters.config import AdapterConfig
 
 Shapes = Mapping[str, tuple[int, int]]
 Slots = Mapping[str, Tensor]
@@ -32,41 +33,6 @@ class Objective(Protocol):
 
     def over_runs(self, losses: Tensor, batch: Any, *, runs: int) -> Tensor:  # noqa: ANN401
         """Return what losses of the tokens of a batch's labels, [label rows, target length], make for each run, [runs]."""
-
-
-@dataclass(frozen=True)
-class AdapterConfig:
-    """An adapter config is what a method and its settings ask of the adapter that pre-training trains.
-
-    Attributes:
-        heads: H.
-        skills: K; one skill needs no routing.
-        rank: r of each LoRA.
-        alpha: LoRA's alpha; the scaling is alpha / rank.
-        dropout: of the updates' inputs while training.
-        routing: `learned` or `random`, over several skills.
-        granularity: which layers share a routing (see `mhrctl.adapters.granularity`).
-        routing_blocks: with granularity `block`, how many successive blocks share.
-        temperature: of the relaxed Bernoulli that routing is sampled from while training; None uses the plain sigmoid.
-        straight_through: the sampled gates are rounded to 0 or 1 in the forward pass, and keep their gradient.
-        tasks: rows of the routing.
-        runs: independent adapters.
-        options: the method's own settings.
-    """
-
-    heads: int = 1
-    skills: int = 1
-    rank: int = 1
-    alpha: float = 1.0
-    dropout: float = 0.0
-    routing: Literal["learned", "random"] = "learned"
-    granularity: str = "layer"
-    routing_blocks: int = 1
-    temperature: float | None = None
-    straight_through: bool = False
-    tasks: int = 1
-    runs: int = 1
-    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Adapter(nn.Module, ABC):

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from mhrctl.adapters.adapter import Adapter, AdapterConfig, Shapes
+from mhrctl.adapters.adapter import Adapter, Shapes
+from mhrctl.adapters.config import AdapterConfig, InventoryConfig
 from mhrctl.config.methods import METHODS, Method
 
 
@@ -86,21 +87,20 @@ def build_adapter(
     Raises:
         ValueError: if the heads do not divide a layer.
     """
-    config = AdapterConfig(
+    inventory = InventoryConfig(
         heads=heads,
         skills=settings.skills if row.mixes_skills else 1,
         rank=settings.rank,
         alpha=settings.alpha,
-        dropout=settings.dropout,
         routing="random" if row.routing == "random" else "learned",
         granularity=settings.granularity,
         routing_blocks=settings.routing_blocks,
         temperature=settings.temperature if settings.relaxed_bernoulli else None,
         straight_through=settings.straight_through,
-        tasks=tasks,
-        runs=tasks if row.is_private else 1,
-        options=row.options.model_validate(settings.options).model_dump(),
+        dropout=settings.dropout,
     )
+    options = row.options.model_validate(settings.options).model_dump()
+    config = AdapterConfig(inventory, tasks=tasks, runs=tasks if row.is_private else 1, options=options)
     return adapter_class(row).build(config, shapes, backbone)
 
 

@@ -8,45 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
-from mhrctl.adapters.adapter import Adapter, AdapterConfig, Shapes
+from mhrctl.adapters.adapter import Adapter, Shapes
+from mhrctl.adapters.config import AdapterConfig, InventoryConfig
 from mhrctl.adapters.granularity import routing_parts
 from mhrctl.adapters.routing import coin_gates, new_routing, normalised, sampled
-
-
-@dataclass(frozen=True)
-class InventoryConfig:
-    """These are the settings of an inventory.
-
-    Attributes:
-        heads: H; must divide every d_in and d_out.
-        skills: K.
-        rank: r of each skill.
-        alpha: the scaling of the update is alpha / rank.
-        routing: `learned`, or `random`: while training each group of a batch draws a binary allocation of its own, and
-            otherwise all skills count alike.
-        granularity: which layers share a routing (see `routing_parts`).
-        routing_blocks: with granularity `block`, how many blocks share.
-        temperature: of the relaxed Bernoulli that routing is sampled from while training; None uses the plain sigmoid.
-        straight_through: the sampled gates are rounded to 0 or 1 in the forward pass, and keep their gradient.
-        dropout: of the updates' inputs while training.
-    """
-
-    heads: int = 1
-    skills: int = 1
-    rank: int = 1
-    alpha: float = 1.0
-    routing: Literal["learned", "random"] = "learned"
-    granularity: str = "layer"
-    routing_blocks: int = 1
-    temperature: float | None = None
-    straight_through: bool = False
-    dropout: float = 0.0
 
 
 class Inventory(Adapter):
@@ -109,23 +80,7 @@ class Inventory(Adapter):
     @classmethod
     def build(cls, config: AdapterConfig, shapes: Shapes, backbone: nn.Module) -> Self:  # noqa: ARG003 - layers suffice
         """Make a new inventory of what is asked for."""
-        return cls(
-            shapes,
-            InventoryConfig(
-                config.heads,
-                config.skills,
-                config.rank,
-                config.alpha,
-                config.routing,
-                config.granularity,
-                config.routing_blocks,
-                config.temperature,
-                config.straight_through,
-                config.dropout,
-            ),
-            tasks=config.tasks,
-            runs=config.runs,
-        )
+        return cls(shapes, config.inventory, tasks=config.tasks, runs=config.runs)
 
     @property
     def layers(self) -> list[str]:

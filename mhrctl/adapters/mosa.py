@@ -28,8 +28,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from mhrctl.adapters.adapter import AdapterConfig, Objective, Shapes
-from mhrctl.adapters.inventory import Inventory, InventoryConfig
+from mhrctl.adapters.adapter import Objective, Shapes
+from mhrctl.adapters.config import AdapterConfig, InventoryConfig
+from mhrctl.adapters.inventory import Inventory
 
 DIVIDED = {"hierarchical": ("lora_B",), "full": ("lora_A", "lora_B")}
 """{form: the matrices whose entries are divided among the copies}."""
@@ -69,8 +70,8 @@ class MoSA(Inventory):
     @classmethod
     def build(cls, config: AdapterConfig, shapes: Shapes, backbone: nn.Module) -> Self:  # noqa: ARG003 - layers suffice
         """Make new copies of what is asked for."""
-        lora = InventoryConfig(rank=config.rank, alpha=config.alpha, dropout=config.dropout)
-        return cls(shapes, lora, **config.options)
+        asked = config.inventory
+        return cls(shapes, InventoryConfig(rank=asked.rank, alpha=asked.alpha, dropout=asked.dropout), **config.options)
 
     @property
     def averageable(self) -> bool:

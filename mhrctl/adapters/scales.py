@@ -8,7 +8,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from mhrctl.adapters.adapter import Adapter, AdapterConfig, Shapes, Slots
+from mhrctl.adapters.adapter import Adapter, Shapes, Slots
+from mhrctl.adapters.config import AdapterConfig
 
 
 class Scales(Adapter):

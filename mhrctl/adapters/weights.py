@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from mhrctl.adapters.adapter import Adapter, AdapterConfig, Form, Shapes
+from mhrctl.adapters.adapter import Adapter, Form, Shapes
+from mhrctl.adapters.config import AdapterConfig
 
 _DOT = "\N{MIDDLE DOT}"
 """What stands for a dot in the name of a parameter of ours, which must have none."""

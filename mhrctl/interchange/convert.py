@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from mhrctl.adapters.adapter import Adapter, Shapes
-from mhrctl.adapters.inventory import Inventory, InventoryConfig
+from mhrctl.adapters.config import InventoryConfig
+from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.scales import Scales
 from mhrctl.interchange.weights import LayerSkills, ScaleWeights, SkillWeights
 

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from mhrctl.adapters.adapter import Adapter, stack_runs, trainable
-from mhrctl.adapters.inventory import Inventory, InventoryConfig
+from mhrctl.adapters.config import InventoryConfig
+from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.mosa import MoSA
 from mhrctl.adapters.scales import Scales
 from mhrctl.adapters.weights import Weights

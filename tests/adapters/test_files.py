@@ -11,8 +11,9 @@ from safetensors import safe_open
 
 from mhrctl.adapters.adapter import Adapter
 from mhrctl.adapters.build import adapter_kinds
+from mhrctl.adapters.config import InventoryConfig
 from mhrctl.adapters.files import load_adapter, save_adapter
-from mhrctl.adapters.inventory import Inventory, InventoryConfig
+from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.mosa import MoSA
 from mhrctl.adapters.scales import Scales
 from mhrctl.adapters.weights import Weights

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from transformers import T5ForConditionalGeneration
 
+from mhrctl.adapters.config import InventoryConfig
 from mhrctl.adapters.granularity import GRANULARITIES, routing_parts
-from mhrctl.adapters.inventory import Inventory, InventoryConfig
+from mhrctl.adapters.inventory import Inventory
 from mhrctl.errors import ParamsError
 from mhrctl.models.attach import inject
 from tests.adapters.test_inventory import randomised

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from transformers import T5ForConditionalGeneration
 
 from mhrctl.adapters.adapter import trainable
-from mhrctl.adapters.inventory import Inventory, InventoryConfig
+from mhrctl.adapters.config import InventoryConfig
+from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.routing import uniform_interpolation
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import inject

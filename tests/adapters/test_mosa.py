@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import T5ForConditionalGeneration
 
+from mhrctl.adapters.config import InventoryConfig
 from mhrctl.adapters.files import load_adapter, save_adapter
-from mhrctl.adapters.inventory import Inventory, InventoryConfig
+from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.mosa import DIVIDED, MoSA
 from mhrctl.config.params import PretrainParams
 from mhrctl.data.batches import Batch, collate

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from transformers import T5ForConditionalGeneration
 
 from mhrctl.adapters.adapter import Adapter
-from mhrctl.adapters.inventory import Inventory, InventoryConfig
+from mhrctl.adapters.config import InventoryConfig
+from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.scales import Scales
 from mhrctl.analysis.alignment import gradient_alignment, require_shared, task_batches
 from mhrctl.config.cells import Cell

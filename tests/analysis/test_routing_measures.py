@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from mhrctl.adapters.inventory import Inventory, InventoryConfig
+from mhrctl.adapters.config import InventoryConfig
+from mhrctl.adapters.inventory import Inventory
 from mhrctl.analysis.routing_measures import (
     Array,
     Inspection,

@@ -8,7 +8,8 @@ import torch
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, T5ForConditionalGeneration
 
-from mhrctl.adapters.inventory import Inventory, InventoryConfig
+from mhrctl.adapters.config import InventoryConfig
+from mhrctl.adapters.inventory import Inventory
 from mhrctl.data.examples import Sample
 from mhrctl.evaluation import prediction
 from mhrctl.evaluation.metrics import Answer

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from mhrctl.adapters.adapter import Adapter
-from mhrctl.adapters.inventory import Inventory, InventoryConfig
+from mhrctl.adapters.config import InventoryConfig
+from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.scales import Scales
 from mhrctl.adapters.weights import Weights
 from mhrctl.interchange.convert import to_adapter, to_weights

@@ -6,7 +6,8 @@ import pytest
 import torch
 from transformers import BartForConditionalGeneration, T5ForConditionalGeneration
 
-from mhrctl.adapters.inventory import Inventory, InventoryConfig
+from mhrctl.adapters.config import InventoryConfig
+from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.weights import Weights
 from mhrctl.errors import ParamsError
 from mhrctl.models.adapted import AdaptedModel

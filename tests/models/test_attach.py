@@ -6,7 +6,8 @@ import pytest
 from torch import nn
 from transformers import T5ForConditionalGeneration
 
-from mhrctl.adapters.inventory import Inventory, InventoryConfig
+from mhrctl.adapters.config import InventoryConfig
+from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.weights import Weights
 from mhrctl.errors import ParamsError
 from mhrctl.models.attach import LAYOUTS, attach, find_layers, inject, layout_name, linear_shapes

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from transformers import T5ForConditionalGeneration
 
 from mhrctl.adapters.adapter import Adapter
-from mhrctl.adapters.inventory import Inventory, InventoryConfig
+from mhrctl.adapters.config import InventoryConfig
+from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.scales import Scales
 from mhrctl.adapters.weights import Weights
 from mhrctl.models.adapted import AdaptedModel

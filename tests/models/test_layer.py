@@ -6,7 +6,8 @@ import peft
 import torch
 from transformers import T5ForConditionalGeneration
 
-from mhrctl.adapters.inventory import Inventory, InventoryConfig
+from mhrctl.adapters.config import InventoryConfig
+from mhrctl.adapters.inventory import Inventory
 from mhrctl.models.attach import inject
 from mhrctl.models.layer import AdaptedLinear
 from tests.adapters.test_inventory import Stack

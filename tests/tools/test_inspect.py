@@ -12,8 +12,9 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
+from mhrctl.adapters.config import InventoryConfig
 from mhrctl.adapters.files import save_adapter
-from mhrctl.adapters.inventory import Inventory, InventoryConfig
+from mhrctl.adapters.inventory import Inventory
 from mhrctl.analysis.routing_measures import Inspection, Routing
 from mhrctl.analysis.routing_similarity import correlate, routing_similarity
 from mhrctl.artifacts.cards import Card, write_card

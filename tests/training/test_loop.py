@@ -10,7 +10,8 @@ from accelerate import Accelerator
 from torch import Tensor
 from transformers import T5ForConditionalGeneration
 
-from mhrctl.adapters.inventory import Inventory, InventoryConfig
+from mhrctl.adapters.config import InventoryConfig
+from mhrctl.adapters.inventory import Inventory
 from mhrctl.config.params import PretrainParams
 from mhrctl.data.batches import Batch
 from mhrctl.models.adapted import AdaptedModel

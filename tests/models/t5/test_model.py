@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from transformers import T5Config, T5ForConditionalGeneration
 
 from mhrctl.adapters.adapter import Adapter
-from mhrctl.adapters.inventory import Inventory, InventoryConfig
+from mhrctl.adapters.config import InventoryConfig
+from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.scales import Scales
 from mhrctl.data.batches import IGNORED, Lengths
 from mhrctl.models.adapted import AdaptedModel
