@@ -36,7 +36,7 @@ Of the user's are `sources` (whatever the source of the tasks reads), `tasks` an
 """
 
 Case = Literal["scratch", "private", "soup", "new_lora"]
-"""What decides that a stage reads a file: the source of the backbone, or a method's `routing` or `start`."""
+"""What decides that a stage reads a file: that the backbone is trained here, or what its method does."""
 
 Places = Mapping[Place, Path | Sequence[Path] | None]
 """{place: its folder, or its files}. A stage reads nothing of a place that it is not given."""

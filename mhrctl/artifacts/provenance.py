@@ -17,7 +17,7 @@ from typing import Any
 from mhrctl.artifacts import cards, inputs
 from mhrctl.artifacts.cards import Card, F, read_card
 from mhrctl.artifacts.facts import Facts
-from mhrctl.artifacts.inputs import Places
+from mhrctl.artifacts.inputs import Case, Places
 from mhrctl.config.cells import Cell
 from mhrctl.config.methods import BACKBONE
 from mhrctl.config.params import AdaptParams, BackboneParams, EvaluateParams, PretrainParams
@@ -139,9 +139,11 @@ def of_evaluate(
     return Provenance("evaluate", {"cell": identity, "evaluate": params.model_dump()}, places)
 
 
-def _cases(cell: Cell) -> set[str]:
-    """Of a cell: what its method says of routing and start."""
-    return {cell.row.routing, cell.row.start}
+def _cases(cell: Cell) -> set[Case]:
+    """The cases that hold for a cell's method."""
+    row = cell.row
+    holds: dict[Case, bool] = {"private": row.is_private, "soup": row.needs_index, "new_lora": row.adds_lora}
+    return {case for case, is_held in holds.items() if is_held}
 
 
 def _is_pinned(name: str, revision: str | None, root: Path) -> bool:
