@@ -32,6 +32,12 @@ def test_stages_have_a_module_a_command_and_a_test() -> None:
     assert {path.stem.removeprefix("test_") for path in (ROOT / "tests/stages").glob("test_*.py")} >= set(STAGES)
 
 
+def test_every_module_has_a_test_at_its_place() -> None:
+    sources = [path.relative_to(ROOT / "mhrctl") for path in (ROOT / "mhrctl").rglob("*.py") if not path.stem.startswith("__")]
+    mirrors = [ROOT / "tests" / path.with_name(f"test_{path.name}") for path in sources]
+    assert [str(path.relative_to(ROOT)) for path in mirrors if not path.exists()] == []
+
+
 def test_params_sections_are_stages_and_the_grid() -> None:
     assert set(Params.model_fields) - {"grid", "recipe", "run"} <= set(STAGES)
 
