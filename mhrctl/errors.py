@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 SHOWN = 40
@@ -27,6 +28,15 @@ class ArtifactError(MhrctlError):
 
 class TrackingError(MhrctlError):
     """A tracker cannot be opened: it is not installed, not logged in, or has nowhere to write."""
+
+
+@contextmanager
+def in_section(section: str) -> Iterator[None]:
+    """Name the setting that an error is about: the library names its argument, a key of this section of params.yaml."""
+    try:
+        yield
+    except MhrctlError as error:
+        raise type(error)(f"{section}.{error}") from error
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mhrctl import errors
-from mhrctl.errors import SHOWN, ArtifactError, DataError, MhrctlError, ParamsError, TrackingError, unknown
+from mhrctl.errors import SHOWN, ArtifactError, DataError, MhrctlError, ParamsError, TrackingError, in_section, unknown
 
 
 def test_every_error_is_one_of_ours() -> None:
@@ -31,3 +31,11 @@ def test_of_many_known_names_the_first_are_listed() -> None:
     said = unknown("task", "x", (f"task{number}" for number in range(SHOWN + 3)))
     assert said.endswith(f"task{SHOWN - 1} and 3 more)")
     assert f"task{SHOWN}," not in said
+
+
+def test_a_section_is_put_before_what_the_library_names() -> None:
+    with pytest.raises(DataError, match=r"^prepare\.tokenizer 'x': cannot be loaded$") as raised, in_section("prepare"):
+        raise DataError("tokenizer 'x': cannot be loaded")
+    assert isinstance(raised.value.__cause__, DataError)
+    with pytest.raises(KeyError), in_section("prepare"):  # a bug of ours stays as it is
+        raise KeyError("x")

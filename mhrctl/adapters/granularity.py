@@ -27,7 +27,7 @@ def routing_parts(layers: Sequence[str], granularity: str, blocks: int = 1) -> d
         ParamsError: if a layer's name shows no block.
     """
     if granularity not in GRANULARITIES:
-        raise ParamsError(f"pretrain.granularity: {unknown('granularity', granularity, GRANULARITIES)}")
+        raise ParamsError(f"granularity: {unknown('granularity', granularity, GRANULARITIES)}")
     return {layer: GRANULARITIES[granularity](layer, blocks) for layer in layers}
 
 
@@ -48,7 +48,7 @@ def _coder(layer: str, _blocks: int) -> str:
 def _match(layer: str) -> re.Match[str]:
     match = _BLOCK.match(layer)
     if match is None:
-        raise ParamsError(f"pretrain.granularity: layer {layer} is in no numbered block; use layer, sublayer or model")
+        raise ParamsError(f"granularity: layer {layer} is in no numbered block; use layer, sublayer or model")
     return match
 
 

@@ -100,7 +100,7 @@ def _train_and_held_out(
     """A task's training examples, each as the rows of its renderings, and the rows held out for validation."""
     pool = _rows(of_task, "pool")
     if shots is None and pool:
-        raise ParamsError(f"adapt.shots: test task {name} gives no few-shot sets; say how many examples to draw")
+        raise ParamsError(f"shots: test task {name} gives no few-shot sets; say how many examples to draw")
     # A suite either gives few-shot sets, in the splits `train` and `validation`, or a pool to draw from; a task may have both.
     drawn, held_out = few_shot_split(pool, shots=shots or 0, validation=validation, seed=seed)
     given = _renderings(of_task, _of_seed(of_task, _rows(of_task, "train"), name, seed))

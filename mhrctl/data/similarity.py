@@ -80,9 +80,9 @@ class SentenceEncoder:
         folder = Path(name)
         local = folder.is_dir()
         if not local and (folder.is_absolute() or name.startswith(".")):
-            raise DataError(f"index.encoder {name!r}: no such folder")
+            raise DataError(f"encoder {name!r}: no such folder")
         if local and not (folder / "modules.json").exists():
-            raise DataError(f"index.encoder {name!r}: not a sentence-transformers model (no modules.json)")
+            raise DataError(f"encoder {name!r}: not a sentence-transformers model (no modules.json)")
         self.identity = f"folder sha256:{digest(folder)}" if local else f"{name}@{revision}"
         try:
             self._model = SentenceTransformer(
@@ -94,7 +94,7 @@ class SentenceEncoder:
             )
         except _UNLOADABLE as error:
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise DataError(f"index.encoder {name!r}: cannot be loaded: {first}; `{TFIDF}` needs no model") from error
+            raise DataError(f"encoder {name!r}: cannot be loaded: {first}; `{TFIDF}` needs no model") from error
 
     def encode(self, texts: Sequence[str]) -> Array:
         """Return vectors of unit length, [texts, d]."""

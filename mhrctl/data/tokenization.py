@@ -59,9 +59,9 @@ def load_tokenizer(name: str, *, revision: str = "main") -> PreTrainedTokenizerB
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
         first = str(error).splitlines()[0]
-        raise DataError(f"prepare.tokenizer {name!r} (revision {revision}): cannot be loaded: {first}") from error
+        raise DataError(f"tokenizer {name!r} (revision {revision}): cannot be loaded: {first}") from error
     if tokenizer.pad_token_id is None:
-        raise DataError(f"prepare.tokenizer {name!r}: has no padding token")
+        raise DataError(f"tokenizer {name!r}: has no padding token")
     return tokenizer
 
 

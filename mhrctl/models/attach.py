@@ -80,21 +80,19 @@ def find_layers(linears: Mapping[str, tuple[int, int]], targets: str | Sequence[
         except re.error as error:
             layouts = ", ".join(LAYOUTS)
             raise ParamsError(
-                f"pretrain.targets: {targets!r} is neither a layout ({layouts}) nor a regular expression: {error}"
+                f"targets: {targets!r} is neither a layout ({layouts}) nor a regular expression: {error}"
             ) from None
         chosen = {name: shape for name, shape in linears.items() if pattern.fullmatch(name)}
         if not chosen:
             raise ParamsError(
-                f"pretrain.targets: no linear layer's name matches {targets!r} (names look like {next(iter(linears), 'none')};"
+                f"targets: no linear layer's name matches {targets!r} (names look like {next(iter(linears), 'none')};"
                 f" last names are: {', '.join(_last_names(linears))}; layouts are: {', '.join(LAYOUTS)})"
             )
         return chosen
     names = set(LAYOUTS[targets] if isinstance(targets, str) else targets)
     known = {*linears, *_last_names(linears)}
     if missing := sorted(names - known):
-        raise ParamsError(
-            f"pretrain.targets: no linear layer is named {missing[0]!r} (there are: {', '.join(_last_names(linears))})"
-        )
+        raise ParamsError(f"targets: no linear layer is named {missing[0]!r} (there are: {', '.join(_last_names(linears))})")
     return {name: shape for name, shape in linears.items() if name in names or name.rpartition(".")[2] in names}
 
 
@@ -127,21 +125,17 @@ def new_adapter(backbone: nn.Module, row: Method, settings: PretrainSettings, *,
         tasks: training tasks, or data sets where each has an adapter of its own.
 
     Raises:
-        ParamsError: if the heads do not divide a layer, a target is no layer, or a method that mixes skills has one.
+        ParamsError: if a target is no layer, or a method that mixes skills has one.
+        ValueError: if the heads do not divide a layer.
     """
     if row.mixes_skills and settings.skills < 2:
-        raise ParamsError(
-            f"pretrain.skills {settings.skills}: {row.name} mixes skills and needs two or more; one skill is lora"
-        )
+        raise ParamsError(f"skills {settings.skills}: {row.name} mixes skills and needs two or more; one skill is lora")
     shapes: Shapes = {}
     backbone.requires_grad_(requires_grad=False)
     if not adapter_class(row).replaces_weights:
         shapes = inject(backbone, settings.targets, dropout=settings.dropout)
     torch.manual_seed(seed)
-    try:
-        return build_adapter(row, settings, shapes, backbone, heads=heads, tasks=tasks)
-    except ValueError as error:
-        raise ParamsError(f"--heads {heads}: {error}") from None
+    return build_adapter(row, settings, shapes, backbone, heads=heads, tasks=tasks)
 
 
 def shape_adapters(

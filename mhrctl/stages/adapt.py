@@ -26,7 +26,7 @@ from mhrctl.data.batches import GroupedOrder, RunBatches
 from mhrctl.data.index import load_index
 from mhrctl.data.shots import TaskShots, draw_shots
 from mhrctl.data.similarity import select
-from mhrctl.errors import ParamsError
+from mhrctl.errors import ParamsError, in_section
 from mhrctl.evaluation.metrics import choices_to_score, references_of, score_all
 from mhrctl.evaluation.prediction import Generation, answer, of_runs, own_rows, sample_losses
 from mhrctl.models.adapted import AdaptedModel
@@ -106,9 +106,10 @@ def adapt(
     stage, origin = cell.start
     start_card = read_card(start, stage=stage, command=f"mhrctl {stage} {origin.options}")
     frozen, tokenizer = open_backbone(prepared, backbone, start_card, start)
-    shots = draw_shots(
-        prepared, shots=params.shots, validation=params.validation, seed=cell.seed, validate_on=params.validate_on
-    )
+    with in_section("adapt"):
+        shots = draw_shots(
+            prepared, shots=params.shots, validation=params.validation, seed=cell.seed, validate_on=params.validate_on
+        )
     soup = _soup(params, start_card.facts.tasks, shots, _required(index), root, accelerator) if cell.row.needs_index else None
     begin = _start(cell, frozen, load_adapter(start / ADAPTERS), start_card, soup)
     frozen.to(dtype=PRECISIONS[params.precision])  # type: ignore[call-arg]
@@ -172,7 +173,8 @@ def _start(
     if cell.row.adds_lora:
         pretrained.put_into(backbone)
         lora = PretrainParams.model_validate(start_card.params["pretrain"])
-        new = new_adapter(backbone, METHODS["lora"], lora, heads=1, seed=cell.seed, tasks=1)
+        with in_section("pretrain"):
+            new = new_adapter(backbone, METHODS["lora"], lora, heads=1, seed=cell.seed, tasks=1)
         return Start(new, by_task=False, trains_skills=True, notes=[])
     base = pretrained.mean_of_runs(soup.groups) if soup else pretrained
     attach(backbone, base)

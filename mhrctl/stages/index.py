@@ -20,6 +20,7 @@ from mhrctl.artifacts.writing import writing
 from mhrctl.data.index import _place
 from mhrctl.data.similarity import TFIDF, Array, Encoder, SentenceEncoder, TfIdfEncoder
 from mhrctl.data.table import training_data_sets
+from mhrctl.errors import in_section
 from mhrctl.progress import Track, silent
 
 
@@ -57,7 +58,8 @@ def index(
         tensors["idf"] = fitted.idf
         known: Encoder = fitted
     else:
-        known = SentenceEncoder(_place(encoder, root), revision=revision, device=device)
+        with in_section("index"):
+            known = SentenceEncoder(_place(encoder, root), revision=revision, device=device)
     with track("index", len(prompts)) as bar:
         vectors = []
         for task, texts in prompts.items():

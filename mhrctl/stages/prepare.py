@@ -25,7 +25,7 @@ from mhrctl.data.rows import SCHEMA, TEST_SCHEMA, Draft, Encoder
 from mhrctl.data.shards import copy_shard, read_cuts, write_shard
 from mhrctl.data.splits import held_out_size, training_split
 from mhrctl.data.tokenization import is_trained_here, load_tokenizer, train_tokenizer
-from mhrctl.errors import DataError, unknown
+from mhrctl.errors import DataError, in_section, unknown
 from mhrctl.evaluation.metrics import OVER_CHOICES
 from mhrctl.progress import Bar, Track, silent
 from mhrctl.suites.source import source_module
@@ -151,7 +151,8 @@ def _tokenizer(params: PrepareParams, root: Path, texts: Iterator[str]) -> PreTr
     """Load the tokenizer, or train one on texts."""
     if not is_trained_here(params.tokenizer):
         local = root / params.tokenizer
-        return load_tokenizer(str(local) if local.is_dir() else params.tokenizer, revision=params.tokenizer_revision)
+        with in_section("prepare"):
+            return load_tokenizer(str(local) if local.is_dir() else params.tokenizer, revision=params.tokenizer_revision)
     return train_tokenizer(params.tokenizer, texts, vocab_size=params.vocab_size)
 
 

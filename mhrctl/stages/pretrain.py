@@ -31,6 +31,7 @@ from mhrctl.data.batches import Batch, MixedBatches, Order, RunBatches
 from mhrctl.data.examples import Examples, Sample
 from mhrctl.data.table import training_data_sets
 from mhrctl.data.windows import WindowedOrder
+from mhrctl.errors import ParamsError, in_section
 from mhrctl.evaluation.prediction import own_rows, sample_losses
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import attach, new_adapter
@@ -96,14 +97,12 @@ def pretrain(
     private = cell.row.is_private
     data_sets = training_data_sets(prepared) if private else {}
     if start is None:
-        adapter = new_adapter(
-            frozen,
-            cell.row,
-            params,
-            heads=cell.heads,
-            seed=cell.seed,
-            tasks=len(data_sets if private else examples.tasks),
-        )
+        tasks = len(data_sets if private else examples.tasks)
+        try:
+            with in_section("pretrain"):
+                adapter = new_adapter(frozen, cell.row, params, heads=cell.heads, seed=cell.seed, tasks=tasks)
+        except ValueError as error:
+            raise ParamsError(f"--heads {cell.heads}: {error}") from None
     else:
         stage, origin = cell.origin
         origin_card = read_card(start, stage=stage, command=f"mhrctl {stage} {origin.options}")

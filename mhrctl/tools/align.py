@@ -22,7 +22,7 @@ from mhrctl.artifacts.writing import write_json
 from mhrctl.config.cells import Cell
 from mhrctl.config.params import PretrainParams
 from mhrctl.data.examples import Examples
-from mhrctl.errors import ArtifactError
+from mhrctl.errors import ArtifactError, ParamsError, in_section
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import attach, new_adapter
 from mhrctl.models.backbones import PRECISIONS, load_backbone
@@ -105,7 +105,7 @@ def _adapter_at(
 ) -> tuple[Adapter, PretrainParams, int]:
     """Open a cell's adapter at a point of its pre-training, attached to the backbone: with its settings and its steps."""
     if at == "start":
-        return new_adapter(backbone, cell.row, params, heads=cell.heads, seed=cell.seed, tasks=tasks), params, 0
+        return _new(cell, params, backbone, tasks), params, 0
     if at == "end":
         pretrained = project.output("pretrain", cell.name)
         card = read_card(pretrained, stage="pretrain", command=f"mhrctl pretrain {cell.options}")
@@ -119,11 +119,20 @@ def _adapter_at(
         card = Card.read(json.loads(key), PretrainFacts)
         fits(card, path)
         params = PretrainParams.model_validate(card.params["pretrain"])
-        adapter = new_adapter(backbone, cell.row, params, heads=cell.heads, seed=cell.seed, tasks=tasks)
+        adapter = _new(cell, params, backbone, tasks)
         parameters, optimizer = trained_parameters(adapter), optimizer_of(adapter, params)
         step, _ = load_checkpoint(path, key=key, parameters=parameters, optimizer=optimizer)
     adapter.interpolate(uniform_interpolation(step - 1, steps=params.steps, last=params.uniform_steps))
     return adapter, params, step
+
+
+def _new(cell: Cell, params: PretrainParams, backbone: PreTrainedModel, tasks: int) -> Adapter:
+    """Make a cell's adapter as its pre-training does before the first step."""
+    try:
+        with in_section("pretrain"):
+            return new_adapter(backbone, cell.row, params, heads=cell.heads, seed=cell.seed, tasks=tasks)
+    except ValueError as error:
+        raise ParamsError(f"--heads {cell.heads}: {error}") from None
 
 
 def _checkpoint_key(path: Path, cell: Cell) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mhrctl.config.cells import CellParams
 from mhrctl.config.params import BackboneParams, OptimisationParams
-from mhrctl.errors import DataError, ParamsError
+from mhrctl.errors import DataError, ParamsError, in_section
 from mhrctl.models.speed import Speed
 from mhrctl.suites.task import TaskCounts
 
@@ -93,7 +93,8 @@ def estimate(params: CellParams, shape: Shape, tasks: TaskCounts) -> Estimate:
     cell, row = params.cell, params.cell.row
     rows = tasks.datasets if row.is_private else tasks.training
     try:
-        before, start = shape_adapters(row, params.pretrain, shape.linears, shape.weights, heads=cell.heads, tasks=rows)
+        with in_section("pretrain"):
+            before, start = shape_adapters(row, params.pretrain, shape.linears, shape.weights, heads=cell.heads, tasks=rows)
     except ValueError as error:
         raise ParamsError(f"cell {cell.name}: {error}; choose heads that divide every adapted layer") from None
     outputs = {("pretrain", cell.pretrain_cell.name): _file(before)}

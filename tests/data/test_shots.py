@@ -75,5 +75,5 @@ def test_each_reference_of_a_pool_is_drawn_for_itself(tmp_path: Path) -> None:
     (task,) = draw_shots(folder, shots=3, validation=3, seed=0)
     assert task.groups == [[place] for place in range(6)]
     assert len(set(task.prompts)) == 3
-    with pytest.raises(ParamsError, match=r"adapt.shots: test task quiz gives no few-shot sets; say how many"):
+    with pytest.raises(ParamsError, match=r"shots: test task quiz gives no few-shot sets; say how many"):
         draw_shots(folder, shots=None, validation=3, seed=0)

@@ -65,8 +65,8 @@ def test_a_real_sentence_encoder_knows_meanings() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nobody/no-such-model", r"index.encoder 'nobody/no-such-model': cannot be loaded: .*; `tfidf` needs no model"),
-        ("./nowhere", r"index.encoder './nowhere': no such folder"),
+        ("nobody/no-such-model", r"encoder 'nobody/no-such-model': cannot be loaded: .*; `tfidf` needs no model"),
+        ("./nowhere", r"encoder './nowhere': no such folder"),
     ],
 )
 def test_an_encoder_that_is_not_there_is_rejected(name: str, message: str) -> None:

@@ -41,7 +41,7 @@ def test_a_saved_tokenizer_is_read_back(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_loaded_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"prepare.tokenizer 'no/such' \(revision v1\): cannot be loaded: ") as error:
+    with pytest.raises(DataError, match=r"tokenizer 'no/such' \(revision v1\): cannot be loaded: ") as error:
         load_tokenizer("no/such", revision="v1")
     assert "\n" not in str(error.value)
     tokenizer = train_tokenizer("word", TEXTS, vocab_size=200)
