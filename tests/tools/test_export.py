@@ -47,7 +47,7 @@ def base(project: Path) -> PreTrainedModel:
     return model
 
 
-ADAPTERS = ["lora", "lora_big", "ia3", "adapter_soup", "poly", "poly_z", "mhr", "mhr_z", "mhr_mu", "random_mu"]
+ADAPTERS = ["lora", "lora_big", "ia3", "adapter_soup", "poly", "poly_z", "mhr", "mhr_z", "mhr_mu", "random_mu", "mosa"]
 
 
 @pytest.mark.parametrize("method", ADAPTERS)
@@ -58,6 +58,15 @@ def test_adapted_adapters_load_in_peft_with_our_logits(walked_all: Path, tmp_pat
         model = peft.PeftModel.from_pretrained(base(walked_all), tmp_path / task).eval()
         torch.testing.assert_close(logits(model), ours(walked_all, f"adapt/{cell}", number))
         assert not torch.allclose(logits(model), logits(base(walked_all)))
+
+
+def test_copies_leave_as_their_mean(walked_all: Path, tmp_path: Path, run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run("export", "-m", "mosa", "--stage", "pretrain", "--out", tmp_path / "copies", "-C", walked_all) == 2
+    assert "--to peft: what mosa pre-trains has no form there; use --stage average or --stage adapt" in capfd.readouterr().err
+    assert not (tmp_path / "copies").exists()
+    assert run("export", "-m", "mosa", "--stage", "average", "--out", tmp_path / "mean", "-C", walked_all) == 0
+    model = peft.PeftModel.from_pretrained(base(walked_all), tmp_path / "mean").eval()
+    torch.testing.assert_close(logits(model), ours(walked_all, "average/mosa-s0", 0))
 
 
 @pytest.mark.parametrize(("method", "heads"), [("poly", 1), ("mhr", 4)])
