@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
@@ -128,7 +129,7 @@ class MoSA(Inventory):
         def restore(optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:  # noqa: ANN401
             for matrix, place, parameter in self._divided():
                 value, moments = before.pop(parameter)
-                moved = self._moved.pop((matrix, place))
+                moved = _of_all_processes(self._moved.pop((matrix, place)))
                 with torch.no_grad():
                     parameter.copy_(torch.where(moved, parameter, value))
                     for name, now in optimizer.state[parameter].items():
@@ -235,6 +236,15 @@ class _Consistent:
 
     def over_runs(self, losses: Tensor, batch: Any, *, runs: int) -> Tensor:  # noqa: ANN401
         return self.objective.over_runs(losses, batch, runs=runs)
+
+
+def _of_all_processes(moved: Tensor) -> Tensor:
+    """Return which entries any process has drawn: each draws for itself, and all take the step of all gradients together."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return moved
+    numbers = moved.to(torch.uint8)
+    dist.all_reduce(numbers, op=dist.ReduceOp.MAX)
+    return numbers.bool()
 
 
 def _divergence(logits: Tensor, fixed: Tensor) -> Tensor:

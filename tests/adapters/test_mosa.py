@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +30,7 @@ from mhrctl.training.optimizers import optimizer_of
 
 SHAPES = {"a.q": (8, 12), "a.v": (8, 12), "b.o": (12, 8)}
 COPIES = 3
+ROOT = Path(__file__).parents[2]
 
 
 def mixture(sparse: str = "full", *, rank: int = 4, consistency: float = 0.0) -> MoSA:
@@ -233,3 +237,42 @@ def test_what_it_can_do_is_said_by_its_class() -> None:
     assert adapter.averageable
     assert not adapter.exports_to
     assert not adapter.has_alignment
+
+
+PROCESSES = """\
+import sys, torch, torch.distributed as dist
+from mhrctl.adapters.config import InventoryConfig
+from mhrctl.adapters.mosa import MoSA
+
+dist.init_process_group("gloo")
+torch.manual_seed(0)
+adapter = MoSA({"q": (6, 6)}, InventoryConfig(rank=4), copies=3, sparse="full").train()
+optimizer = torch.optim.AdamW(adapter.parameters(), lr=0.1, weight_decay=0.5)
+adapter.constrain(optimizer)
+with torch.no_grad():
+    for bank in adapter.lora_B:
+        bank.normal_()
+for step in range(5):
+    torch.manual_seed(2 * step + dist.get_rank())  # each process draws copies of its own
+    optimizer.zero_grad()
+    sum(slot.square().sum() for slot in adapter().values()).backward()
+    for parameter in adapter.parameters():
+        dist.all_reduce(parameter.grad)
+    optimizer.step()
+for parameter in adapter.parameters():
+    other = parameter.detach().clone()
+    dist.broadcast(other, 0)
+    assert torch.equal(parameter, other), "the processes have come apart"
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_several_processes_keep_the_same_copies(tmp_path: Path) -> None:
+    script = tmp_path / "processes.py"
+    script.write_text(PROCESSES)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
