@@ -113,6 +113,10 @@ class Adapter(nn.Module, ABC):
     def average(self) -> Adapter:
         """Return the adapter of a task that has no routing yet: the mean of the skills where there are several, else itself."""
 
+    def like_average(self) -> Adapter:
+        """Make an adapter of the average's sizes, whose values mean nothing."""
+        return self
+
     def composed(self) -> Adapter:
         """Return the adapters of the first task of each run without routing: what one carries away after adaptation."""
         return self.average()

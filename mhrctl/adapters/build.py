@@ -118,4 +118,4 @@ def start_of(row: Method, pretrained: Adapter, settings: AdapterSettings, shapes
         return build_adapter(METHODS["lora"], settings, shapes, backbone, heads=1, tasks=1)
     if row.needs_index:
         return pretrained.select([0])
-    return pretrained.average() if row.start_stage == "average" else pretrained
+    return pretrained.like_average() if row.start_stage == "average" else pretrained

@@ -170,12 +170,16 @@ class Inventory(Adapter):
         """Mix the learned routing with the uniform one from now on: 1 is learned, 0 is 1 / skills everywhere."""
         self.interpolation = learned
 
+    def like_average(self) -> Inventory:
+        """Make ordinary LoRAs of the average's sizes, or return this inventory if it is its own average."""
+        return self if self.skills == 1 and self.heads == 1 else self._plain(runs=len(self.lora_A[0]))
+
     @torch.no_grad()
     def average(self) -> Inventory:
         """Return the mean of the skills as one ordinary LoRA: A_bar = mean_k A_k, B_bar = mean_k B_k (the `_mu` variants)."""
-        if self.skills == 1 and self.heads == 1:
+        merged = self.like_average()
+        if merged is self:
             return self
-        merged = self._plain(runs=len(self.lora_A[0]))
         for target, bank in zip(merged.lora_A, self.lora_A, strict=True):
             target.copy_(bank.mean(3).flatten(2, 3)[:, :, None, None])
         for target, bank in zip(merged.lora_B, self.lora_B, strict=True):
@@ -205,8 +209,10 @@ class Inventory(Adapter):
             target.requires_grad_(train_skills)
         if new.routing is not None:
             size = (len(self.parts), 1, self.heads * self.skills)
-            rows = [new_routing(*size, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-            new.routing = nn.Parameter(torch.stack(rows))
+            routing = torch.empty(len(seeds), *size)
+            for row, seed in zip(routing, seeds, strict=True):
+                row.copy_(new_routing(*size, generator=torch.Generator().manual_seed(seed)))
+            new.routing = nn.Parameter(routing)
         return new
 
     @torch.no_grad()

@@ -93,10 +93,14 @@ class MoSA(Inventory):
                 slots[f"{name}.up"] = bank_b[:, place, 0, 0] * self.scaling
         return slots
 
+    def like_average(self) -> Inventory:
+        """Make an ordinary LoRA of the same rank."""
+        return self._plain(runs=1)
+
     @torch.no_grad()
     def average(self) -> Inventory:
         """Return the mean over the copies, an ordinary LoRA of the same rank."""
-        merged, means = self._plain(runs=1), self._means()
+        merged, means = self.like_average(), self._means()
         for matrix, banks in means.items():
             for target, mean in zip(getattr(merged, matrix), banks, strict=True):
                 target.copy_(mean)
