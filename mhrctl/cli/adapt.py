@@ -71,6 +71,7 @@ def adapt(
         return
     accelerator = open_accelerator(device)
     from mhrctl.stages.adapt import adapt as stage
+    from mhrctl.training.execution import Execution
 
     with (
         logging_run(where.run_log("adapt", name), device=str(accelerator.device)),
@@ -86,9 +87,6 @@ def adapt(
             out=out,
             index=index,
             root=where.root,
-            accelerator=accelerator,
-            speed=speed,
-            track=display.track,
-            recorder=recorder,
+            execution=Execution(accelerator, speed, display.track, recorder),
         )
     display.done(f"wrote {out}: {len(card.facts.tasks)} tasks, {card.facts.parameters.adaptation:,} trained parameters each")

@@ -35,6 +35,7 @@ def backbone(
         return
     accelerator = open_accelerator(device)
     from mhrctl.stages.backbone import backbone as stage
+    from mhrctl.training.execution import Execution
 
     with (
         logging_run(where.run_log("backbone"), device=str(accelerator.device)),
@@ -46,9 +47,7 @@ def backbone(
             prepared=where.output("prepare"),
             root=where.root,
             out=out,
-            accelerator=accelerator,
-            track=display.track,
-            recorder=recorder,
+            execution=Execution(accelerator, track=display.track, recorder=recorder),
         )
     facts = card.facts
     display.done(f"wrote {out}: {facts.name}, {facts.parameters:,} parameters, {facts.fingerprint[:12]}")

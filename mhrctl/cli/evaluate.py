@@ -87,6 +87,7 @@ def evaluate(
         return
     accelerator = open_accelerator(device)
     from mhrctl.stages.evaluate import evaluate as stage
+    from mhrctl.training.execution import Execution
 
     with (
         logging_run(where.run_log("evaluate", name), device=str(accelerator.device)),
@@ -102,10 +103,7 @@ def evaluate(
             adapted=adapted,
             out=out,
             scores=scores,
-            accelerator=accelerator,
-            speed=speed,
-            track=display.track,
-            recorder=recorder,
+            execution=Execution(accelerator, speed, display.track, recorder),
         )
     for line in _lines(metrics):
         display.done(f"{name} {line}")

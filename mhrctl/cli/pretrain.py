@@ -74,6 +74,7 @@ def pretrain(
         return
     accelerator = open_accelerator(device, many_processes=True)
     from mhrctl.stages.pretrain import pretrain as stage
+    from mhrctl.training.execution import Execution
 
     with (
         logging_run(where.run_log("pretrain", trained.name), device=str(accelerator.device)),
@@ -89,10 +90,7 @@ def pretrain(
             out=out,
             log=log,
             scratch=where.scratch,
-            accelerator=accelerator,
-            speed=speed,
-            track=display.track,
-            recorder=recorder,
+            execution=Execution(accelerator, speed, display.track, recorder),
         )
     counts = card.facts.parameters
     if accelerator.is_main_process:

@@ -8,7 +8,6 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -32,9 +31,8 @@ from mhrctl.evaluation.prediction import Generation, answer, of_runs, own_rows, 
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import attach, new_adapter
 from mhrctl.models.backbones import PRECISIONS, open_backbone
-from mhrctl.models.speed import Speed
-from mhrctl.progress import Recorder, Track, silent, unrecorded
 from mhrctl.tracking.by_task import ByTask
+from mhrctl.training.execution import Execution
 from mhrctl.training.loop import Schedule, fit
 from mhrctl.training.objective import objective_of
 from mhrctl.training.optimizers import clip_runs, optimizer_of, select_runs, trained_parameters
@@ -72,12 +70,9 @@ def adapt(
     backbone: Path,
     start: Path,
     out: Path,
-    accelerator: Accelerator,
+    execution: Execution,
     index: Path | None = None,
     root: Path = Path(),
-    speed: Speed = Speed(),
-    track: Track = silent,
-    recorder: Recorder = unrecorded,
 ) -> Card[AdaptFacts]:
     """Write `adapters.safetensors`, one run a test task, and `validation.csv` (score by task and step) into `out`.
 
@@ -90,12 +85,9 @@ def adapt(
         backbone: output of the backbone stage.
         start: output of the pretrain or average stage, whichever the method starts from.
         out: the output folder.
-        accelerator: where to train.
+        execution: how to train; its recorder takes the validation scores.
         index: output of the index stage; adapter_soup needs it.
         root: what a relative folder of the index's encoder is relative to.
-        speed: how to compute; `together` are the tasks adapted in one batch.
-        track: shows progress.
-        recorder: takes the validation scores.
 
     Raises:
         ParamsError: if the cell is one of extra steps, which is not adapted.
@@ -110,15 +102,19 @@ def adapt(
         shots = draw_shots(
             prepared, shots=params.shots, validation=params.validation, seed=cell.seed, validate_on=params.validate_on
         )
-    soup = _soup(params, start_card.facts.tasks, shots, _required(index), root, accelerator) if cell.row.needs_index else None
+    soup = (
+        _soup(params, start_card.facts.tasks, shots, _required(index), root, execution.accelerator)
+        if cell.row.needs_index
+        else None
+    )
     begin = _start(cell, frozen, load_adapter(start / ADAPTERS), start_card, soup)
     frozen.to(dtype=PRECISIONS[params.precision])  # type: ignore[call-arg]
-    together = 1 if begin.base.replaces_weights else speed.together
+    together = 1 if begin.base.replaces_weights else execution.speed.together
     trained: list[dict[str, Tensor]] = []
     curves: list[tuple[str, int, float]] = []
     best: list[float] = []
-    bench = _Bench(frozen, tokenizer, params, cell.seed, accelerator, speed, ByTask(recorder, tasks=len(shots)))
-    with track(f"adapt {cell.name}", params.steps * -(-len(shots) // together)) as bar:
+    bench = _Bench(frozen, tokenizer, params, cell.seed, execution, ByTask(execution.recorder, tasks=len(shots)))
+    with execution.track(f"adapt {cell.name}", params.steps * -(-len(shots) // together)) as bar:
         for first in range(0, len(shots), together):
             part = shots[first : first + together]
             adapter = begin.of(shots, first, len(part))
@@ -149,7 +145,7 @@ def adapt(
         card = made.card(facts)
         write_card(folder, card)
     best_of = {f"best/{name}": score for name, score in facts.validation.items()}
-    recorder.summary(best_of | {"best_mean": fmean(best)})
+    execution.recorder.summary(best_of | {"best_mean": fmean(best)})
     return card
 
 
@@ -188,10 +184,10 @@ def _soup(
     shots: Sequence[TaskShots],
     index: Path,
     root: Path,
-    accelerator: Accelerator,
+    device: str,
 ) -> _Soup:
     """Choose for each test task the training tasks whose adapters are averaged."""
-    known = load_index(index, root=root, device=str(accelerator.device))
+    known = load_index(index, root=root, device=device)
     require_tasks(read_card(index, stage="index", command="mhrctl index"), index, list(training_tasks))
     soup = _Soup([], [])
     for task in shots:
@@ -220,8 +216,7 @@ class _Bench:
         tokenizer: of the backbone.
         params: the cell's resolved section.
         seed: of the cell.
-        accelerator: where to train.
-        speed: how to compute.
+        execution: how to train.
         report: takes the validation scores.
     """
 
@@ -229,8 +224,7 @@ class _Bench:
     tokenizer: PreTrainedTokenizerBase
     params: AdaptParams
     seed: int
-    accelerator: Accelerator
-    speed: Speed
+    execution: Execution
     report: ByTask
 
 
@@ -246,7 +240,7 @@ class _Adaptation:
 
     def __init__(self, bench: _Bench, adapter: Adapter, shots: Sequence[TaskShots]) -> None:
         params = bench.params
-        self._bench, self._params, self._shots = bench, params, shots
+        self._bench, self._execution, self._params, self._shots = bench, bench.execution, params, shots
         self._objective = objective_of(bench.backbone, params)
         self._cadence = [_cadence(task, params) for task in shots]
         self._form(list(range(len(shots))), adapter)
@@ -271,9 +265,11 @@ class _Adaptation:
         """Form the batch of some tasks, each with its run of an adapter, and a new optimizer."""
         shots = [self._shots[task] for task in tasks]
         self._tasks, self._adapter = tasks, adapter
-        self._model = AdaptedModel(self._bench.backbone, adapter, speed=self._bench.speed).to(self._bench.accelerator.device)
+        self._model = AdaptedModel(self._bench.backbone, adapter, speed=self._execution.speed).to(
+            self._execution.accelerator.device
+        )
         self._parameters = trained_parameters(adapter)
-        self._optimizer = optimizer_of(adapter, self._params, fused=self._bench.speed.fused)
+        self._optimizer = optimizer_of(adapter, self._params, fused=self._execution.speed.fused)
         adapter.constrain(self._optimizer)
         self._batches = RunBatches(
             [task.train for task in shots],
@@ -301,7 +297,7 @@ class _Adaptation:
             batches=self._batches,
             objective=self._adapter.objective(self._objective),
             clip=lambda: clip_runs(list(self._parameters.values()), params.clip_norm),
-            accelerator=self._bench.accelerator,
+            accelerator=self._execution.accelerator,
             schedule=Schedule(params.steps, params.warmup, self._bench.seed, params.accumulation, self.taken),
         )
         for step in steps:
@@ -335,7 +331,7 @@ class _Adaptation:
         """The validation scores of some tasks."""
         shots = [self._shots[task] for task in tasks]
         samples = [task.validation for task in shots]
-        device = self._bench.accelerator.device
+        device = self._execution.accelerator.device
         model = of_runs(self._model, self._rows(tasks))
         if self._params.select == "loss":
             losses = sample_losses(model, samples, own_rows(len(samples)), objective=self._objective, device=device)

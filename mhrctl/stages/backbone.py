@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, T5Config, T5ForConditionalGeneration
 
 from mhrctl.artifacts import provenance
@@ -23,7 +22,7 @@ from mhrctl.data.tokenization import SENTINELS, saved_tokenizer
 from mhrctl.errors import DataError
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.backbones import fingerprint, is_tied, load_pretrained
-from mhrctl.progress import Recorder, Track, silent, unrecorded
+from mhrctl.training.execution import Execution
 from mhrctl.training.loop import Schedule, fit
 from mhrctl.training.objective import Objective
 
@@ -41,9 +40,7 @@ def backbone(
     prepared: Path,
     root: Path,
     out: Path,
-    accelerator: Accelerator,
-    track: Track = silent,
-    recorder: Recorder = unrecorded,
+    execution: Execution,
 ) -> Card[BackboneFacts]:
     """Write a backbone into `out`: its weights if it was trained here, a pinned reference to them otherwise.
 
@@ -52,9 +49,7 @@ def backbone(
         prepared: output of the prepare stage.
         root: what a relative `params.name` of a local backbone is relative to.
         out: the output folder.
-        accelerator: where to train.
-        track: shows progress.
-        recorder: takes loss and rate, if the backbone is trained here.
+        execution: how to train; its recorder takes loss and rate, if the backbone is trained here.
 
     Raises:
         DataError: if the backbone cannot be loaded or the tokenizer does not fit it.
@@ -68,9 +63,7 @@ def backbone(
                 prepared,
                 tokenizer,
                 seed=params.seed,
-                accelerator=accelerator,
-                track=track,
-                recorder=recorder,
+                execution=execution,
             )
             model.save_pretrained(str(folder))
             name, revision = f"scratch-{model.num_parameters() / 1e6:.1f}M", None
@@ -103,13 +96,12 @@ def train_scratch(
     tokenizer: PreTrainedTokenizerBase,
     *,
     seed: int,
-    accelerator: Accelerator,
-    track: Track = silent,
-    recorder: Recorder = unrecorded,
+    execution: Execution,
 ) -> PreTrainedModel:
     """Train a small T5 by span corruption of the training tasks' prompts, and on the suite's backbone tasks if it has any."""
     torch.manual_seed(seed)
     model = T5ForConditionalGeneration(scratch_config(params, len(tokenizer)))
+    accelerator = execution.accelerator
     wrapped = accelerator.prepare(AdaptedModel(model, None))
     optimizer = accelerator.prepare(torch.optim.AdamW(model.parameters(), lr=params.lr, weight_decay=0.01))
     batches = _Batches(prepared, tokenizer, batch_size=params.batch_size, denoising=params.denoising, seed=seed)
@@ -122,12 +114,12 @@ def train_scratch(
         accelerator=accelerator,
         schedule=Schedule(params.steps, WARMUP, seed),
     )
-    with track("backbone", params.steps) as bar:
+    with execution.track("backbone", params.steps) as bar:
         for step in steps:
             note = ""
             if step.number % LOG_EVERY == 0:
                 loss = step.losses.mean().item()
-                recorder.log(step.number, {"loss": loss, "lr": optimizer.param_groups[0]["lr"]})
+                execution.recorder.log(step.number, {"loss": loss, "lr": optimizer.param_groups[0]["lr"]})
                 note = f"loss {loss:.3f}"
             bar.advance(note=note)
     model.eval()

@@ -11,8 +11,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from accelerate import Accelerator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mhrctl.adapters.adapter import Adapter
@@ -44,7 +42,7 @@ from mhrctl.models.attach import attach, layout_name
 from mhrctl.models.backbones import PRECISIONS, open_backbone
 from mhrctl.models.folding import foldable, folded
 from mhrctl.models.speed import Speed
-from mhrctl.progress import Recorder, Track, silent, unrecorded
+from mhrctl.training.execution import Execution
 
 
 @dataclass(frozen=True)
@@ -78,10 +76,7 @@ def evaluate(
     adapted: Path | None,
     out: Path,
     scores: Path,
-    accelerator: Accelerator,
-    speed: Speed = Speed(),
-    track: Track = silent,
-    recorder: Recorder = unrecorded,
+    execution: Execution,
 ) -> CellMetrics:
     """Write `predictions.parquet` and `scores.csv` (by task and phase) into `out`, and the cell's scores.
 
@@ -97,10 +92,7 @@ def evaluate(
         adapted: output of the adapt stage; None evaluates zero-shot only.
         out: the output folder.
         scores: the JSON of the cell's scores.
-        accelerator: where to run.
-        speed: how to compute; `together` are the tasks evaluated in one batch.
-        track: shows progress.
-        recorder: takes the scores.
+        execution: how to run; its recorder takes the scores.
 
     Raises:
         ArtifactError: if an input folder is missing or was made for another backbone or other tasks.
@@ -113,11 +105,11 @@ def evaluate(
         if cell and start and cell.row.adds_lora:  # its LoRA belongs on these weights and no others
             require_parent(adapted_card, adapted, "start", start / ADAPTERS, f"mhrctl adapt {cell.options}")
     adapters = _load_phases(cell, start, adapted, model)
-    model.to(device=accelerator.device, dtype=PRECISIONS[params.precision])  # type: ignore[call-arg]
+    model.to(device=execution.accelerator.device, dtype=PRECISIONS[params.precision])  # type: ignore[call-arg]
     known = task_metrics(prepared)
     metric_of = {task: known[task] for task in examples.tasks}
     generation = Generation(params.beams, params.max_new_tokens, params.length_norm)
-    test = _Test(model, tokenizer, examples, metric_of, generation, accelerator.device, speed, track)
+    test = _Test(model, tokenizer, examples, metric_of, generation, execution)
     results = [result for phase, adapter in adapters.items() for result in test.answers(phase, adapter)]
     means = [Score(of.task, of.phase, name, fmean(values)) for of in results for name, values in of.scores.items()]
     recorded = recorded_metrics(metric_of.values())
@@ -141,7 +133,7 @@ def evaluate(
         card = made.card(EvaluateFacts(tasks=examples.tasks))
         write_json(scores, metrics.model_dump())
         write_card(folder, card, beside=[scores])
-    recorder.summary(_recorded(metrics))
+    execution.recorder.summary(_recorded(metrics))
     return metrics
 
 
@@ -221,9 +213,7 @@ class _Test:
         examples: the test splits of all tasks.
         metrics: {task: its metric}.
         generation: how answers come about.
-        device: of the backbone.
-        speed: how to compute.
-        track: shows progress.
+        execution: how to run.
     """
 
     backbone: PreTrainedModel
@@ -231,29 +221,27 @@ class _Test:
     examples: Examples
     metrics: Mapping[str, str]
     generation: Generation
-    device: torch.device
-    speed: Speed
-    track: Track
+    execution: Execution
 
     def answers(self, phase: Phase, adapter: Adapter | None) -> list[TaskAnswers]:
         """Answer and score all tasks in one phase, some tasks to a batch."""
         results: list[TaskAnswers] = []
         names = self.examples.tasks
-        together = 1 if adapter is not None and adapter.replaces_weights else self.speed.together
-        with _folded_if_shared(self.backbone, adapter, self.speed) as attached:
+        together = 1 if adapter is not None and adapter.replaces_weights else self.execution.speed.together
+        with _folded_if_shared(self.backbone, adapter, self.execution.speed) as attached:
             by_task = attached is not None and attached.runs == len(names)
             for first in range(0, len(names), together):
                 tasks = list(range(first, min(first + together, len(names))))
                 parts = [self.examples.of(tasks=[names[task]]) for task in tasks]
                 adapters = attached.select(tasks) if attached and by_task else attached
                 answers = answer(
-                    AdaptedModel(self.backbone, adapters, speed=self.speed).to(self.device),
+                    AdaptedModel(self.backbone, adapters, speed=self.execution.speed).to(self.execution.accelerator.device),
                     self.tokenizer,
                     [part.scored() for part in parts],
                     [self._choices(part) for part in parts],
                     generation=self.generation,
-                    device=self.device,
-                    track=self.track,
+                    device=self.execution.accelerator.device,
+                    track=self.execution.track,
                 )
                 results += [_scored(phase, part, said, self.metrics) for part, said in zip(parts, answers, strict=True)]
         return results

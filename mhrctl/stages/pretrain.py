@@ -11,7 +11,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
@@ -36,9 +35,8 @@ from mhrctl.evaluation.prediction import own_rows, sample_losses
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import attach, new_adapter
 from mhrctl.models.backbones import PRECISIONS, load_backbone
-from mhrctl.models.speed import Speed
-from mhrctl.progress import Recorder, Track, silent, unrecorded
 from mhrctl.training.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
+from mhrctl.training.execution import Execution
 from mhrctl.training.loop import Schedule, fit
 from mhrctl.training.objective import Objective, objective_of
 from mhrctl.training.optimizers import clip_runs, optimizer_of, trained_parameters
@@ -63,10 +61,7 @@ def pretrain(
     out: Path,
     log: Path,
     scratch: Path,
-    accelerator: Accelerator,
-    speed: Speed = Speed(),
-    track: Track = silent,
-    recorder: Recorder = unrecorded,
+    execution: Execution,
 ) -> Card[PretrainFacts]:
     """Write `adapters.safetensors`, `validation.csv` (loss by training task) and `log.jsonl` into `out`, and the log as CSV.
 
@@ -79,10 +74,8 @@ def pretrain(
         out: the output folder.
         log: the same log as a CSV for git and DVC's plots: step, loss, rates, tokens seen, and any gradient alignment.
         scratch: folder for the checkpoints of a run in progress.
-        accelerator: where to train.
-        speed: how to compute; `together` are the tasks with an adapter of their own that are trained in one batch.
-        track: shows progress.
-        recorder: takes each line of the log, with the tokens a second since the one before, and the mean validation loss.
+        execution: how to train; several tasks with an adapter of their own are trained in one batch. The recorder takes
+            each line of the log, with the tokens a second since the one before, and the mean validation loss.
 
     Raises:
         ParamsError: if the heads do not divide a layer, a target is no layer, or there is no alignment to measure.
@@ -118,14 +111,14 @@ def pretrain(
             multi_task=trainable(adapter.skill_parameters()), routing=trainable(adapter.routing_parameters())
         ),
     )
-    many = accelerator.num_processes
+    many = execution.accelerator.num_processes
     made = provenance.of_pretrain(cell, params, prepared=prepared, backbone=backbone, start=start, processes=many)
     card = made.card(facts)
     key = json.dumps(card.record)
-    training = _Training(frozen, examples, data_sets, cell, params, scratch, key, accelerator, speed, recorder)
-    rows = training.private(adapter, track) if private else training.shared(adapter, track)
+    training = _Training(frozen, examples, data_sets, cell, params, scratch, key, execution)
+    rows = training.private(adapter) if private else training.shared(adapter)
     losses = training.validation_losses(adapter)
-    if accelerator.is_main_process:
+    if execution.accelerator.is_main_process:
         columns = LOG_COLUMNS + ALIGNMENT_COLUMNS if params.align_every else LOG_COLUMNS
         with writing(out) as folder:
             save_adapter(adapter, folder / ADAPTERS)
@@ -135,7 +128,7 @@ def pretrain(
             write_card(folder, card, beside=[log])
         training.remove_checkpoints()
     if losses:
-        recorder.summary({"validation_loss": fmean(loss for _, loss in losses)})
+        execution.recorder.summary({"validation_loss": fmean(loss for _, loss in losses)})
     return card
 
 
@@ -160,15 +153,13 @@ class _Training:
     params: PretrainParams
     scratch: Path
     key: str
-    accelerator: Accelerator
-    speed: Speed
-    recorder: Recorder
+    execution: Execution
 
     @property
     def objective(self) -> Objective:
         return objective_of(self.backbone, self.params)
 
-    def shared(self, adapter: Adapter, track: Track) -> list[list[Any]]:
+    def shared(self, adapter: Adapter) -> list[list[Any]]:
         """Train one adapter, routed or not, on all tasks in proportion to their examples; returns the rows of the log."""
         samples = self.examples.of(split="train").all_references()
         seed = f"{self.cell.seed}/extra" if self.cell.extra_steps else self.cell.seed
@@ -179,19 +170,19 @@ class _Training:
             pad=self.objective.pad,
             with_choices=self.objective.reads_choices,
         )
-        with track(f"pretrain {self.cell.name}", self.params.steps) as bar:
+        with self.execution.track(f"pretrain {self.cell.name}", self.params.steps) as bar:
             checkpoint = checkpoint_path(self.scratch, self.cell.name)
             return self._train(adapter, batches, self.params.steps, checkpoint, self.key, bar.advance)
 
-    def private(self, adapter: Adapter, track: Track) -> list[list[Any]]:
+    def private(self, adapter: Adapter) -> list[list[Any]]:
         """Train an adapter for each data set, some to a batch, the steps divided among them; returns the rows of the log."""
-        names, together = list(self.data_sets), self.speed.together
+        names, together = list(self.data_sets), self.execution.speed.together
         train = self.examples.of(split="train")
         samples = [train.of(tasks=self.data_sets[name]).all_references() for name in names]
         steps = math.ceil(self.params.steps / len(names))
         trained: list[dict[str, Tensor]] = []
         rows: list[list[Any]] = []
-        with track(f"pretrain {self.cell.name}", steps * math.ceil(len(names) / together)) as bar:
+        with self.execution.track(f"pretrain {self.cell.name}", steps * math.ceil(len(names) / together)) as bar:
             for first in range(0, len(names), together):
                 runs = list(range(len(names))[first : first + together])
                 part = adapter.select(runs)
@@ -224,9 +215,9 @@ class _Training:
 
         `before` is the last row of the trainings that this one follows, from which the recorder counts on.
         """
-        params, accelerator = self.params, self.accelerator
-        model = AdaptedModel(self.backbone, adapter, speed=self.speed)
-        optimizer = optimizer_of(adapter, params, fused=self.speed.fused)
+        params, accelerator = self.params, self.execution.accelerator
+        model = AdaptedModel(self.backbone, adapter, speed=self.execution.speed)
+        optimizer = optimizer_of(adapter, params, fused=self.execution.speed.fused)
         adapter.constrain(optimizer)
         wrapped, optimizer = accelerator.prepare(model, optimizer)
         parameters = trained_parameters(adapter)
@@ -262,7 +253,7 @@ class _Training:
         """Report a row of the log; what was not measured in it is left out."""
         columns = LOG_COLUMNS + ALIGNMENT_COLUMNS
         values = {name: value for name, value in zip(columns, row, strict=False) if name != "step" and value is not None}
-        self.recorder.log(row[0], values | {"tokens_per_second": speed})
+        self.execution.recorder.log(row[0], values | {"tokens_per_second": speed})
 
     def _fit(
         self,
@@ -282,7 +273,7 @@ class _Training:
             batches=batches,
             objective=adapter.objective(self.objective),
             clip=lambda: clip_runs(list(trained_parameters(adapter).values()), self.params.clip_norm),
-            accelerator=self.accelerator,
+            accelerator=self.execution.accelerator,
             schedule=Schedule(steps, self.params.warmup, self.cell.seed, self.params.accumulation, first),
             before_step=fade,
         )
@@ -316,13 +307,13 @@ class _Training:
             part = tasks[first : first + VALIDATED_TASKS]
             private = self.cell.row.is_private
             chosen = adapter.select([owner[self.examples.tasks[task]] for task in part]) if private else adapter
-            model = AdaptedModel(self.backbone, chosen, speed=self.speed).to(self.accelerator.device)
+            model = AdaptedModel(self.backbone, chosen, speed=self.execution.speed).to(self.execution.accelerator.device)
             values = sample_losses(
                 model,
                 [by_task[task] for task in part],
                 own_rows(len(part)) if private else [part],
                 objective=self.objective,
-                device=self.accelerator.device,
+                device=self.execution.accelerator.device,
             )
             losses += [(self.examples.tasks[task], round(value, 5)) for task, value in zip(part, values, strict=True)]
         return losses

@@ -19,11 +19,13 @@ from mhrctl.data.examples import Sample
 from mhrctl.errors import ArtifactError, DataError
 from mhrctl.models.backbones import fingerprint, is_tied, load_backbone
 from mhrctl.stages.backbone import backbone, span_corruption
+from mhrctl.training.execution import Execution
 
 
 def make(project: Path, accelerator: Accelerator, **options: Any) -> Path:
     out = project / "backbone"
-    backbone(BackboneParams(**options), prepared=project / "data/prepare", root=project, out=out, accelerator=accelerator)
+    prepared = project / "data/prepare"
+    backbone(BackboneParams(**options), prepared=prepared, root=project, out=out, execution=Execution(accelerator))
     return out
 
 
