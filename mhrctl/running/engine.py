@@ -17,7 +17,7 @@ import shutil
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, chdir, contextmanager, suppress
 from copy import copy
 from dataclasses import replace
@@ -29,12 +29,13 @@ from mhrctl.running.fallback import Graph, PublicPipeline, dvc_root
 from mhrctl.running.internals import check_internals
 from mhrctl.running.jobs import Job, exit_code, read_record, write_record
 from mhrctl.running.pipeline import StageError, StageFiles, State
-from mhrctl.running.plan import MISSING, difference
 
 STAGE_CHANGES = {"changed command": "command changed", "changed checksum": "stage changed", "always changed": "always runs"}
 ITEM_CHANGES = {"modified": "changed", "deleted": "missing", "new": "not recorded yet"}
 SHELL_OPTIONS = {"bash": ["--noprofile", "--norc"], "fish": ["--no-config"], "zsh": ["--no-rcs"]}
 """{shell: options by which DVC keeps a user's settings out of a command}."""
+MISSING = object()
+SHOWN = 3  # differing values of one section of parameters that are named
 DUMP_EVERY = 1.0  # seconds between writes of dvc.lock, or ten times what one takes
 
 
@@ -335,3 +336,27 @@ def _stage_errors() -> Iterator[None]:
     except Exception as error:
         reason = error.__cause__ or error  # DVC wraps its reasons in "failed to reproduce"
         raise StageError(" ".join(str(reason).split()) or type(reason).__name__) from error
+
+
+def difference(name: str, before: Any, now: Any) -> list[str]:  # noqa: ANN401 - any value of a params file
+    """Name the values that differ between two trees of parameters, the first few of them."""
+    leaves = list(_leaves(name, before, now))
+    return leaves[:SHOWN] + ([f"{len(leaves) - SHOWN} more"] if len(leaves) > SHOWN else [])
+
+
+def _leaves(name: str, before: Any, now: Any) -> Iterator[str]:  # noqa: ANN401
+    before, now = _section(before, now), _section(now, before)
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in {**before, **now}:
+            yield from _leaves(f"{name}.{key}", before.get(key, MISSING), now.get(key, MISSING))
+    elif before is MISSING:
+        yield f"{name} added" if now is None or isinstance(now, Mapping) else f"{name} = {now} added"
+    elif now is MISSING:
+        yield f"{name} removed"
+    elif before != now:
+        yield f"{name} {before} -> {now}"
+
+
+def _section(value: Any, beside: Any) -> Any:  # noqa: ANN401
+    """A key without a value, beside one that has settings, is a section without any."""
+    return {} if value is None and isinstance(beside, Mapping) and beside else value

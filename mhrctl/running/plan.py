@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from mhrctl.running.engine import DvcPipeline
-
-MISSING = object()
-SHOWN = 3  # differing values of one section of parameters that are named
 
 
 class Action(StrEnum):
@@ -54,27 +51,3 @@ def _decide(pipeline: DvcPipeline, name: str, anew: Sequence[str]) -> tuple[Acti
     if not reasons:
         return Action.NOTHING, ()
     return (Action.RESTORE if pipeline.foresee(name) else Action.RUN), tuple(reasons)
-
-
-def difference(name: str, before: Any, now: Any) -> list[str]:  # noqa: ANN401 - any value of a params file
-    """Name the values that differ between two trees of parameters, the first few of them."""
-    leaves = list(_leaves(name, before, now))
-    return leaves[:SHOWN] + ([f"{len(leaves) - SHOWN} more"] if len(leaves) > SHOWN else [])
-
-
-def _leaves(name: str, before: Any, now: Any) -> Iterator[str]:  # noqa: ANN401
-    before, now = _section(before, now), _section(now, before)
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        for key in {**before, **now}:
-            yield from _leaves(f"{name}.{key}", before.get(key, MISSING), now.get(key, MISSING))
-    elif before is MISSING:
-        yield f"{name} added" if now is None or isinstance(now, Mapping) else f"{name} = {now} added"
-    elif now is MISSING:
-        yield f"{name} removed"
-    elif before != now:
-        yield f"{name} {before} -> {now}"
-
-
-def _section(value: Any, beside: Any) -> Any:  # noqa: ANN401
-    """A key without a value, beside one that has settings, is a section without any."""
-    return {} if value is None and isinstance(beside, Mapping) and beside else value

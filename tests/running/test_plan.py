@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 
-from mhrctl.running.engine import open_pipeline
-from mhrctl.running.plan import MISSING, Action, Planned, difference, make_plan
+from mhrctl.running.engine import MISSING, difference, open_pipeline
+from mhrctl.running.plan import Action, Planned, make_plan
 from tests.running.toy import Toy
 
 
