@@ -102,11 +102,10 @@ def adapt(
         shots = draw_shots(
             prepared, shots=params.shots, validation=params.validation, seed=cell.seed, validate_on=params.validate_on
         )
-    soup = (
-        _soup(params, start_card.facts.tasks, shots, _required(index), root, execution.accelerator)
-        if cell.row.needs_index
-        else None
-    )
+    soup = None
+    if cell.row.needs_index:
+        device = str(execution.accelerator.device)
+        soup = _soup(params, start_card.facts.tasks, shots, _required(index), root, device)
     begin = _start(cell, frozen, load_adapter(start / ADAPTERS), start_card, soup)
     frozen.to(dtype=PRECISIONS[params.precision])  # type: ignore[call-arg]
     together = 1 if begin.base.replaces_weights else execution.speed.together
