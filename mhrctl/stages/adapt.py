@@ -28,7 +28,6 @@ from mhrctl.data.similarity import select
 from mhrctl.errors import ParamsError, in_section
 from mhrctl.evaluation.metrics import choices_to_score, references_of, score_all
 from mhrctl.evaluation.prediction import Generation, answer, of_runs, own_rows, sample_losses
-from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import attach, new_adapter
 from mhrctl.models.backbones import PRECISIONS, open_backbone
 from mhrctl.tracking.by_task import ByTask
@@ -108,7 +107,7 @@ def adapt(
         soup = _soup(params, start_card.facts.tasks, shots, _required(index), root, device)
     begin = _start(cell, frozen, load_adapter(start / ADAPTERS), start_card, soup)
     frozen.to(dtype=PRECISIONS[params.precision])  # type: ignore[call-arg]
-    together = 1 if begin.base.replaces_weights else execution.speed.together
+    together = execution.together(begin.base)
     trained: list[dict[str, Tensor]] = []
     curves: list[tuple[str, int, float]] = []
     best: list[float] = []
@@ -264,9 +263,7 @@ class _Adaptation:
         """Form the batch of some tasks, each with its run of an adapter, and a new optimizer."""
         shots = [self._shots[task] for task in tasks]
         self._tasks, self._adapter = tasks, adapter
-        self._model = AdaptedModel(self._bench.backbone, adapter, speed=self._execution.speed).to(
-            self._execution.accelerator.device
-        )
+        self._model = self._execution.adapted(self._bench.backbone, adapter)
         self._parameters = trained_parameters(adapter)
         self._optimizer = optimizer_of(adapter, self._params, fused=self._execution.speed.fused)
         adapter.constrain(self._optimizer)

@@ -37,7 +37,6 @@ from mhrctl.evaluation.metrics import (
 )
 from mhrctl.evaluation.prediction import Generation, answer
 from mhrctl.evaluation.scores import PHASES, CellMetrics, Parameters, Phase, Score, TaskScores, by_own_metric, means_of
-from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import attach, layout_name
 from mhrctl.models.backbones import PRECISIONS, open_backbone
 from mhrctl.models.folding import foldable, folded
@@ -227,7 +226,7 @@ class _Test:
         """Answer and score all tasks in one phase, some tasks to a batch."""
         results: list[TaskAnswers] = []
         names = self.examples.tasks
-        together = 1 if adapter is not None and adapter.replaces_weights else self.execution.speed.together
+        together = self.execution.together(adapter)
         with _folded_if_shared(self.backbone, adapter, self.execution.speed) as attached:
             by_task = attached is not None and attached.runs == len(names)
             for first in range(0, len(names), together):
@@ -235,7 +234,7 @@ class _Test:
                 parts = [self.examples.of(tasks=[names[task]]) for task in tasks]
                 adapters = attached.select(tasks) if attached and by_task else attached
                 answers = answer(
-                    AdaptedModel(self.backbone, adapters, speed=self.execution.speed).to(self.execution.accelerator.device),
+                    self.execution.adapted(self.backbone, adapters),
                     self.tokenizer,
                     [part.scored() for part in parts],
                     [self._choices(part) for part in parts],

@@ -307,7 +307,7 @@ class _Training:
             part = tasks[first : first + VALIDATED_TASKS]
             private = self.cell.row.is_private
             chosen = adapter.select([owner[self.examples.tasks[task]] for task in part]) if private else adapter
-            model = AdaptedModel(self.backbone, chosen, speed=self.execution.speed).to(self.execution.accelerator.device)
+            model = self.execution.adapted(self.backbone, chosen)
             values = sample_losses(
                 model,
                 [by_task[task] for task in part],

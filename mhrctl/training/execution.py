@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from accelerate import Accelerator
+from transformers import PreTrainedModel
 
+from mhrctl.adapters.adapter import Adapter
+from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.speed import Speed
 from mhrctl.progress import Recorder, Track, silent, unrecorded
 
@@ -25,3 +28,11 @@ class Execution:
     speed: Speed = Speed()
     track: Track = silent
     recorder: Recorder = unrecorded
+
+    def adapted(self, backbone: PreTrainedModel, adapter: Adapter | None) -> AdaptedModel:
+        """Return a backbone with an adapter, which may be none, on the device."""
+        return AdaptedModel(backbone, adapter, speed=self.speed).to(self.accelerator.device)
+
+    def together(self, adapter: Adapter | None) -> int:
+        """Return how many tasks go into one batch: one of those whose adapter replaces the weights that a model has once."""
+        return 1 if adapter is not None and adapter.replaces_weights else self.speed.together

@@ -6,7 +6,12 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 from accelerate import Accelerator
+from transformers import T5ForConditionalGeneration
 
+from mhrctl.adapters.config import InventoryConfig
+from mhrctl.adapters.inventory import Inventory
+from mhrctl.adapters.weights import Weights
+from mhrctl.models.attach import inject
 from mhrctl.models.speed import Speed
 from mhrctl.progress import silent, unrecorded
 from mhrctl.training.execution import Execution
@@ -20,3 +25,21 @@ def test_nothing_asked_for_is_quick_and_silent(accelerator: Accelerator) -> None
     plain.recorder.log(1, {"loss": 0.5})
     with pytest.raises(FrozenInstanceError):
         plain.speed = Speed(together=1)  # type: ignore[misc]
+
+
+def test_tasks_whose_adapter_replaces_weights_go_one_at_a_time(
+    accelerator: Accelerator, tiny_t5: T5ForConditionalGeneration
+) -> None:
+    execution = Execution(accelerator, Speed(together=4))
+    assert execution.together(None) == 4
+    assert execution.together(Inventory(inject(tiny_t5, "full"), InventoryConfig())) == 4
+    assert execution.together(Weights.of(tiny_t5)) == 1
+
+
+def test_a_model_is_adapted_as_the_execution_says(accelerator: Accelerator, tiny_t5: T5ForConditionalGeneration) -> None:
+    adapter = Inventory(inject(tiny_t5, "full"), InventoryConfig())
+    execution = Execution(accelerator, Speed(together=4))
+    model = execution.adapted(tiny_t5, adapter)
+    assert (model.backbone, model.adapter, model.speed) == (tiny_t5, adapter, execution.speed)
+    assert {parameter.device for parameter in model.parameters()} == {accelerator.device}
+    assert execution.adapted(tiny_t5, None).adapter is None
