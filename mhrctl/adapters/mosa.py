@@ -19,7 +19,7 @@ then change an entry of another's, whatever the optimizer does. In a file:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -123,11 +123,7 @@ class MoSA(Inventory):
 
         def remember(optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:  # noqa: ANN401 - torch's hook
             for _, _, parameter in self._divided():
-                moments = {
-                    name: value.clone()
-                    for name, value in optimizer.state[parameter].items()
-                    if isinstance(value, Tensor) and value.shape == parameter.shape
-                }
+                moments = {name: moment.clone() for name, moment in _moments(optimizer, parameter)}
                 before[parameter] = parameter.detach().clone(), moments
 
         def restore(optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:  # noqa: ANN401
@@ -136,9 +132,8 @@ class MoSA(Inventory):
                 moved = _of_all_processes(self._moved.pop((matrix, place)))
                 with torch.no_grad():
                     parameter.copy_(torch.where(moved, parameter, value))
-                    for name, now in optimizer.state[parameter].items():
-                        if isinstance(now, Tensor) and now.shape == parameter.shape:
-                            now.copy_(torch.where(moved, now, moments.get(name, torch.zeros_like(now))))
+                    for name, now in _moments(optimizer, parameter):
+                        now.copy_(torch.where(moved, now, moments.get(name, torch.zeros_like(now))))
 
         optimizer.register_step_pre_hook(remember)
         optimizer.register_step_post_hook(restore)
@@ -178,28 +173,36 @@ class MoSA(Inventory):
 
     def copy(self, number: int) -> dict[str, list[Tensor]]:
         """Return the matrices of one copy, as they are stacked: {`lora_A` or `lora_B`: one bank for each shape of layer}."""
-        banks = {"lora_A": list[Tensor](self.lora_A), "lora_B": list[Tensor](self.lora_B)}
-        for matrix, place, parameter in self._divided():
-            banks[matrix][place] = torch.where(self._owner(matrix, place) == number, parameter, self._start(matrix, place))
-        return banks
+        return self._with_divided(
+            lambda matrix, place, parameter: torch.where(
+                self._owner(matrix, place) == number, parameter, self._start(matrix, place)
+            )
+        )
 
     def _drawn(self) -> dict[str, list[Tensor]]:
         """The matrices of copies that are drawn now, one for each layer and divided matrix."""
-        banks = {"lora_A": list[Tensor](self.lora_A), "lora_B": list[Tensor](self.lora_B)}
-        for matrix, place, parameter in self._divided():
+
+        def draw(matrix: str, place: int, parameter: Tensor) -> Tensor:
             owner = self._owner(matrix, place)
             copy = torch.randint(self.copies, (1, owner.shape[1], 1, 1, 1, 1), device=owner.device)
             free = owner == copy
-            banks[matrix][place] = torch.where(free, parameter, self._start(matrix, place))
             # A step may draw several times: for the consistency term, and for each micro-batch that it accumulates.
             self._moved[matrix, place] = free | self._moved.get((matrix, place), torch.zeros_like(free))
-        return banks
+            return torch.where(free, parameter, self._start(matrix, place))
+
+        return self._with_divided(draw)
 
     def _means(self) -> dict[str, list[Tensor]]:
         """The matrices of the mean over the copies."""
+        return self._with_divided(
+            lambda matrix, place, parameter: torch.lerp(self._start(matrix, place), parameter, 1 / self.copies)
+        )
+
+    def _with_divided(self, value_of: Callable[[str, int, nn.Parameter], Tensor]) -> dict[str, list[Tensor]]:
+        """All matrices as they are stacked, where those that are divided have the value that is given for them."""
         banks = {"lora_A": list[Tensor](self.lora_A), "lora_B": list[Tensor](self.lora_B)}
         for matrix, place, parameter in self._divided():
-            banks[matrix][place] = torch.lerp(self._start(matrix, place), parameter, 1 / self.copies)
+            banks[matrix][place] = value_of(matrix, place, parameter)
         return banks
 
     def _divided(self) -> Iterator[tuple[str, int, nn.Parameter]]:
@@ -240,6 +243,13 @@ class _Consistent:
 
     def over_runs(self, losses: Tensor, batch: Any, *, runs: int) -> Tensor:  # noqa: ANN401
         return self.objective.over_runs(losses, batch, runs=runs)
+
+
+def _moments(optimizer: Optimizer, parameter: nn.Parameter) -> Iterator[tuple[str, Tensor]]:
+    """What an optimizer keeps for each entry of a parameter, such as Adam's moments: its name and values."""
+    for name, value in optimizer.state[parameter].items():
+        if isinstance(value, Tensor) and value.shape == parameter.shape:
+            yield name, value
 
 
 def _of_all_processes(moved: Tensor) -> Tensor:
