@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 
@@ -44,5 +44,10 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     names = list(known)
     close = get_close_matches(name, names, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"unknown {kind} {name!r}{hint} (known: {listed(names)})"
+
+
+def listed(names: Sequence[str]) -> str:
+    """List names in a line, or the first of many and how many more there are."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"unknown {kind} {name!r}{hint} (known: {', '.join(names[:SHOWN])}{more})"
+    return ", ".join(names[:SHOWN]) + more

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mhrctl.config.params import Params
 from mhrctl.config.tasks import DataSetParams, PrepareParams, SplitsParams
-from mhrctl.errors import SHOWN, DataError, unknown
+from mhrctl.errors import DataError, listed, unknown
 from mhrctl.progress import Track, silent
 from mhrctl.suites.hub.opening import DataSet, chosen_split, open_splits
 from mhrctl.suites.hub.rows import Columns, RowReader
@@ -253,8 +253,7 @@ def _require_tests(params: PrepareParams, tasks: Sequence[Task], data: DataSet) 
             f"{data.where}: is one task, {known[0]!r}; name the column of its tasks as prepare.columns.task, "
             "or give a data set of test tasks as prepare.test"
         )
-    shown = ", ".join(known[:SHOWN]) + (f" and {len(known) - SHOWN} more" if len(known) > SHOWN else "")
-    raise DataError(f"prepare.test_tasks: name the test tasks among those of {data.where}: {shown}")
+    raise DataError(f"prepare.test_tasks: name the test tasks among those of {data.where}: {listed(known)}")
 
 
 def _size(path: Path) -> int:
