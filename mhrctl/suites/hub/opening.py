@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -147,7 +148,7 @@ def _rows(data: DataSet, rows: Any, max_rows: int | None) -> Iterator[Record]:  
         yield record
 
 
-def _errors(data: DataSet) -> Any:  # noqa: ANN401 - either context manager
+def _errors(data: DataSet) -> AbstractContextManager[None]:
     if isinstance(data.place, Path):
         return file_errors(data.where, "see that it is whole, and of a form that `datasets` loads")
     return hub_errors(data.where, "check its id, configuration, revision and the network, or name a folder as prepare.path")
