@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,6 +10,7 @@ import typer
 from mhrctl.artifacts.writing import logging_run
 from mhrctl.cli import display
 from mhrctl.cli.options import (
+    HERE,
     CellChoice,
     DeviceOption,
     HeadsOption,
@@ -50,7 +50,7 @@ def align(
         int | None,
         typer.Option("--examples", min=1, help="Training examples of each, in one batch. [default: pretrain.align_examples]"),
     ] = None,
-    project: ProjectOption = Path(),
+    project: ProjectOption = HERE,
     device: DeviceOption = "auto",
 ) -> None:
     """Measure the cosine between training tasks' gradients, on the shared skills and on the adapters composed of them."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from rich import box
 from rich.table import Table
@@ -12,6 +11,7 @@ from rich.table import Table
 from mhrctl.artifacts.names import Project
 from mhrctl.cli import display
 from mhrctl.cli.options import (
+    HERE,
     CellChoice,
     ExtraStepsOption,
     HeadsOption,
@@ -44,7 +44,7 @@ def check(
     variant: VariantOption = None,
     seed: SeedOption = None,
     extra_steps: ExtraStepsOption = None,
-    project: ProjectOption = Path(),
+    project: ProjectOption = HERE,
     set_: SetOption = [],
     recipe: RecipeOption = None,
 ) -> None:

@@ -10,6 +10,7 @@ import typer
 
 from mhrctl.cli import display
 from mhrctl.cli.options import (
+    HERE,
     CellChoice,
     ExtraStepsOption,
     HeadsOption,
@@ -49,7 +50,7 @@ def export(
     to: Annotated[Target, typer.Option("--to", help="The library to export to.")] = Target.PEFT,
     merge: Annotated[bool, typer.Option("--merge", help="Fold the adapter into the weights: whole models.")] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Folder to write. [default: data/export/STAGE/CELL]")] = None,
-    project: ProjectOption = Path(),
+    project: ProjectOption = HERE,
 ) -> None:
     """Write adapters as PEFT folders, or merged into the backbone's weights."""
     where, settings = open_project(project, [])

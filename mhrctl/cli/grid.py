@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from mhrctl.cli import display
-from mhrctl.cli.options import ProjectOption, open_project
+from mhrctl.cli.options import HERE, ProjectOption, open_project
 from mhrctl.config.cells import grid_cells
 from mhrctl.errors import ArtifactError
 from mhrctl.tools.estimate import human_size
@@ -26,7 +25,7 @@ def grid() -> None:
 
 @app.command()
 def sync(
-    project: ProjectOption = Path(),
+    project: ProjectOption = HERE,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if something is not in step.")] = False,
 ) -> None:
     """Bring data/cells in step with params.yaml; needed after each edit of params.yaml and each upgrade of mhrctl."""
@@ -51,7 +50,7 @@ def sync(
 
 @app.command()
 def prune(
-    project: ProjectOption = Path(),
+    project: ProjectOption = HERE,
     yes: Annotated[bool, typer.Option("--yes", help="Remove them; without it they are only listed.")] = False,
 ) -> None:
     """List or remove outputs, scores, logs and dvc.lock entries of cells that are not in the grid."""

@@ -9,6 +9,7 @@ import typer
 
 from mhrctl.cli import display
 from mhrctl.cli.options import (
+    HERE,
     MethodOption,
     ProjectOption,
     SeedOption,
@@ -27,7 +28,7 @@ def import_(
     variant: VariantOption = None,
     seed: SeedOption = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace a pre-training that is there already.")] = False,
-    project: ProjectOption = Path(),
+    project: ProjectOption = HERE,
 ) -> None:
     """Take an adapter of another library as the pre-training of a cell."""
     where, settings = open_project(project, [])

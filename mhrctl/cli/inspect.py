@@ -11,6 +11,7 @@ import typer
 from mhrctl.artifacts.writing import logging_run
 from mhrctl.cli import display
 from mhrctl.cli.options import (
+    HERE,
     CellChoice,
     CellOption,
     DeviceOption,
@@ -47,7 +48,7 @@ def inspect(
     head: Annotated[list[int], typer.Option("--head", min=1, help="Draw this head, from 1, and no other; repeatable.")] = [],
     top: Annotated[int, typer.Option("--top", min=1, help="How many pairs of tasks to show.")] = 10,
     out: Annotated[Path | None, typer.Option("--out", help="Folder to write, in place of data/inspect/CELL.")] = None,
-    project: ProjectOption = Path(),
+    project: ProjectOption = HERE,
     device: DeviceOption = "auto",
 ) -> None:
     """Show what a routing has learned: sparsity, discreteness, skills in use, and which tasks are routed alike; draw it."""

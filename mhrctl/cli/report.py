@@ -12,7 +12,7 @@ import typer
 from mhrctl.artifacts.names import Project
 from mhrctl.artifacts.writing import replacing, write_text
 from mhrctl.cli import display
-from mhrctl.cli.options import ProjectOption, SetOption, open_project
+from mhrctl.cli.options import HERE, ProjectOption, SetOption, open_project
 from mhrctl.config.cells import grid_cells
 from mhrctl.errors import ParamsError
 
@@ -44,7 +44,7 @@ def report(
     html: Annotated[bool, typer.Option("--html", help="Write everything into one HTML file.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder of figures and HTML; data/report if none is named.")] = None,
     form: Annotated[Format, typer.Option("--format", help="Of printed tables.")] = Format.TERMINAL,
-    project: ProjectOption = Path(),
+    project: ProjectOption = HERE,
     set_: SetOption = [],
 ) -> None:
     """Write the report into data/report, or print tables and differences, draw figures, write HTML."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mhrctl.cli import display
-from mhrctl.cli.options import ProjectOption
+from mhrctl.cli.options import HERE, ProjectOption
 from mhrctl.errors import ParamsError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ RemoteOption = Annotated[
 WorkerDirOption = Annotated[
     str, typer.Option("--worker-dir", help="A worker's checkout, with --remote: by default where the worker was started.")
 ]
-HERE = "."
+WHERE_STARTED = "."
 
 
 def run(
@@ -53,12 +53,12 @@ def run(
     dask: DaskOption = None,
     dask_config: DaskConfigOption = None,
     remote: RemoteOption = None,
-    worker_dir: WorkerDirOption = HERE,
+    worker_dir: WorkerDirOption = WHERE_STARTED,
     dry: Annotated[bool, typer.Option("--dry", help="Only show what would run, and why.")] = False,
     keep_going: Annotated[
         bool, typer.Option("--keep-going/--fail-fast", help="Whether other stages go on after one has failed.")
     ] = True,
-    project: ProjectOption = Path(),
+    project: ProjectOption = HERE,
 ) -> None:
     """Run what has changed, several stages at once; afterwards `dvc repro` has nothing to do."""
     from mhrctl.cli.run_view import conclude, make_view, show_plan
@@ -92,6 +92,6 @@ def _cluster(dask: str | None, dask_config: Path | None, remote: str | None, wor
         raise ParamsError("--dask names a running cluster, --dask-config starts one; leave one out")
     if dask or dask_config:  # the path is made whole now, for the project becomes the working directory
         return Cluster(dask, dask_config.resolve() if dask_config else None, remote, worker_dir)
-    if remote or worker_dir != HERE:
+    if remote or worker_dir != WHERE_STARTED:
         raise ParamsError("--remote and --worker-dir are of Dask workers; they need --dask or --dask-config")
     return None
