@@ -26,6 +26,10 @@ class ArtifactError(MhrctlError):
     """A stage's output is missing, unfinished, or made for another backbone or task list."""
 
 
+class DivergedError(MhrctlError):
+    """A training has come to a loss or a gradient that is not finite."""
+
+
 class TrackingError(MhrctlError):
     """A tracker cannot be opened: it is not installed, not logged in, or has nowhere to write."""
 

@@ -5,13 +5,23 @@ from __future__ import annotations
 import pytest
 
 from mhrctl import errors
-from mhrctl.errors import SHOWN, ArtifactError, DataError, MhrctlError, ParamsError, TrackingError, in_section, unknown
+from mhrctl.errors import (
+    SHOWN,
+    ArtifactError,
+    DataError,
+    DivergedError,
+    MhrctlError,
+    ParamsError,
+    TrackingError,
+    in_section,
+    unknown,
+)
 
 
 def test_every_error_is_one_of_ours() -> None:
     assert {ParamsError, DataError, ArtifactError} <= set(MhrctlError.__subclasses__())
     ours = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)]
-    assert set(ours) == {MhrctlError, ParamsError, DataError, ArtifactError, TrackingError}
+    assert set(ours) == {MhrctlError, ParamsError, DataError, ArtifactError, DivergedError, TrackingError}
     assert all(error.__doc__ for error in ours)
 
 

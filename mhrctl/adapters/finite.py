@@ -1,0 +1,49 @@
+"""Numbers that are not finite are refused here, wherever tensors are read, written or trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mhrctl.errors import DataError, MhrctlError
+
+SHOWN = 3
+"""Tensors that an error names."""
+
+
+def require_finite(
+    tensors: Mapping[str, Tensor], where: Path | str, *, error: type[MhrctlError] = DataError, how: str = ""
+) -> None:
+    """Check that all numbers of some tensors are finite.
+
+    Args:
+        tensors: {name: tensor}, of any shapes, types and devices; those of integers or booleans are passed over.
+        where: what holds them, with which the error begins: a file, or a thing in words.
+        error: the error to raise.
+        how: to mend it, in words.
+
+    Raises:
+        MhrctlError: as `error` says; names the first tensors that hold NaN or infinity, and how many others do.
+    """
+    names = list(not_finite(tensors))
+    if names:
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        verb = "holds" if len(names) == 1 else "hold"
+        raise error(f"{where}: {', '.join(names[:SHOWN])}{more} {verb} NaN or infinity{f'; {how}' if how else ''}")
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> Iterator[str]:
+    """Yield the names of the tensors that hold NaN or infinity."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and tensor.numel() and not is_finite(tensor):
+            yield name
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Return whether all numbers of a tensor are finite, in one pass over them and without a tensor of their size."""
+    # NaN goes through both; infinity is one of them.
+    least, most = torch.aminmax(tensor.detach())
+    return bool(torch.isfinite(least) & torch.isfinite(most))
