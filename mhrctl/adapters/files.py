@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from mhrctl.adapters.adapter import Adapter
 from mhrctl.adapters.build import adapter_kinds
+from mhrctl.artifacts.reading import reading
 
 
 def save_adapter(adapter: Adapter, path: Path) -> None:
@@ -31,9 +32,14 @@ def save_adapter(adapter: Adapter, path: Path) -> None:
 
 
 def load_adapter(path: Path) -> Adapter:
-    """Read what `save_adapter` wrote."""
-    with safe_open(path, "pt") as file:
-        ((kind, settings),) = file.metadata().items()
-    adapter = adapter_kinds()[kind].of_settings(json.loads(settings))
-    adapter.fill(load_file(path))
+    """Read what `save_adapter` wrote.
+
+    Raises:
+        ArtifactError: if it is not as its card says, or cannot be read.
+    """
+    with reading(path):
+        with safe_open(path, "pt") as file:
+            ((kind, settings),) = file.metadata().items()
+        adapter = adapter_kinds()[kind].of_settings(json.loads(settings))
+        adapter.fill(load_file(path))
     return adapter

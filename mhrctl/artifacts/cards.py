@@ -1,17 +1,20 @@
 """Cards say what an output folder is, and whether it fits what reads it.
 
-Cards hold nothing that differs between two equal runs: what a run took (wall time, device) goes to `data/log/`, which
-DVC does not look at, so that a stage run again with the same result reruns nothing after it.
+A card lists every file of its folder with its hash, and is sealed: readers of a file compare the one, readers of the card the
+other (`mhrctl.artifacts.reading`). Cards hold nothing that differs between two equal runs: what a run took (wall time, device)
+goes to `data/log/`, which DVC does not look at, so that a stage run again with the same result reruns nothing after it.
 """
 
 from __future__ import annotations
 
+import errno
 import json
-from collections.abc import Mapping, Sequence
+import stat
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar, overload
+from typing import Any, Generic, Literal, TypedDict, TypeVar, overload
 
 from pydantic import ValidationError
 
@@ -25,16 +28,27 @@ from mhrctl.artifacts.facts import (
     PrepareFacts,
     PretrainFacts,
 )
-from mhrctl.artifacts.hashing import digest, files_in
+from mhrctl.artifacts.hashing import content_hash, digest, files_in
 from mhrctl.artifacts.names import CARD
+from mhrctl.artifacts.ownership import require_listed
+from mhrctl.artifacts.sealing import SealError, opened, sealed
 from mhrctl.artifacts.versions import STAGE_VERSIONS
 from mhrctl.artifacts.writing import write_json
-from mhrctl.errors import ArtifactError
+from mhrctl.config.cells import Cell
+from mhrctl.config.methods import BACKBONE
+from mhrctl.errors import ArtifactError, MhrctlError
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "pyarrow")
 
 F = TypeVar("F", bound=Facts)
 F_co = TypeVar("F_co", bound=Facts, covariant=True)
+
+
+class Listed(TypedDict):
+    """This is what a card says of a file."""
+
+    bytes: int
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -49,7 +63,7 @@ class Card(Generic[F_co]):
         libraries: versions that the result may depend on.
         version: of the stage's results (`mhrctl.artifacts.versions`); None for what no stage wrote, and from before there were
             versions.
-        files: {name: bytes} of all else in the folder; None from before cards named them.
+        files: {name: size and hash} of all else in the folder; None while it is being written.
         beside: {name: sha256} of what was written with it elsewhere: a training log, scores.
     """
 
@@ -59,13 +73,13 @@ class Card(Generic[F_co]):
     facts: F_co
     libraries: Mapping[str, str]
     version: int | None = None
-    files: Mapping[str, int] | None = None
+    files: Mapping[str, Listed] | None = None
     beside: Mapping[str, str] = field(default_factory=dict)
 
     @staticmethod
     def of(stage: str, params: Mapping[str, Any], parents: Mapping[str, Path], facts: F) -> Card[F]:
         """Make the card of an output, with the hashes of its parents."""
-        hashes = {name: digest(path) for name, path in parents.items()}
+        hashes = {name: known_digest(path) for name, path in parents.items()}
         return Card(stage, params, hashes, facts, _libraries(), STAGE_VERSIONS.get(stage))
 
     @staticmethod
@@ -90,55 +104,88 @@ def _libraries() -> dict[str, str]:
     return {name: version(name) for name in (*LIBRARIES, "mhrctl")}
 
 
-def write_card(folder: Path, card: Card[Facts], *, beside: Sequence[Path] = ()) -> None:
-    """Finish an output folder, when all its other files, and those `beside` it, are written."""
-    files = {file.relative_to(folder).as_posix(): file.stat().st_size for file in files_in(folder) if file != folder / CARD}
-    write_json(folder / CARD, replace(card, files=files, beside={path.name: digest(path) for path in beside}).record)
+def write_card(folder: Path, card: Card[Facts], *, beside: Mapping[str, Path] | None = None) -> None:
+    """Finish an output folder, when all its other files are written.
+
+    Args:
+        folder: the folder.
+        card: what it is.
+        beside: {name: file} of what is written with it elsewhere, the files as they are now.
+    """
+    files = {file.relative_to(folder).as_posix(): _listed(file) for file in files_in(folder) if file != folder / CARD}
+    hashes = {name: digest(path) for name, path in (beside or {}).items()}
+    write_json(folder / CARD, sealed(replace(card, files=files, beside=hashes).record))
+
+
+def _listed(file: Path) -> Listed:
+    return {"bytes": file.stat().st_size, "sha256": content_hash(file)}
+
+
+def known_digest(path: Path) -> str:
+    """Return the `digest` of a file or folder by the hashes in its output's card, or of what is no output's, by its content.
+
+    Whoever reads the content of an output compares it with its card; so an input that was read need not be hashed once more.
+    """
+    return digest(path, _known_hash)
+
+
+def _known_hash(file: Path) -> str:
+    for folder in list(file.parents)[:2]:
+        card = try_card(folder)
+        listed = (card.files or {}).get(file.relative_to(folder).as_posix()) if card else None
+        if listed:
+            return listed["sha256"]
+    return content_hash(file)
 
 
 def require_replaceable(folder: Path, stage: str) -> None:
-    """Check that a folder that a user named can be written: that it is new, empty, or an output of the same stage.
+    """Check that a folder that a user named can be written: that it is new, empty, or an output of the same stage and no more.
 
     Raises:
         ArtifactError: if it holds anything else.
     """
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    card = _card_of(folder)
-    if card is None or card.stage != stage:
-        raise ArtifactError(f"{folder}: holds other things, which an {stage} would replace; name a new folder")
+    if folder.is_dir() and any(folder.iterdir()):
+        card = try_card(folder)
+        if card is None or card.stage != stage:
+            raise ArtifactError(f"{folder}: holds other things, which an {stage} would replace; name a new folder")
+    require_listed(folder)
 
 
 @overload
-def read_card(folder: Path, *, stage: Literal["prepare"], command: str) -> Card[PrepareFacts]: ...
+def read_card(folder: Path, *, stage: Literal["prepare"], command: str, cell: Cell | None = ...) -> Card[PrepareFacts]: ...
 @overload
-def read_card(folder: Path, *, stage: Literal["backbone"], command: str) -> Card[BackboneFacts]: ...
+def read_card(folder: Path, *, stage: Literal["backbone"], command: str, cell: Cell | None = ...) -> Card[BackboneFacts]: ...
 @overload
-def read_card(folder: Path, *, stage: Literal["pretrain", "average"], command: str) -> Card[PretrainFacts]: ...
+def read_card(
+    folder: Path, *, stage: Literal["pretrain", "average"], command: str, cell: Cell | None = ...
+) -> Card[PretrainFacts]: ...
 @overload
-def read_card(folder: Path, *, stage: Literal["index"], command: str) -> Card[IndexFacts]: ...
+def read_card(folder: Path, *, stage: Literal["index"], command: str, cell: Cell | None = ...) -> Card[IndexFacts]: ...
 @overload
-def read_card(folder: Path, *, stage: Literal["adapt"], command: str) -> Card[AdaptFacts]: ...
+def read_card(folder: Path, *, stage: Literal["adapt"], command: str, cell: Cell | None = ...) -> Card[AdaptFacts]: ...
 @overload
-def read_card(folder: Path, *, stage: Literal["evaluate"], command: str) -> Card[EvaluateFacts]: ...
-def read_card(folder: Path, *, stage: str, command: str) -> Card[Facts]:
+def read_card(folder: Path, *, stage: Literal["evaluate"], command: str, cell: Cell | None = ...) -> Card[EvaluateFacts]: ...
+def read_card(folder: Path, *, stage: str, command: str, cell: Cell | None = None) -> Card[Facts]:
     """Read the card of an input folder.
 
     Args:
         folder: an output folder.
         stage: the stage that must have written it.
         command: what to run if it is not there.
+        cell: whose output it must be; None for the stages that have no cells.
 
     Raises:
-        ArtifactError: if the folder is missing, unfinished, another stage's, made by another version of the stage, or if its
-            card is malformed.
+        ArtifactError: if the folder is missing, unfinished, another stage's or another cell's, made by another version of the
+            stage, or if its card is malformed or not as it was written.
     """
     try:
         card = _with_any_facts(folder)
     except FileNotFoundError:
         raise ArtifactError(f"{folder}: no finished {stage} output; run `{command}` or `dvc repro`") from None
-    except (ValueError, TypeError):
-        raise ArtifactError(f"{folder / CARD}: not a card; remove {folder} and run `{command}`") from None
+    except SealError as error:
+        raise ArtifactError(f"{folder / CARD}: {error}; run `{command}`") from None
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise ArtifactError(f"{folder / CARD}: {_why_no_card(error)}; remove {folder} and run `{command}`") from None
     if card.stage != stage:
         raise ArtifactError(f"{folder}: written by stage {card.stage}, expected {stage}; run `{command}`")
     if card.version != STAGE_VERSIONS[stage]:
@@ -146,6 +193,11 @@ def read_card(folder: Path, *, stage: str, command: str) -> Card[Facts]:
         raise ArtifactError(
             f"{folder}: made by {made_by}, this mhrctl has version {STAGE_VERSIONS[stage]} with other results; run `{command}`,"
             " or `mhrctl grid sync` and `dvc repro`"
+        )
+    if cell is not None and (other := cell_of(card)) != cell.name:
+        raise ArtifactError(
+            f"{folder}: holds the {stage} output of {other or 'no cell'}, not of {cell.name};"
+            f" remove {folder} and run `{command}`"
         )
     try:
         return replace(card, facts=FACTS[stage].model_validate(card.facts))
@@ -155,9 +207,27 @@ def read_card(folder: Path, *, stage: str, command: str) -> Card[Facts]:
         raise ArtifactError(f"{folder / CARD}: {key}: {first['msg']}; remove {folder} and run `{command}`") from None
 
 
+def cell_of(card: Card[Any]) -> str | None:
+    """Return the name of the cell that an output is of: None if it is of no cell, or of none that there is now."""
+    cell = card.params.get("cell") if isinstance(card.params, Mapping) else None
+    if not isinstance(cell, Mapping):
+        return None
+    if cell == {"method": BACKBONE}:
+        return BACKBONE
+    try:
+        return Cell.model_validate_json(json.dumps(dict(cell))).name
+    except (ValueError, MhrctlError):
+        return None
+
+
+def _why_no_card(error: Exception) -> str:
+    """What is wrong with a card, in words."""
+    return f"cannot be read ({error.strerror})" if isinstance(error, OSError) else "not a card"
+
+
 def _with_any_facts(folder: Path) -> Card[Any]:
     """The card in a folder, whose facts are not looked at: those of another stage or version are other ones."""
-    return Card(**json.loads((folder / CARD).read_text()))
+    return Card(**opened(json.loads(regular(folder / CARD).read_bytes())))
 
 
 def is_up_to_date(
@@ -166,42 +236,75 @@ def is_up_to_date(
     """Return whether an output folder is what its stage would write now.
 
     Its card decides: all but the facts, which are results, is compared with what the card would hold now (of `parents`, files
-    or folders, the hashes, once all else is equal), and with the files that are there, in the folder and `beside` it.
+    or folders, the hashes, once all else is equal), and with the files that are there, in the folder and `beside` it: each is
+    read and hashed, so that no output whose bytes have changed is taken for made.
     """
-    card = _card_of(folder)
+    card = try_card(folder)
     if card is None or card.files is None or card.parents.keys() != parents.keys():
         return False
     now = (stage, STAGE_VERSIONS[stage], _libraries(), json.loads(json.dumps(params, default=dict)))
     return (
         (card.stage, card.version, card.libraries, card.params) == now
         and facts_in(folder, FACTS[stage]) is not None
-        and all((folder / name).is_file() and (folder / name).stat().st_size == size for name, size in card.files.items())
-        and {path.name: digest(path) for path in beside} == card.beside
+        and not any(damaged_files(folder, card))
+        and {path.name: digest(path) for path in beside if path.is_file()} == card.beside
         and not any(_is_outdated(path.parent) for path in parents.values())
         and all(digest(path) == card.parents[name] for name, path in parents.items())
     )
 
 
+def damaged_files(folder: Path, card: Card[Any]) -> Iterator[tuple[str, str]]:
+    """Yield (name, what is wrong with it) of each file that a card lists and that is not there as it was written."""
+    for name in card.files or {}:
+        if what := listed_damage(folder, card, name):
+            yield name, what
+
+
+def listed_damage(folder: Path, card: Card[Any], name: str) -> str | None:
+    """Return what is wrong with a file that a card lists, in words; None if it is there as it was written."""
+    file, listed = folder / name, (card.files or {})[name]
+    try:
+        size = regular(file).stat().st_size
+        if size != listed["bytes"]:
+            return f"has {size:,} bytes in place of {listed['bytes']:,}"
+        return None if content_hash(file) == listed["sha256"] else "holds other bytes than were written"
+    except FileNotFoundError:
+        return "is missing"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+
+
 def facts_in(folder: Path, facts: type[F]) -> F | None:
     """Return the facts of an output of whatever version; None if it has no card, or one without them."""
-    card = _card_of(folder)
+    card = try_card(folder)
     try:
         return facts.model_validate(card.facts) if card else None
     except ValidationError:
         return None
 
 
-def _card_of(folder: Path) -> Card[Any] | None:
-    """The card in a folder, its facts not looked at; None if there is none, or something else of its name."""
+def regular(path: Path) -> Path:
+    """Return the path of an ordinary file: a pipe would be waited for without end.
+
+    Raises:
+        OSError: if it is none.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "no ordinary file", str(path))
+    return path
+
+
+def try_card(folder: Path) -> Card[Any] | None:
+    """Return the card in a folder, its facts not looked at; None if there is none, or something else of its name."""
     try:
         return _with_any_facts(folder)
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
 
 
 def _is_outdated(folder: Path) -> bool:
     """Whether another version of its stage wrote a folder, so that `read_card` would refuse it."""
-    card = _card_of(folder)
+    card = try_card(folder)
     return card is not None and card.version != STAGE_VERSIONS.get(card.stage)
 
 
@@ -224,7 +327,7 @@ def require_parent(card: Card[Facts], folder: Path, name: str, parent: Path, com
     Raises:
         ArtifactError: if the file has changed since.
     """
-    if card.parents[name] != digest(parent):
+    if card.parents.get(name) != known_digest(parent):
         raise ArtifactError(f"{folder}: {parent} has changed since; run `{command}` or `dvc repro`")
 
 

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 
-def digest(path: Path) -> str:
-    """Return the sha256 of a file, or of a folder's files and their names."""
+def content_hash(path: Path) -> str:
+    """Return the sha256 of what a file holds."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def digest(path: Path, content: Callable[[Path], str] = content_hash) -> str:
+    """Return the sha256 of a file, or of a folder's files and their names.
+
+    Args:
+        path: the file or folder.
+        content: gives the hash of a file; by default the file is read.
+    """
     total = hashlib.sha256()
     for file in files_in(path):
         total.update(file.relative_to(path).as_posix().encode())
-        with file.open("rb") as stream:
-            total.update(hashlib.file_digest(stream, "sha256").digest())
+        total.update(bytes.fromhex(content(file)))
     return total.hexdigest()
 
 

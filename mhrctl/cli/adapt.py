@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mhrctl.artifacts import provenance
+from mhrctl.artifacts.locking import locked
 from mhrctl.artifacts.names import Project
 from mhrctl.artifacts.watching import unedited
 from mhrctl.artifacts.writing import logging_run
@@ -74,6 +75,7 @@ def adapt(
     from mhrctl.training.execution import Execution
 
     with (
+        locked(out),
         logging_run(where.run_log("adapt", name), device=str(accelerator.device)),
         unedited(lambda: read()[1].adapt, *made.watched),
         recording_of(track, where, "adapt", name) as recorder,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mhrctl.artifacts import provenance
 from mhrctl.artifacts.cards import read_card
 from mhrctl.artifacts.inputs import watched
+from mhrctl.artifacts.locking import locked
 from mhrctl.artifacts.watching import unedited
 from mhrctl.artifacts.writing import logging_run
 from mhrctl.cli import display
@@ -40,12 +41,12 @@ def average(
     out = where.output("average", averaged.name)
     pretrained = where.output("pretrain", averaged.name)
     if out.exists():  # else the stage says whether there can be an average
-        card = read_card(pretrained, stage="pretrain", command=f"mhrctl pretrain {averaged.options}")
+        card = read_card(pretrained, stage="pretrain", command=f"mhrctl pretrain {averaged.options}", cell=averaged)
         if nothing_to_do(provenance.of_average(pretrained, card), out, force=force):
             return
     from mhrctl.stages.average import average as stage
 
     inputs = watched("average", {"pretrain": pretrained})
-    with logging_run(where.run_log("average", averaged.name)), unedited(lambda: averaged, *inputs):
+    with locked(out), logging_run(where.run_log("average", averaged.name)), unedited(lambda: averaged, *inputs):
         stage(averaged, pretrained=pretrained, out=out)
     display.done(f"wrote {out}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mhrctl.artifacts import provenance
+from mhrctl.artifacts.locking import locked
 from mhrctl.artifacts.watching import unedited
 from mhrctl.artifacts.writing import logging_run
 from mhrctl.cli import display
@@ -38,6 +39,7 @@ def backbone(
     from mhrctl.training.execution import Execution
 
     with (
+        locked(out),
         logging_run(where.run_log("backbone"), device=str(accelerator.device)),
         unedited(lambda: open_project(project, set_)[1].params.backbone, *made.watched),
         recording_of(track, where, "backbone") as recorder,

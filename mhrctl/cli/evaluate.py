@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mhrctl.artifacts import provenance
+from mhrctl.artifacts.locking import locked
 from mhrctl.artifacts.names import Project
 from mhrctl.artifacts.watching import unedited
 from mhrctl.artifacts.writing import logging_run
@@ -90,6 +91,7 @@ def evaluate(
     from mhrctl.training.execution import Execution
 
     with (
+        locked(out),
         logging_run(where.run_log("evaluate", name), device=str(accelerator.device)),
         unedited(read, *made.watched),
         recording_of(track, where, "evaluate", name) as recorder,

@@ -9,6 +9,7 @@ from rich import box
 from rich.table import Table
 
 from mhrctl.artifacts import provenance
+from mhrctl.artifacts.locking import locked
 from mhrctl.artifacts.watching import unedited
 from mhrctl.artifacts.writing import logging_run
 from mhrctl.cli import display
@@ -49,6 +50,7 @@ def index(
     from mhrctl.stages.index import index as stage
 
     with (
+        locked(out),
         logging_run(where.run_log("index"), device=str(accelerator.device)),
         unedited(lambda: open_project(project, set_, recipe)[1].params.index, *made.watched),
     ):

@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from mhrctl.artifacts import provenance
+from mhrctl.artifacts.locking import locked
 from mhrctl.artifacts.watching import unedited
 from mhrctl.artifacts.writing import logging_run
 from mhrctl.cli import display
@@ -39,6 +40,7 @@ def prepare(
     from mhrctl.stages.prepare import prepare as stage
 
     with (
+        locked(out),
         logging_run(where.run_log("prepare")),
         unedited(lambda: open_project(project, set_, recipe)[1].params.prepare, *made.watched),
     ):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 from mhrctl.artifacts import provenance
+from mhrctl.artifacts.locking import locked
 from mhrctl.artifacts.names import Project
 from mhrctl.artifacts.watching import unedited
 from mhrctl.artifacts.writing import logging_run
@@ -77,6 +80,7 @@ def pretrain(
     from mhrctl.training.execution import Execution
 
     with (
+        locked(out) if accelerator.is_main_process else nullcontext(),
         logging_run(where.run_log("pretrain", trained.name), device=str(accelerator.device)),
         unedited(lambda: read()[1].pretrain, *made.watched),
         recording_of(track, where, "pretrain", trained.name, main=accelerator.is_main_process) as recorder,

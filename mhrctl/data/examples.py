@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mhrctl.artifacts.hashing import digest
+from mhrctl.artifacts.cards import known_digest
+from mhrctl.artifacts.noting import is_noted, note
+from mhrctl.artifacts.reading import reading, verify
 from mhrctl.artifacts.writing import replacing
 
 TOKEN_COLUMNS = ("task", "split", "reference", "input_ids", "target_ids", "choice_ids", "gold")
@@ -81,15 +82,16 @@ class Examples:
     @classmethod
     def read(cls, path: Path, *, tasks: Sequence[str] | None = None) -> Examples:
         """Read an examples file; `tasks` are its tasks in the file's order if not given."""
-        table = pq.read_table(path, memory_map=True)
-        return cls(table, tasks or pc.unique(table["task"]).to_pylist())
+        with reading(path):
+            table = pq.read_table(path, memory_map=True)
+            return cls(table, tasks or pc.unique(table["task"]).to_pylist())
 
     @classmethod
     def open(cls, path: Path, scratch: Path) -> Examples:
         """Read the tokens of an examples file; those of a large one are mapped from an Arrow file in `scratch`."""
-        if path.stat().st_size < LARGE:
+        if not path.is_file() or path.stat().st_size < LARGE:
             return cls.read(path)
-        return cls.mapped(path, scratch / f"tokens-{digest(path)[:16]}.arrow")
+        return cls.mapped(path, scratch / f"tokens-{known_digest(path)[:16]}.arrow")
 
     @classmethod
     def mapped(cls, path: Path, cache: Path) -> Examples:
@@ -97,18 +99,21 @@ class Examples:
 
         Args:
             path: the file.
-            cache: an Arrow file of its tokens, which is mapped; written if it is not there, a row group at a time.
+            cache: an Arrow file of its tokens, which is mapped; written if it is not there as it was written, a row group at
+                a time.
         """
-        if not cache.exists():
+        verify(path)
+        if not is_noted(cache):
             source = pq.ParquetFile(path, memory_map=True)
             schema = pa.schema([source.schema_arrow.field(name) for name in TOKEN_COLUMNS])
             with (
-                replacing(cache, mark=str(os.getpid())) as aside,
+                replacing(cache) as aside,
                 pa.OSFile(str(aside), "wb") as sink,
                 pa.ipc.new_file(sink, schema) as writer,
             ):
                 for group in range(source.num_row_groups):
                     writer.write_table(source.read_row_group(group, columns=list(TOKEN_COLUMNS)))
+            note(cache)
         table = pa.ipc.open_file(pa.memory_map(str(cache))).read_all()
         return cls(table, pc.unique(table["task"]).to_pylist())
 

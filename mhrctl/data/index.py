@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from mhrctl.artifacts.cards import read_card
 from mhrctl.artifacts.names import INDEX
+from mhrctl.artifacts.reading import reading
 from mhrctl.data.similarity import Array, Encoder, SentenceEncoder, TfIdfEncoder, cosines
 from mhrctl.errors import ArtifactError
 
@@ -55,12 +56,10 @@ def load_index(folder: Path, *, root: Path, device: str = "cpu") -> Index:
         DataError: if the encoder cannot be loaded.
     """
     card = read_card(folder, stage="index", command="mhrctl index")
-    try:
-        with safe_open(folder / INDEX, "numpy") as file:
-            tasks: list[str] = json.loads(file.metadata()["tasks"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (OSError, SafetensorError) as error:
-        raise ArtifactError(f"{folder / INDEX}: cannot be read ({error}); run `mhrctl index`") from None
+    with reading(folder / INDEX), safe_open(folder / INDEX, "numpy") as file:
+        tasks: list[str] = json.loads(file.metadata()["tasks"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        vectors = tensors["vectors"]
     known: Encoder
     if "idf" in tensors:
         known = TfIdfEncoder(tensors["idf"])
@@ -68,7 +67,7 @@ def load_index(folder: Path, *, root: Path, device: str = "cpu") -> Index:
         known = SentenceEncoder(_place(card.params["encoder"], root), revision=card.params["revision"], device=device)
         if known.identity != card.facts.encoder:
             raise ArtifactError(f"{folder}: made with another encoder ({card.facts.encoder}); run `mhrctl index`")
-    return Index(tasks, tensors["vectors"], known)
+    return Index(tasks, vectors, known)
 
 
 def _place(encoder: str, root: Path) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from mhrctl.artifacts.reading import reading
 from mhrctl.config.tasks import TRAINED_TOKENIZERS
 from mhrctl.errors import DataError
 
@@ -72,5 +73,6 @@ def is_trained_here(name: str) -> bool:
 
 def saved_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """Load the tokenizer that the prepare stage wrote."""
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+    with reading(folder):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     return tokenizer

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from mhrctl.artifacts.reading import reading, verify_metrics
+from mhrctl.config.cells import Cell
 from mhrctl.config.methods import BACKBONE, METHODS
 from mhrctl.config.params import PLAIN
 from mhrctl.errors import ArtifactError, unknown
@@ -148,13 +150,16 @@ def read_metrics(folder: Path) -> dict[str, CellMetrics]:
     """Read the scores of all cells, by name.
 
     Raises:
-        ArtifactError: if there are none, one is malformed, or two are of different suites or backbones.
+        ArtifactError: if there are none, one is malformed, not as its stage wrote it or of another cell than its name says, or
+            two are of different suites or backbones.
     """
     files = sorted(folder.glob("*.json"))
     if not files:
         raise ArtifactError(f"{folder}: no scores yet; run `dvc repro` or `mhrctl evaluate`")
     metrics: dict[str, CellMetrics] = {}
     for file in files:
+        with reading(file, again="mhrctl evaluate"):
+            verify_metrics(file)
         try:
             metrics[file.stem] = CellMetrics.model_validate_json(file.read_bytes())
         except ValidationError as error:
@@ -162,6 +167,7 @@ def read_metrics(folder: Path) -> dict[str, CellMetrics]:
             where = f"{file}: {'.'.join(map(str, first['loc']))}" if first["loc"] else str(file)
             said = first["msg"].removeprefix("Value error, ")
             raise ArtifactError(f"{where}: {said}; run `mhrctl evaluate` for this cell again") from None
+        require_name(file, metrics[file.stem])
     first_file, first_cell = files[0], metrics[files[0].stem]
     for file in files[1:]:
         cell = metrics[file.stem]
@@ -171,3 +177,18 @@ def read_metrics(folder: Path) -> dict[str, CellMetrics]:
                 f" {first_cell.backbone}: they share no table; remove or rerun one of them"
             )
     return metrics
+
+
+def require_name(file: Path, metrics: CellMetrics) -> None:
+    """Check that scores are of the cell that their file is named after.
+
+    Raises:
+        ArtifactError: if they are of another.
+    """
+    cell = BACKBONE
+    if metrics.method != BACKBONE:
+        identity = {"heads": metrics.heads or 1, "seed": metrics.seed or 0}
+        identity |= {"variant": metrics.variant, "extra_steps": metrics.extra_steps, "trial": metrics.trial}
+        cell = Cell.model_construct(method=metrics.method, **identity).name
+    if cell != file.stem:
+        raise ArtifactError(f"{file}: holds the scores of {cell}; run `mhrctl evaluate` for {file.stem} again, or remove it")

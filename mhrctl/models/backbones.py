@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM, PretrainedConfig, Pr
 from mhrctl.artifacts.cards import Card, read_card, require_backbone
 from mhrctl.artifacts.facts import AdaptFacts, BackboneFacts, PretrainFacts
 from mhrctl.artifacts.names import TOKENIZER
+from mhrctl.artifacts.reading import reading
 from mhrctl.data.tokenization import saved_tokenizer
 from mhrctl.errors import ArtifactError, DataError
 
@@ -63,7 +64,8 @@ def load_backbone(folder: Path) -> tuple[PreTrainedModel, str]:
     """
     card = read_card(folder, stage="backbone", command="mhrctl backbone")
     name = location(folder, card)
-    model = load_pretrained(name, revision=card.facts.revision, dtype=torch.float32)
+    with reading(folder, but="*.safetensors"):  # the fingerprint proves the weights
+        model = load_pretrained(name, revision=card.facts.revision, dtype=torch.float32)
     recorded = card.facts.fingerprint
     if fingerprint(model) != recorded:
         raise ArtifactError(f"{folder}: the weights of {name} are not those that the card names; run `mhrctl backbone`")

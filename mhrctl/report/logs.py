@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import csv
+import io
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, Field, ValidationError
 
+from mhrctl.artifacts.reading import reading, verify_metrics
+from mhrctl.artifacts.sealing import opened
 from mhrctl.errors import ArtifactError
 
 ALIGNMENT = ("shared", "composed")
@@ -76,8 +80,9 @@ def read_logs(folder: Path) -> list[Log]:
 
 
 def _read_log(file: Path) -> Log:
-    with file.open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
+    with reading(file, again="mhrctl pretrain"):
+        verify_metrics(file)
+        rows = list(csv.DictReader(io.StringIO(file.read_text(encoding="utf-8"), newline="")))
     try:
         return Log(
             file.stem,
@@ -104,7 +109,9 @@ def read_measured(folder: Path) -> dict[str, list[Alignment]]:
     by_label: dict[str, list[Alignment]] = {}
     for file in sorted(folder.glob("*.json")):
         try:
-            measured = _Measured.model_validate_json(file.read_bytes())
+            with reading(file, again="mhrctl align"):
+                record = opened(json.loads(file.read_bytes()), required=False)
+            measured = _Measured.model_validate(record)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the file"

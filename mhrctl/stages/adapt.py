@@ -95,7 +95,7 @@ def adapt(
     if cell.extra_steps:
         raise ParamsError(f"cell {cell.name}: extra steps are for zero-shot evaluation; run `mhrctl evaluate {cell.options}`")
     stage, origin = cell.start
-    start_card = read_card(start, stage=stage, command=f"mhrctl {stage} {origin.options}")
+    start_card = read_card(start, stage=stage, command=f"mhrctl {stage} {origin.options}", cell=origin)
     frozen, tokenizer = open_backbone(prepared, backbone, start_card, start)
     with in_section("adapt"):
         shots = draw_shots(

@@ -19,7 +19,7 @@ from mhrctl.artifacts import provenance
 from mhrctl.artifacts.cards import Card, read_card, require_parent, require_tasks, write_card
 from mhrctl.artifacts.facts import AdaptFacts, EvaluateFacts, PretrainFacts
 from mhrctl.artifacts.names import ADAPTERS, PREDICTIONS, SCORES, SOUP, TEST_EXAMPLES
-from mhrctl.artifacts.writing import write_csv, write_json, writing
+from mhrctl.artifacts.writing import as_json, replacing, write_csv, writing
 from mhrctl.config.cells import Cell
 from mhrctl.config.methods import BACKBONE
 from mhrctl.config.params import EvaluateParams
@@ -126,12 +126,12 @@ def evaluate(
         tasks=len(examples.tasks),
     )
     made = provenance.of_evaluate(cell, params, prepared=prepared, backbone=backbone, start=start, adapted=adapted)
-    with writing(out) as folder:
+    with replacing(scores) as table, writing(out) as folder:
         _write_predictions(folder, results, recorded)
         _write_scores(folder, means, recorded)
         card = made.card(EvaluateFacts(tasks=examples.tasks))
-        write_json(scores, metrics.model_dump())
-        write_card(folder, card, beside=[scores])
+        table.write_text(as_json(metrics.model_dump()), encoding="utf-8")
+        write_card(folder, card, beside={scores.name: table})
     execution.recorder.summary(_recorded(metrics))
     return metrics
 
@@ -152,8 +152,8 @@ def _read_cards(
             " without --zero-shot"
         )
     stage, origin = cell.start
-    start_card = read_card(start, stage=stage, command=f"mhrctl {stage} {origin.options}")
-    adapted_card = read_card(adapted, stage="adapt", command=f"mhrctl adapt {cell.options}") if adapted else None
+    start_card = read_card(start, stage=stage, command=f"mhrctl {stage} {origin.options}", cell=origin)
+    adapted_card = read_card(adapted, stage="adapt", command=f"mhrctl adapt {cell.options}", cell=cell) if adapted else None
     return start_card, adapted_card
 
 

@@ -16,6 +16,7 @@ from mhrctl.artifacts import provenance
 from mhrctl.artifacts.cards import Card, read_card, write_card
 from mhrctl.artifacts.facts import IndexFacts
 from mhrctl.artifacts.names import INDEX, TRAINING_EXAMPLES
+from mhrctl.artifacts.reading import reading
 from mhrctl.artifacts.writing import writing
 from mhrctl.data.index import _place
 from mhrctl.data.similarity import TFIDF, Array, Encoder, SentenceEncoder, TfIdfEncoder
@@ -76,6 +77,11 @@ def index(
 
 def _prompts(path: Path, data_sets: Mapping[str, Sequence[str]], most: int) -> dict[str, list[str]]:
     """{data set: its training inputs, at most so many, evenly spread over all}; the file is read a row group at a time."""
+    with reading(path):
+        return _spread(path, data_sets, most)
+
+
+def _spread(path: Path, data_sets: Mapping[str, Sequence[str]], most: int) -> dict[str, list[str]]:
     labels = pq.read_table(path, columns=["task", "split"])
     is_train = pc.equal(labels["split"], "train").to_numpy()
     chosen: dict[str, list[int]] = {}

@@ -23,7 +23,7 @@ from mhrctl.artifacts import provenance
 from mhrctl.artifacts.cards import Card, read_card, require_backbone, write_card
 from mhrctl.artifacts.facts import Parameters, PretrainFacts
 from mhrctl.artifacts.names import ADAPTERS, LOG, TRAINING_EXAMPLES, VALIDATION
-from mhrctl.artifacts.writing import write_csv, writing
+from mhrctl.artifacts.writing import replacing, write_csv, write_rows, write_text, writing
 from mhrctl.config.cells import Cell
 from mhrctl.config.params import PretrainParams
 from mhrctl.data.batches import Batch, MixedBatches, Order, RunBatches
@@ -98,7 +98,7 @@ def pretrain(
             raise ParamsError(f"--heads {cell.heads}: {error}") from None
     else:
         stage, origin = cell.origin
-        origin_card = read_card(start, stage=stage, command=f"mhrctl {stage} {origin.options}")
+        origin_card = read_card(start, stage=stage, command=f"mhrctl {stage} {origin.options}", cell=origin)
         require_backbone(origin_card, start, fingerprint, backbone)
         adapter = load_adapter(start / ADAPTERS)
         attach(frozen, adapter)
@@ -120,12 +120,12 @@ def pretrain(
     losses = training.validation_losses(adapter)
     if execution.accelerator.is_main_process:
         columns = LOG_COLUMNS + ALIGNMENT_COLUMNS if params.align_every else LOG_COLUMNS
-        with writing(out) as folder:
+        with replacing(log) as table, writing(out) as folder:
             save_adapter(adapter, folder / ADAPTERS)
             write_csv(folder / VALIDATION, ("task", "loss"), losses)
-            (folder / LOG).write_text("".join(json.dumps(dict(zip(columns, row, strict=True))) + "\n" for row in rows))
-            write_csv(log, columns, rows)
-            write_card(folder, card, beside=[log])
+            write_text(folder / LOG, "".join(json.dumps(dict(zip(columns, row, strict=True))) + "\n" for row in rows))
+            write_rows(table, columns, rows)
+            write_card(folder, card, beside={log.name: table})
         training.remove_checkpoints()
     if losses:
         execution.recorder.summary({"validation_loss": fmean(loss for _, loss in losses)})

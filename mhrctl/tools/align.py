@@ -18,6 +18,8 @@ from mhrctl.analysis.alignment import DIGITS, Alignment, gradient_alignment, req
 from mhrctl.artifacts.cards import Card, read_card, require_backbone, require_tasks
 from mhrctl.artifacts.facts import PretrainFacts
 from mhrctl.artifacts.names import ADAPTERS, TRAINING_EXAMPLES, Project
+from mhrctl.artifacts.reading import reading
+from mhrctl.artifacts.sealing import sealed
 from mhrctl.artifacts.writing import write_json
 from mhrctl.config.cells import Cell
 from mhrctl.config.params import PretrainParams
@@ -84,7 +86,7 @@ def align(
     facts = {"method": cell.method, "heads": cell.heads, "variant": cell.variant, "seed": cell.seed}
     facts |= {"at": at, "step": step, "backbone": fingerprint, "examples": examples}
     out = project.alignment(alignment_name(cell, at))
-    write_json(out, facts | _record(alignment))
+    write_json(out, sealed(facts | _record(alignment)))
     return alignment, out
 
 
@@ -108,7 +110,7 @@ def _adapter_at(
         return _new(cell, params, backbone, tasks), params, 0
     if at == "end":
         pretrained = project.output("pretrain", cell.name)
-        card = read_card(pretrained, stage="pretrain", command=f"mhrctl pretrain {cell.options}")
+        card = read_card(pretrained, stage="pretrain", command=f"mhrctl pretrain {cell.options}", cell=cell)
         fits(card, pretrained)
         params = PretrainParams.model_validate(card.params["pretrain"])
         adapter, step = load_adapter(pretrained / ADAPTERS), params.steps
@@ -116,7 +118,8 @@ def _adapter_at(
     else:
         path = checkpoint_path(project.scratch, cell.name)
         key = _checkpoint_key(path, cell)
-        card = Card.read(json.loads(key), PretrainFacts)
+        with reading(path, again=f"mhrctl pretrain {cell.options}"):
+            card = Card.read(json.loads(key), PretrainFacts)
         fits(card, path)
         params = PretrainParams.model_validate(card.params["pretrain"])
         adapter = _new(cell, params, backbone, tasks)
@@ -139,7 +142,7 @@ def _checkpoint_key(path: Path, cell: Cell) -> str:
     """What a checkpoint says that it is of: the card of the output that its training will write."""
     if not path.exists():
         raise ArtifactError(f"{path}: no run in progress of {cell.name} has left a checkpoint; use --at start or --at end")
-    with safe_open(path, "pt") as file:
+    with reading(path, again=f"mhrctl pretrain {cell.options}"), safe_open(path, "pt") as file:
         key: str = json.loads(file.metadata()["facts"])["key"]
     return key
 

@@ -14,7 +14,7 @@ from ruamel.yaml.error import MarkedYAMLError
 from mhrctl.artifacts.cards import facts_in
 from mhrctl.artifacts.facts import PrepareFacts
 from mhrctl.artifacts.names import TASKS, Project
-from mhrctl.artifacts.writing import read_json
+from mhrctl.artifacts.reading import read_json_of
 from mhrctl.config.methods import METHODS
 from mhrctl.config.params import Params
 from mhrctl.config.tasks import TRAINED_TOKENIZERS, PrepareParams
@@ -50,7 +50,7 @@ def prepared_tasks(project: Project) -> TaskCounts | None:
     path = project.output("prepare") / TASKS
     if not path.exists():
         return None
-    rows = read_json(path)["tasks"]
+    rows = read_json_of(path)["tasks"]
     training = [row for row in rows if row["role"] == "training"]
     return TaskCounts(len(training), len({row["dataset"] for row in training}), sum(row["role"] == "test" for row in rows))
 

@@ -56,7 +56,7 @@ def export(
     if stage == "average" and not cell.row.has_average:
         raise ParamsError(f"--stage average: {cell.method} has no skills to average; export --stage pretrain or --stage adapt")
     source = project.output(stage, cell.name)
-    card = read_card(source, stage=stage, command=f"mhrctl {stage} {cell.options}")
+    card = read_card(source, stage=stage, command=f"mhrctl {stage} {cell.options}", cell=cell)
     start = _tuned_weights(cell, stage, project)
     if start is not None:
         require_parent(card, source, "start", start / ADAPTERS, f"mhrctl adapt {cell.options}")

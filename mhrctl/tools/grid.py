@@ -15,9 +15,11 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from mhrctl.artifacts.cards import regular
 from mhrctl.artifacts.names import Project
+from mhrctl.artifacts.reading import reading
 from mhrctl.artifacts.versions import STAGE_VERSIONS
-from mhrctl.artifacts.writing import read_json, write_text
+from mhrctl.artifacts.writing import write_text
 from mhrctl.config.cells import Cell, CellParams, grid_cells
 from mhrctl.config.methods import BACKBONE
 from mhrctl.config.params import EvaluateParams
@@ -92,8 +94,8 @@ def sync(settings: Settings, project: Project) -> list[str]:
     for path in _stale(wanted, project):
         path.unlink()
     for path, text in wanted.items():
-        if not path.exists() or path.read_text() != text:
-            write_text(path, text)
+        if not path.exists() or _text(path) != text:
+            write_text(path, text, durable=False)  # `--check` compares them with params.yaml before each use
     return changes
 
 
@@ -103,7 +105,7 @@ def differences(wanted: Mapping[Path, str], project: Project) -> list[str]:
     for path, text in wanted.items():
         if not path.exists():
             lines.append(f"new      {path.relative_to(project.root)}")
-        elif path.read_text() != text:
+        elif _text(path) != text:
             lines.append(f"changed  {path.relative_to(project.root)}")
     return lines + [f"removed  {path.relative_to(project.root)}" for path in _stale(wanted, project)]
 
@@ -128,10 +130,10 @@ def read_cell(project: Project, name: str) -> CellParams:
     """
     path = project.cell_file(name)
     try:
-        return CellParams.model_validate_json(path.read_text())
+        return CellParams.model_validate_json(regular(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such cell; add it to `grid` in params.yaml and run `mhrctl grid sync`") from None
-    except ValueError:
+    except (OSError, ValueError):
         raise ArtifactError(f"{path}: not as this version writes it; run `mhrctl grid sync`") from None
 
 
@@ -142,9 +144,16 @@ def read_bare(project: Project) -> EvaluateParams:
         ArtifactError: if the grid was never synced.
     """
     path = project.cell_file(BACKBONE)
-    if not path.exists():
-        raise ArtifactError(f"{path}: no such file; run `mhrctl grid sync`")
-    return EvaluateParams.model_validate(read_json(path)["evaluate"])
+    with reading(path, again="mhrctl grid sync"):
+        return EvaluateParams.model_validate(json.loads(path.read_bytes())["evaluate"])
+
+
+def _text(path: Path) -> str | None:
+    """What a generated file holds; None for what no text can be read from."""
+    try:
+        return regular(path).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None
 
 
 def _stale(wanted: Mapping[Path, str], project: Project) -> list[Path]:

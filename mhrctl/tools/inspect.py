@@ -149,13 +149,15 @@ class _Source:
 def _read(cell: Cell, stage: Stage, project: Project) -> _Source:
     first = cell.pretrain_cell
     pretrained, adapted = project.output("pretrain", first.name), project.output("adapt", cell.name)
-    card: Card[PretrainFacts | AdaptFacts] = read_card(pretrained, stage="pretrain", command=f"mhrctl pretrain {first.options}")
+    card: Card[PretrainFacts | AdaptFacts] = read_card(
+        pretrained, stage="pretrain", command=f"mhrctl pretrain {first.options}", cell=first
+    )
     parents = {"pretrain": pretrained / ADAPTERS}
     training = Routing.of(_inventory(parents["pretrain"]), card.facts.tasks)
     if stage == "pretrain":
         return _Source(first, pretrained, card, training, None, training, parents)
     again = f"mhrctl adapt {cell.options}"
-    card = read_card(adapted, stage="adapt", command=again)
+    card = read_card(adapted, stage="adapt", command=again, cell=cell)
     require_parent(card, adapted, "start", parents["pretrain"], again)
     parents["adapt"] = adapted / ADAPTERS
     tests = Routing.of(_inventory(parents["adapt"]), card.facts.tasks)

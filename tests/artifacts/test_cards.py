@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from mhrctl.artifacts.cards import (
 )
 from mhrctl.artifacts.facts import EvaluateFacts, IndexFacts, Parameters, PrepareFacts, PretrainFacts
 from mhrctl.artifacts.names import CARD
+from mhrctl.artifacts.sealing import opened, sealed
 from mhrctl.errors import ArtifactError
 
 FACTS = PrepareFacts(suite="made", tokenizer="none", vocab_size=1)
@@ -49,7 +51,8 @@ def test_readers_refuse_what_is_not_theirs(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"stage": "prepare"}', "3"])
 def test_what_is_no_card_is_said_to_be_none(tmp_path: Path, text: str) -> None:
     (tmp_path / CARD).write_text(text)
-    with pytest.raises(ArtifactError, match=rf"^\S+card.json: not a card; remove {tmp_path} and run `mhrctl prepare`$"):
+    why = "has no seal, as an older mhrctl wrote it;" if text.endswith("}") else f"not a card; remove {tmp_path} and"
+    with pytest.raises(ArtifactError, match=rf"^\S+card.json: {why} run `mhrctl prepare`$"):
         read_card(tmp_path, stage="prepare", command=AGAIN)
     assert facts_in(tmp_path, PrepareFacts) is None
 
@@ -66,8 +69,8 @@ def test_what_is_no_card_is_said_to_be_none(tmp_path: Path, text: str) -> None:
 def test_a_malformed_fact_is_one_line_and_its_output_is_not_up_to_date(tmp_path: Path, facts: object, message: str) -> None:
     write_card(tmp_path, card())
     assert is_up_to_date(tmp_path, "prepare", {}, {})
-    record = json.loads((tmp_path / CARD).read_text())
-    (tmp_path / CARD).write_text(json.dumps(record | {"facts": facts}))
+    record = opened(json.loads((tmp_path / CARD).read_text()))
+    (tmp_path / CARD).write_text(json.dumps(sealed(record | {"facts": facts})))
     with pytest.raises(ArtifactError, match=message) as caught:
         read_card(tmp_path, stage="prepare", command=AGAIN)
     assert str(caught.value).endswith(f"; remove {tmp_path} and run `mhrctl prepare`")
@@ -91,9 +94,13 @@ def test_a_card_is_read_as_it_was_written(tmp_path: Path) -> None:
     folder = tmp_path / "out"
     folder.mkdir()
     (folder / "whole").write_text("12")
-    write_card(folder, card(), beside=[tmp_path / "log.csv"])
+    write_card(folder, card(), beside={"log.csv": tmp_path / "log.csv"})
     read = read_card(folder, stage="prepare", command=AGAIN)
-    assert (read.facts, read.files, [*read.beside]) == (FACTS, {"whole": 2}, ["log.csv"])
+    assert (read.facts, read.files, [*read.beside]) == (
+        FACTS,
+        {"whole": {"bytes": 2, "sha256": sha256(b"12").hexdigest()}},
+        ["log.csv"],
+    )
     assert Card.read(json.loads(json.dumps(read.record)), PrepareFacts) == read
     assert facts_in(folder, PrepareFacts) == FACTS
 

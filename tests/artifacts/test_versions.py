@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 from mhrctl.artifacts.cards import Card, read_card, write_card
 from mhrctl.artifacts.facts import AdaptFacts, Parameters
 from mhrctl.artifacts.names import CARD, Project
+from mhrctl.artifacts.sealing import opened, sealed
 from mhrctl.artifacts.versions import STAGE_VERSIONS
 from mhrctl.config.resolve import load_params
 from mhrctl.errors import ArtifactError
@@ -52,8 +53,8 @@ def test_cards_say_their_version_and_readers_refuse_another(tmp_path: Path, monk
             ArtifactError, match=rf"made by version {made} of adapt, .* has version 7 .* run `mhrctl adapt --seed 1`, or"
         ):
             read_card(tmp_path, stage="adapt", command="mhrctl adapt --seed 1")
-    card = json.loads((tmp_path / CARD).read_text())
+    card = opened(json.loads((tmp_path / CARD).read_text()))
     del card["version"]  # as an earlier mhrctl wrote it
-    (tmp_path / CARD).write_text(json.dumps(card))
+    (tmp_path / CARD).write_text(json.dumps(sealed(card)))
     with pytest.raises(ArtifactError, match=r"made by an mhrctl without stage versions"):
         read_card(tmp_path, stage="adapt", command="mhrctl adapt")

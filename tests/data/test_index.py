@@ -32,7 +32,7 @@ def test_the_nearest_are_by_the_mean_of_all_texts(copy: Path, run: Run) -> None:
 def test_an_index_that_is_damaged_is_rejected(copy: Path, run: Run) -> None:
     assert run("index", "-C", copy) == 0
     (copy / "data/index/index.safetensors").write_bytes(b"x")
-    with pytest.raises(ArtifactError, match=r"index.safetensors: cannot be read .*; run `mhrctl index`"):
+    with pytest.raises(ArtifactError, match=r"index.safetensors: has 1 bytes in place of .*; run `mhrctl index`"):
         load_index(copy / "data/index", root=copy)
 
 

@@ -75,7 +75,7 @@ def test_a_grid_that_is_not_in_step_is_rejected(project: Path) -> None:
 
 def test_a_cell_and_the_bare_backbone_are_read_as_dvc_sees_them(project: Path) -> None:
     where = Project(project)
-    with pytest.raises(ArtifactError, match=r"backbone.json: no such file; run `mhrctl grid sync`"):
+    with pytest.raises(ArtifactError, match=r"backbone.json: is missing; run `mhrctl grid sync`"):
         read_bare(where)
     params = load_params(where.params)
     sync(params, where)
