@@ -7,7 +7,7 @@ else asks a row by its properties, and an adapter by what its class can do.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -233,6 +233,29 @@ AVERAGED = [row.name for row in _ROWS if row.pretrain == row.name and row.has_av
 
 BACKBONE = "backbone"
 """The bare backbone: not a method that trains anything, but evaluated beside them."""
+
+
+_READERS: Mapping[tuple[str, str], Callable[[Method], bool]] = {
+    ("pretrain", "skills"): lambda row: row.mixes_skills,
+    ("pretrain", "granularity"): lambda row: row.mixes_skills,
+    ("pretrain", "routing_blocks"): lambda row: row.mixes_skills,
+    ("pretrain", "routing_lr"): lambda row: row.learns_routing,
+    ("pretrain", "relaxed_bernoulli"): lambda row: row.learns_routing,
+    ("pretrain", "temperature"): lambda row: row.learns_routing,
+    ("pretrain", "straight_through"): lambda row: row.learns_routing,
+    ("pretrain", "uniform_steps"): lambda row: row.learns_routing,
+    ("adapt", "routing_lr"): lambda row: row.adapts_routing,
+    ("adapt", "lr"): lambda row: not row.trains_routing_alone,
+    ("adapt", "soup_size"): lambda row: row.needs_index,
+    ("adapt", "soup_min_cosine"): lambda row: row.needs_index,
+}
+"""{(section, setting): whether a method reads it}, of those that not every method reads. The sections themselves are shared by
+all methods; what is set for one method, one cell or by `--set` must be read by it."""
+
+
+def reads(row: Method, section: str, key: str) -> bool:
+    """Whether a setting of a section can change anything of a method."""
+    return _READERS.get((section, key), lambda _row: True)(row)
 
 
 def method(name: str) -> Method:

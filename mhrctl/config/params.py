@@ -7,31 +7,67 @@ option of the command line.
 from __future__ import annotations
 
 import itertools
+import math
 import re
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from mhrctl.config.fields import Closed, Fraction, NonNegative, Positive, Rate, Seed, Weight, added
-from mhrctl.config.methods import METHODS
+from mhrctl.config.fields import (
+    Batch,
+    Beams,
+    Closed,
+    Fraction,
+    Layers,
+    NonNegative,
+    Once,
+    Positive,
+    Rate,
+    Seed,
+    SettingError,
+    Tokens,
+    Weight,
+    Width,
+    added,
+    part_of,
+)
+from mhrctl.config.methods import METHODS, reads
 from mhrctl.config.tasks import PrepareParams
 from mhrctl.errors import unknown
 
 PLAIN = "plain"
 """The variant that sets nothing."""
-VARIANT_NAME = re.compile(r"(?![hstx]\d+$)[a-z][a-z0-9_]*")
+VARIANT_NAME = re.compile(r"(?![hstx][0-9]+$)[a-z][a-z0-9_]{0,63}")
+MAX_VALUES = 10_000
+"""Values of a list of the grid at most."""
+MAX_CELLS = 100_000
+
+
+def is_variant(name: str) -> bool:
+    """Whether a name can be that of a variant, which is a part of file names; `plain` can."""
+    return VARIANT_NAME.fullmatch(name) is not None
+
+
+def _compiles(targets: str) -> str:
+    """Refuse what is no regular expression, nor the name of a layout, which is one too."""
+    try:
+        re.compile(targets)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"neither a layout (full, light) nor a regular expression: {error}") from None
+    return targets
 
 
 class ScratchParams(Closed):
     """The section describes a small T5 trained from nothing; read only where `backbone.source` is `scratch`."""
 
-    d_model: Positive = Field(128, description="width")
-    d_ff: Positive = Field(256, description="width of the feed-forward layers")
-    d_kv: Positive = Field(32, description="width of an attention head")
-    attention_heads: Positive = Field(4, description="attention heads")
-    layers: Positive = Field(3, description="encoder layers, and as many decoder layers")
+    d_model: Width = Field(128, description="width")
+    d_ff: Width = Field(256, description="width of the feed-forward layers")
+    d_kv: Width = Field(32, description="width of an attention head")
+    attention_heads: Width = Field(4, description="attention heads")
+    layers: Layers = Field(3, description="encoder layers, and as many decoder layers")
     steps: Positive = Field(3000, description="training steps")
-    batch_size: Positive = Field(64, description="examples a step")
+    batch_size: Batch = Field(64, description="examples a step")
     lr: Rate = Field(1e-3, description="peak learning rate of AdamW")
     denoising: Fraction = Field(0.1, description="part of a batch that is span corruption; the rest is single operations")
 
@@ -48,9 +84,20 @@ class BackboneParams(Closed):
     @model_validator(mode="after")
     def _source_is_named(self) -> BackboneParams:
         if self.source != "scratch" and not self.name:
-            raise ValueError(f"source {self.source} needs `name`")
+            raise SettingError(f"source {self.source} needs `name`", "source")
         if self.source == "hub" and not self.revision:
-            raise ValueError("source hub needs `revision`, so that the result can be reproduced")
+            raise SettingError("source hub needs `revision`, so that the result can be reproduced", "source")
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_is_set_in_vain(self) -> BackboneParams:
+        if self.source == "scratch" and self.name is not None:
+            raise SettingError("source scratch has no `name`, since it is trained here; leave it out", "name")
+        if self.source != "hub" and self.revision is not None:
+            raise SettingError(f"source {self.source} has no `revision`, which is of the hub; leave it out", "revision")
+        for key in ("seed", "scratch"):
+            if self.source != "scratch" and getattr(self, key) != type(self).model_fields[key].default:
+                raise SettingError(f"source {self.source} has no `{key}`, which is of a scratch backbone; leave it out", key)
         return self
 
 
@@ -58,8 +105,8 @@ class OptimisationParams(Closed):
     """These settings are what pre-training and adaptation share."""
 
     steps: NonNegative = Field(description="optimizer steps")
-    batch_size: Positive = Field(description="examples in a micro-batch (of one task when adapting)")
-    accumulation: Positive = Field(1, description="micro-batches a step")
+    batch_size: Batch = Field(description="examples in a micro-batch (of one task when adapting)")
+    accumulation: Batch = Field(1, description="micro-batches a step")
     optimizer: Literal["adamw", "adafactor"] = Field("adamw", description="the optimizer")
     scale_parameter: bool = Field(False, description="Adafactor's scale_parameter")
     lr: Rate = Field(1e-3, description="peak learning rate of the adapters")
@@ -80,11 +127,14 @@ class OptimisationParams(Closed):
 class PretrainParams(OptimisationParams):
     """The section sets the multi-task pre-training of the adapters."""
 
-    skills: Positive = Field(8, description="LoRAs in the inventory of a routed method")
-    rank: Positive = Field(1, description="rank of a LoRA")
+    skills: Width = Field(8, description="LoRAs in the inventory of a routed method")
+    rank: Width = Field(1, description="rank of a LoRA")
     alpha: Rate = Field(1.0, description="LoRA's alpha; the scaling is alpha / rank")
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="of a LoRA's input while training")
-    targets: str | Annotated[list[str], Field(min_length=1)] = Field(
+    targets: (
+        Annotated[str, Field(min_length=1), AfterValidator(_compiles)]
+        | Annotated[list[str], Field(min_length=1, max_length=10_000), Once]
+    ) = Field(
         "full",
         description="the linear layers to adapt: `full` (q k v o wi_0 wi_1 wo), `light` (k v wi_1), a list of names,"
         " or a regular expression of whole names",
@@ -92,12 +142,12 @@ class PretrainParams(OptimisationParams):
     granularity: Literal["layer", "sublayer", "block", "coder", "model"] = Field(
         "layer", description="what shares a routing: each adapted layer, sub-layer, block, encoder/decoder, or the model"
     )
-    routing_blocks: Positive = Field(1, description="successive blocks that share a routing, with granularity block")
+    routing_blocks: Layers = Field(1, description="successive blocks that share a routing, with granularity block")
     relaxed_bernoulli: bool = Field(False, description="sample the routing while training, as Polytropon and SuperNI do")
     temperature: Rate = Field(1.0, description="of the relaxed Bernoulli")
     straight_through: bool = Field(False, description="round the sampled gates to 0 or 1, keeping their gradient")
     uniform_steps: NonNegative = Field(0, description="last steps in which the learned routing fades into the uniform one")
-    window: Positive = Field(
+    window: Batch = Field(
         1,
         description="micro-batches whose examples are drawn together and sorted by input length, then target length;"
         " 1 draws each for itself",
@@ -115,17 +165,18 @@ class PretrainParams(OptimisationParams):
     @model_validator(mode="after")
     def _routing_options_fit(self) -> PretrainParams:
         if self.routing_blocks > 1 and self.granularity != "block":
-            raise ValueError(f"routing_blocks {self.routing_blocks} needs granularity block, not {self.granularity}")
+            said = f"routing_blocks {self.routing_blocks} needs granularity block, not {self.granularity}"
+            raise SettingError(said, "routing_blocks")
         if self.straight_through and not self.relaxed_bernoulli:
-            raise ValueError("straight_through rounds sampled gates: it needs relaxed_bernoulli")
+            raise SettingError("straight_through rounds sampled gates: it needs relaxed_bernoulli", "straight_through")
         if self.uniform_steps > self.steps:
-            raise ValueError(f"uniform_steps {self.uniform_steps} is more than steps {self.steps}")
+            raise SettingError(f"uniform_steps {self.uniform_steps} is more than steps {self.steps}", "uniform_steps")
         return self
 
     @model_validator(mode="after")
     def _balance_has_a_window(self) -> PretrainParams:
         if self.balance == "tokens" and self.window == 1:
-            raise ValueError("balance tokens needs a window of two or more micro-batches, such as window 8")
+            raise SettingError("balance tokens needs a window of two or more micro-batches, such as window 8", "balance")
         return self
 
 
@@ -135,6 +186,12 @@ class IndexParams(Closed):
     encoder: str = Field("tfidf", description="`tfidf` (needs no model), or a sentence-transformers model: hub id or folder")
     revision: str = Field("main", description="revision of an encoder from the hub")
     examples: Positive = Field(100, description="training inputs of a task at most")
+
+    @model_validator(mode="after")
+    def _the_revision_is_of_the_hub(self) -> IndexParams:
+        if self.revision != "main" and (self.encoder == "tfidf" or self.encoder.startswith((".", "/"))):
+            raise SettingError(f"encoder {self.encoder} has no `revision`, which is of the hub; leave it out", "revision")
+        return self
 
 
 class AdaptParams(OptimisationParams):
@@ -155,25 +212,27 @@ class AdaptParams(OptimisationParams):
         None, description="validations in a row without a better score after which a task stops; null trains all steps"
     )
     select: Literal["task_metric", "loss"] = Field("task_metric", description="validation score that chooses the best step")
-    beams: Positive = Field(1, description="beams when validating by the task's metric")
-    max_new_tokens: Positive = Field(128, description="longest prediction when validating by the task's metric")
+    beams: Beams = Field(1, description="beams when validating by the task's metric")
+    max_new_tokens: Tokens = Field(128, description="longest prediction when validating by the task's metric")
     soup_size: Positive = Field(5, description="adapter_soup: training tasks whose adapters are averaged, at most")
-    soup_min_cosine: float = Field(0.15, description="adapter_soup: their least similarity (the best one always counts)")
+    soup_min_cosine: Annotated[float, Field(ge=-1, le=1)] = Field(
+        0.15, description="adapter_soup: their least similarity (the best one always counts)"
+    )
 
 
 class EvaluateParams(Closed):
     """The section sets the scoring of the test splits."""
 
-    beams: Positive = Field(1, description="beams of the generation")
+    beams: Beams = Field(1, description="beams of the generation")
     length_norm: Fraction = Field(1.0, description="exponent of the length that choice scores are divided by")
-    max_new_tokens: Positive = Field(128, description="longest prediction")
+    max_new_tokens: Tokens = Field(128, description="longest prediction")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="of the backbone")
 
 
 class ReportParams(Closed):
     """The section says what the report stage writes."""
 
-    tables: list[int] = Field([1, 2], description="the paper's tables to write")
+    tables: Annotated[list[Annotated[int, Field(ge=1, le=6)]], Once] = Field([1, 2], description="the paper's tables to write")
 
 
 class RunParams(Closed):
@@ -181,30 +240,57 @@ class RunParams(Closed):
 
     slots: dict[
         Literal["prepare", "backbone", "pretrain", "average", "index", "adapt", "evaluate", "report"],
-        Annotated[float, Field(gt=0)],
+        Annotated[float, Field(gt=0, le=10_000)],
     ] = Field({}, description="{stage: slots that one of its jobs takes}, such as GPUs or parts of one; 1 if not said")
+
+
+if TYPE_CHECKING:
+    PretrainPart = AdaptPart = EvaluatePart = dict[str, Any]
+    SearchPart = dict[str, list[Any]]
+else:
+    PretrainPart, AdaptPart, EvaluatePart = (part_of(section) for section in (PretrainParams, AdaptParams, EvaluateParams))
+    SearchPart = part_of(AdaptParams, lists=True)
 
 
 class Variant(Closed):
     """A variant is another pre-training of a method: its layout, granularity or skills, and what adaptation needs with it."""
 
-    pretrain: dict[str, Any] = Field(min_length=1, description="settings over the `pretrain` section")
-    adapt: dict[str, Any] = Field({}, description="settings over the `adapt` section")
+    pretrain: Annotated[PretrainPart, Field(min_length=1)] = Field(description="settings over the `pretrain` section")
+    adapt: AdaptPart = Field({}, description="settings over the `adapt` section")
+
+    def settings(self) -> list[tuple[str, str]]:
+        """Return the section and the key of what it sets."""
+        return [("pretrain", key) for key in self.pretrain] + [("adapt", key) for key in self.adapt]
 
 
 class MethodAxes(Closed):
     """A method of the grid has its own axes, and its own settings over the stages' sections."""
 
-    heads: list[Positive] = Field([], description="head counts, for mhr and its variants")
-    variants: list[str] = Field([PLAIN], min_length=1, description="of grid.variants; `plain` is the method as it is")
-    extra_steps: list[Positive] = Field(
-        [], description="further multi-task training of a single adapter (lora, the averages), evaluated zero-shot"
+    heads: Annotated[list[Width], Once] = Field([], max_length=MAX_VALUES, description="head counts, for mhr and its variants")
+    variants: Annotated[list[str], Once] = Field(
+        [PLAIN], min_length=1, max_length=MAX_VALUES, description="of grid.variants; `plain` is the method as it is"
     )
-    pretrain: dict[str, Any] = Field({}, description="settings over the `pretrain` section")
-    adapt: dict[str, Any] = Field({}, description="settings over the `adapt` section")
-    search: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
+    extra_steps: Annotated[list[Positive], Once] = Field(
+        [],
+        max_length=MAX_VALUES,
+        description="further multi-task training of a single adapter (lora, the averages), evaluated zero-shot",
+    )
+    pretrain: PretrainPart = Field({}, description="settings over the `pretrain` section")
+    adapt: AdaptPart = Field({}, description="settings over the `adapt` section")
+    search: SearchPart = Field(
         {}, description="{key: values} of the `adapt` section; each combination is a trial, the best in validation is reported"
     )
+
+    def settings(self) -> Iterator[tuple[str, ...]]:
+        """Go through what is set: its section and key, and the keys of the axes where it stands."""
+        for section, part, at in (("pretrain", self.pretrain, "pretrain"), ("adapt", self.adapt, "adapt")):
+            yield from ((section, key, at) for key in part)
+        yield from (("adapt", key, "search") for key in self.search)
+
+    def count(self) -> int:
+        """Count the method's cells of one seed."""
+        trials = math.prod(len(values) for values in self.search.values())
+        return len(self.heads or [1]) * len(self.variants) * (trials + len(self.extra_steps))
 
     @property
     def trials(self) -> list[dict[str, Any]]:
@@ -212,10 +298,20 @@ class MethodAxes(Closed):
         return [dict(zip(self.search, values, strict=True)) for values in itertools.product(*self.search.values())]
 
 
+class Override(Closed):
+    """An override is what a single cell has for itself."""
+
+    pretrain: PretrainPart = Field({}, description="settings over its `pretrain` section")
+    adapt: AdaptPart = Field({}, description="settings over its `adapt` section")
+    evaluate: EvaluatePart = Field({}, description="settings over its `evaluate` section")
+
+
 class GridParams(Closed):
     """The grid has methods, heads and seeds."""
 
-    seeds: list[Seed] = Field(min_length=1, description="one cell of every method for each")
+    seeds: Annotated[list[Seed], Once] = Field(
+        min_length=1, max_length=MAX_VALUES, description="one cell of every method for each"
+    )
     pretrain_seed: Seed | None = Field(
         None,
         description="pre-train once with this seed and adapt with each of `seeds`, as the paper did; empty pre-trains for each",
@@ -224,38 +320,57 @@ class GridParams(Closed):
         min_length=1, description="rows of the methods table"
     )
     variants: dict[str, Variant] = Field({}, description="{name: settings} of other pre-trainings, as a further axis")
-    overrides: dict[str, dict[Literal["pretrain", "adapt", "evaluate"], dict[str, Any]]] = Field(
-        {}, description="{cell: {section: {key: value}}} for single cells"
-    )
+    overrides: dict[str, Override] = Field({}, description="{cell: {section: {key: value}}} for single cells")
 
     @field_validator("variants")
     @classmethod
     def _variants_make_names(cls, variants: dict[str, Variant]) -> dict[str, Variant]:
         for name in variants:
-            if name == PLAIN or not VARIANT_NAME.fullmatch(name):
-                raise ValueError(f"variant {name!r}: a name is lower-case letters, digits, _, not `plain`, h8, s0, t1 or x100")
+            if not is_variant(name) or name == PLAIN:
+                said = "a name is lower-case letters, digits, _, at most 64, not `plain`, h8, s0, t1 or x100"
+                raise SettingError(f"variant {name!r}: {said}", name)
         return variants
 
     @model_validator(mode="after")
     def _methods_and_heads_fit(self) -> GridParams:
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError("seeds occur twice")
         for name, axes in self.methods.items():
+            at = ("methods", name)
             if name not in METHODS:
-                raise ValueError(unknown("method", name, METHODS))
+                raise SettingError(unknown("method", name, METHODS), *at)
             row = METHODS[name]
             if row.multi_head != bool(axes.heads):
-                raise ValueError(f"{name} {'needs' if row.multi_head else 'has no'} `heads`")
+                said = "needs" if row.multi_head else "has no"
+                raise SettingError(f"{name} {said} `heads`", *at, "heads")
             if row.pretrain != name and axes.pretrain:
-                raise ValueError(f"{name} shares the pre-training of {row.pretrain}: set `pretrain` there")
+                said = f"{name} shares the pre-training of {row.pretrain}: set `pretrain` there"
+                raise SettingError(said, *at, "pretrain")
             if missing := [variant for variant in axes.variants if variant not in (PLAIN, *self.variants)]:
-                raise ValueError(f"methods.{name}.variants: {unknown('variant', missing[0], [PLAIN, *self.variants])}")
+                said = f"methods.{name}.variants: {unknown('variant', missing[0], [PLAIN, *self.variants])}"
+                raise SettingError(said, *at, "variants", axes.variants.index(missing[0]))
             if axes.extra_steps and not row.is_single:
-                raise ValueError(
-                    f"{name} has no `extra_steps`: they train a single adapter on, such as lora, poly_mu or mhr_mu"
-                )
-            if missing := [key for key in axes.search if key not in AdaptParams.model_fields]:
-                raise ValueError(f"methods.{name}.search: {unknown('setting of adapt', missing[0], AdaptParams.model_fields)}")
+                said = f"{name} has no `extra_steps`: they train a single adapter on, such as lora, poly_mu or mhr_mu"
+                raise SettingError(said, *at, "extra_steps")
+        return self
+
+    @model_validator(mode="after")
+    def _methods_read_what_is_set(self) -> GridParams:
+        for name, axes in self.methods.items():
+            at, row = ("methods", name), METHODS[name]
+            for section, key, *within in axes.settings():
+                if not reads(row, section, key):
+                    raise SettingError(f"{name} does not read {section}.{key}; leave it out", *at, *within, key)
+            for index, variant in enumerate(axes.variants):
+                settings = self.variants[variant].settings() if variant != PLAIN else ()
+                if settings and not any(reads(row, section, key) for section, key in settings):
+                    said = f"{name} reads nothing of what variant {variant!r} sets, so it would be the same twice"
+                    raise SettingError(said, *at, "variants", index)
+        return self
+
+    @model_validator(mode="after")
+    def _cells_can_be_counted(self) -> GridParams:
+        cells = sum(axes.count() for axes in self.methods.values()) * len(self.seeds)
+        if cells > MAX_CELLS:
+            raise SettingError(f"{cells:,} cells; at most {MAX_CELLS:,} are made into files", "methods")
         return self
 
 

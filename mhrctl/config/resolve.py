@@ -7,15 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
+from pydantic import ValidationError
 
 from mhrctl.config.cells import Cell, CellParams, grid_cells
+from mhrctl.config.complaints import complaint, name
 from mhrctl.config.fields import Closed
-from mhrctl.config.methods import METHODS
+from mhrctl.config.methods import METHODS, reads
+from mhrctl.config.overrides import Override, layer_of, over, put_into, read_overrides
 from mhrctl.config.params import PLAIN, MethodAxes, Params, PretrainParams, Variant
+from mhrctl.config.params import Override as CellOverride
+from mhrctl.config.reading import Document, Place, read_yaml
 from mhrctl.config.recipes import RECIPES, Recipe, recipe
 from mhrctl.errors import ParamsError, unknown
 
@@ -24,10 +25,6 @@ CELL_SECTIONS = ("pretrain", "adapt", "evaluate")
 
 STRUCTURE = {"skills", "rank", "alpha", "dropout", "targets", "granularity", "routing_blocks"}
 """Settings of `pretrain` that make an adapter; training it on keeps what it has."""
-
-
-class _Within(dict[str, Any]):
-    """Values of a setting that is itself a mapping, which go into what it is and not in its place."""
 
 
 Layer = tuple[str, Mapping[str, Any]]
@@ -40,6 +37,7 @@ class Settings:
 
     Attributes:
         params: the file, with the recipe and `--set` folded in.
+        document: the file as it stands.
         written: {section: settings} that the file itself says.
         on_top: {section: settings} of `--set`.
         recipe: the recipe's name, if there is one.
@@ -47,6 +45,7 @@ class Settings:
     """
 
     params: Params
+    document: Document = field(default_factory=lambda: Document(Path(PARAMS_FILE), {}))
     written: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     on_top: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     recipe: str | None = None
@@ -76,13 +75,15 @@ class Settings:
         layers = [
             *general,
             (f"grid.variants.{variant}", getattr(chosen, section, {}) if isinstance(chosen, Variant) else {}),
-            (f"grid.overrides.{overridden}", grid.overrides.get(overridden, {}).get(section, {})),  # type: ignore[call-overload]
+            (f"grid.overrides.{overridden}", getattr(grid.overrides.get(overridden, CellOverride()), section)),
             (f"trial {cell.trial}", dict(cell.settings) if section == "adapt" else {}),
             ("--set", self.on_top.get(section, {})),
         ]
         if section == "pretrain" and cell.extra_steps:
             if vain := sorted(STRUCTURE & self.on_top.get(section, {}).keys()):
                 raise ParamsError(f"--set pretrain.{vain[0]}: extra steps train the adapter that there is, as it is")
+            if vain := sorted({"steps", "uniform_steps"} & self.on_top.get(section, {}).keys()):
+                raise ParamsError(f"--set pretrain.{vain[0]}: --extra-steps says how many steps there are; leave it out")
             layers.append(("extra steps", {"steps": cell.extra_steps, "uniform_steps": 0}))
         return [(source, settings) for source, settings in layers if settings]
 
@@ -98,42 +99,98 @@ def load_params(path: Path, sets: Sequence[str] = (), recipe_name: str | None = 
     Raises:
         ParamsError: in one line with file, line, key and what is allowed.
     """
-    tree = _read_yaml(path)
-    written = {name: dict(section) for name, section in tree.items() if isinstance(section, dict)}
-    name = recipe_name or tree.get("recipe")
-    if recipe_name or (isinstance(name, str) and name in RECIPES):
-        for section, settings in recipe(str(name)).sections.items():
-            said = tree.get(section)
-            if said is None or isinstance(said, dict):
-                tree[section] = {**(said or {}), **settings} if recipe_name else {**settings, **(said or {})}
-    on_top: dict[str, dict[str, Any]] = {}
-    overridden = [_apply_set(tree, on_top, text) for text in sets]
+    document = read_params(path)
+    written = {key: section for key, section in _copy(document.tree).items() if isinstance(section, dict)}
+    base = _with_recipe(_copy(document.tree), recipe_name)
+    overrides, tree = read_overrides(sets), _copy(base)
+    for override in overrides:
+        put_into(tree, override)
     try:
         params = Params.model_validate(tree)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = _key(first)
-        where = "--set" if key in overridden else f"{path}:{_line(path, first['loc'])}"
-        raise ParamsError(f"{where}: {key}: {_message(first)}") from None
-    _require_cells(path, params)
-    return Settings(params, written, on_top, name, recipe_wins=recipe_name is not None)
+        if overrides and _is_valid(base):
+            raise ParamsError(_of_set(error, overrides)) from None
+        place, message = complaint(error, Params)
+        raise ParamsError(f"{document.at(place)}: {name(place)}: {message}") from None
+    _require_cells(document, params)
+    on_top = layer_of(overrides, CELL_SECTIONS)
+    chosen = recipe_name or params.recipe
+    return Settings(params, document, written, on_top, chosen, recipe_wins=recipe_name is not None)
 
 
-def _require_cells(path: Path, params: Params) -> None:
+def read_params(path: Path) -> Document:
+    """Read params.yaml as it stands.
+
+    Raises:
+        ParamsError: in one line, if it cannot be read or has no sections.
+    """
+    if not path.exists() and not path.is_symlink():
+        raise ParamsError(f"{path}: no such file; run mhrctl in a project folder, or name one with --project")
+    document = read_yaml(path)
+    if not isinstance(document.tree, dict):
+        raise ParamsError(f"{path}:1: expected the sections {', '.join(Params.model_fields)}")
+    return document
+
+
+def _copy(value: Any) -> Any:  # noqa: ANN401 - a tree of YAML
+    """A tree of its own, in which nothing stands twice as it does where aliases were written."""
+    if isinstance(value, dict):
+        return {key: _copy(each) for key, each in value.items()}
+    return [_copy(each) for each in value] if isinstance(value, list) else value
+
+
+def _with_recipe(tree: dict[str, Any], recipe_name: str | None) -> dict[str, Any]:
+    """The file's tree with the settings of a recipe, over it (of `--recipe`) or under it (of the file)."""
+    chosen = recipe_name or tree.get("recipe")
+    if recipe_name or (isinstance(chosen, str) and chosen in RECIPES):
+        for section, settings in recipe(str(chosen)).sections.items():
+            said = tree.get(section)
+            if said is None or isinstance(said, dict):
+                tree[section] = {**(said or {}), **settings} if recipe_name else {**settings, **(said or {})}
+    return tree
+
+
+def _is_valid(tree: Mapping[str, Any]) -> bool:
+    try:
+        Params.model_validate(tree)
+    except ValidationError:
+        return False
+    return True
+
+
+def _of_set(error: ValidationError, overrides: Sequence[Override]) -> str:
+    """Say what is wrong with `--set`, where the file by itself is right."""
+    place, message = complaint(error, Params)
+    near = [each for each in overrides if each.place == place[: len(each.place)]]
+    near += [each for each in overrides if each.place[:1] == place[:1]]
+    override = (near or list(overrides))[0]
+    about = "" if override.place == place else f"{name(place)}: "
+    return f"--set {name(override.place)}: {about}{message}"
+
+
+def _require_cells(document: Document, params: Params) -> None:
     """Check that overrides are of cells that there are, and of sections that these have for themselves."""
+    if not params.grid.overrides:
+        return
     cells = grid_cells(params)
-    names = {cell.name: {"adapt", "evaluate"} for cell in cells} | {
+    sections = {cell.name: {"adapt", "evaluate"} for cell in cells} | {
         cell.name: {"pretrain", "evaluate"} for cell in cells if cell.extra_steps
     }
     for cell in cells:
-        names.setdefault(cell.pretrain_cell.name, set()).add("pretrain")
-    for name, sections in params.grid.overrides.items():
-        where = f"{path}:{_line(path, ('grid', 'overrides', name))}: grid.overrides"
-        if name not in names:
-            raise ParamsError(f"{where}: {unknown('cell', name, names)}")
-        if wrong := [section for section in sections if section not in names[name]]:
-            owner = next((cell.pretrain_cell.name for cell in cells if cell.name == name), name)
-            raise ParamsError(f"{where}.{name}: its {wrong[0]} is that of another cell: set it at {owner}")
+        sections.setdefault(cell.pretrain_cell.name, set()).add("pretrain")
+    rows = {each.name: each.row for cell in cells for each in (cell.pretrain_cell, cell)}
+    for cell_name, override in params.grid.overrides.items():
+        place: Place = ("grid", "overrides", cell_name)
+        if cell_name not in sections:
+            raise ParamsError(f"{document.at(place)}: grid.overrides: {unknown('cell', name([cell_name]), sections)}")
+        for section in override.model_fields_set:
+            where = f"{document.at((*place, section))}: grid.overrides.{cell_name}"
+            if section not in sections[cell_name]:
+                owner = next((cell.pretrain_cell.name for cell in cells if cell.name == cell_name), cell_name)
+                raise ParamsError(f"{where}: its {section} is that of another cell: set it at {owner}")
+            for key in getattr(override, section):
+                if not reads(rows[cell_name], section, key):
+                    raise ParamsError(f"{where}: {rows[cell_name].name} does not read {section}.{key}; leave it out")
 
 
 def resolve_cell(settings: Settings, cell: Cell) -> CellParams:
@@ -154,102 +211,40 @@ def _folded(settings: Settings, cell: Cell, section: str) -> Closed:
     model = type(getattr(settings.params, section))
     merged: dict[str, Any] = {}
     for _, layer in settings.layers(cell, section):
-        merged |= {key: _put_into(merged.get(key), value) for key, value in layer.items()}
+        merged |= {key: over(merged.get(key), value) for key, value in layer.items()}
     try:
         folded: Closed = model.model_validate(merged)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = str(first["loc"][0]) if first["loc"] else ""
-        source = sources(settings, cell, section).get(key, PARAMS_FILE)
-        message = _message(first, model)
-        raise ParamsError(f"{PARAMS_FILE}: cell {cell.name}, from {source}: {section}.{_key(first)}: {message}") from None
+        place, message = complaint(error, model)
+        source = sources(settings, cell, section).get(str(place[0]) if place else "", PARAMS_FILE)
+        where = _at(settings, cell, source, (section, *place))
+        raise ParamsError(f"{where}: cell {cell.name}, from {source}: {name((section, *place))}: {message}") from None
     if isinstance(folded, PretrainParams):
-        _require_options(cell, folded.options)
+        _require_options(settings, cell, folded.options)
     return folded
 
 
-def _put_into(value: Any, layer: Any) -> Any:  # noqa: ANN401 - any setting
-    """What a setting is with a layer over it: the layer itself, unless it only goes into the setting."""
-    if not isinstance(layer, _Within):
-        return layer
-    before = value if isinstance(value, Mapping) else {}
-    return {**before, **{key: _put_into(before.get(key), within) for key, within in layer.items()}}
+def _at(settings: Settings, cell: Cell, source: str, place: Place) -> str:
+    """The file and line of a setting that a cell has from `source`; the file alone where it stands elsewhere."""
+    document = settings.document
+    if source == PARAMS_FILE:
+        return document.at(place)
+    if source.startswith("grid."):
+        return document.at((*source.split("."), *place))
+    if source.startswith("trial "):
+        return document.at(("grid", "methods", cell.method, "search", *place[1:]))
+    return str(document.path)
 
 
-def _require_options(cell: Cell, options: Mapping[str, Any]) -> None:
+def _require_options(settings: Settings, cell: Cell, options: Mapping[str, Any]) -> None:
     """Check that the options of a pre-training are settings of its method."""
     row = cell.pretrain_cell.row
     try:
         row.options.model_validate(options)
     except ValidationError as error:
-        first = error.errors()[0]
-        message = _message(first, row.options) if row.options.model_fields else f"{row.name} has no settings of its own"
-        raise ParamsError(f"{PARAMS_FILE}: cell {cell.name}: pretrain.options.{_key(first)}: {message}") from None
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        tree = YAML(typ="safe", pure=True).load(path)
-    except FileNotFoundError:
-        raise ParamsError(f"{path}: no such file; run mhrctl in a project folder, or name one with --project") from None
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 1
-        raise ParamsError(f"{path}:{line}: not valid YAML: {error.problem}") from None
-    if not isinstance(tree, dict):
-        raise ParamsError(f"{path}:1: expected the sections {', '.join(Params.model_fields)}")
-    return tree
-
-
-def _apply_set(tree: dict[str, Any], on_top: dict[str, dict[str, Any]], text: str) -> str:
-    """Put an override into the tree, and into `on_top` if it is of a section that cells resolve."""
-    key, sign, value = text.partition("=")
-    *sections, last = key.strip().split(".")
-    if not sign or not sections:
-        raise ParamsError(f"--set {text}: expected section.key=value")
-    node: Any = tree
-    for section in sections:
-        node = node.setdefault(section, {})
-        if not isinstance(node, dict):
-            raise ParamsError(f"--set {text}: {section} is not a section")
-    try:
-        node[last] = YAML(typ="safe", pure=True).load(value)
-    except MarkedYAMLError as error:
-        raise ParamsError(f"--set {text}: {value!r} is not valid YAML: {error.problem}") from None
-    if sections[0] in CELL_SECTIONS:
-        level = on_top.setdefault(sections[0], {})
-        for section in sections[1:]:
-            level = level.setdefault(section, _Within())
-        level[last] = node[last]
-    return key.strip()
-
-
-def _key(error: ErrorDetails) -> str:
-    return ".".join(str(part) for part in error["loc"])
-
-
-def _line(path: Path, loc: Sequence[int | str]) -> int:
-    """The line of the deepest key of `loc` that the file has, counted from 1."""
-    node: Any = YAML(typ="rt").load(path)
-    line = 1
-    for part in loc:
-        try:
-            position = node.lc.item(part) if isinstance(part, int) else node.lc.key(part)
-            node, line = node[part], position[0] + 1
-        except (AttributeError, KeyError, IndexError, TypeError):
-            break
-    return line
-
-
-def _message(error: ErrorDetails, root: type[BaseModel] = Params) -> str:
-    """What pydantic says is wrong, with what is allowed."""
-    if error["type"] == "extra_forbidden":
-        parent: Any = root
-        for part in error["loc"][:-1]:
-            parent = parent.model_fields[part].annotation if part in getattr(parent, "model_fields", {}) else None
-        known = list(getattr(parent, "model_fields", {}))
-        return unknown("key", str(error["loc"][-1]), known) if known else "unknown key"
-    if error["type"] == "missing":
-        return "is missing"
-    text = error["msg"].removeprefix("Value error, ")
-    return text if error["type"] == "value_error" else f"{text} (got {error['input']!r})"
+        at = ("pretrain", "options")
+        place, message = complaint(error, row.options, at=at)
+        if not row.options.model_fields:
+            message = f"{row.name} has no settings of its own"
+        where = _at(settings, cell, sources(settings, cell, "pretrain").get("options", PARAMS_FILE), place)
+        raise ParamsError(f"{where}: cell {cell.name}: {name(place)}: {message}") from None

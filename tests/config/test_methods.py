@@ -197,7 +197,7 @@ def test_a_new_lora_is_not_attached_to_other_weights_than_its_own(
             ["pretrain", "-m", "lora", "--set", "adapt.lr=1.0"],
             "adapt.lr=1.0: this command reads the section `pretrain` only",
         ),
-        (["pretrain", "-m", "lora", "--set", "pretrain.lr=["], "--set pretrain.lr=[: '[' is not valid YAML"),
+        (["pretrain", "-m", "lora", "--set", "pretrain.lr=["], "--set pretrain.lr: '[' is not valid YAML"),
         (
             ["pretrain", "-m", "lora", "--extra-steps", "2", "--set", "pretrain.rank=4"],
             "--set pretrain.rank: extra steps train the adapter that there is",
