@@ -136,6 +136,9 @@ SETTINGS: Mapping[str, tuple[str, ...]] = {
 }
 """{stage: the settings that decide it}: keys of the cell's file where there is a `cell` among them, else of params.yaml."""
 
+OPTIONAL: tuple[str, ...] = ("recipe", "index", "report")
+"""What params.yaml may leave out. DVC refuses a key that is not in its file, so these are written out beside the cells."""
+
 
 def parents(stage: str, places: Places, cases: AbstractSet[str] = frozenset()) -> dict[str, Path]:
     """Return {name: file or folder} of what a stage's card has the hashes of, first what is read in any case.

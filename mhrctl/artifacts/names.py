@@ -87,6 +87,11 @@ class Project:
         return self.data / "cells" / "index.yaml"
 
     @property
+    def optional_sections(self) -> Path:
+        """What params.yaml may leave out, written out, for the stages of dvc.yaml to depend on."""
+        return self.data / "cells" / "sections.json"
+
+    @property
     def stage_versions(self) -> Path:
         """The versions of the stages, of which each stage of dvc.yaml depends on its own."""
         return self.data / "cells" / "versions.json"

@@ -27,9 +27,10 @@ from mhrctl.cli import (
     run,
 )
 from mhrctl.cli.display import complain
+from mhrctl.cli.once import App
 from mhrctl.errors import MhrctlError
 
-app = typer.Typer(
+app = App(
     name="mhrctl",
     help="Cross-task generalisation with routed adapters: pre-train skills and routing, adapt to new tasks, report.",
     no_args_is_help=True,

@@ -36,7 +36,7 @@ def average(
     force: ForceOption = False,
 ) -> None:
     """Average the skills of a pre-training cell into one ordinary LoRA."""
-    where, params = chosen_cell(project, CellChoice(method, heads, variant, seed, cell=cell), set_, reads="pretrain")
+    where, params = chosen_cell(project, CellChoice(method, heads, variant, seed, cell=cell), set_, reads="grid")
     averaged = params.cell.pretrain_cell
     out = where.output("average", averaged.name)
     pretrained = where.output("pretrain", averaged.name)

@@ -29,7 +29,7 @@ def backbone(
     force: ForceOption = False,
 ) -> None:
     """Fetch the frozen backbone, or train a small one on the suite."""
-    where, settings = open_project(project, set_)
+    where, settings = open_project(project, set_, reads=["backbone"])
     out = where.output("backbone")
     made = provenance.of_backbone(settings.params.backbone, prepared=where.output("prepare"), root=where.root)
     if nothing_to_do(made, out, force=force):
@@ -41,7 +41,7 @@ def backbone(
     with (
         locked(out),
         logging_run(where.run_log("backbone"), device=str(accelerator.device)),
-        unedited(lambda: open_project(project, set_)[1].params.backbone, *made.watched),
+        unedited(lambda: open_project(project, set_, reads=["backbone"])[1].params.backbone, *made.watched),
         recording_of(track, where, "backbone") as recorder,
     ):
         card = stage(

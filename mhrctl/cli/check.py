@@ -11,6 +11,7 @@ from rich.table import Table
 from mhrctl.artifacts.names import Project
 from mhrctl.cli import display
 from mhrctl.cli.options import (
+    EVERY_SECTION,
     HERE,
     CellChoice,
     ExtraStepsOption,
@@ -26,10 +27,10 @@ from mhrctl.cli.options import (
 )
 from mhrctl.config.cells import Cell, CellParams, grid_cells
 from mhrctl.config.params import PLAIN, OptimisationParams
-from mhrctl.config.resolve import CELL_SECTIONS, Settings, resolve_cell, sources
-from mhrctl.errors import ArtifactError, MhrctlError
+from mhrctl.config.resolve import CELL_SECTIONS, Settings, resolve_cell, setting_at, sources
+from mhrctl.errors import ArtifactError, MhrctlError, ParamsError
 from mhrctl.suites.task import TaskCounts
-from mhrctl.tools.check import check_suite, pipeline_gaps, vocab_size
+from mhrctl.tools.check import check_suite, pipeline_gaps, pipeline_refusals, vocab_size
 from mhrctl.tools.estimate import FP32, Estimate, Shape, backbone_shape, estimate, human_size
 from mhrctl.tools.grid import differences, expand
 
@@ -49,7 +50,7 @@ def check(
     recipe: RecipeOption = None,
 ) -> None:
     """Check params.yaml, files and the grid, and show what would run; with `--method`, every setting of one cell."""
-    where, settings = open_project(project, set_, recipe)
+    where, settings = open_project(project, set_, recipe, reads=EVERY_SECTION)
     if method is not None:
         display.out.print(
             _settings_table(settings, named_cell(settings, CellChoice(method, heads, variant, seed, extra_steps)))
@@ -73,7 +74,11 @@ def check(
         problems.append(error)
     if not (recipe or set_):  # the files in data/cells and dvc.yaml are of params.yaml alone
         problems += _out_of_step(settings, where)
-        notes += [f"warning: {gap}" for gap in pipeline_gaps(settings.params, where)]
+        try:
+            problems += [ArtifactError(line) for line in pipeline_refusals(settings.document, where)]
+            notes += [f"warning: {gap}" for gap in pipeline_gaps(settings.params, where)]
+        except MhrctlError as error:
+            problems.append(error)
     display.out.print(_grid_table(where, groups, estimates))
     for note in notes:
         display.out.print(note, soft_wrap=True)
@@ -119,10 +124,24 @@ def _estimates(
     if shape is None:
         name = f"{params.backbone.name} at {params.backbone.revision}"
         return {}, [f"heads, layers and sizes not checked: the config of {name} is not in the hub's cache yet"]
-    estimates = {label: [estimate(each, shape, tasks or ONE_TASK) for each in cells] for label, cells in groups.items()}
+    estimates = {
+        label: [_estimate(settings, each, shape, tasks or ONE_TASK) for each in cells] for label, cells in groups.items()
+    }
     if tasks is None:
         return {}, ["heads and layers fit; sizes are estimated when `mhrctl prepare` has counted the tasks"]
     return estimates, _totals(where, shape, tasks, [each for group in estimates.values() for each in group])
+
+
+def _estimate(settings: Settings, each: CellParams, shape: Shape, tasks: TaskCounts) -> Estimate:
+    """What a cell takes; an error that the layers make is said with the line of the heads, or of the setting that it names."""
+    try:
+        return estimate(each, shape, tasks)
+    except ParamsError as error:
+        section, _, key = str(error).partition(":")[0].partition(".")
+        if key:
+            raise ParamsError(f"{setting_at(settings, each.cell, section, key)}: {error}") from None
+        heads = settings.document.at(("grid", "methods", each.cell.method, "heads"))
+        raise ParamsError(f"{heads}: {error}") from None
 
 
 def _totals(where: Project, shape: Shape, tasks: TaskCounts, every: Sequence[Estimate]) -> list[str]:

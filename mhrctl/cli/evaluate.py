@@ -36,10 +36,12 @@ from mhrctl.cli.options import (
     open_project,
     output_of,
     recording_of,
+    require_alone,
 )
 from mhrctl.config.cells import Cell
 from mhrctl.config.methods import BACKBONE
 from mhrctl.config.params import EvaluateParams
+from mhrctl.errors import ParamsError
 from mhrctl.evaluation.metrics import is_over_choices, title_of
 from mhrctl.evaluation.scores import PHASES, SCORE, CellMetrics
 from mhrctl.models.speed import Speed
@@ -68,9 +70,14 @@ def evaluate(
 
     def read() -> tuple[EvaluateParams, Cell | None]:
         if cell == BACKBONE:
+            require_alone(choice, set_, recipe)
             return read_bare(where), None
         if method == BACKBONE:
-            return open_project(project, set_, recipe)[1].params.evaluate, None
+            if choice != CellChoice(BACKBONE):
+                raise ParamsError(
+                    "--method backbone has no --heads, --variant, --extra-steps, --seed and --cell; leave them out"
+                )
+            return open_project(project, set_, recipe, reads=["evaluate"])[1].params.evaluate, None
         params = chosen_cell(project, choice, set_, recipe, reads="evaluate")[1]
         return params.evaluate, params.cell
 

@@ -53,7 +53,7 @@ def export(
     project: ProjectOption = HERE,
 ) -> None:
     """Write adapters as PEFT folders, or merged into the backbone's weights."""
-    where, settings = open_project(project, [])
+    where, settings = open_project(project)
     cell = named_cell(settings, CellChoice(method, heads, variant, seed, extra_steps))
     if stage is ExportStage.ADAPT and extra_steps:
         raise ParamsError("--extra-steps: such a cell is not adapted; export --stage pretrain")

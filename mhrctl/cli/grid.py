@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from mhrctl.cli import display
+from mhrctl.cli.once import App
 from mhrctl.cli.options import HERE, ProjectOption, open_project
 from mhrctl.config.cells import grid_cells
 from mhrctl.errors import ArtifactError
@@ -15,7 +16,7 @@ from mhrctl.tools.estimate import human_size
 SHOWN = 20
 """So many changed files are named."""
 
-app = typer.Typer(help="The grid of params.yaml: expand it into the files that dvc.yaml reads.", no_args_is_help=True)
+app = App(help="The grid of params.yaml: expand it into the files that dvc.yaml reads.", no_args_is_help=True)
 
 
 @app.callback()
@@ -33,7 +34,7 @@ def sync(
     from mhrctl.tools.grid import sync as write
     from mhrctl.tools.prune import find_leftovers
 
-    where, settings = open_project(project, [])
+    where, settings = open_project(project)
     changes = differences(expand(settings, where), where) if check else write(settings, where)
     for line in changes[:SHOWN]:
         display.done(line)
@@ -58,7 +59,7 @@ def prune(
     from mhrctl.tools.prune import find_leftovers
     from mhrctl.tools.prune import prune as remove
 
-    where, settings = open_project(project, [])
+    where, settings = open_project(project)
     require_in_step(settings, where)
     left = find_leftovers(grid_cells(settings.params), where)
     for cell in left.cells:

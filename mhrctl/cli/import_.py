@@ -31,7 +31,7 @@ def import_(
     project: ProjectOption = HERE,
 ) -> None:
     """Take an adapter of another library as the pre-training of a cell."""
-    where, settings = open_project(project, [])
+    where, settings = open_project(project)
     from mhrctl.tools.import_ import import_adapter
 
     quieten()

@@ -13,6 +13,7 @@ from mhrctl.artifacts.locking import locked
 from mhrctl.artifacts.watching import unedited
 from mhrctl.artifacts.writing import logging_run
 from mhrctl.cli import display
+from mhrctl.cli.once import App
 from mhrctl.cli.options import (
     HERE,
     DeviceOption,
@@ -26,7 +27,7 @@ from mhrctl.cli.options import (
     open_project,
 )
 
-app = typer.Typer(help="Embed each training task's inputs, for AdapterSoup.", invoke_without_command=True)
+app = App(help="Embed each training task's inputs, for AdapterSoup.", invoke_without_command=True)
 
 
 @app.callback()
@@ -41,7 +42,7 @@ def index(
     """Embed each training task's inputs, for AdapterSoup; `mhrctl index query` asks which tasks are similar."""
     if context.invoked_subcommand:
         return
-    where, settings = open_project(project, set_, recipe)
+    where, settings = open_project(project, set_, recipe, reads=["index"])
     params, prepared, out = settings.params.index, where.output("prepare"), where.output("index")
     made = provenance.of_index(params.encoder, params.revision, params.examples, prepared=prepared, root=where.root)
     if nothing_to_do(made, out, force=force):
@@ -52,7 +53,7 @@ def index(
     with (
         locked(out),
         logging_run(where.run_log("index"), device=str(accelerator.device)),
-        unedited(lambda: open_project(project, set_, recipe)[1].params.index, *made.watched),
+        unedited(lambda: open_project(project, set_, recipe, reads=["index"])[1].params.index, *made.watched),
     ):
         card = stage(
             encoder=params.encoder,
@@ -77,7 +78,7 @@ def query(
     device: DeviceOption = "auto",
 ) -> None:
     """Show the training tasks whose inputs are most similar to those of a task: of a test task, to its shots of a seed."""
-    where, settings = open_project(project, set_)
+    where, settings = open_project(project, set_, reads=["adapt", "grid"])
     accelerator = open_accelerator(device)
     from mhrctl.tools.index import query as rank
 

@@ -16,12 +16,14 @@ from mhrctl.artifacts.names import Project
 from mhrctl.artifacts.provenance import Provenance
 from mhrctl.cli import display
 from mhrctl.config.cells import Cell, CellParams
-from mhrctl.config.fields import MAX_SEED
+from mhrctl.config.fields import MAX_COUNT, MAX_SEED, MAX_WIDTH
 from mhrctl.config.methods import METHODS, method
-from mhrctl.config.params import PLAIN
+from mhrctl.config.overrides import require_sections
+from mhrctl.config.params import PLAIN, Params
 from mhrctl.config.recipes import RECIPES
-from mhrctl.config.resolve import Settings, load_params, resolve_cell
-from mhrctl.errors import ParamsError
+from mhrctl.config.recipes import recipe as recipe_of
+from mhrctl.config.resolve import Settings, load_params, require_read, resolve_cell
+from mhrctl.errors import ParamsError, listed
 from mhrctl.models.speed import OFF
 from mhrctl.progress import Recorder
 from mhrctl.tracking.backend import Subject
@@ -42,10 +44,13 @@ RecipeOption = Annotated[
     str | None, typer.Option("--recipe", help=f"Settings of the paper over those of params.yaml: {', '.join(RECIPES)}.")
 ]
 MethodOption = Annotated[str | None, typer.Option("--method", "-m", help=f"One of: {', '.join(METHODS)}.")]
-HeadsOption = Annotated[int | None, typer.Option("--heads", min=1, help="Routing heads, for mhr and its variants.")]
+HeadsOption = Annotated[
+    int | None, typer.Option("--heads", min=1, max=MAX_WIDTH, help="Routing heads, for mhr and its variants.")
+]
 VariantOption = Annotated[str | None, typer.Option("--variant", help="A name of `grid.variants`, such as another layout.")]
 ExtraStepsOption = Annotated[
-    int | None, typer.Option("--extra-steps", min=1, help="Steps that a single adapter is trained on, on all tasks.")
+    int | None,
+    typer.Option("--extra-steps", min=1, max=MAX_COUNT, help="Steps that a single adapter is trained on, on all tasks."),
 ]
 SeedOption = Annotated[
     int | None, typer.Option("--seed", min=0, max=MAX_SEED, help="Seed of the cell. [default: the grid's first]")
@@ -110,9 +115,24 @@ TrackOption = Annotated[
 ]
 
 
-def open_project(folder: Path, sets: Sequence[str], recipe: str | None = None) -> tuple[Project, Settings]:
-    """Find a project and read its params.yaml."""
+EVERY_SECTION = tuple(Params.model_fields)
+
+
+def open_project(
+    folder: Path, sets: Sequence[str] = (), recipe: str | None = None, *, reads: Sequence[str] = ()
+) -> tuple[Project, Settings]:
+    """Find a project and read its params.yaml.
+
+    Args:
+        folder: of the project.
+        sets: of `--set`.
+        recipe: of `--recipe`.
+        reads: the sections that the command reads, to which both are held, so that nothing is set in vain.
+    """
     project = Project(folder)
+    require_sections(sets, reads)
+    if recipe and not set(reads) & set(recipe_of(recipe).sections):
+        raise ParamsError(f"--recipe {recipe}: it says nothing of {listed(reads)}, which this command reads; leave it out")
     return project, load_params(project.params, sets, recipe)
 
 
@@ -143,22 +163,37 @@ def chosen_cell(
         choice: the options.
         sets: of `--set`.
         recipe: of `--recipe`.
-        reads: the section that the command reads, to which `--set` is held, so that nothing is set in vain.
+        reads: the section that the command reads beside the grid, to which `--set` is held.
     """
     if choice.cell is not None:
         from mhrctl.tools.grid import read_cell
 
-        if sets or recipe or choice.has_axes:
-            raise ParamsError(
-                "--cell stands for all settings of a cell; leave out --method, --heads, --variant, --extra-steps, --seed,"
-                " --recipe and --set"
-            )
+        require_alone(choice, sets, recipe)
         project = Project(folder)
         return project, read_cell(project, choice.cell)
-    project, settings = open_project(folder, sets, recipe)
-    if vain := [text for text in sets if text.split(".")[0] not in (reads, "grid")]:
-        raise ParamsError(f"--set {vain[0]}: this command reads the section `{reads}` only; set it where it is read")
-    return project, resolve_cell(settings, named_cell(settings, choice))
+    project, settings = open_project(folder, sets, recipe, reads=list(dict.fromkeys((reads, "grid"))))
+    cell = named_cell(settings, choice)
+    require_read(settings, cell)
+    resolved = resolve_cell(settings, cell)
+    for text in (text for text in sets if text.startswith("grid.")):
+        before = load_params(project.params, [other for other in sets if other is not text], recipe)
+        cell_before = named_cell(before, choice)
+        if before.params.grid != settings.params.grid and cell_before == cell and resolve_cell(before, cell) == resolved:
+            raise ParamsError(f"--set {text}: it changes nothing of cell {cell.name}; set what that cell has, or leave it out")
+    return project, resolved
+
+
+def require_alone(choice: CellChoice, sets: Sequence[str], recipe: str | None) -> None:
+    """Refuse what stands beside `--cell`.
+
+    Raises:
+        ParamsError: if anything does.
+    """
+    if sets or recipe or choice.has_axes:
+        raise ParamsError(
+            "--cell stands for all settings of a cell; leave out --method, --heads, --variant, --extra-steps, --seed,"
+            " --recipe and --set"
+        )
 
 
 def named_cell(settings: Settings, choice: CellChoice) -> Cell:

@@ -31,7 +31,7 @@ def prepare(
     project: ProjectOption = HERE, set_: SetOption = [], recipe: RecipeOption = None, force: ForceOption = False
 ) -> None:
     """Read the suite's tasks, split them, put them into prompts and tokenise them."""
-    where, settings = open_project(project, set_, recipe)
+    where, settings = open_project(project, set_, recipe, reads=["prepare"])
     out = where.output("prepare")
     made = provenance.of_prepare(settings.params.prepare, root=where.root)
     if nothing_to_do(made, out, force=force):
@@ -42,7 +42,7 @@ def prepare(
     with (
         locked(out),
         logging_run(where.run_log("prepare")),
-        unedited(lambda: open_project(project, set_, recipe)[1].params.prepare, *made.watched),
+        unedited(lambda: open_project(project, set_, recipe, reads=["prepare"])[1].params.prepare, *made.watched),
     ):
         table = stage(settings.params.prepare, root=where.root, out=out, scratch=where.scratch, track=display.track)
     display.err.print(_task_table(table))

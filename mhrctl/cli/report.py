@@ -48,13 +48,14 @@ def report(
     set_: SetOption = [],
 ) -> None:
     """Write the report into data/report, or print tables and differences, draw figures, write HTML."""
-    where, settings = open_project(project, set_)
+    stage_runs = not (tables or figures or compare or html)
+    where, settings = open_project(project, set_, reads=["report", "grid"] if stage_runs else ["grid"])
     if to and not compare:
         raise ParamsError(f"--to {to}: name what is compared to it with --compare, or --compare all")
     if out and not (figures or html):
         raise ParamsError(f"--out {out}: it is for --figure and --html")
     expected = [cell.name for cell in grid_cells(settings.params)]
-    if not (tables or figures or compare or html):
+    if stage_runs:
         _write_stage(where, settings.params.report.tables, expected)
         return
     from mhrctl.report.differences import BASELINE, differences_table

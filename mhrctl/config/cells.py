@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 from pydantic import model_validator
 
 from mhrctl.config.fields import Closed, NonNegative, Positive, Seed
 from mhrctl.config.methods import METHODS, Method, method
-from mhrctl.config.params import PLAIN, AdaptParams, EvaluateParams, Params, PretrainParams
+from mhrctl.config.params import PLAIN, AdaptParams, EvaluateParams, Params, PretrainParams, is_variant
+from mhrctl.config.reading import shown
 from mhrctl.errors import ParamsError
 
 StartStage = Literal["pretrain", "average"]
@@ -42,6 +44,8 @@ class Cell(Closed):
     @model_validator(mode="after")
     def _fits_the_method(self) -> Cell:
         row = method(self.method)
+        if not is_variant(self.variant):  # the name is a part of file names
+            raise ParamsError(f"--variant {shown(self.variant)}: no name of a variant; name one of grid.variants")
         if not row.multi_head and self.heads != 1:
             raise ParamsError(f"--heads {self.heads}: {self.method} has one head; use mhr or its variants for more")
         if self.extra_steps and not row.is_single:
@@ -87,6 +91,10 @@ class Cell(Closed):
     def start(self) -> tuple[StartStage, Cell]:
         """The stage and the cell whose output adaptation or zero-shot evaluation starts from."""
         return ("pretrain", self) if self.extra_steps else self.origin
+
+
+NAME = re.compile(r"[a-z][a-z0-9_]*(-[a-z0-9_]+){0,4}-s[0-9]+", re.ASCII)
+"""Of a cell: the form of `Cell.name`, in which nothing can lead to another folder."""
 
 
 class CellParams(Closed):

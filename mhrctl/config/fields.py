@@ -15,10 +15,16 @@ from typing_extensions import TypedDict
 MAX_TEXT = 4096
 """Characters of a text: a path of Linux has no more."""
 
-Positive = Annotated[int, Field(gt=0, le=10**9)]
+MAX_COUNT = 10**9
 
 
-NonNegative = Annotated[int, Field(ge=0, le=10**9)]
+MAX_WIDTH = 2**16
+
+
+Positive = Annotated[int, Field(gt=0, le=MAX_COUNT)]
+
+
+NonNegative = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 
 
 Rate = Annotated[float, Field(gt=0, le=1e9)]
@@ -39,7 +45,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Layers = Annotated[int, Field(gt=0, le=1000)]
 
 
-Width = Annotated[int, Field(gt=0, le=2**16)]
+Width = Annotated[int, Field(gt=0, le=MAX_WIDTH)]
 """Of a layer, of a head, of a rank, of an inventory."""
 
 

@@ -55,7 +55,7 @@ def read_overrides(texts: Sequence[str]) -> list[Override]:
     return overrides
 
 
-def require_sections(texts: Sequence[str], reads: Collection[str]) -> None:
+def require_sections(texts: Sequence[str], reads: Sequence[str]) -> None:
     """Hold `--set` to the sections that a command reads, so that nothing is set in vain.
 
     Raises:
@@ -64,10 +64,9 @@ def require_sections(texts: Sequence[str], reads: Collection[str]) -> None:
     for text in texts:
         section = text.partition("=")[0].split(".")[0].strip()
         if section not in reads:
-            read = (
-                f"the section `{next(iter(reads))}` only" if len(reads) == 1 else f"the sections {listed(sorted(reads))} only"
-            )
-            raise ParamsError(f"--set {shown(text)[1:-1]}: this command reads {read}; set it where it is read")
+            named = [each for each in reads if each != "grid"] or reads  # the grid says of which cell a section is
+            read = f"the section `{named[0]}`" if len(named) == 1 else f"the sections {listed(named)}"
+            raise ParamsError(f"--set {shown(text)[1:-1]}: this command reads {read} only; set it where it is read")
 
 
 def put_into(tree: dict[str, Any], override: Override) -> None:

@@ -95,9 +95,8 @@ class BackboneParams(Closed):
             raise SettingError("source scratch has no `name`, since it is trained here; leave it out", "name")
         if self.source != "hub" and self.revision is not None:
             raise SettingError(f"source {self.source} has no `revision`, which is of the hub; leave it out", "revision")
-        for key in ("seed", "scratch"):
-            if self.source != "scratch" and getattr(self, key) != type(self).model_fields[key].default:
-                raise SettingError(f"source {self.source} has no `{key}`, which is of a scratch backbone; leave it out", key)
+        if self.source != "scratch" and self.seed:
+            raise SettingError(f"source {self.source} has no `seed`, which is of a scratch backbone; leave it out", "seed")
         return self
 
 

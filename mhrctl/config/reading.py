@@ -129,7 +129,7 @@ def shown(value: Any) -> str:  # noqa: ANN401 - any setting
 def _repr(value: Any) -> str:  # noqa: ANN401
     """What Python would show, without writing out what is large."""
     if isinstance(value, int) and value.bit_length() > MAX_DIGITS:
-        return f"a number of about {value.bit_length() * 3 // 10} digits"
+        return f"a number of about {round(value.bit_length() * math.log10(2))} digits"
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{shown(key)}: {_repr(each)}" for key, each in list(value.items())[:5]) + "}"
     if isinstance(value, list | tuple):

@@ -202,6 +202,19 @@ def resolve_cell(settings: Settings, cell: Cell) -> CellParams:
     return CellParams(cell=cell, **{section: _folded(settings, cell, section) for section in CELL_SECTIONS})  # type: ignore[arg-type]
 
 
+def require_read(settings: Settings, cell: Cell) -> None:
+    """Check that a cell reads what `--set` says of its sections.
+
+    Raises:
+        ParamsError: names the first setting that its method does not read.
+    """
+    for section, layer in settings.on_top.items():
+        row = METHODS[cell.pretrain_cell.method if section == "pretrain" else cell.method]
+        for key in layer:
+            if not reads(row, section, key):
+                raise ParamsError(f"--set {section}.{key}: {row.name} does not read it; leave it out")
+
+
 def sources(settings: Settings, cell: Cell, section: str) -> dict[str, str]:
     """Return {key: where its value comes from} of a cell's section; keys at their default are left out."""
     return {key: source for source, layer in settings.layers(cell, section) for key in layer}
@@ -222,6 +235,12 @@ def _folded(settings: Settings, cell: Cell, section: str) -> Closed:
     if isinstance(folded, PretrainParams):
         _require_options(settings, cell, folded.options)
     return folded
+
+
+def setting_at(settings: Settings, cell: Cell, section: str, key: str) -> str:
+    """Return the file and line of the setting that a cell has."""
+    source = sources(settings, cell, section).get(key, PARAMS_FILE)
+    return _at(settings, cell, source, (section, key))
 
 
 def _at(settings: Settings, cell: Cell, source: str, place: Place) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, GetPydanticSchema, model_validator
 from pydantic_core.core_schema import literal_schema
 
-from mhrctl.config.fields import Closed, NonNegative, Positive, Seed, added
+from mhrctl.config.fields import Closed, NonNegative, Positive, Seed, SettingError, Tokens, Vocabulary, added
 from mhrctl.config.sources import SOURCES, complaint
 
 TRAINED_TOKENIZERS = ("word", "bpe")
@@ -108,9 +108,9 @@ class PrepareParams(Closed):
     prompt: Literal["original", "tk_instruct"] = Field("original", description="wording of Super-NaturalInstructions' prompt")
     tokenizer: str = Field(description="`word` or `bpe` (trained on the training tasks), a hub id, or a folder")
     tokenizer_revision: str = Field("main", description="revision of a tokenizer from the hub")
-    vocab_size: Positive = Field(8000, description="entries at most of a tokenizer trained here")
-    max_input_tokens: Positive = Field(1024, description="longer inputs are cut")
-    max_target_tokens: Positive = Field(128, description="longer targets are cut")
+    vocab_size: Vocabulary = Field(8000, description="entries at most of a tokenizer trained here")
+    max_input_tokens: Tokens = Field(1024, description="longer inputs are cut")
+    max_target_tokens: Tokens = Field(128, description="longer targets are cut")
     t0: T0Params = Field(T0Params(), description="of source t0")
     config: str | Annotated[list[str], Field(min_length=1)] | None = added(
         None, description="source hub: configuration of the data set; of a list, each is a task or tasks"
@@ -127,4 +127,11 @@ class PrepareParams(Closed):
     def _settings_fit_the_source(self) -> PrepareParams:
         if problem := complaint(self, {name: field.default for name, field in type(self).model_fields.items()}):
             raise ValueError(problem)
+        return self
+
+    @model_validator(mode="after")
+    def _size_is_of_a_trained_tokenizer(self) -> PrepareParams:
+        if "vocab_size" in self.model_fields_set and self.tokenizer not in TRAINED_TOKENIZERS:
+            said = f"tokenizer {self.tokenizer} has the entries that it has; leave `vocab_size` out"
+            raise SettingError(said, "vocab_size")
         return self

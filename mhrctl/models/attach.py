@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
+import regex
 import torch
 from torch import nn
 
 from mhrctl.adapters.adapter import Adapter, Shapes
 from mhrctl.adapters.build import AdapterSettings, adapter_class, build_adapter, start_of
 from mhrctl.config.methods import Method
+from mhrctl.config.reading import shown
 from mhrctl.errors import ParamsError
 from mhrctl.models.layer import AdaptedLinear
 
@@ -20,6 +22,8 @@ LAYOUTS = {
     "light": ("k", "v", "wi_1"),
 }
 """The paper's layouts, by the last names of T5's linear layers."""
+MATCH_SECONDS = 5
+"""For all names together: an expression that anybody means takes milliseconds."""
 
 
 class PretrainSettings(AdapterSettings, Protocol):
@@ -75,14 +79,8 @@ def find_layers(linears: Mapping[str, tuple[int, int]], targets: str | Sequence[
         ParamsError: if a name, or the expression, matches no linear layer; says which there are.
     """
     if isinstance(targets, str) and targets not in LAYOUTS:
-        try:
-            pattern = re.compile(targets)
-        except re.error as error:
-            layouts = ", ".join(LAYOUTS)
-            raise ParamsError(
-                f"targets: {targets!r} is neither a layout ({layouts}) nor a regular expression: {error}"
-            ) from None
-        chosen = {name: shape for name, shape in linears.items() if pattern.fullmatch(name)}
+        matching = _matching(targets, linears)
+        chosen = {name: shape for name, shape in linears.items() if name in matching}
         if not chosen:
             raise ParamsError(
                 f"targets: no linear layer's name matches {targets!r} (names look like {next(iter(linears), 'none')};"
@@ -94,6 +92,24 @@ def find_layers(linears: Mapping[str, tuple[int, int]], targets: str | Sequence[
     if missing := sorted(names - known):
         raise ParamsError(f"targets: no linear layer is named {missing[0]!r} (there are: {', '.join(_last_names(linears))})")
     return {name: shape for name, shape in linears.items() if name in names or name.rpartition(".")[2] in names}
+
+
+def _matching(expression: str, names: Iterable[str]) -> set[str]:
+    """The names that a regular expression matches as a whole, in bounded time: some expressions take for ever on some names."""
+    try:
+        pattern = regex.compile(expression, regex.VERSION0)
+        end = time.monotonic() + MATCH_SECONDS
+        return {name for name in names if pattern.fullmatch(name, timeout=max(end - time.monotonic(), 0.001))}
+    except TimeoutError:
+        raise ParamsError(
+            f"targets: {shown(expression)} takes more than {MATCH_SECONDS} s to match the layers' names;"
+            " write it without a repetition within a repetition"
+        ) from None
+    except (regex.error, OverflowError, RecursionError, MemoryError) as error:
+        layouts = ", ".join(LAYOUTS)
+        raise ParamsError(
+            f"targets: {shown(expression)} is neither a layout ({layouts}) nor a regular expression: {error}"
+        ) from None
 
 
 def layout_name(layers: Iterable[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mhrctl.artifacts.inputs import SETTINGS, Place, dependencies
+from mhrctl.artifacts.inputs import OPTIONAL, SETTINGS, Place, dependencies
 from mhrctl.artifacts.names import Project
 from mhrctl.config.methods import BACKBONE
 
@@ -60,4 +60,9 @@ def _settings(name: str, stage: str) -> list[str]:
     keys = SETTINGS[stage]
     if name == f"evaluate-{BACKBONE}":  # which is no cell
         return [f"{PROJECT.cell_file(BACKBONE)}: [{', '.join(key for key in keys if key != 'cell')}]"]
-    return [f"{PROJECT.cell_file('${key}')}: [{', '.join(keys)}]"] if "cell" in keys else list(keys)
+    if "cell" in keys:
+        return [f"{PROJECT.cell_file('${key}')}: [{', '.join(keys)}]"]
+    written = [key for key in keys if key in OPTIONAL]
+    return [key for key in keys if key not in OPTIONAL] + (
+        [f"{PROJECT.optional_sections}: [{', '.join(written)}]"] if written else []
+    )

@@ -11,20 +11,23 @@ import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
+from pydantic import ValidationError
 from ruamel.yaml import YAML
 
-from mhrctl.artifacts.cards import regular
+from mhrctl.artifacts.inputs import OPTIONAL
 from mhrctl.artifacts.names import Project
-from mhrctl.artifacts.reading import reading
 from mhrctl.artifacts.versions import STAGE_VERSIONS
 from mhrctl.artifacts.writing import write_text
-from mhrctl.config.cells import Cell, CellParams, grid_cells
+from mhrctl.config.cells import NAME, Cell, CellParams, grid_cells
+from mhrctl.config.complaints import complaint
+from mhrctl.config.fields import Closed
 from mhrctl.config.methods import BACKBONE
-from mhrctl.config.params import EvaluateParams
+from mhrctl.config.params import EvaluateParams, Params
+from mhrctl.config.reading import read_text, shown
 from mhrctl.config.resolve import Settings, resolve_cell
-from mhrctl.errors import ArtifactError
+from mhrctl.errors import ArtifactError, MhrctlError, ParamsError
 
 HEADER = "# Generated from params.yaml by `mhrctl grid sync`; not edited by hand.\n"
 
@@ -39,11 +42,20 @@ def expand(settings: Settings, project: Project) -> dict[Path, str]:
     files = {
         project.cell_index: HEADER + _yaml({"cells": stage_cells(cells)}),
         project.stage_versions: _json(STAGE_VERSIONS),
+        project.optional_sections: _json(_optional(settings.params)),
     }
     for cell in dict.fromkeys([*(cell.pretrain_cell for cell in cells), *cells]):
         files[project.cell_file(cell.name)] = _json(_changed(resolve_cell(settings, cell)))
     files[project.cell_file(BACKBONE)] = _json({"evaluate": settings.params.evaluate.model_dump(exclude_defaults=True)})
     return files
+
+
+def _optional(params: Params) -> dict[str, Any]:
+    """Take what params.yaml may leave out, without what is at its default."""
+    values = {key: getattr(params, key) for key in OPTIONAL}
+    return {
+        key: value.model_dump(exclude_defaults=True) if isinstance(value, Closed) else value for key, value in values.items()
+    }
 
 
 def _changed(params: CellParams) -> dict[str, Any]:
@@ -94,7 +106,7 @@ def sync(settings: Settings, project: Project) -> list[str]:
     for path in _stale(wanted, project):
         path.unlink()
     for path, text in wanted.items():
-        if not path.exists() or _text(path) != text:
+        if _state(path, text) != "same":
             write_text(path, text, durable=False)  # `--check` compares them with params.yaml before each use
     return changes
 
@@ -103,10 +115,8 @@ def differences(wanted: Mapping[Path, str], project: Project) -> list[str]:
     """Say how the generated files differ from what they must hold, one line a file."""
     lines = []
     for path, text in wanted.items():
-        if not path.exists():
-            lines.append(f"new      {path.relative_to(project.root)}")
-        elif _text(path) != text:
-            lines.append(f"changed  {path.relative_to(project.root)}")
+        if (state := _state(path, text)) != "same":
+            lines.append(f"{state:<8} {path.relative_to(project.root)}")
     return lines + [f"removed  {path.relative_to(project.root)}" for path in _stale(wanted, project)]
 
 
@@ -128,13 +138,15 @@ def read_cell(project: Project, name: str) -> CellParams:
     Raises:
         ArtifactError: if the grid has no such cell or its file is broken.
     """
+    if not NAME.fullmatch(name):  # which could lead out of data/cells
+        raise ParamsError(f"--cell {shown(name)}: no name of a cell, such as mhr-h8-s0; `mhrctl check` lists them")
     path = project.cell_file(name)
-    try:
-        return CellParams.model_validate_json(regular(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ArtifactError(f"{path}: no such cell; add it to `grid` in params.yaml and run `mhrctl grid sync`") from None
-    except (OSError, ValueError):
-        raise ArtifactError(f"{path}: not as this version writes it; run `mhrctl grid sync`") from None
+    if not path.exists():
+        raise ArtifactError(f"{path}: no such cell; add it to `grid` in params.yaml and run `mhrctl grid sync`")
+    params = _read(path, CellParams)
+    if params.cell.name != name:  # DVC would take what it writes for this cell's
+        raise ArtifactError(f"{path}: is of the cell {params.cell.name} by what it says; run `mhrctl grid sync`")
+    return params
 
 
 def read_bare(project: Project) -> EvaluateParams:
@@ -144,20 +156,42 @@ def read_bare(project: Project) -> EvaluateParams:
         ArtifactError: if the grid was never synced.
     """
     path = project.cell_file(BACKBONE)
-    with reading(path, again="mhrctl grid sync"):
-        return EvaluateParams.model_validate(json.loads(path.read_bytes())["evaluate"])
+    if not path.exists():
+        raise ArtifactError(f"{path}: is missing; run `mhrctl grid sync`")
+    return _read(path, _Bare).evaluate
 
 
-def _text(path: Path) -> str | None:
-    """What a generated file holds; None for what no text can be read from."""
+class _Bare(Closed):
+    """The file of the bare backbone has one section."""
+
+    evaluate: EvaluateParams
+
+
+File = TypeVar("File", bound=Closed)
+
+
+def _read(path: Path, model: type[File]) -> File:
     try:
-        return regular(path).read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        return None
+        return model.model_validate_json(read_text(path))
+    except (ValueError, MhrctlError) as error:
+        what = complaint(error, model)[1] if isinstance(error, ValidationError) else str(error).removeprefix(f"{path}: ")
+        raise ArtifactError(f"{path}: not as this version writes it; run `mhrctl grid sync` ({what})") from None
+
+
+def _state(path: Path, text: str) -> Literal["new", "changed", "same"]:
+    """How a generated file differs from what it must hold; a broken one is changed, whatever it is."""
+    if not path.exists():
+        return "new"
+    try:
+        return "same" if read_text(path, most=2**26) == text else "changed"
+    except ParamsError:
+        return "changed"
 
 
 def _stale(wanted: Mapping[Path, str], project: Project) -> list[Path]:
-    return sorted(path for path in project.cell_index.parent.glob("*.json") if path not in wanted)
+    """The files of cells that left the grid; files of any other name are the user's."""
+    files = project.cell_index.parent.glob("*.json")
+    return sorted(path for path in files if path not in wanted and NAME.fullmatch(path.stem) and not path.is_dir())
 
 
 def _json(value: Mapping[str, Any]) -> str:

@@ -42,7 +42,7 @@ def test_what_cannot_be_fetched_is_one_line_and_writes_nothing(project: Path, ru
     assert run("prepare", "-C", project) == 0
     for settings, message in (
         (["backbone.source=local", "backbone.name=nowhere"], f"backbone.name '{project / 'nowhere'}': cannot be loaded"),
-        (["backbone.source=shelf"], "--set: backbone.source: Input should be 'hub', 'local' or 'scratch' (got 'shelf')"),
+        (["backbone.source=shelf"], "--set backbone.source: Input should be 'hub', 'local' or 'scratch' (got 'shelf')"),
     ):
         capfd.readouterr()
         assert run("backbone", *(word for text in settings for word in ("--set", text)), "-C", project) == 2

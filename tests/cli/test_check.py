@@ -66,7 +66,8 @@ def test_what_does_not_fit_is_reported_in_a_line_each(synced: Path, run: Run, ca
     errors = said.err.splitlines()
     assert len(errors) == 3
     assert "swap.jsonl:1" in errors[0]
-    assert "3 heads do not divide layer encoder" in errors[1]
+    line = 1 + params.read_text().splitlines().index("    mhr: {heads: [3]}")
+    assert errors[1].startswith(f"error: {params}:{line}: cell mhr-h3-s0: 3 heads do not divide layer encoder")
     assert "not in step; run `mhrctl grid sync`" in errors[2]
 
 
@@ -123,6 +124,9 @@ def test_a_t5_is_checked_without_transformers(synced: Path) -> None:
 
 def test_a_dvc_yaml_that_params_have_outgrown_is_reported(synced: Path, run: Run, capfd: Capture) -> None:
     (synced / "dvc.yaml").write_text(dvc_yaml(load_params(synced / "params.yaml").params))
+    assert run("check", "-C", synced) == 2
+    assert "is not under DVC, which refuses dvc.yaml; run `dvc init`" in capfd.readouterr().err
+    (synced / ".dvc").mkdir()
     assert run("check", "-C", synced) == 0
     assert "warning" not in capfd.readouterr().out
     edit(synced, "tables: [1, 2]", "tables: [2, 6]", run)
@@ -139,8 +143,8 @@ def test_a_dvc_yaml_that_params_have_outgrown_is_reported(synced: Path, run: Run
         f"{where} report names outs data/report/table1.md, but will not write it",
     ]
     (synced / "dvc.yaml").write_text("stages: [")
-    run("check", "-C", synced)
-    assert "dvc.yaml: no stages can be read from it" in capfd.readouterr().out
+    assert run("check", "-C", synced) == 2
+    assert "dvc.yaml:1: not valid YAML" in capfd.readouterr().err
 
 
 ADAPTS = [(stage, key) for stage in ("adapt", "adapt-soup") for key in ("adapt", "cell")]

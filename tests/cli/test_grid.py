@@ -13,7 +13,7 @@ Capture = pytest.CaptureFixture[str]
 
 def test_sync_names_what_changed_but_not_hundreds(project: Path, run: Run, capfd: Capture) -> None:
     assert run("grid", "sync", "-C", project) == 0
-    assert "8 files written" in capfd.readouterr().err
+    assert "9 files written" in capfd.readouterr().err
     params = project / "params.yaml"
     params.write_text(params.read_text().replace("seeds: [0]", f"seeds: {list(range(40))}"))
     assert run("grid", "sync", "--check", "-C", project) == 2

@@ -89,7 +89,7 @@ def test_processes_of_one_machine_decide_alike_and_one_of_them_says_it(
 
 @pytest.fixture
 def settings(project: Path) -> Settings:
-    return open_project(project, ["grid.seeds=[5, 6]"])[1]
+    return open_project(project, ["grid.seeds=[5, 6]"], reads=["grid"])[1]
 
 
 def test_a_cell_is_named_by_its_method_and_the_grids_first(settings: Settings) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from mhrctl.config.cells import Cell, grid_cells
 from mhrctl.config.resolve import load_params, resolve_cell, sources
 from mhrctl.errors import ParamsError
+from tests.config.mutations import FILES, complaint_of, mutations, resolve_all
 
 MINIMAL = """\
 recipe: {recipe}
@@ -200,3 +203,27 @@ def test_a_search_makes_a_trial_of_every_combination(project_file: Path) -> None
     project_file.write_text(text.replace("[0.25, 0.5]", "[0.25, -1]"))
     with pytest.raises(ParamsError, match=r"params.yaml:40: grid.methods.poly.search.lr.1: Input should be greater than 0"):
         load_params(project_file)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.parent.name)
+def test_one_bad_value_anywhere_is_params_or_one_line(path: Path, tmp_path: Path) -> None:
+    """A sample: a hundredth of what there is, another hundredth in each file; the campaigns try all of it."""
+    copy = tmp_path / "params.yaml"
+    tried = refused = 0
+    for what, text in itertools.islice(mutations(path), FILES.index(path), None, 101):
+        copy.write_text(text)
+        said = complaint_of(lambda: resolve_all(copy))
+        assert said is None or re.match(rf"{re.escape(str(copy))}:\d+: [^\n]+$", said), what
+        tried, refused = tried + 1, refused + (said is not None)
+    assert refused > tried / 2 > 5
+
+
+def test_a_regular_mutation_is_what_it_says(tmp_path: Path) -> None:
+    copy = tmp_path / "params.yaml"
+    texts = dict(mutations(FILES[0]))
+    copy.write_text(texts["grid.seeds.1 = -1"])
+    assert complaint_of(lambda: resolve_all(copy)) == (
+        f"{copy}:1: grid.seeds.1: Input should be greater than or equal to 0 (got -1)"
+    )
+    copy.write_text(texts["grid.seeds.1 = 0"])
+    assert complaint_of(lambda: resolve_all(copy)) == f"{copy}:1: grid.seeds.1: 0 occurs twice"

@@ -63,7 +63,7 @@ def test_what_a_stage_depends_on_is_watched(
 def test_every_stage_has_its_own_settings_and_version() -> None:
     assert {stage for stage, _ in PIPELINE.values()} == INPUTS.keys()
     settings = stage_settings()
-    assert settings["prepare"] == ["prepare", "recipe", "data/cells/versions.json: [prepare]"]
+    assert settings["prepare"] == ["prepare", "data/cells/sections.json: [recipe]", "data/cells/versions.json: [prepare]"]
     assert settings["average"] == ["data/cells/versions.json: [average]"]
     assert settings["adapt-soup"] == ["data/cells/${key}.json: [cell, adapt]", "data/cells/versions.json: [adapt]"]
     assert settings["evaluate-backbone"] == ["data/cells/backbone.json: [evaluate]", "data/cells/versions.json: [evaluate]"]

@@ -19,7 +19,7 @@ from mhrctl.tools.grid import differences, expand, read_bare, read_cell, require
 
 def test_sync_writes_what_changed_and_removes_what_left(project: Path) -> None:
     where = Project(project)
-    assert len(sync(load_params(where.params), where)) == 8
+    assert len(sync(load_params(where.params), where)) == 9
     assert sync(load_params(where.params), where) == []
     text = where.params.read_text()
     where.params.write_text(text.replace("    poly:\n", "").replace("heads: [4]", "heads: [4, 8]"))
@@ -64,7 +64,7 @@ def test_a_cell_outside_the_grid_is_rejected(project: Path) -> None:
 
 def test_a_grid_that_is_not_in_step_is_rejected(project: Path) -> None:
     where = Project(project)
-    with pytest.raises(ArtifactError, match=r"data/cells: 8 files not in step with params.yaml; run `mhrctl grid sync` first"):
+    with pytest.raises(ArtifactError, match=r"data/cells: 9 files not in step with params.yaml; run `mhrctl grid sync` first"):
         require_in_step(load_params(where.params), where)
     sync(load_params(where.params), where)
     require_in_step(load_params(where.params), where)
