@@ -205,6 +205,16 @@ def test_evaluation_report_and_index_settings_train_nothing_and_reverting_runs_n
     assert stubbed.repro() == []
 
 
+def test_sections_that_params_leave_out_are_not_missed(stubbed: Pipeline) -> None:
+    """DVC refuses a key that a stage depends on and params.yaml does not have."""
+    stubbed.edit("recipe: null\n", "", sync=False)
+    stubbed.edit("index:\n  examples: 9\n", "", sync=False)
+    stubbed.edit("report:\n  tables: [1, 2]\n", "", sync=False)
+    assert mhrctl("grid", "sync", "-C", stubbed.root) == 0
+    assert stubbed.repro() == []
+    assert mhrctl("check", "-C", stubbed.root) == 0
+
+
 def test_a_raised_stage_version_reruns_that_stage_and_what_hangs_on_it(
     stubbed: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:

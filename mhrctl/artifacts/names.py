@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,10 @@ HEATMAPS = "heatmaps"
 
 
 SIMILARITY = "similarity"
+
+
+MAX_NAME = 120
+"""Bytes of a folder's name at most; file systems take 255, with an ending and whatever marks a partial one."""
 
 
 @dataclass(frozen=True)
@@ -129,5 +134,9 @@ class Project:
 
 
 def folder_name(task: str) -> str:
-    """Return a folder's name for a task: its own, with nothing in it that could lead elsewhere."""
-    return re.sub(r"[^\w.-]+", "_", task).lstrip(".") or "_"
+    """Return a folder's name for a task: its own, with nothing in it that could lead elsewhere, cut if no disk takes it."""
+    name = re.sub(r"[^\w.-]+", "_", task).lstrip(".") or "_"
+    if len(name.encode()) <= MAX_NAME:
+        return name
+    mark = hashlib.sha256(task.encode()).hexdigest()[:16]
+    return f"{name.encode()[: MAX_NAME - 17].decode(errors='ignore')}-{mark}"

@@ -33,7 +33,9 @@ from mhrctl.cli.options import (
     recording_of,
 )
 from mhrctl.config.cells import CellParams
+from mhrctl.errors import ParamsError
 from mhrctl.models.speed import Speed
+from mhrctl.tools.check import unknown_task
 
 
 def adapt(
@@ -61,6 +63,8 @@ def adapt(
 
     where, params = read()
     speed = Speed(together=together, checkpointing=checkpointing, compile=compile).without(off)
+    if said := unknown_task(params.adapt.epoch_steps, where):
+        raise ParamsError(said)
     name = params.cell.name
     out = where.output("adapt", name)
     start = output_of(where, params.cell.start)

@@ -30,13 +30,17 @@ from mhrctl.config.params import PLAIN, OptimisationParams
 from mhrctl.config.resolve import CELL_SECTIONS, Settings, resolve_cell, setting_at, sources
 from mhrctl.errors import ArtifactError, MhrctlError, ParamsError
 from mhrctl.suites.task import TaskCounts
-from mhrctl.tools.check import check_suite, pipeline_gaps, pipeline_refusals, vocab_size
+from mhrctl.tools.check import check_suite, pipeline_gaps, pipeline_refusals, unknown_task, vocab_size
 from mhrctl.tools.estimate import FP32, Estimate, Shape, backbone_shape, estimate, human_size
 from mhrctl.tools.grid import differences, expand
 
 UNKNOWN = "?"
 ONE_TASK = TaskCounts(1, 1, 1)
 """It takes the place of tasks that are not counted yet, where only layers and heads are checked."""
+
+
+Groups = Mapping[str, Sequence[CellParams]]
+"""{what is the same but for the seed: cells of all seeds}."""
 
 
 def check(
@@ -72,13 +76,12 @@ def check(
         notes += totals
     except MhrctlError as error:
         problems.append(error)
+    problems += _unknown_tasks(settings, where, groups)
     if not (recipe or set_):  # the files in data/cells and dvc.yaml are of params.yaml alone
         problems += _out_of_step(settings, where)
-        try:
-            problems += [ArtifactError(line) for line in pipeline_refusals(settings.document, where)]
-            notes += [f"warning: {gap}" for gap in pipeline_gaps(settings.params, where)]
-        except MhrctlError as error:
-            problems.append(error)
+        refused, gaps = _pipeline(settings, where)
+        problems += refused
+        notes += gaps
     display.out.print(_grid_table(where, groups, estimates))
     for note in notes:
         display.out.print(note, soft_wrap=True)
@@ -94,8 +97,20 @@ def _out_of_step(settings: Settings, where: Project) -> list[MhrctlError]:
     return [ArtifactError(f"{what}; run `mhrctl grid sync`")] if changes else []
 
 
-Groups = Mapping[str, Sequence[CellParams]]
-"""{what is the same but for the seed: cells of all seeds}."""
+def _pipeline(settings: Settings, where: Project) -> tuple[Sequence[MhrctlError], Sequence[str]]:
+    """What DVC will refuse, and how dvc.yaml falls short of params.yaml."""
+    try:
+        refused = [ArtifactError(line) for line in pipeline_refusals(settings.document, where)]
+        return refused, [f"warning: {gap}" for gap in pipeline_gaps(settings.params, where)]
+    except MhrctlError as error:
+        return [error], []
+
+
+def _unknown_tasks(settings: Settings, where: Project, groups: Groups) -> list[MhrctlError]:
+    for cells in groups.values():
+        if said := unknown_task(cells[0].adapt.epoch_steps, where):
+            return [ParamsError(f"{setting_at(settings, cells[0].cell, 'adapt', 'epoch_steps')}: {said}")]
+    return []
 
 
 def _groups(cells: Sequence[CellParams]) -> Groups:

@@ -213,7 +213,7 @@ def _require_plain(node: Node, line: int) -> None:
     """Refuse tags, which make something else of a value, and numbers that are none."""
     tag = str(node.tag)
     if tag not in _IN_KEYS and not (isinstance(node, ScalarNode) and tag == "tag:yaml.org,2002:timestamp"):
-        raise _Problem(line, f"not valid YAML here: the tag {shown(tag)}; write plain text, numbers, lists and mappings")
+        raise _Problem(line, f"not valid YAML here: the tag {shown(tag)}; write text, numbers, lists and mappings")
     if isinstance(node, ScalarNode) and any(each == "\0" or "\ud800" <= each <= "\udfff" for each in node.value):
         raise _Problem(line, f"not valid YAML here: {shown(node.value)} has a character that no text has")
     if tag in _NUMBERS and len(node.value) > MAX_DIGITS:

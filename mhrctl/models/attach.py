@@ -83,7 +83,7 @@ def find_layers(linears: Mapping[str, tuple[int, int]], targets: str | Sequence[
         chosen = {name: shape for name, shape in linears.items() if name in matching}
         if not chosen:
             raise ParamsError(
-                f"targets: no linear layer's name matches {targets!r} (names look like {next(iter(linears), 'none')};"
+                f"targets: no linear layer's name matches {shown(targets)} (names look like {next(iter(linears), 'none')};"
                 f" last names are: {', '.join(_last_names(linears))}; layouts are: {', '.join(LAYOUTS)})"
             )
         return chosen

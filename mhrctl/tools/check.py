@@ -19,8 +19,9 @@ from mhrctl.artifacts.reading import read_json_of
 from mhrctl.config.methods import METHODS
 from mhrctl.config.params import Params
 from mhrctl.config.reading import Document, read_text, read_yaml
+from mhrctl.config.recipes import RECIPES
 from mhrctl.config.tasks import TRAINED_TOKENIZERS, PrepareParams
-from mhrctl.errors import ArtifactError, ParamsError, listed
+from mhrctl.errors import ArtifactError, ParamsError, listed, unknown
 from mhrctl.evaluation.metrics import OVER_CHOICES
 from mhrctl.projects.templates import dvc_yaml
 from mhrctl.suites.reading import require_folder
@@ -57,6 +58,20 @@ def prepared_tasks(project: Project) -> TaskCounts | None:
     rows = read_json_of(path)["tasks"]
     training = [row for row in rows if row["role"] == "training"]
     return TaskCounts(len(training), len({row["dataset"] for row in training}), sum(row["role"] == "test" for row in rows))
+
+
+def unknown_task(epoch_steps: Mapping[str, int], project: Project) -> str | None:
+    """Say which task of `adapt.epoch_steps` is no test task of the project, in a line; None if all are, or it is not prepared.
+
+    What a recipe names is of its whole suite, of which a project may have a part.
+    """
+    path = project.output("prepare") / TASKS
+    if not epoch_steps or not path.exists():
+        return None
+    names = [row["name"] for row in read_json(path)["tasks"] if row["role"] == "test"]
+    of_recipes = {task for each in RECIPES.values() for task in each.sections["adapt"].get("epoch_steps", {})}
+    wrong = [task for task in epoch_steps if task not in names and task not in of_recipes]
+    return f"adapt.epoch_steps: {unknown('test task', wrong[0], names)}" if wrong else None
 
 
 def vocab_size(params: PrepareParams, project: Project) -> int:

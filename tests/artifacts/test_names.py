@@ -38,3 +38,10 @@ def test_a_projects_files_lie_below_its_folder(path: Path, name: str) -> None:
 )
 def test_a_tasks_folder_leads_nowhere_else(task: str, name: str) -> None:
     assert folder_name(task) == name
+
+
+def test_a_name_that_no_disk_takes_is_cut_and_stays_apart_from_others() -> None:
+    long, other = (folder_name("ö" * 300 + end) for end in "ab")
+    assert long.startswith("ö" * 51 + "-")
+    assert len(long.encode()) <= 120
+    assert long != other

@@ -188,3 +188,43 @@ def test_nothing_is_set_in_vain(project: Path) -> None:
     assert chosen_cell(project, CellChoice("lora"), ["adapt.lr=0.5"], reads="adapt")[1].adapt.lr == 0.5
     with pytest.raises(ParamsError, match=r"--set adapt.lr=0.5: this command reads the section `pretrain` only"):
         chosen_cell(project, CellChoice("lora"), ["adapt.lr=0.5"], reads="pretrain")
+    with pytest.raises(ParamsError, match=r"--set adapt.routing_lr: lora does not read it; leave it out"):
+        chosen_cell(project, CellChoice("lora"), ["adapt.routing_lr=0.5"], reads="adapt")
+    of_poly = ["grid.methods.poly.adapt.lr=0.5"]
+    assert chosen_cell(project, CellChoice("poly"), of_poly, reads="adapt")[1].adapt.lr == 0.5
+    with pytest.raises(ParamsError, match=r"--set grid.methods.poly.adapt.lr=0.5: it changes nothing of cell lora-s0"):
+        chosen_cell(project, CellChoice("lora"), of_poly, reads="adapt")
+    with pytest.raises(ParamsError, match=r"--set grid.seeds=\[3\]: it changes nothing of cell lora-s1"):
+        chosen_cell(project, CellChoice("lora", seed=1), ["grid.seeds=[3]"], reads="adapt")
+    assert chosen_cell(project, CellChoice("lora"), ["grid.seeds=[3]"], reads="adapt")[1].cell.seed == 3
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["backbone", "--set", "pretrain.lr=1"], "--set pretrain.lr=1: this command reads the section `backbone` only"),
+        (["prepare", "--set", "index.examples=1"], "this command reads the section `prepare` only"),
+        (["index", "--set", "prepare.seed=1"], "this command reads the section `index` only"),
+        (["index", "--recipe", "t0"], "--recipe t0: it says nothing of index, which this command reads; leave it out"),
+        (["index", "query", "--task", "a", "--set", "index.examples=1"], "this command reads the section `adapt` only"),
+        (["average", "-m", "mhr", "--set", "pretrain.lr=1"], "this command reads the section `grid` only"),
+        (["report", "--set", "evaluate.beams=2"], "this command reads the section `report` only"),
+        (["report", "--table", "2", "--set", "report.tables=[1]"], "this command reads the section `grid` only"),
+        (["evaluate", "-m", "backbone", "--set", "adapt.lr=1"], "this command reads the section `evaluate` only"),
+        (["evaluate", "-m", "backbone", "--seed", "1"], "--method backbone has no --heads, --variant, --extra-steps, --seed"),
+        (["evaluate", "--cell", "backbone", "--set", "evaluate.beams=2"], "--cell stands for all settings of a cell"),
+        (["adapt", "--cell", "../../x"], "--cell '../../x': no name of a cell"),
+        (["adapt", "-m", "lora", "--variant", "../x"], "--variant '../x': no name of a variant"),
+        (["export", "-m", "lora", "--variant", "/etc"], "--variant '/etc': no name of a variant"),
+        (["pretrain", "-m", "lora", "--extra-steps", "3", "--set", "pretrain.steps=1"], "--extra-steps says how many steps"),
+        (["pretrain", "-m", "lora", "--set", "pretrain.lr=\udcff"], "is not valid YAML"),
+    ],
+)
+def test_options_that_do_nothing_or_lead_elsewhere_are_one_line(
+    project: Path, run: Run, capfd: Capture, command: list[str], said: str
+) -> None:
+    assert run(*command, "-C", project) == 2
+    error = capfd.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not (project / "data").exists()

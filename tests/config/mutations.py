@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 
 from mhrctl.config.cells import grid_cells
 from mhrctl.config.resolve import load_params, resolve_cell
-from mhrctl.errors import ParamsError
+from mhrctl.errors import MhrctlError, ParamsError
 
 ROOT = Path(__file__).parents[2]
 FILES = (ROOT / "params.yaml", *sorted((ROOT / "pipelines").glob("*/params.yaml")))
@@ -82,11 +82,11 @@ def mutations(path: Path) -> Iterator[tuple[str, str]]:
             )
 
 
-def complaint_of(call: Callable[[], object]) -> str | None:
-    """Return what a call is refused with, or None; any other exception than a `ParamsError` is let through."""
+def complaint_of(call: Callable[[], object], kind: type[MhrctlError] = ParamsError) -> str | None:
+    """Return what a call is refused with, or None; an exception of another kind is let through."""
     try:
         call()
-    except ParamsError as error:
+    except kind as error:
         return str(error)
     return None
 

@@ -36,9 +36,8 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
             "params.yaml:2: not valid YAML: expected a single document in the stream, but found another document",
         ),
         (
-            b"a: 1\nb: !!python/object:x {}\n",
-            "params.yaml:2: not valid YAML here: the tag 'tag:yaml.org,2002:python/object:x'; write plain text, numbers, lists and"
-            + " mappings",
+            b"a: 1\nb: !!set {}\n",
+            "params.yaml:2: not valid YAML here: the tag 'tag:yaml.org,2002:set'; write text, numbers, lists and mappings",
         ),
         (b"a: 1\nb: &b [*b]\n", "params.yaml:2: not valid YAML: it holds itself, by an alias"),
         (b"a: 1\nb: *c\n", "params.yaml:2: not valid YAML: found undefined alias 'c'"),

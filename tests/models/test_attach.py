@@ -43,6 +43,16 @@ def test_targets_that_match_nothing_are_rejected(
         inject(tiny_t5, targets)
 
 
+def test_an_expression_that_would_run_for_ever_is_rejected(
+    tiny_t5: T5ForConditionalGeneration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mhrctl.models.attach.MATCH_SECONDS", 0.2)
+    with pytest.raises(
+        ParamsError, match=r"targets: '\(x\|.\|..\)\*\(\?<!.\)' takes more than 0.2 s to match the layers' names"
+    ):
+        find_layers(linear_shapes(tiny_t5), "(x|.|..)*(?<!.)")
+
+
 def test_layers_are_replaced_in_place_and_nothing_is_trained(tiny_t5: T5ForConditionalGeneration) -> None:
     before = {name: tensor.data_ptr() for name, tensor in tiny_t5.state_dict().items()}
     shapes = inject(tiny_t5, "light", dropout=0.25)

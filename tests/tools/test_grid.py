@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from mhrctl.artifacts.names import Project
@@ -13,8 +16,9 @@ from mhrctl.artifacts.versions import STAGE_VERSIONS
 from mhrctl.config.cells import Cell
 from mhrctl.config.methods import BACKBONE
 from mhrctl.config.resolve import load_params, resolve_cell
-from mhrctl.errors import ArtifactError
+from mhrctl.errors import ArtifactError, MhrctlError, ParamsError
 from mhrctl.tools.grid import differences, expand, read_bare, read_cell, require_in_step, sync
+from tests.config.mutations import complaint_of
 
 
 def test_sync_writes_what_changed_and_removes_what_left(project: Path) -> None:
@@ -94,3 +98,108 @@ def test_generated_files_hold_what_is_not_at_its_default(project: Path) -> None:
     assert cell["pretrain"] == {"skills": 2, "steps": 4, "batch_size": 4, "log_every": 2}
     assert json.loads(files[where.cell_file(BACKBONE)]) == {"evaluate": {"max_new_tokens": 4}}
     assert json.loads(files[where.stage_versions]) == STAGE_VERSIONS
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../x",
+        "../../params",
+        "/etc/passwd",
+        "",
+        ".",
+        "..",
+        "a/b",
+        "lora",
+        "-s0",
+        ".lora-s0",
+        "lora-s0\n",
+        "lora-s\u0663",
+        "a\0b",
+        "x" * 5000,
+    ],
+)
+def test_a_name_that_is_no_cells_leads_nowhere(project: Path, name: str) -> None:
+    with pytest.raises(ParamsError, match=r"^--cell '.*': no name of a cell, such as mhr-h8-s0") as caught:
+        read_cell(Project(project), name)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 300
+
+
+@given(st.text())
+def test_any_name_is_a_cell_or_an_error(name: str) -> None:
+    assert complaint_of(lambda: read_cell(Project(Path("nowhere")), name), MhrctlError)
+
+
+def cell_text(**changes: object) -> str:
+    sections = {
+        "pretrain": {"steps": 4, "batch_size": 4},
+        "adapt": {"shots": 3, "steps": 4, "batch_size": 2, "evaluate_every": 2},
+    }
+    return json.dumps({"cell": {"method": "lora"} | changes, **sections, "evaluate": {}})
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (cell_text(seed=7), r"is of the cell lora-s7 by what it says; run `mhrctl grid sync`"),
+        (cell_text(method="poly"), r"is of the cell poly-s0 by what it says; run `mhrctl grid sync`"),
+        (cell_text(variant="../../x"), r"not as this version writes it; run `mhrctl grid sync` \(--variant '../../x': no name"),
+        (cell_text(method="nosuch"), r"not as this version writes it; run `mhrctl grid sync` \(unknown method 'nosuch'"),
+        (cell_text(seed=float("nan")), r"not as this version writes it; run `mhrctl grid sync` \("),
+        (cell_text(seed=10**23), r"not as this version writes it; run `mhrctl grid sync` \("),
+        (
+            cell_text().replace('"batch_size": 4', '"batch_size": 4, "lr": 1e400'),
+            r"not as this version writes it; run `mhrctl grid sync`",
+        ),
+        ("[" * 100_000, r"not as this version writes it; run `mhrctl grid sync`"),
+        ("", r"not as this version writes it; run `mhrctl grid sync`"),
+        (b"\xff\xfe\0", r"not as this version writes it; run `mhrctl grid sync`"),
+    ],
+)
+def test_a_broken_or_foreign_cell_is_one_line_and_sync_mends_it(project: Path, content: str | bytes, said: str) -> None:
+    where = Project(project)
+    settings = load_params(where.params)
+    sync(settings, where)
+    path = where.cell_file("lora-s0")
+    right = path.read_text()
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ArtifactError, match=rf"^{path}: {said}") as caught:
+        read_cell(where, "lora-s0")
+    assert "\n" not in str(caught.value)
+    assert differences(expand(settings, where), where) == ["changed  data/cells/lora-s0.json"]
+    assert sync(settings, where) == ["changed  data/cells/lora-s0.json"]
+    assert path.read_text() == right
+
+
+def test_a_pipe_in_place_of_a_cell_is_not_waited_for(project: Path) -> None:
+    where = Project(project)
+    path = where.cell_file("lora-s0")
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path)
+    with pytest.raises(ArtifactError, match=r"is no ordinary file"):
+        read_cell(where, "lora-s0")
+    path.rename(where.cell_file(BACKBONE))
+    with pytest.raises(ArtifactError, match=r"is no ordinary file"):
+        read_bare(where)
+
+
+def test_files_that_are_not_of_cells_are_left_alone(project: Path) -> None:
+    where = Project(project)
+    settings = load_params(where.params)
+    sync(settings, where)
+    for name in ("notes.json", ".hidden-s0.json", "my-notes.txt", "LORA-s1.json"):
+        (where.cell_index.parent / name).write_text("mine")
+    where.cell_file("gone-s3").write_text("{}")
+    assert sync(settings, where) == ["removed  data/cells/gone-s3.json"]
+    assert (where.cell_index.parent / "notes.json").read_text() == "mine"
+    assert (where.cell_index.parent / ".hidden-s0.json").exists()
+
+
+def test_what_params_may_leave_out_is_written_for_dvc(project: Path) -> None:
+    where = Project(project)
+    sections = json.loads(expand(load_params(where.params), where)[where.optional_sections])
+    assert sections == {"recipe": None, "index": {"examples": 9}, "report": {}}
+    where.params.write_text(where.params.read_text().replace("recipe: null", "recipe: t0").replace("[1, 2]", "[4]"))
+    sections = json.loads(expand(load_params(where.params), where)[where.optional_sections])
+    assert sections == {"recipe": "t0", "index": {"examples": 9}, "report": {"tables": [4]}}
