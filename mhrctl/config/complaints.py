@@ -26,8 +26,12 @@ def complaint(error: ValidationError, model: type[BaseModel], *, at: Place = ())
         model: that was validated.
         at: where in its file the model stands.
     """
-    first = error.errors(include_url=False)[0]
-    loc = tuple(part for part in first["loc"] if not (isinstance(part, str) and _OF_PYDANTIC.fullmatch(part)))
+    errors = error.errors(include_url=False)
+    loc = _keys(errors[0]["loc"])
+    # Where one of several types is allowed, that which the value has says what is wrong with it.
+    same = [each for each in errors if _keys(each["loc"])[: len(loc)] == loc]
+    first = next((each for each in same if not each["type"].endswith("_type")), errors[0])
+    loc = _keys(first["loc"])
     if first["type"] == "extra_forbidden":
         known = _known_keys(model, loc[:-1])
         return (*at, *loc), unknown("key", name(loc[-1:]), known) if known else f"unknown key {shown(str(loc[-1]))}"
@@ -44,6 +48,10 @@ def complaint(error: ValidationError, model: type[BaseModel], *, at: Place = ())
 def name(place: Sequence[Any]) -> str:
     """Return a setting as it is spoken of: `pretrain.lr`."""
     return ".".join(shown(part)[1:-1] if isinstance(part, str) else str(part) for part in place)
+
+
+def _keys(loc: Sequence[Any]) -> Place:
+    return tuple(part for part in loc if not (isinstance(part, str) and _OF_PYDANTIC.fullmatch(part)))
 
 
 def _known_keys(model: Any, place: Place) -> list[str]:  # noqa: ANN401 - any type

@@ -15,7 +15,7 @@ from safetensors.torch import load, load_file
 from mhrctl.adapters.files import load_adapter
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.weights import Weights
-from mhrctl.config.methods import METHODS
+from mhrctl.config.methods import METHODS, reads
 from mhrctl.report.tables import build_table
 from mhrctl.stages import pretrain
 from mhrctl.training import checkpoint
@@ -212,3 +212,28 @@ def test_settings_in_vain_and_out_of_range_are_rejected(
 ) -> None:
     assert run(*command, "-C", walked_all) == 2
     assert message in capfd.readouterr().err
+
+
+def test_what_a_method_does_not_read_changes_nothing(copy: Path, run: Run) -> None:
+    params, data = copy / "params.yaml", copy / "data"
+    files = {
+        ("pretrain", "lora-s0"): ("pretrain", "-m", "lora"),
+        ("adapt", "mhr_z-h4-s0"): ("adapt", "-m", "mhr_z"),
+        ("adapt", "lora-s0"): ("adapt", "-m", "lora"),
+    }
+    before = {place: load_file(data.joinpath(*place) / "adapters.safetensors") for place in files}
+    unread = {"skills": 5, "granularity": "model", "routing_lr": 9.0, "relaxed_bernoulli": True, "temperature": 2.0}
+    assert not any(reads(METHODS["lora"], "pretrain", key) for key in unread)
+    said = "".join(f"  {key}: {json.dumps(value)}\n" for key, value in unread.items())
+    params.write_text(params.read_text().replace("pretrain:\n  skills: 2\n", f"pretrain:\n{said}"))
+    assert run(*files["pretrain", "lora-s0"], "-C", copy) == 0
+    assert not reads(METHODS["mhr_z"], "adapt", "lr")
+    assert not reads(METHODS["lora"], "adapt", "routing_lr")
+    for place, key in ((("adapt", "mhr_z-h4-s0"), "lr"), (("adapt", "lora-s0"), "routing_lr")):
+        text = params.read_text()
+        params.write_text(text.replace("adapt:\n", f"adapt:\n  {key}: 0.7\n"))
+        assert run(*files[place], "-C", copy) == 0
+        params.write_text(text)
+    for place, tensors in before.items():
+        after = load_file(data.joinpath(*place) / "adapters.safetensors")
+        assert all(torch.equal(tensors[name], after[name]) for name in tensors.keys() | after.keys()), place

@@ -227,3 +227,46 @@ def test_a_regular_mutation_is_what_it_says(tmp_path: Path) -> None:
     )
     copy.write_text(texts["grid.seeds.1 = 0"])
     assert complaint_of(lambda: resolve_all(copy)) == f"{copy}:1: grid.seeds.1: 0 occurs twice"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("    lora:", "    lora: {pretrain: {uniform_steps: 9}}", "lora does not read pretrain.uniform_steps"),
+        (
+            "    poly:",
+            "    poly: {pretrain: {uniform_steps: 9}}",
+            "params.yaml:40: cell poly-s0, from grid.methods.poly: pretrain.uniform_steps: uniform_steps 9 is more",
+        ),
+        (
+            "    poly:",
+            "    poly: {adapt: {epoch_steps: {a: 0}}}",
+            "params.yaml:40: grid.methods.poly.adapt.epoch_steps.a: Input should be greater than 0 (got 0)",
+        ),
+        (
+            "    poly:",
+            "    poly: {pretrain: {options: {x: 1}}}",
+            "params.yaml:40: cell poly-s0: pretrain.options.x: poly has no",
+        ),
+    ],
+)
+def test_layers_that_do_not_fit_each_other_name_the_line(project: Path, old: str, new: str, said: str) -> None:
+    path = edited(project, old, new)
+    assert said in (complaint_of(lambda: resolve_all(path)) or "")
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("lora-s0: {adapt: {rat: 1}}", "params.yaml:45: grid.overrides.lora-s0.adapt.rat: unknown key 'rat'"),
+        (
+            "lora-s0: {adapt: {lr: -1}}",
+            "params.yaml:45: grid.overrides.lora-s0.adapt.lr: Input should be greater than 0 (got -1)",
+        ),
+        ("lora-s0: {adapt: {routing_lr: 0.5}}", "params.yaml:45: grid.overrides.lora-s0: lora does not read adapt.routing_lr"),
+        ("../x: {adapt: {lr: 0.5}}", "params.yaml:45: grid.overrides: unknown cell '../x'"),
+    ],
+)
+def test_overrides_are_held_to_their_sections(project_file: Path, override: str, said: str) -> None:
+    project_file.write_text(project_file.read_text() + f"  overrides:\n    {override}\n")
+    assert said in (complaint_of(lambda: load_params(project_file)) or "")
