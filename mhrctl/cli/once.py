@@ -58,6 +58,6 @@ class App(typer.Typer):
     def __init__(self, **settings: Any) -> None:  # noqa: ANN401
         super().__init__(**{"cls": OnceGroup} | settings)
 
-    def command(self, name: str | None = None, **settings: Any) -> Callable[..., Any]:  # type: ignore[override] # noqa: ANN401
+    def command(self, name: str | None = None, **settings: Any) -> Callable[..., Any]:  # noqa: ANN401
         """Add a command, as typer does."""
         return super().command(name, **{"cls": OnceCommand} | settings)

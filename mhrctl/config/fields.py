@@ -119,7 +119,7 @@ def part_of(section: type[BaseModel], *, lists: bool = False) -> Any:  # noqa: A
     fields: dict[str, Any] = {}
     for name, field in section.model_fields.items():
         kind = field.rebuild_annotation()
-        fields[name] = Annotated[list[kind], Field(min_length=1, max_length=1000), Once] if lists else kind
+        fields[name] = Annotated[list[kind], Field(min_length=1, max_length=1000), Once] if lists else kind  # type: ignore[valid-type]
     part = TypedDict(f"{section.__name__}Part", fields, total=False)  # type: ignore[misc]
     part.__pydantic_config__ = _CLOSED  # type: ignore[attr-defined]
     return part

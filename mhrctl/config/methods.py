@@ -255,7 +255,8 @@ all methods; what is set for one method, one cell or by `--set` must be read by 
 
 def reads(row: Method, section: str, key: str) -> bool:
     """Whether a setting of a section can change anything of a method."""
-    return _READERS.get((section, key), lambda _row: True)(row)
+    reader = _READERS.get((section, key))
+    return reader is None or reader(row)
 
 
 def method(name: str) -> Method:

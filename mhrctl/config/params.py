@@ -10,7 +10,7 @@ import itertools
 import math
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
@@ -244,8 +244,10 @@ class RunParams(Closed):
 
 
 if TYPE_CHECKING:
-    PretrainPart = AdaptPart = EvaluatePart = dict[str, Any]
-    SearchPart = dict[str, list[Any]]
+    PretrainPart: TypeAlias = dict[str, Any]
+    AdaptPart: TypeAlias = dict[str, Any]
+    EvaluatePart: TypeAlias = dict[str, Any]
+    SearchPart: TypeAlias = dict[str, list[Any]]
 else:
     PretrainPart, AdaptPart, EvaluatePart = (part_of(section) for section in (PretrainParams, AdaptParams, EvaluateParams))
     SearchPart = part_of(AdaptParams, lists=True)

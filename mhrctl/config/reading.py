@@ -253,5 +253,5 @@ def _lines(constructor: Any, node: Node, place: Place, depth: int) -> Iterator[t
             yield (*place, index), each.start_mark.line + 1
             yield from _lines(constructor, each, (*place, index), depth + 1)
     elif node.tag in _NUMBERS and not math.isfinite(constructor.construct_document(node)):
-        name = ".".join(map(str, place))
-        raise _Problem(node.start_mark.line + 1, f"{name + ': ' if name else ''}{node.value} is not a finite number")
+        where = ".".join(map(str, place))
+        raise _Problem(node.start_mark.line + 1, f"{where + ': ' if where else ''}{node.value} is not a finite number")

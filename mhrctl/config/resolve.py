@@ -199,7 +199,7 @@ def resolve_cell(settings: Settings, cell: Cell) -> CellParams:
     Raises:
         ParamsError: if a setting has no such key or a wrong value; names the cell and where the setting stands.
     """
-    return CellParams(cell=cell, **{section: _folded(settings, cell, section) for section in CELL_SECTIONS})  # type: ignore[arg-type]
+    return CellParams(cell=cell, **{section: _folded(settings, cell, section) for section in CELL_SECTIONS})
 
 
 def require_read(settings: Settings, cell: Cell) -> None:

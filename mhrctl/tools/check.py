@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from configobj import ConfigObj, ConfigObjError
+from configobj import ConfigObj, ConfigObjError  # type: ignore[import-untyped]
 from ruamel.yaml import YAML
 
 from mhrctl.artifacts.cards import facts_in
@@ -68,7 +68,7 @@ def unknown_task(epoch_steps: Mapping[str, int], project: Project) -> str | None
     path = project.output("prepare") / TASKS
     if not epoch_steps or not path.exists():
         return None
-    names = [row["name"] for row in read_json(path)["tasks"] if row["role"] == "test"]
+    names = [row["name"] for row in read_json_of(path)["tasks"] if row["role"] == "test"]
     of_recipes = {task for each in RECIPES.values() for task in each.sections["adapt"].get("epoch_steps", {})}
     wrong = [task for task in epoch_steps if task not in names and task not in of_recipes]
     return f"adapt.epoch_steps: {unknown('test task', wrong[0], names)}" if wrong else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -67,14 +68,15 @@ def test_what_is_wrong_with_a_file_is_one_line(tmp_path: Path, content: bytes, s
 
 def test_what_is_no_file_is_one_line_and_nothing_is_waited_for(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
-    for make, said in (
+    made: list[tuple[Callable[[], object], str]] = [
         (lambda: None, "params.yaml: no such file"),
         (path.mkdir, "params.yaml: is a folder, where a file is expected"),
         (lambda: os.mkfifo(path), "params.yaml: is no ordinary file"),
         (lambda: path.symlink_to("nowhere"), "params.yaml: is a link to nowhere, which is not there"),
         (lambda: path.symlink_to(path), f"params.yaml: is a link to {path}, which is not there"),
         (lambda: path.symlink_to("/dev/zero"), "params.yaml: is no ordinary file"),
-    ):
+    ]
+    for make, said in made:
         make()
         with pytest.raises(ParamsError) as caught:
             read_yaml(path)
