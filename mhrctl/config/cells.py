@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from mhrctl.config.fields import Closed, NonNegative, Positive, Seed
+from mhrctl.config.fields import Closed, NonNegative, Positive, Seed, is_variant
 from mhrctl.config.methods import METHODS, Method, method
-from mhrctl.config.params import PLAIN, AdaptParams, EvaluateParams, Params, PretrainParams, is_variant
+from mhrctl.config.params import PLAIN, AdaptParams, EvaluateParams, Params, PretrainParams
 from mhrctl.config.reading import shown
 from mhrctl.errors import ParamsError
 

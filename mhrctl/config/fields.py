@@ -6,6 +6,7 @@ that is full an hour later.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable
 from typing import Annotated, Any
 
@@ -86,6 +87,30 @@ def once(values: list[Any]) -> list[Any]:
 
 Once = AfterValidator(once)
 """Of a list that gives a cell, a file or a trial for each value, where a second of the same would be lost or counted twice."""
+
+
+def compiles(targets: str) -> str:
+    """Refuse what is no regular expression, nor the name of a layout, which is one too.
+
+    Raises:
+        ValueError: says why.
+    """
+    try:
+        re.compile(targets)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"neither a layout (full, light) nor a regular expression: {error}") from None
+    return targets
+
+
+Compiles = AfterValidator(compiles)
+
+
+VARIANT_NAME = re.compile(r"(?![hstx][0-9]+$)[a-z][a-z0-9_]{0,63}")
+
+
+def is_variant(name: str) -> bool:
+    """Whether a name can be that of a variant, which is a part of file names; `plain` can."""
+    return VARIANT_NAME.fullmatch(name) is not None
 
 
 def added(default: Any, description: str) -> Any:  # noqa: ANN401 - the type of any setting

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from mhrctl.config.fields import (
     Batch,
     Beams,
     Closed,
+    Compiles,
     Fraction,
     Layers,
     NonNegative,
@@ -30,6 +30,7 @@ from mhrctl.config.fields import (
     Weight,
     Width,
     added,
+    is_variant,
     part_of,
 )
 from mhrctl.config.methods import METHODS, reads
@@ -38,24 +39,9 @@ from mhrctl.errors import unknown
 
 PLAIN = "plain"
 """The variant that sets nothing."""
-VARIANT_NAME = re.compile(r"(?![hstx][0-9]+$)[a-z][a-z0-9_]{0,63}")
 MAX_VALUES = 10_000
 """Values of a list of the grid at most."""
 MAX_CELLS = 100_000
-
-
-def is_variant(name: str) -> bool:
-    """Whether a name can be that of a variant, which is a part of file names; `plain` can."""
-    return VARIANT_NAME.fullmatch(name) is not None
-
-
-def _compiles(targets: str) -> str:
-    """Refuse what is no regular expression, nor the name of a layout, which is one too."""
-    try:
-        re.compile(targets)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(f"neither a layout (full, light) nor a regular expression: {error}") from None
-    return targets
 
 
 class ScratchParams(Closed):
@@ -131,8 +117,7 @@ class PretrainParams(OptimisationParams):
     alpha: Rate = Field(1.0, description="LoRA's alpha; the scaling is alpha / rank")
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="of a LoRA's input while training")
     targets: (
-        Annotated[str, Field(min_length=1), AfterValidator(_compiles)]
-        | Annotated[list[str], Field(min_length=1, max_length=10_000), Once]
+        Annotated[str, Field(min_length=1), Compiles] | Annotated[list[str], Field(min_length=1, max_length=10_000), Once]
     ) = Field(
         "full",
         description="the linear layers to adapt: `full` (q k v o wi_0 wi_1 wo), `light` (k v wi_1), a list of names,"

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, GetPydanticSchema, model_validator
 from pydantic_core.core_schema import literal_schema
 
-from mhrctl.config.fields import Closed, NonNegative, Positive, Seed, SettingError, Tokens, Vocabulary, added
+from mhrctl.config.fields import Closed, NonNegative, Once, Positive, Seed, SettingError, Tokens, Vocabulary, added
 from mhrctl.config.sources import SOURCES, complaint
 
 TRAINED_TOKENIZERS = ("word", "bpe")
@@ -28,13 +28,17 @@ class T0Params(Closed):
     few_shot: str | None = Field(
         None, description="folder of few-shot sets, T-Few's or rendered ones; null draws them from the hub's training splits"
     )
-    seeds: list[Seed] = Field([], description="whose few-shot sets to read; empty reads all that there are")
+    seeds: Annotated[list[Seed], Once] = Field([], description="whose few-shot sets to read; empty reads all that there are")
     anli_shots: Literal[32, 50] = Field(50, description="examples of ANLI's sets: 50 in T-Few's files, 32 in the paper's code")
     promptsource: str | None = Field(None, description="a checkout of promptsource, whose templates word raw records")
     templates: Literal["one", "all"] = Field("one", description="of a scored record: one, drawn once, or each of them")
     evaluation: str = Field("hub", description="`hub`, or a folder with <task>.jsonl or <task>.parquet of scored records")
-    evaluation_seeds: list[Seed] = Field([], description="for trials: score the few-shot sets of these seeds in their place")
-    training_few_shot: list[str] = Field([], description="for trials: train on the few-shot sets of these tasks, not on P3")
+    evaluation_seeds: Annotated[list[Seed], Once] = Field(
+        [], description="for trials: score the few-shot sets of these seeds in their place"
+    )
+    training_few_shot: Annotated[list[str], Once] = Field(
+        [], description="for trials: train on the few-shot sets of these tasks, not on P3"
+    )
 
 
 class ColumnsParams(Closed):
@@ -74,7 +78,7 @@ class DataSetParams(Closed):
     path: str | None = Field(None, description="file or folder")
     hub: str | None = Field(None, description="hub id in place of `path`")
     revision: str = Field("main", description="revision of `hub`")
-    config: str | Annotated[list[str], Field(min_length=1)] | None = Field(None, description="as prepare.config")
+    config: str | Annotated[list[str], Field(min_length=1), Once] | None = Field(None, description="as prepare.config")
     columns: ColumnsParams | None = Field(None, description="as prepare.columns, which it takes if it is null")
     splits: SplitsParams | None = Field(None, description="as prepare.splits, which it takes if it is null")
 
@@ -96,7 +100,7 @@ class PrepareParams(Closed):
         None, description="hub id in place of `path`: a mirror of Super-NaturalInstructions, P3, a data set"
     )
     revision: str = Field("main", description="revision of `hub`")
-    test_tasks: list[str] = Field(
+    test_tasks: Annotated[list[str], Once] = Field(
         [],
         description="test tasks to use, or a named list of them; empty uses all (hub: which of the data set's tasks they are)",
     )
@@ -112,7 +116,7 @@ class PrepareParams(Closed):
     max_input_tokens: Tokens = Field(1024, description="longer inputs are cut")
     max_target_tokens: Tokens = Field(128, description="longer targets are cut")
     t0: T0Params = Field(T0Params(), description="of source t0")
-    config: str | Annotated[list[str], Field(min_length=1)] | None = added(
+    config: str | Annotated[list[str], Field(min_length=1), Once] | None = added(
         None, description="source hub: configuration of the data set; of a list, each is a task or tasks"
     )
     columns: ColumnsParams = added(ColumnsParams(), description="source hub: what the data set's columns are")
