@@ -50,7 +50,15 @@ class BackboneFacts(Facts):
     revision: str | None = Field(description="on the hub")
     parameters: int = Field(description="numbers in its weights")
     tied_output: bool = Field(description="whether the output layer is the input embedding")
-    fingerprint: str = Field(description="hash of names, shapes and values of its weights")
+    fingerprint: str = Field(
+        description="hash of names, shapes and values of its weights, and of the settings of generation if it has any"
+    )
+    generation: dict[str, Any] = Field(
+        {}, description="what shapes answers besides beams and length", exclude_if=lambda settings: not settings
+    )
+    config: str | None = Field(
+        None, description="of a local one, hash of what its config.json says", exclude_if=lambda digest: digest is None
+    )
 
 
 class PretrainFacts(Facts):

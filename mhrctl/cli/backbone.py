@@ -52,4 +52,7 @@ def backbone(
             execution=Execution(accelerator, track=display.track, recorder=recorder),
         )
     facts = card.facts
-    display.done(f"wrote {out}: {facts.name}, {facts.parameters:,} parameters, {facts.fingerprint[:12]}")
+    from mhrctl.models.generation import described
+
+    shaped = f", generation: {described(facts.generation)}" if facts.generation else ""
+    display.done(f"wrote {out}: {facts.name}, {facts.parameters:,} parameters, {facts.fingerprint[:12]}{shaped}")

@@ -30,7 +30,7 @@ from mhrctl.config.params import PLAIN, OptimisationParams
 from mhrctl.config.resolve import CELL_SECTIONS, Settings, resolve_cell, setting_at, sources
 from mhrctl.errors import ArtifactError, MhrctlError, ParamsError
 from mhrctl.suites.task import TaskCounts
-from mhrctl.tools.check import check_suite, pipeline_gaps, pipeline_refusals, unknown_task, vocab_size
+from mhrctl.tools.check import check_backbone, check_suite, pipeline_gaps, pipeline_refusals, unknown_task, vocab_size
 from mhrctl.tools.estimate import FP32, Estimate, Shape, backbone_shape, estimate, human_size
 from mhrctl.tools.grid import differences, expand
 
@@ -77,6 +77,10 @@ def check(
     except MhrctlError as error:
         problems.append(error)
     problems += _unknown_tasks(settings, where, groups)
+    try:
+        notes += check_backbone(settings.params, where)
+    except MhrctlError as error:
+        problems += [] if str(error) in map(str, problems) else [error]
     if not (recipe or set_):  # the files in data/cells and dvc.yaml are of params.yaml alone
         problems += _out_of_step(settings, where)
         refused, gaps = _pipeline(settings, where)

@@ -33,6 +33,7 @@ from mhrctl.config.fields import (
     is_variant,
     part_of,
 )
+from mhrctl.config.generation import checked_settings
 from mhrctl.config.methods import METHODS, reads
 from mhrctl.config.tasks import PrepareParams
 from mhrctl.errors import unknown
@@ -66,6 +67,14 @@ class BackboneParams(Closed):
     revision: str | None = Field(None, description="commit, tag or branch on the hub; required there")
     seed: Seed = Field(0, description="of a scratch backbone")
     scratch: ScratchParams = Field(ScratchParams(), description="size and training of a scratch backbone")
+    generation: dict[str, Any] = added(
+        {}, description="{key: value} over the checkpoint's generation_config.json; see docs/backbones.md"
+    )
+
+    @field_validator("generation")
+    @classmethod
+    def _generation_is_known(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        return checked_settings(settings)
 
     @model_validator(mode="after")
     def _source_is_named(self) -> BackboneParams:

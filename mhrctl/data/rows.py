@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
+from mhrctl.data.tokenization import Ending
 from mhrctl.suites.task import Example, Split
 
 SCHEMA = pa.schema(
@@ -43,7 +44,7 @@ class Encoder:
     Attributes:
         task: the task's name.
         prompt: puts a prompt around an input.
-        tokenizer: ends every text with its end token.
+        tokenizer: of the backbone; where it puts no end token after a text, the encoder does.
         max_input_tokens: longer inputs are cut, the end token kept.
         max_target_tokens: likewise, of targets and choices.
         cut: how many inputs, targets and choices were cut so far.
@@ -90,9 +91,10 @@ class Encoder:
         """Token ids with the end token, cut to `longest` with the end token kept."""
         if not texts:
             return []
-        rows: list[list[int]] = self.tokenizer(texts, verbose=False)["input_ids"]
+        ending = Ending.of(self.tokenizer)
+        rows = ending.encode(self.tokenizer, texts)
         self.cut[what] += sum(len(ids) > longest for ids in rows)
-        return [ids if len(ids) <= longest else [*ids[: longest - 1], ids[-1]] for ids in rows]
+        return [ending.cut(ids, longest) for ids in rows]
 
 
 def _gold(example: Example) -> list[int]:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from safetensors import SafetensorError
 
+from mhrctl.adapters.finite import require_finite
 from mhrctl.artifacts.hashing import digest
+from mhrctl.data.loading import loading, require_report
 from mhrctl.errors import DataError
 
 TFIDF = "tfidf"
 FEATURES = 2**14
 """Hashed words and pairs of words that TF-IDF counts."""
-_UNLOADABLE = (OSError, ValueError, LookupError, ImportError, AttributeError, TypeError, RuntimeError, SafetensorError)
-"""What sentence-transformers raises for a model that is missing, damaged, or not one of its own."""
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -84,17 +84,16 @@ class SentenceEncoder:
         if local and not (folder / "modules.json").exists():
             raise DataError(f"encoder {name!r}: not a sentence-transformers model (no modules.json)")
         self.identity = f"folder sha256:{digest(folder)}" if local else f"{name}@{revision}"
-        try:
+        asked = None if local else revision
+        with loading(f"encoder {name!r}", hint=f"`{TFIDF}` needs no model"):
             self._model = SentenceTransformer(
                 name,
-                revision=None if local else revision,
+                revision=asked,
                 device=device,
                 trust_remote_code=False,
                 model_kwargs={"use_safetensors": True},
             )
-        except _UNLOADABLE as error:
-            first = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise DataError(f"encoder {name!r}: cannot be loaded: {first}; `{TFIDF}` needs no model") from error
+            _require_whole(self._model, name, revision=asked, folder=folder if local else None)
 
     def encode(self, texts: Sequence[str]) -> Array:
         """Return vectors of unit length, [texts, d]."""
@@ -102,6 +101,33 @@ class SentenceEncoder:
             list(texts), normalize_embeddings=True, show_progress_bar=False, convert_to_numpy=True
         ).astype(np.float32)
         return vectors
+
+
+def _require_whole(model: Any, name: str, *, revision: str | None, folder: Path | None) -> None:  # noqa: ANN401
+    """Check that all weights of a sentence-transformers model were in its files, and are finite.
+
+    Raises:
+        DataError: if transformers would have made some up.
+    """
+    where = f"encoder {name!r}"
+    transformer = getattr(next(iter(model), None), "auto_model", None)
+    if transformer is None:  # its first module is no model of transformers
+        return
+    if folder:
+        modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+        name = str(folder / modules[0]["path"])
+    _, report = type(transformer).from_pretrained(
+        name,
+        revision=revision,
+        trust_remote_code=False,
+        use_safetensors=True,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+    )
+    # A pooler, which gives sentence-transformers nothing, is in some checkpoints and not in others.
+    used = {kind: [key for key in keys if not str(key).startswith("pooler.")] for kind, keys in report.items()}
+    require_report(used, where, roots={part for part, _ in transformer.named_children()})
+    require_finite(model.state_dict(), where)
 
 
 def cosines(vector: Array, others: Array) -> Array:

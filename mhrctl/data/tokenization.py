@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -10,12 +11,16 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from mhrctl.artifacts.reading import reading
 from mhrctl.config.tasks import TRAINED_TOKENIZERS
-from mhrctl.errors import DataError
+from mhrctl.data.loading import json_object, loading
+from mhrctl.errors import ArtifactError, DataError, ParamsError
 
 SENTINELS = 32
 """Sentinels `<extra_id_0>` ... of span corruption."""
 SPECIAL = ["<pad>", "</s>", "<unk>", *(f"<extra_id_{index}>" for index in range(SENTINELS))]
 """T5's order: pad 0, end 1, unknown 2."""
+_FILES = ("tokenizer.json", "tokenizer_config.json")
+_PROBE = "a"
+"""A text that shows what a tokenizer puts around texts."""
 
 
 def train_tokenizer(kind: str, texts: Iterable[str], *, vocab_size: int) -> PreTrainedTokenizerBase:
@@ -25,6 +30,9 @@ def train_tokenizer(kind: str, texts: Iterable[str], *, vocab_size: int) -> PreT
         kind: `word` (words and punctuation, for small closed vocabularies) or `bpe` (byte-pair encoding over words).
         texts: what it is trained on.
         vocab_size: entries at most, the special ones included.
+
+    Raises:
+        ParamsError: if the special tokens, or those and all letters of a `bpe`, are more.
     """
     if kind == "word":
         tokenizer = Tokenizer(models.WordLevel(unk_token="<unk>"))
@@ -39,6 +47,13 @@ def train_tokenizer(kind: str, texts: Iterable[str], *, vocab_size: int) -> PreT
         tokenizer.decoder = decoders.Metaspace()
         trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=SPECIAL, show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
+    least = tokenizer.get_vocab_size()
+    if least > vocab_size or least == len(SPECIAL):
+        letters = "" if kind == "word" else " and the letters of the training texts"
+        raise ParamsError(
+            f"vocab_size {vocab_size}: {'less than' if least > vocab_size else 'no more than'} the {least} entries that"
+            f" {len(SPECIAL)} special tokens{letters} need; set a larger one"
+        )
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -54,15 +69,17 @@ def load_tokenizer(name: str, *, revision: str = "main") -> PreTrainedTokenizerB
     """Load a tokenizer from the hub or a folder; no code of the repository is run.
 
     Raises:
-        DataError: if there is none, or it has no padding token.
+        DataError: if there is none, its files are damaged, or it has no padding or end token.
     """
-    try:
+    what = f"tokenizer {name!r} (revision {revision})"
+    for file in _FILES:
+        if (path := Path(name) / file).exists():
+            json_object(path)
+    with loading(what):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        first = str(error).splitlines()[0]
-        raise DataError(f"tokenizer {name!r} (revision {revision}): cannot be loaded: {first}") from error
     if tokenizer.pad_token_id is None:
-        raise DataError(f"tokenizer {name!r}: has no padding token")
+        raise DataError(f"tokenizer {name!r}: has no padding token; add `pad_token` to its tokenizer_config.json")
+    Ending.of(tokenizer)
     return tokenizer
 
 
@@ -72,7 +89,83 @@ def is_trained_here(name: str) -> bool:
 
 
 def saved_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Load the tokenizer that the prepare stage wrote."""
-    with reading(folder):
+    """Load the tokenizer that the prepare stage wrote.
+
+    Raises:
+        ArtifactError: if it is damaged or not there.
+    """
+    with reading(folder), loading(f"{folder}", hint="run `mhrctl prepare`", error=ArtifactError):
+        if not (folder / _FILES[-1]).is_file():  # tokenizers in Python have that alone
+            raise ArtifactError(f"{folder / _FILES[-1]}: is missing; run `mhrctl prepare`")
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     return tokenizer
+
+
+def entries(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return how many rows an embedding needs for all tokens of a tokenizer, whose ids may leave some out."""
+    return max(len(tokenizer), max(tokenizer.get_vocab().values(), default=-1) + 1)
+
+
+def sentinel_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the ids of `<extra_id_0>` and so on; those that a tokenizer has not come after all that it has."""
+    vocabulary, following = tokenizer.get_vocab(), entries(tokenizer)
+    ids = []
+    for index in range(SENTINELS):
+        known = vocabulary.get(f"<extra_id_{index}>")
+        ids.append(following if known is None else known)
+        following += known is None
+    return ids
+
+
+@dataclass(frozen=True)
+class Ending:
+    """An ending is how a text ends in tokens, whatever tokenizer makes them.
+
+    Attributes:
+        end: the token that ends a text.
+        size: special tokens at the end of an encoded text, the end among them; a cut keeps them.
+        is_added: whether the end is put there by `encode`, since the tokenizer puts none.
+    """
+
+    end: int
+    size: int
+    is_added: bool
+
+    @staticmethod
+    def of(tokenizer: PreTrainedTokenizerBase) -> Ending:
+        """Look at what a tokenizer puts at the end of texts.
+
+        Raises:
+            DataError: if it has no end token.
+        """
+        end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
+        if end is None:
+            raise DataError(
+                f"tokenizer {tokenizer.name_or_path!r}: has no end token, without which no answer ends; add `eos_token`"
+                " to its tokenizer_config.json"
+            )
+        suffix = _suffix(tokenizer)
+        is_added = end not in suffix
+        return Ending(int(end), len(suffix) + is_added, is_added=is_added)
+
+    def encode(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+        """Return the tokens of texts, every one with the end token."""
+        rows: list[list[int]] = tokenizer(list(texts), verbose=False)["input_ids"]
+        return [[*ids, self.end] for ids in rows] if self.is_added else rows
+
+    def cut(self, ids: list[int], longest: int) -> list[int]:
+        """Return the first tokens of a text that are `longest` with its end."""
+        if len(ids) <= longest:
+            return ids
+        size = min(self.size, longest)
+        return [*ids[: longest - size], *ids[len(ids) - size :]]
+
+
+def _suffix(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The special tokens that a tokenizer puts after a text."""
+    bare: list[int] = tokenizer(_PROBE, add_special_tokens=False, verbose=False)["input_ids"]
+    whole: list[int] = tokenizer(_PROBE, verbose=False)["input_ids"]
+    for start in range(len(whole) - len(bare), -1, -1):
+        if whole[start : start + len(bare)] == bare:
+            return whole[start + len(bare) :]
+    return whole[-1:]

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, T5Config
 
 from mhrctl.artifacts.cards import Card, read_card, require_backbone
 from mhrctl.artifacts.facts import AdaptFacts, BackboneFacts, PretrainFacts
 from mhrctl.artifacts.names import TOKENIZER
 from mhrctl.artifacts.reading import reading
+from mhrctl.data.loading import json_object, loading
 from mhrctl.data.tokenization import saved_tokenizer
 from mhrctl.errors import ArtifactError, DataError
+from mhrctl.models.checkpoint import load_whole
+from mhrctl.models.generation import Answering, answering, apply, require_readable
 
 T5_SIZES: dict[str, dict[str, Any]] = {
     "t5-small": {"d_model": 512, "d_kv": 64, "d_ff": 1024, "num_layers": 8, "num_heads": 6},
@@ -28,7 +34,15 @@ T5_SIZES: dict[str, dict[str, Any]] = {
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def load_pretrained(name: str, *, revision: str | None = None, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+DEEPEST = 1000
+"""Blocks that a config may ask for: no model has as many, and building them would take for ever."""
+UNREAD = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version"}
+"""What a config.json says that changes nothing of what the model computes here."""
+
+
+def load_pretrained(
+    name: str, *, revision: str | None = None, dtype: torch.dtype = torch.float32, generation: Mapping[str, Any] | None = None
+) -> tuple[PreTrainedModel, Answering]:
     """Load an encoder-decoder through transformers: safetensors where there are any, no code of the repository.
 
     Checkpoints whose output layer differs from the input embedding (T5 v1.1 and LM-adapted) keep it so, although
@@ -38,19 +52,36 @@ def load_pretrained(name: str, *, revision: str | None = None, dtype: torch.dtyp
         name: hub id or folder.
         revision: on the hub.
         dtype: of the weights.
+        generation: `backbone.generation` of params.yaml.
+
+    Returns:
+        The model, and how it comes to answers, which its configs then say.
 
     Raises:
-        DataError: if there is no such model, or it is no encoder-decoder.
+        DataError: if there is no such model, it is no encoder-decoder, its weights are not whole and finite, or a special token
+            is not said.
     """
-    pretrained_config(name, revision=revision)
-    try:
-        model: PreTrainedModel = AutoModelForSeq2SeqLM.from_pretrained(
-            name, revision=revision, trust_remote_code=False, dtype=dtype
-        )
-    except (OSError, ValueError) as error:
-        raise DataError(f"backbone.name {name!r}: cannot be loaded: {str(error).splitlines()[0]}") from error
-    model.eval()
-    return model
+    where = f"backbone.name {name!r}"
+    require_sizes(pretrained_config(name, revision=revision), where)
+    require_readable(Path(name))
+    model = load_whole(AutoModelForSeq2SeqLM, name, where=where, revision=revision, dtype=dtype)
+    return model, settle(model, generation or {}, where=where)
+
+
+def settle(model: PreTrainedModel, generation: Mapping[str, Any], *, where: str) -> Answering:
+    """Decide how a model comes to answers, and make it so.
+
+    Args:
+        model: with the generation config of its checkpoint.
+        generation: `backbone.generation` of params.yaml.
+        where: names the model in errors.
+
+    Raises:
+        DataError: if a special token is not said.
+    """
+    how = answering(model.config, model.generation_config, generation, where=where, vocabulary=vocabulary(model))
+    apply(model, how)
+    return how
 
 
 def load_backbone(folder: Path) -> tuple[PreTrainedModel, str]:
@@ -60,16 +91,26 @@ def load_backbone(folder: Path) -> tuple[PreTrainedModel, str]:
         The model, and the fingerprint of its weights.
 
     Raises:
-        ArtifactError: if there is no backbone, or its weights have changed since.
+        ArtifactError: if there is no backbone, or its weights or settings have changed since.
     """
     card = read_card(folder, stage="backbone", command="mhrctl backbone")
-    name = location(folder, card)
-    with reading(folder, but="*.safetensors"):  # the fingerprint proves the weights
-        model = load_pretrained(name, revision=card.facts.revision, dtype=torch.float32)
-    recorded = card.facts.fingerprint
-    if fingerprint(model) != recorded:
-        raise ArtifactError(f"{folder}: the weights of {name} are not those that the card names; run `mhrctl backbone`")
-    return model, recorded
+    name, recorded = location(folder, card), card.facts
+    generation = card.params.get("generation", {})
+    try:
+        with reading(folder, but="*.safetensors"):  # the fingerprint proves the weights
+            model, how = load_pretrained(name, revision=recorded.revision, generation=generation)
+    except DataError as error:
+        if recorded.source == "scratch":  # which is no input of the user's
+            raise ArtifactError(f"{error}; run `mhrctl backbone --force`") from error
+        raise
+    changed = "weights" if fingerprint(model, how.settings) != recorded.fingerprint else None
+    if how.settings != recorded.generation:
+        changed = "settings of generation"
+    if recorded.config is not None and config_digest(Path(name)) != recorded.config:
+        changed = "settings in config.json"
+    if changed:
+        raise ArtifactError(f"{folder}: the {changed} of {name} are not those that the card names; run `mhrctl backbone`")
+    return model, recorded.fingerprint
 
 
 def location(folder: Path, card: Card[BackboneFacts]) -> str:
@@ -90,8 +131,13 @@ def shape_model(config: PretrainedConfig, *, tied: bool = True) -> PreTrainedMod
     Args:
         config: of an encoder-decoder.
         tied: whether transformers may tie output layer and embedding, as it does in every T5 made from a config.
+
+    Raises:
+        DataError: if no model can be made from the config.
     """
-    with torch.device("meta"):
+    what = f"a {config.model_type} with this config"
+    require_sizes(config, what)
+    with loading(what), torch.device("meta"):
         model: PreTrainedModel = AutoModelForSeq2SeqLM.from_config(config)
         if not tied:
             model.set_output_embeddings(torch.nn.Linear(config.d_model, config.vocab_size, bias=False))
@@ -110,34 +156,74 @@ def sized_model(name: str) -> PreTrainedModel:
     return shape_model(config, tied=False)  # v1.1 and LM-adapted checkpoints have an output layer of their own
 
 
-def pretrained_config(name: str, *, revision: str | None = None, what: str = "backbone.name") -> PretrainedConfig:
+def pretrained_config(
+    place: str, *, revision: str | None = None, what: str = "backbone.name", name: str | None = None
+) -> PretrainedConfig:
     """Read the config of an encoder-decoder.
 
     Args:
-        name: hub id or folder.
+        place: hub id or folder.
         revision: on the hub.
         what: names the setting in errors.
+        name: what the setting says, if that is not the place.
 
     Raises:
         DataError: if there is none, or it is no encoder-decoder's.
     """
-    try:
-        config: PretrainedConfig = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{what} {name!r}: cannot be loaded: {str(error).splitlines()[0]}") from error
+    where = f"{what} {name or place!r}"
+    with loading(where):
+        config: PretrainedConfig = AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
     if not config.is_encoder_decoder:
-        raise DataError(f"{what} {name!r}: a {config.model_type} model; an encoder-decoder (T5 and kin) is needed")
+        raise DataError(f"{where}: a {config.model_type} model; an encoder-decoder (T5 and kin) is needed")
     return config
 
 
-def fingerprint(model: PreTrainedModel) -> str:
-    """Return the sha256 of names, shapes and values of all weights."""
+def require_sizes(config: PretrainedConfig, where: str) -> None:
+    """Check that a model of a config can be built at all.
+
+    Raises:
+        DataError: if it has more blocks than any model.
+    """
+    for part in (config, config.get_text_config(encoder=True), config.get_text_config(decoder=True)):
+        for name in ("num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers", "num_hidden_layers"):
+            value = getattr(part, name, None)
+            if isinstance(value, int) and not 0 < value <= DEEPEST:
+                raise DataError(f"{where}: config.json: {name} {value}: must be 1 to {DEEPEST}")
+
+
+def fingerprint(model: PreTrainedModel, generation: Mapping[str, Any] | None = None) -> str:
+    """Return the sha256 of names, shapes and values of all weights, and of the settings of generation if there are any."""
     total = hashlib.sha256()
     # By bytes, since bf16 has no counterpart in NumPy; sorted, since the order of modules is transformers' affair.
     for name, tensor in sorted(model.state_dict().items()):
         total.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         total.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    if generation:
+        total.update(json.dumps(generation, sort_keys=True).encode())
     return total.hexdigest()
+
+
+def config_digest(folder: Path) -> str:
+    """Return the sha256 of what a folder's config.json says of the model.
+
+    Raises:
+        DataError: if it cannot be read.
+    """
+    says = {name: value for name, value in json_object(folder / "config.json").items() if name not in UNREAD}
+    return hashlib.sha256(json.dumps(says, sort_keys=True).encode()).hexdigest()
+
+
+def vocabulary(model: PreTrainedModel) -> int:
+    """Return how many tokens a model knows, in texts that it reads and in those that it writes."""
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    return min(len(cast("Tensor", part.weight)) for part in ends if part is not None)
+
+
+def config_vocabulary(config: PretrainedConfig) -> int:
+    """Return how many tokens a model of a config knows."""
+    parts = (config.get_text_config(encoder=True), config.get_text_config(decoder=True), config)
+    sizes = [part.vocab_size for part in parts if getattr(part, "vocab_size", None)]
+    return int(min(sizes))
 
 
 def is_tied(model: PreTrainedModel) -> bool:

@@ -18,10 +18,11 @@ from mhrctl.artifacts.writing import writing
 from mhrctl.config.params import BackboneParams, ScratchParams
 from mhrctl.data.batches import Batch, Order, collate
 from mhrctl.data.examples import Examples, Sample
-from mhrctl.data.tokenization import SENTINELS, saved_tokenizer
-from mhrctl.errors import DataError
+from mhrctl.data.tokenization import Ending, entries, saved_tokenizer, sentinel_ids
+from mhrctl.errors import DataError, ParamsError
 from mhrctl.models.adapted import AdaptedModel
-from mhrctl.models.backbones import fingerprint, is_tied, load_pretrained
+from mhrctl.models.backbones import config_digest, fingerprint, is_tied, load_pretrained, settle, vocabulary
+from mhrctl.models.generation import require_tokenizer
 from mhrctl.training.execution import Execution
 from mhrctl.training.loop import Schedule, fit
 from mhrctl.training.objective import Objective
@@ -56,6 +57,7 @@ def backbone(
     """
     read_card(prepared, stage="prepare", command="mhrctl prepare")
     tokenizer = saved_tokenizer(prepared / TOKENIZER)
+    local = params.source == "local"
     with writing(out) as folder:
         if params.source == "scratch":
             model: PreTrainedModel = train_scratch(
@@ -67,23 +69,24 @@ def backbone(
             )
             model.save_pretrained(str(folder))
             name, revision = f"scratch-{model.num_parameters() / 1e6:.1f}M", None
+            how = settle(model, params.generation, where=name)
         else:
             name, revision = str(params.name), params.revision
-            model = load_pretrained(str(root / name) if params.source == "local" else name, revision=revision)
+            if local and not (root / name).is_dir():
+                raise DataError(f"backbone.name {str(root / name)!r}: cannot be loaded: there is no such folder")
+            model, how = load_pretrained(str(root / name) if local else name, revision=revision, generation=params.generation)
             revision = getattr(model.config, "_commit_hash", None) or revision
-        if len(tokenizer) > model.config.vocab_size:
-            raise DataError(
-                f"{prepared}: a tokenizer of {len(tokenizer)} entries does not fit {name}, which has {model.config.vocab_size};"
-                " set prepare.tokenizer to the backbone's own"
-            )
+        require_tokenizer(tokenizer, how, vocabulary=vocabulary(model), where=name, place=str(prepared))
         facts = BackboneFacts(
             source=params.source,
             name=name,
-            path=os.path.relpath(root / name, out) if params.source == "local" else None,
+            path=os.path.relpath(root / name, out) if local else None,
             revision=revision,
             parameters=model.num_parameters(),
             tied_output=is_tied(model),
-            fingerprint=fingerprint(model),
+            fingerprint=fingerprint(model, how.settings),
+            generation=dict(how.settings),
+            config=config_digest(root / name) if local else None,
         )
         card = provenance.of_backbone(params, prepared=prepared, root=root).card(facts)
         write_card(folder, card)
@@ -100,16 +103,18 @@ def train_scratch(
 ) -> PreTrainedModel:
     """Train a small T5 by span corruption of the training tasks' prompts, and on the suite's backbone tasks if it has any."""
     torch.manual_seed(seed)
-    model = T5ForConditionalGeneration(scratch_config(params, len(tokenizer)))
+    batches = _Batches(prepared, tokenizer, batch_size=params.batch_size, denoising=params.denoising, seed=seed)
+    size = max(entries(tokenizer), 1 + max(batches.sentinels, default=0))
+    pad = int(tokenizer.pad_token_id)
+    model = T5ForConditionalGeneration(scratch_config(params, size, pad=pad, end=Ending.of(tokenizer).end))
     accelerator = execution.accelerator
     wrapped = accelerator.prepare(AdaptedModel(model, None))
     optimizer = accelerator.prepare(torch.optim.AdamW(model.parameters(), lr=params.lr, weight_decay=0.01))
-    batches = _Batches(prepared, tokenizer, batch_size=params.batch_size, denoising=params.denoising, seed=seed)
     steps = fit(
         wrapped,
         optimizer,
         batches=batches,
-        objective=Objective("token_mean", 0.0, start_token=model.config.decoder_start_token_id),
+        objective=Objective("token_mean", 0.0, start_token=pad, pad=pad),
         clip=lambda: accelerator.clip_grad_norm_(model.parameters(), CLIP_NORM),
         accelerator=accelerator,
         schedule=Schedule(params.steps, WARMUP, seed),
@@ -126,8 +131,15 @@ def train_scratch(
     return model.cpu()
 
 
-def scratch_config(params: ScratchParams, vocab_size: int) -> T5Config:
-    """Make the config of a T5 with gated GELU, tied embeddings and no dropout."""
+def scratch_config(params: ScratchParams, vocab_size: int, *, pad: int = 0, end: int = 1) -> T5Config:
+    """Make the config of a T5 with gated GELU, tied embeddings and no dropout, whose decoder starts with padding.
+
+    Args:
+        params: its sizes.
+        vocab_size: tokens that it knows.
+        pad: the padding token.
+        end: the token that ends a text.
+    """
     return T5Config(
         vocab_size=vocab_size,
         d_model=params.d_model,
@@ -137,35 +149,43 @@ def scratch_config(params: ScratchParams, vocab_size: int) -> T5Config:
         num_layers=params.layers,
         feed_forward_proj="gated-gelu",
         dropout_rate=0.0,
-        pad_token_id=0,
-        eos_token_id=1,
+        pad_token_id=pad,
+        eos_token_id=end,
         tie_word_embeddings=True,  # type: ignore[call-arg]
-        decoder_start_token_id=0,
+        decoder_start_token_id=pad,
     )
 
 
 class _Batches:
-    """Micro-batches of span corruption and backbone tasks, in fixed proportion."""
+    """Micro-batches of span corruption and backbone tasks, in fixed proportion.
+
+    Attributes:
+        sentinels: tokens that stand for what is masked; none where nothing is.
+    """
 
     def __init__(
         self, prepared: Path, tokenizer: PreTrainedTokenizerBase, *, batch_size: int, denoising: float, seed: int
     ) -> None:
         self._texts = Examples.read(prepared / TRAINING_EXAMPLES).of(split="train").scored()
         self._tasks = Examples.read(prepared / BACKBONE_EXAMPLES).of(split="train").scored()
+        if not (self._tasks or denoising):
+            raise ParamsError(
+                "backbone.scratch.denoising 0: this suite has no backbone tasks, so span corruption is all that there is to"
+                " train on; set it above 0"
+            )
         self._noisy = batch_size if not self._tasks else round(batch_size * denoising)
         self._clean = batch_size - self._noisy
         self._orders = Order(len(self._texts), f"{seed}/texts"), Order(max(1, len(self._tasks)), f"{seed}/tasks")
-        vocabulary = tokenizer.get_vocab()
-        self._sentinels = [vocabulary[f"<extra_id_{index}>"] for index in range(SENTINELS)]
-        self._seed = seed
+        self.sentinels = sentinel_ids(tokenizer) if self._noisy else []
+        self._pad, self._seed = int(tokenizer.pad_token_id), seed
 
     def __call__(self, micro: int) -> Batch:
         noisy = [
-            span_corruption(self._texts[row], self._sentinels, random.Random(f"{self._seed}/{micro}/{row}"))
+            span_corruption(self._texts[row], self.sentinels, random.Random(f"{self._seed}/{micro}/{row}"))
             for row in self._orders[0].slice(micro * self._noisy, self._noisy)
         ]
         clean = [self._tasks[row] for row in self._orders[1].slice(micro * self._clean, self._clean)]
-        return collate([*noisy, *clean], [[0]], pad=0)
+        return collate([*noisy, *clean], [[0]], pad=self._pad)
 
 
 def span_corruption(sample: Sample, sentinels: list[int], rng: random.Random) -> Sample:

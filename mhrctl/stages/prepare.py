@@ -153,7 +153,8 @@ def _tokenizer(params: PrepareParams, root: Path, texts: Iterator[str]) -> PreTr
         local = root / params.tokenizer
         with in_section("prepare"):
             return load_tokenizer(str(local) if local.is_dir() else params.tokenizer, revision=params.tokenizer_revision)
-    return train_tokenizer(params.tokenizer, texts, vocab_size=params.vocab_size)
+    with in_section("prepare"):
+        return train_tokenizer(params.tokenizer, texts, vocab_size=params.vocab_size)
 
 
 def _training_texts(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from configobj import ConfigObj, ConfigObjError  # type: ignore[import-untyped]
 from ruamel.yaml import YAML
@@ -21,14 +21,21 @@ from mhrctl.config.params import Params
 from mhrctl.config.reading import Document, read_text, read_yaml
 from mhrctl.config.recipes import RECIPES
 from mhrctl.config.tasks import TRAINED_TOKENIZERS, PrepareParams
-from mhrctl.errors import ArtifactError, ParamsError, listed, unknown
+from mhrctl.data.loading import json_object
+from mhrctl.errors import ArtifactError, ParamsError, in_section, listed, unknown
 from mhrctl.evaluation.metrics import OVER_CHOICES
 from mhrctl.projects.templates import dvc_yaml
 from mhrctl.suites.reading import require_folder
 from mhrctl.suites.source import source_module
 from mhrctl.suites.task import Seen, TaskCounts
+from mhrctl.tools.estimate import T5_TYPES, config_folder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 DVC_FILE, DVC_FOLDER = "dvc.yaml", ".dvc"
+SPECIAL_TOKENS = 35
+"""Of a tokenizer trained here: `mhrctl.data.tokenization.SPECIAL`, which takes transformers to import."""
 READ, WRITTEN = ("deps", "params"), ("outs", "metrics", "plots")
 """Sections of a stage of dvc.yaml."""
 
@@ -48,6 +55,68 @@ def check_suite(params: Params, project: Project) -> Seen:
     if tokenizer not in TRAINED_TOKENIZERS and not (root / tokenizer).is_dir():
         unchecked += (f"prepare.tokenizer {tokenizer} on the hub",)
     return Seen(prepared_tasks(project) or seen.tasks, unchecked)
+
+
+def check_backbone(params: Params, project: Project) -> list[str]:
+    """Look at the tokenizer and the backbone's configs: special tokens that fit each other, and what shapes answers.
+
+    Returns:
+        What to say of generation.
+
+    Raises:
+        DataError: if a special token is not said, or the tokenizer's is another, or a file cannot be read.
+        ParamsError: if `prepare.vocab_size` cannot hold the special tokens.
+    """
+    tokenizer = _tokenizer(params.prepare, project)
+    folder = config_folder(params.backbone, project.root)
+    from mhrctl.models.generation import FILE, answering, described, require_tokenizer, unused_settings
+
+    if folder is None or (params.backbone.source == "hub" and not (folder / FILE).exists()):
+        chosen = params.backbone.generation
+        return [f"generation: {described(chosen)}, over what the checkpoint says"] if chosen else []
+    where = f"backbone.name {params.backbone.name!r}"
+    config, generation, known = _configs(folder, params.backbone.name)
+    how = answering(config, generation, params.backbone.generation, where=where, vocabulary=known)
+    if tokenizer is not None:
+        require_tokenizer(
+            tokenizer, how, vocabulary=known, where=where, place=f"prepare.tokenizer {params.prepare.tokenizer!r}"
+        )
+    notes = [f"generation: {described(how.settings)}; backbone.generation sets it otherwise"] if how.settings else []
+    if how.unused:
+        notes.append(f"not used of {FILE}: {unused_settings(how)}")
+    for section, longest in (("adapt", params.adapt.max_new_tokens), ("evaluate", params.evaluate.max_new_tokens)):
+        least = max(how.settings.get("min_length", 0) - 1, how.settings.get("min_new_tokens", 0))
+        if least > longest:
+            notes.append(f"warning: answers have {least} tokens at least, and {section}.max_new_tokens is {longest}: none ends")
+    return notes
+
+
+def _configs(folder: Path, name: str | None) -> tuple[Any, Any, int]:
+    """The config of a backbone, its settings of generation, and how many tokens it knows."""
+    from mhrctl.models.generation import generation_of, t5_configs
+
+    if json_object(folder / "config.json").get("model_type") in T5_TYPES:
+        config, generation = t5_configs(folder)
+        return config, generation, int(config.vocab_size)
+    from mhrctl.models.backbones import config_vocabulary, pretrained_config
+
+    read = pretrained_config(str(folder), name=name)
+    return read, generation_of(folder, read), config_vocabulary(read)
+
+
+def _tokenizer(params: PrepareParams, project: Project) -> PreTrainedTokenizerBase | None:
+    """The user's own tokenizer, if it is in a folder."""
+    if params.tokenizer in TRAINED_TOKENIZERS:
+        if params.vocab_size <= SPECIAL_TOKENS:
+            raise ParamsError(f"prepare.vocab_size {params.vocab_size}: must be more than the {SPECIAL_TOKENS} special tokens")
+        return None
+    folder = project.root / params.tokenizer
+    if not folder.is_dir():
+        return None
+    from mhrctl.data.tokenization import load_tokenizer
+
+    with in_section("prepare"):
+        return load_tokenizer(str(folder), revision=params.tokenizer_revision)
 
 
 def prepared_tasks(project: Project) -> TaskCounts | None:

@@ -6,7 +6,6 @@ top; they depend on lengths and on the attention's implementation.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mhrctl.config.cells import CellParams
 from mhrctl.config.params import BackboneParams, OptimisationParams
+from mhrctl.data.loading import json_object
 from mhrctl.errors import DataError, ParamsError, in_section
 from mhrctl.models.speed import Speed
 from mhrctl.suites.task import TaskCounts
@@ -30,6 +30,10 @@ SLOTS = {"adamw": 2, "adafactor": 1}
 """Numbers that an optimizer keeps for each trained one; Adafactor's rows and columns are at most as many."""
 T5_BUCKETS = 32
 T5_TYPES = ("t5", "mt5")
+T5_DEFAULTS = {"d_model": 512, "d_kv": 64, "d_ff": 2048, "num_heads": 8, "num_layers": 6, "vocab_size": 32128}
+"""Sizes that a config.json may leave out."""
+DEEPEST, LARGEST = 1000, 10_000_000
+"""Blocks, and other sizes, that no model has more of."""
 WELL_KNOWN = {
     **{
         f"google/{name}": f"t5-{size}"
@@ -151,18 +155,46 @@ def backbone_shape(params: BackboneParams, root: Path, vocab_size: int) -> Shape
         scratch = params.scratch
         sizes = {"d_model": scratch.d_model, "d_ff": scratch.d_ff, "d_kv": scratch.d_kv, "num_layers": scratch.layers}
         return t5_shape({**sizes, "num_heads": scratch.attention_heads, "vocab_size": vocab_size, **_GATED_AND_TIED})
-    path = root / str(params.name) / "config.json" if params.source == "local" else _cached(params)
-    if path is None:
+    folder = config_folder(params, root)
+    if folder is None:
         return _known_shape(str(params.name))
-    try:
-        config: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: no config of a backbone can be read: {error}; set backbone.name to its folder") from None
-    if config.get("model_type") in T5_TYPES:
-        return t5_shape(config)
+    says = json_object(folder / "config.json")
+    if says.get("model_type") in T5_TYPES:  # which need not be built to be counted
+        return t5_shape(_t5_sizes(says, folder / "config.json"))
     from mhrctl.models.backbones import pretrained_config, shape_model
 
-    return _model_shape(shape_model(pretrained_config(str(path.parent))))
+    return _model_shape(shape_model(pretrained_config(str(folder), name=params.name)))
+
+
+def _t5_sizes(says: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """What a T5's config.json says, with the sizes that it leaves out.
+
+    Raises:
+        DataError: if a size is none that a model has.
+    """
+    sizes = T5_DEFAULTS | {name: value for name, value in says.items() if value is not None}
+    for name in (*T5_DEFAULTS, "num_decoder_layers"):
+        most = DEEPEST if name.endswith("layers") else LARGEST
+        if name in sizes and not (type(sizes[name]) is int and 0 < sizes[name] <= most):
+            raise DataError(f"{path}: {name} {sizes[name]!r}: must be a whole number from 1 to {most}")
+    return sizes
+
+
+def config_folder(params: BackboneParams, root: Path) -> Path | None:
+    """Return the folder that has the config of a backbone; None if it is trained here, or not in the hub's cache yet.
+
+    Raises:
+        DataError: if a local backbone has none.
+    """
+    if params.source == "local":
+        folder = root / str(params.name)
+        if not (folder / "config.json").is_file():
+            raise DataError(
+                f"{folder / 'config.json'}: no config of a backbone can be read: there is none; set backbone.name to its folder"
+            )
+        return folder
+    cached = _cached(params) if params.source == "hub" else None
+    return cached.parent if cached else None
 
 
 def _known_shape(name: str) -> Shape | None:

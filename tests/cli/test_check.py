@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from transformers import T5ForConditionalGeneration
 
 from mhrctl.config.resolve import load_params
 from mhrctl.projects.templates import dvc_yaml
@@ -148,3 +149,20 @@ def test_a_dvc_yaml_that_params_have_outgrown_is_reported(synced: Path, run: Run
 
 
 ADAPTS = [(stage, key) for stage in ("adapt", "adapt-soup") for key in ("adapt", "cell")]
+
+
+def test_a_backbone_that_cannot_start_is_a_line_and_what_shapes_answers_another(
+    synced: Path, run: Run, capfd: Capture, tiny_t5: T5ForConditionalGeneration
+) -> None:
+    tiny_t5.generation_config.min_length = 3
+    tiny_t5.save_pretrained(synced / "checkpoint")
+    edit(synced, "source: scratch", "source: local\n  name: checkpoint", run)
+    assert run("check", "-C", synced) == 0
+    assert "generation: min_length 3; backbone.generation sets it otherwise" in capfd.readouterr().out
+    for name in ("config.json", "generation_config.json"):
+        path = synced / "checkpoint" / name
+        path.write_text(path.read_text().replace('"decoder_start_token_id": 0', '"decoder_start_token_id": null'))
+    assert run("check", "-C", synced) == 2
+    errors = capfd.readouterr().err.splitlines()
+    assert len(errors) == 1
+    assert "has a decoder_start_token_id; set backbone.generation.decoder_start_token_id" in errors[0]

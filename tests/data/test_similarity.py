@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 
 from mhrctl.data.similarity import FEATURES, SentenceEncoder, TfIdfEncoder, cosines, select
@@ -121,6 +122,25 @@ def test_code_in_a_models_folder_is_not_run(tmp_path: Path) -> None:
 
 def test_a_model_of_the_hub_is_asked_for_with_its_revision(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, Any] = {}
-    monkeypatch.setattr("sentence_transformers.SentenceTransformer", lambda name, **options: asked.update(options, name=name))
+    monkeypatch.setattr(
+        "sentence_transformers.SentenceTransformer", lambda name, **options: asked.update(options, name=name) or []
+    )
     assert SentenceEncoder("someone/model", revision="abc", device="cpu").identity == "someone/model@abc"
     assert (asked["name"], asked["revision"], asked["trust_remote_code"]) == ("someone/model", "abc", False)
+
+
+def test_an_encoder_whose_weights_are_not_whole_is_rejected(tmp_path: Path) -> None:
+    folder = linked(tmp_path, without="model.safetensors")
+    whole = load_file(minilm() / "model.safetensors")
+    name = next(name for name in whole if name.endswith("layer.3.attention.self.query.weight"))
+    for tensors, message in (
+        ({key: tensor for key, tensor in whole.items() if key != name}, rf"{name} is missing of the weights"),
+        (
+            {**whole, name.replace("layer.3", "layer.9"): whole[name].clone()},
+            r"layer.9\S+ is there, for which",
+        ),
+        ({**whole, name: whole[name] * float("nan")}, r"query.weight holds NaN or infinity"),
+    ):
+        save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+        with pytest.raises(DataError, match=message):
+            SentenceEncoder(str(folder), revision="main", device="cpu")

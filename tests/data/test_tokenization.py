@@ -5,9 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from mhrctl.data.tokenization import SENTINELS, SPECIAL, is_trained_here, load_tokenizer, saved_tokenizer, train_tokenizer
-from mhrctl.errors import DataError
+from mhrctl.data.tokenization import (
+    SENTINELS,
+    SPECIAL,
+    Ending,
+    entries,
+    is_trained_here,
+    load_tokenizer,
+    saved_tokenizer,
+    sentinel_ids,
+    train_tokenizer,
+)
+from mhrctl.errors import ArtifactError, DataError, ParamsError
 
 TEXTS = ["reverse the list: ant bee", "drop repeated items: cat cat", "keep the first: ant"]
 
@@ -53,3 +65,95 @@ def test_what_cannot_be_loaded_is_one_line(tmp_path: Path) -> None:
 
 def test_which_are_trained_here() -> None:
     assert [is_trained_here(name) for name in ("word", "bpe", "google/t5-small")] == [True, True, False]
+
+
+def made(template: str | None, words: str = "<s> <pad> </s> a b", **special: str | None) -> PreTrainedTokenizerBase:
+    """A tokenizer of the user's own, which puts special tokens around texts by a template."""
+    vocabulary = {word: number for number, word in enumerate(words.split())}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    if template:
+        names = [word for word in template.split() if word != "$A"]
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=template, special_tokens=[(name, vocabulary[name]) for name in dict.fromkeys(names)]
+        )
+    special = {"pad_token": "<pad>", "eos_token": "</s>", **special}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **special)
+
+
+@pytest.mark.parametrize(
+    ("template", "ending", "tokens"),
+    [
+        ("$A </s>", Ending(2, 1, is_added=False), [3, 4, 2]),
+        ("<s> $A </s>", Ending(2, 1, is_added=False), [0, 3, 4, 2]),
+        ("$A </s> <s>", Ending(2, 2, is_added=False), [3, 4, 2, 0]),  # mBART's, whose last token is the language
+        ("<s> $A", Ending(2, 1, is_added=True), [0, 3, 4, 2]),
+        ("</s> $A", Ending(2, 1, is_added=True), [2, 3, 4, 2]),
+        (None, Ending(2, 1, is_added=True), [3, 4, 2]),
+    ],
+)
+def test_every_text_ends_whatever_the_tokenizer_puts_after_it(template: str, ending: Ending, tokens: list[int]) -> None:
+    tokenizer = made(template)
+    assert Ending.of(tokenizer) == ending
+    assert ending.encode(tokenizer, ["a b"]) == [tokens]
+    assert 2 in ending.encode(tokenizer, [""])[0]
+
+
+def test_a_cut_keeps_the_end() -> None:
+    assert Ending(2, 1, is_added=False).cut([3, 4, 5, 2], 3) == [3, 4, 2]
+    assert Ending(2, 2, is_added=False).cut([3, 4, 5, 2, 0], 4) == [3, 4, 2, 0]
+    assert Ending(2, 1, is_added=True).cut([3, 2], 2) == [3, 2]
+    assert Ending(2, 2, is_added=False).cut([3, 4, 2, 0], 1) == [0]
+
+
+def test_a_tokenizer_of_bert_ends_with_its_separator() -> None:
+    tokenizer = made("<s> $A </s>", eos_token=None, sep_token="</s>")
+    assert Ending.of(tokenizer).end == 2
+
+
+def test_a_tokenizer_without_an_end_is_rejected(tmp_path: Path) -> None:
+    made(None, eos_token=None).save_pretrained(str(tmp_path))
+    with pytest.raises(DataError, match=r"has no end token, .*; add `eos_token` to its tokenizer_config.json"):
+        load_tokenizer(str(tmp_path))
+
+
+def test_sentinels_that_a_tokenizer_has_not_come_after_all_that_it_has() -> None:
+    tokenizer = made("$A </s>", "<s> <pad> </s> a <extra_id_1> b")
+    assert sentinel_ids(tokenizer)[:4] == [6, 4, 7, 8]
+    assert len(set(sentinel_ids(tokenizer))) == SENTINELS
+    assert tokenizer.decode([3, 6, 30, 5], skip_special_tokens=True) == "a b"
+    trained = train_tokenizer("word", TEXTS, vocab_size=200)
+    assert sentinel_ids(trained) == list(range(3, 3 + SENTINELS))
+
+
+def test_entries_count_the_ids_that_are_left_out() -> None:
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel({"a": 0, "<pad>": 9}, unk_token="a")), pad_token="<pad>"
+    )
+    assert (len(tokenizer), entries(tokenizer)) == (2, 10)
+
+
+@pytest.mark.parametrize(("kind", "size"), [("word", 20), ("word", len(SPECIAL)), ("bpe", 20), ("bpe", len(SPECIAL) + 4)])
+def test_a_vocabulary_too_small_for_what_it_must_hold_is_rejected(kind: str, size: int) -> None:
+    texts = [] if size == len(SPECIAL) else TEXTS
+    with pytest.raises(ParamsError, match=rf"^vocab_size {size}: .* {len(SPECIAL)} special tokens"):
+        train_tokenizer(kind, texts, vocab_size=size)
+
+
+@pytest.mark.parametrize("file", ["tokenizer.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("text", ["{", "[]", "{}"])
+def test_damaged_files_are_a_line_that_names_them(tmp_path: Path, file: str, text: str) -> None:
+    train_tokenizer("word", TEXTS, vocab_size=200).save_pretrained(str(tmp_path))
+    (tmp_path / file).write_text(text)
+    with pytest.raises(DataError) as error:
+        load_tokenizer(str(tmp_path))
+    assert "\n" not in str(error.value)
+    assert str(tmp_path) in str(error.value)
+    if text != "{}":
+        with pytest.raises(ArtifactError, match=r"run `mhrctl prepare`"):
+            saved_tokenizer(tmp_path)
+
+
+def test_what_prepare_has_not_written_says_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"tokenizer_config.json: is missing; run `mhrctl prepare`"):
+        saved_tokenizer(tmp_path)

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import nn
-from transformers import GPT2Config, GPT2LMHeadModel, T5ForConditionalGeneration
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast, T5ForConditionalGeneration
 
-from mhrctl.config.params import BackboneParams
+from mhrctl.config.params import BackboneParams, ScratchParams
 from mhrctl.data.examples import Sample
-from mhrctl.errors import ArtifactError, DataError
+from mhrctl.data.tokenization import SENTINELS, saved_tokenizer
+from mhrctl.errors import ArtifactError, DataError, ParamsError
 from mhrctl.models.backbones import fingerprint, is_tied, load_backbone
-from mhrctl.stages.backbone import backbone, span_corruption
+from mhrctl.stages.backbone import backbone, span_corruption, train_scratch
 from mhrctl.training.execution import Execution
+from tests.conftest import mhrctl
 
 
 def make(project: Path, accelerator: Accelerator, **options: Any) -> Path:
@@ -89,3 +93,154 @@ def test_span_corruption_loses_nothing() -> None:
     assert whole == text.tolist()
     assert sum(map(len, spans.values())) == 3  # 15 % of 20
     assert noisy.input_ids[-1] == noisy.target_ids[-1] == 99
+
+
+def write_generation(folder: Path, **settings: Any) -> None:
+    path = folder / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+
+
+def test_settings_of_generation_are_part_of_the_fingerprint_and_can_be_undone(
+    copy: Path, accelerator: Accelerator, tiny_t5: T5ForConditionalGeneration
+) -> None:
+    tiny_t5.save_pretrained(copy / "checkpoint")
+    plain = read_facts(make(copy, accelerator, source="local", name="checkpoint"))
+    assert plain["fingerprint"] == fingerprint(tiny_t5)
+    assert "generation" not in plain
+    write_generation(copy / "checkpoint", min_length=12, no_repeat_ngram_size=2)
+    out = make(copy, accelerator, source="local", name="checkpoint")
+    shaped = read_facts(out)
+    assert shaped["generation"] == {"min_length": 12, "no_repeat_ngram_size": 2}
+    assert shaped["fingerprint"] != plain["fingerprint"]
+    assert load_backbone(out)[0].generation_config.min_length == 12
+    for undone in ({"neutral": True}, {"min_length": 0, "no_repeat_ngram_size": None}):
+        out = make(copy, accelerator, source="local", name="checkpoint", generation=undone)
+        assert read_facts(out)["fingerprint"] == plain["fingerprint"]
+        assert not load_backbone(out)[0].generation_config.min_length
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "card.json").read_text())["facts"]
+
+
+def test_settings_that_changed_since_are_noticed(
+    copy: Path, accelerator: Accelerator, tiny_t5: T5ForConditionalGeneration
+) -> None:
+    tiny_t5.save_pretrained(copy / "checkpoint")
+    out = make(copy, accelerator, source="local", name="checkpoint")
+    write_generation(copy / "checkpoint", min_length=3)
+    with pytest.raises(ArtifactError, match=r"the settings of generation of .*checkpoint are not those that the card names"):
+        load_backbone(out)
+    write_generation(copy / "checkpoint", min_length=0)
+    load_backbone(out)
+    config = copy / "checkpoint/config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"layer_norm_epsilon": 0.5}))
+    with pytest.raises(ArtifactError, match=r"the settings in config.json of .*checkpoint are not those that the card names"):
+        load_backbone(out)
+
+
+def test_a_folder_that_is_not_there_is_no_id_of_the_hub(copy: Path, accelerator: Accelerator) -> None:
+    with pytest.raises(DataError, match=r"backbone.name '.*nowhere': cannot be loaded: there is no such folder"):
+        make(copy, accelerator, source="local", name="nowhere")
+
+
+def write_tokenizer(project: Path, words: str, template: str | None) -> None:
+    """Put a tokenizer of the user's own in place of the prepared one.
+
+    Args:
+        project: whose.
+        words: its special tokens, in the order of their ids.
+        template: what it puts around texts.
+    """
+    texts = "a b c d e f g h".split()
+    vocabulary = {word: number for number, word in enumerate([*words.split(), *texts])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="a"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    if template:
+        special = [(name, vocabulary[name]) for name in ("<s>", "</s>") if name in template]
+        tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=special)
+    theirs = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", clean_up_tokenization_spaces=False
+    )
+    theirs.save_pretrained(str(project / "tokenizer"))
+    params = project / "params.yaml"
+    params.write_text(params.read_text().replace("tokenizer: word", "tokenizer: tokenizer"))
+    assert mhrctl("prepare", "-C", project) == 0
+
+
+SCRATCH = {"d_model": 16, "d_ff": 32, "d_kv": 4, "attention_heads": 4, "layers": 1, "steps": 2, "batch_size": 4}
+
+
+@pytest.mark.parametrize(
+    ("words", "template", "pad", "end"),
+    [
+        ("<s> <pad> </s>", "<s> $A </s>", 1, 2),  # as BART's
+        ("<pad> </s>", None, 0, 1),  # nothing ends a text
+        ("x y </s> <pad>", "$A </s>", 3, 2),
+    ],
+)
+def test_a_scratch_backbone_takes_its_tokens_from_any_tokenizer(
+    copy: Path, accelerator: Accelerator, words: str, template: str, pad: int, end: int
+) -> None:
+    write_tokenizer(copy, words, template)
+    out = make(copy, accelerator, source="scratch", scratch=SCRATCH)
+    model, _ = load_backbone(out)
+    config, size = model.config, len(saved_tokenizer(copy / "data/prepare/tokenizer"))
+    assert (config.pad_token_id, config.eos_token_id, config.decoder_start_token_id) == (pad, end, pad)
+    assert (model.generation_config.pad_token_id, model.generation_config.eos_token_id) == (pad, end)
+    assert config.vocab_size == size + SENTINELS  # which the tokenizer has not
+    with torch.no_grad():
+        model.lm_head.weight[end] = model.lm_head.weight.abs().sum() * torch.ones(16)
+    model.generation_config.suppress_tokens = [token for token in range(config.vocab_size) if token != end]
+    assert cast("Any", model).generate(torch.tensor([[4, end]]), max_new_tokens=8).tolist() == [[pad, end]]  # and stops there
+
+
+def test_without_span_corruption_no_sentinels_are_needed(copy: Path, accelerator: Accelerator) -> None:
+    tokenizer = saved_tokenizer(copy / "data/prepare/tokenizer")
+    params = ScratchParams.model_validate({**SCRATCH, "denoising": 0.0})
+    with pytest.raises(ParamsError, match=r"backbone.scratch.denoising 0: this suite has no backbone tasks"):
+        train_scratch(params, copy / "data/prepare", tokenizer, seed=0, execution=Execution(accelerator))
+    loose = copy / "loose"
+    loose.mkdir()
+    for name in ("training_tasks.parquet", "backbone_tasks.parquet"):
+        shutil.copy(copy / "data/prepare/training_tasks.parquet", loose / name)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(
+            models.WordLevel({f"w{number}": number for number in range(len(tokenizer))}, unk_token="w2")
+        ),
+        pad_token="w0",
+        eos_token="w1",
+    )
+    model = train_scratch(params, loose, tokenizer, seed=0, execution=Execution(accelerator))
+    assert model.config.vocab_size == len(tokenizer)
+
+
+def test_a_trained_tokenizer_has_all_that_a_scratch_backbone_needs(walked: Path) -> None:
+    config = load_backbone(walked / "data/backbone")[0].config
+    assert config.vocab_size == len(saved_tokenizer(walked / "data/prepare/tokenizer"))
+    assert (config.pad_token_id, config.eos_token_id, config.decoder_start_token_id) == (0, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        ({"eos_token_id": 5}, r"texts end with </s> \(1\), but checkpoint stops at 5; set prepare.tokenizer"),
+        ({"pad_token_id": 5}, r"padding is <pad> \(0\), but checkpoint pads with 5; set prepare.tokenizer"),
+    ],
+)
+def test_a_tokenizer_of_other_special_tokens_is_rejected(
+    copy: Path, accelerator: Accelerator, tiny_t5: T5ForConditionalGeneration, tokens: dict[str, int], message: str
+) -> None:
+    tiny_t5.save_pretrained(copy / "checkpoint")
+    for name in ("config.json", "generation_config.json"):
+        path = copy / "checkpoint" / name
+        path.write_text(json.dumps(json.loads(path.read_text()) | tokens))
+    with pytest.raises(DataError, match=message):
+        make(copy, accelerator, source="local", name="checkpoint")
+
+
+def test_a_damaged_scratch_backbone_says_what_to_run(copy: Path) -> None:
+    config = copy / "data/backbone/config.json"
+    config.write_text(config.read_text() + " ")
+    with pytest.raises(ArtifactError, match=r"config.json: .*; run `mhrctl backbone"):
+        load_backbone(copy / "data/backbone")

@@ -6,16 +6,26 @@ import json
 from pathlib import Path
 
 import pytest
+from transformers import T5ForConditionalGeneration
 
 from mhrctl.artifacts.cards import Card, write_card
 from mhrctl.artifacts.facts import PrepareFacts
 from mhrctl.artifacts.names import Project
 from mhrctl.config.params import Params
 from mhrctl.config.resolve import load_params
-from mhrctl.errors import DataError, MhrctlError
+from mhrctl.data.tokenization import SPECIAL, train_tokenizer
+from mhrctl.errors import DataError, MhrctlError, ParamsError
 from mhrctl.projects.templates import dvc_yaml
 from mhrctl.suites.task import Seen, TaskCounts
-from mhrctl.tools.check import check_suite, pipeline_gaps, pipeline_refusals, prepared_tasks, vocab_size
+from mhrctl.tools.check import (
+    SPECIAL_TOKENS,
+    check_backbone,
+    check_suite,
+    pipeline_gaps,
+    pipeline_refusals,
+    prepared_tasks,
+    vocab_size,
+)
 
 
 def loaded(project: Path, *sets: str) -> Params:
@@ -113,3 +123,67 @@ def test_what_dvc_will_refuse_is_known_before(project: Path) -> None:
     assert "config: DVC cannot read it" in pipeline_refusals(document, where)[0]
     (project / ".dvc/config").write_bytes(b"\xff\xfe")
     assert "config:1: not UTF-8 text" in pipeline_refusals(document, where)[0]
+
+
+LOCAL = ("backbone.source=local", "backbone.name=checkpoint")
+
+
+@pytest.fixture
+def checkpoint(project: Path, tiny_t5: T5ForConditionalGeneration) -> Path:
+    tiny_t5.save_pretrained(project / "checkpoint")
+    return project / "checkpoint"
+
+
+def change(path: Path, **settings: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+
+
+def test_what_shapes_answers_is_said_before_anything_runs(project: Path, checkpoint: Path) -> None:
+    def notes(*sets: str) -> list[str]:
+        return check_backbone(loaded(project, *LOCAL, *sets), Project(project))
+
+    assert notes() == []
+    change(checkpoint / "generation_config.json", min_length=12, no_repeat_ngram_size=2, num_beams=4)
+    assert notes("adapt.max_new_tokens=20") == [
+        "generation: min_length 12, no_repeat_ngram_size 2; backbone.generation sets it otherwise",
+        "not used of generation_config.json: num_beams; set beams of `adapt` and `evaluate`",
+        "warning: answers have 11 tokens at least, and evaluate.max_new_tokens is 4: none ends",
+    ]
+    assert notes("backbone.generation.neutral=true")[0].startswith("not used of generation_config.json")
+    (checkpoint / "generation_config.json").write_text("{")
+    with pytest.raises(DataError, match=r"generation_config.json: cannot be read as JSON"):
+        notes()
+
+
+def test_a_decoder_without_a_start_is_rejected_until_it_is_set(project: Path, checkpoint: Path) -> None:
+    for name in ("config.json", "generation_config.json"):
+        change(checkpoint / name, decoder_start_token_id=None)
+    with pytest.raises(DataError, match=r"backbone.name 'checkpoint': neither .* has a decoder_start_token_id; set backbone"):
+        check_backbone(loaded(project, *LOCAL), Project(project))
+    settings = loaded(project, *LOCAL, "backbone.generation.decoder_start_token_id=0")
+    assert check_backbone(settings, Project(project)) == [
+        "generation: decoder_start_token_id 0; backbone.generation sets it otherwise"
+    ]
+
+
+def test_a_tokenizer_in_a_folder_must_fit(project: Path, checkpoint: Path) -> None:
+    tokenizer = train_tokenizer("word", ["a b c"], vocab_size=60)
+    tokenizer.save_pretrained(str(project / "tokenizer"))
+    settings = loaded(project, *LOCAL, "prepare.tokenizer=tokenizer")
+    assert check_backbone(settings, Project(project)) == []
+    for name in ("config.json", "generation_config.json"):
+        change(checkpoint / name, eos_token_id=5)
+    with pytest.raises(DataError, match=r"prepare.tokenizer 'tokenizer': texts end with </s> \(1\), but .* stops at 5"):
+        check_backbone(settings, Project(project))
+    (project / "tokenizer/tokenizer.json").write_text("{")
+    with pytest.raises(DataError, match=r"tokenizer.json: cannot be read as JSON"):
+        check_backbone(settings, Project(project))
+
+
+def test_a_vocabulary_without_room_for_words_is_rejected(project: Path) -> None:
+    assert len(SPECIAL) == SPECIAL_TOKENS
+    with pytest.raises(ParamsError, match=r"prepare.vocab_size 35: must be more than the 35 special tokens"):
+        check_backbone(loaded(project, "prepare.vocab_size=35"), Project(project))
+    assert check_backbone(loaded(project, "backbone.generation.min_length=2"), Project(project)) == [
+        "generation: min_length 2, over what the checkpoint says"
+    ]

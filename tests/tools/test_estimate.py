@@ -131,3 +131,18 @@ def test_sizes_as_people_read_them() -> None:
         "725 GB",
         "3.0 TB",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("num_layers", 10**8), ("d_model", "x"), ("vocab_size", 0), ("num_decoder_layers", -1)]
+)
+def test_sizes_that_no_t5_has_are_rejected_at_once(tmp_path: Path, name: str, value: object) -> None:
+    params = BackboneParams(source="local", name="t5")
+    (tmp_path / "t5").mkdir()
+    (tmp_path / "t5/config.json").write_text(json.dumps({"model_type": "t5", name: value}))
+    with pytest.raises(DataError, match=rf"t5/config.json: {name} {value!r}: must be a whole number from 1 to"):
+        backbone_shape(params, tmp_path, 100)
+    (tmp_path / "t5/config.json").write_text(json.dumps({"model_type": "t5"}))
+    shape = backbone_shape(params, tmp_path, 100)
+    assert shape is not None
+    assert shape.weights == shape_model(T5Config()).num_parameters()

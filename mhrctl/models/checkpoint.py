@@ -1,0 +1,131 @@
+"""A checkpoint's weights are loaded whole or not at all: transformers would make up at random what a file has not."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import try_to_load_from_cache
+from safetensors import safe_open
+from transformers import PretrainedConfig, PreTrainedModel
+
+from mhrctl.adapters.finite import require_finite
+from mhrctl.data.loading import json_object, loading, require_report, some_tensors
+from mhrctl.errors import DataError
+
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+"""Where weights are, in the order in which transformers looks; with `.index.json` after it there are several files."""
+FLOATS = {"F64", "F32", "F16", "BF16", "float64", "float32", "float16", "bfloat16"}
+"""Types in which weights are stored, as safetensors and torch name them."""
+
+
+def load_whole(auto: Any, name: str, *, where: str, revision: str | None, dtype: torch.dtype) -> PreTrainedModel:  # noqa: ANN401
+    """Load a model whose every weight is in its checkpoint: no code of the repository is run, no object but tensors is built.
+
+    Args:
+        auto: a class of transformers that has `from_pretrained`.
+        name: hub id or folder.
+        where: names the model in errors.
+        revision: on the hub.
+        dtype: of the weights.
+
+    Raises:
+        DataError: if the checkpoint lacks a tensor, has one too many or of another shape or type, or holds NaN or infinity.
+    """
+    if (Path(name) / "adapter_config.json").exists():
+        raise DataError(
+            f"{where}: holds an adapter of PEFT, not a whole model; name the model, and `mhrctl import` the adapter"
+        )
+    try:
+        with loading(where):
+            model, report = auto.from_pretrained(
+                name,
+                revision=revision,
+                trust_remote_code=False,
+                dtype=dtype,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # which the report then has by name
+            )
+    except DataError as error:
+        _require_readable(Path(name), error)
+        raise
+    require_report(report, where)
+    model.eval()
+    weights = model.state_dict()
+    stored = _stored(_folder(name, revision))
+    require_floats(
+        {name: stored[name] for name, tensor in weights.items() if tensor.is_floating_point() and name in stored}, where
+    )
+    _require_output_layer(model, stored, name, where=where, revision=revision)
+    require_finite(weights, where)
+    return model  # type: ignore[no-any-return]
+
+
+def require_floats(types: Mapping[str, str], where: str) -> None:
+    """Check the types in which weights are stored.
+
+    Raises:
+        DataError: if one is no type of floating-point numbers that can be read as it is.
+    """
+    if others := sorted(name for name, stored in types.items() if stored not in FLOATS):
+        kind = types[others[0]]
+        raise DataError(
+            f"{where}: {some_tensors(others)} stored as {kind}; a backbone's weights must be {', '.join(sorted(FLOATS)[:4])}"
+        )
+
+
+def _require_output_layer(
+    model: PreTrainedModel, stored: Collection[str], name: str, *, where: str, revision: str | None
+) -> None:
+    """Check that a model has an output layer of its own if its config says so: transformers would tie one that is missing."""
+    output = model.get_output_embeddings()
+    if output is None or output.weight is not model.get_input_embeddings().weight:
+        return
+    says, _ = PretrainedConfig.get_config_dict(name, revision=revision)
+    names = [f"{full}.weight" for full, module in model.named_modules() if module is output]
+    if says.get("tie_word_embeddings") is False and stored and not any(full in stored for full in names):
+        raise DataError(
+            f"{where}: {some_tensors(names)} missing of the weights, though config.json says that the output layer is not the"
+            " embedding (tie_word_embeddings false)"
+        )
+
+
+def _folder(name: str, revision: str | None) -> Path:
+    """Where the files of a model that was loaded are."""
+    cached = None if Path(name).is_dir() else try_to_load_from_cache(name, "config.json", revision=revision)
+    return Path(cached).parent if isinstance(cached, str) else Path(name)
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files of weights that transformers reads."""
+    for name in WEIGHTS:
+        if (folder / name).exists():
+            return [folder / name]
+        if (index := folder / f"{name}.index.json").exists():
+            places = json_object(index).get("weight_map", {})
+            return [folder / file for file in sorted({str(file) for file in places.values()})]
+    return []
+
+
+def _stored(folder: Path) -> dict[str, str]:
+    """{tensor: its type} of a checkpoint, by its files' headers."""
+    return {name: stored for file in _files(folder) for name, stored in _header(file)}
+
+
+def _header(file: Path) -> Iterable[tuple[str, str]]:
+    with loading(str(file)):
+        if file.suffix == ".safetensors":
+            with safe_open(str(file), framework="pt") as tensors:
+                return [(name, str(tensors.get_slice(name).get_dtype())) for name in tensors.keys()]  # noqa: SIM118 - no mapping
+        held = torch.load(file, map_location="meta", weights_only=True)
+        return [(name, str(tensor.dtype).removeprefix("torch.")) for name, tensor in held.items()]
+
+
+def _require_readable(folder: Path, error: DataError) -> None:
+    """Name the file that could not be read, which the libraries do not."""
+    for file in _files(folder):
+        if not file.exists():
+            raise DataError(f"{file}: is missing, one of the files that the weights of {folder} are in") from error
+        _header(file)
