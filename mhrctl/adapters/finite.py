@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -38,12 +38,24 @@ def require_finite(
 def not_finite(tensors: Mapping[str, Tensor]) -> Iterator[str]:
     """Yield the names of the tensors that hold NaN or infinity."""
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and tensor.numel() and not is_finite(tensor):
+        if not is_finite(tensor):
             yield name
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Return whether all numbers of a tensor are finite, in one pass over them and without a tensor of their size."""
-    # NaN goes through both; infinity is one of them.
-    least, most = torch.aminmax(tensor.detach())
-    return bool(torch.isfinite(least) & torch.isfinite(most))
+    """Return whether all numbers of a tensor are finite; integers and booleans always are."""
+    return all_finite([tensor])
+
+
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    """Return whether all numbers of some tensors are finite, of whatever devices: the host waits once for each device.
+
+    It takes one pass over them, and no tensor of their size.
+    """
+    flags: dict[torch.device, list[Tensor]] = {}
+    for tensor in tensors:
+        if tensor.is_floating_point() and tensor.numel():
+            # NaN goes through both; infinity is one of them.
+            least, most = torch.aminmax(tensor.detach())
+            flags.setdefault(tensor.device, []).append(torch.isfinite(least) & torch.isfinite(most))
+    return all(bool(torch.stack(of_device).all()) for of_device in flags.values())

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mhrctl.adapters.finite import is_finite, require_finite
+from mhrctl.adapters.finite import all_finite, is_finite, require_finite
 from mhrctl.errors import ArtifactError, DataError
 
 
@@ -15,6 +15,14 @@ def test_one_number_that_is_not_finite_is_seen_wherever_it_is(dtype: torch.dtype
         assert is_finite(tensor)
         tensor.view(-1)[place] = bad
         assert not is_finite(tensor)
+
+
+def test_one_of_several_tensors_is_enough() -> None:
+    tensors = [torch.ones(3), torch.tensor([1, 2]), torch.empty(0), torch.ones(2, dtype=torch.bfloat16)]
+    assert all_finite(tensors)
+    assert all_finite([])
+    assert not all_finite([*tensors, torch.tensor(float("nan"))])
+    assert is_finite(torch.tensor([True]))
 
 
 def test_the_largest_numbers_are_finite() -> None:
