@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import safe_open
 from transformers import PreTrainedModel
 
 from mhrctl.adapters.adapter import Adapter
@@ -18,7 +17,6 @@ from mhrctl.analysis.alignment import DIGITS, Alignment, gradient_alignment, req
 from mhrctl.artifacts.cards import Card, read_card, require_backbone, require_tasks
 from mhrctl.artifacts.facts import PretrainFacts
 from mhrctl.artifacts.names import ADAPTERS, TRAINING_EXAMPLES, Project
-from mhrctl.artifacts.reading import reading
 from mhrctl.artifacts.sealing import sealed
 from mhrctl.artifacts.writing import write_json
 from mhrctl.config.cells import Cell
@@ -29,8 +27,8 @@ from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import attach, new_adapter
 from mhrctl.models.backbones import PRECISIONS, load_backbone
 from mhrctl.progress import Track, silent
-from mhrctl.training.checkpoint import checkpoint_path, load_checkpoint
-from mhrctl.training.optimizers import optimizer_of, trained_parameters
+from mhrctl.training.checkpoint import Checkpoint, DamagedError, checkpoint_path, last_checkpoint
+from mhrctl.training.optimizers import trained_parameters
 
 Point = Literal["start", "end", "checkpoint"]
 """Of a pre-training: before it, after it, or the last checkpoint of a run in progress."""
@@ -117,14 +115,16 @@ def _adapter_at(
         attach(backbone, adapter)
     else:
         path = checkpoint_path(project.scratch, cell.name)
-        key = _checkpoint_key(path, cell)
-        with reading(path, again=f"mhrctl pretrain {cell.options}"):
-            card = Card.read(json.loads(key), PretrainFacts)
+        kept = _checkpoint(path, cell)
+        card = Card.read(json.loads(kept.key), PretrainFacts)
         fits(card, path)
         params = PretrainParams.model_validate(card.params["pretrain"])
         adapter = _new(cell, params, backbone, tasks)
-        parameters, optimizer = trained_parameters(adapter), optimizer_of(adapter, params)
-        step, _ = load_checkpoint(path, key=key, parameters=parameters, optimizer=optimizer)
+        step = kept.step
+        try:
+            kept.fill(trained_parameters(adapter))
+        except DamagedError as error:
+            raise ArtifactError(f"{path}: {error}; run `mhrctl pretrain {cell.options}` again") from None
     adapter.interpolate(uniform_interpolation(step - 1, steps=params.steps, last=params.uniform_steps))
     return adapter, params, step
 
@@ -138,13 +138,12 @@ def _new(cell: Cell, params: PretrainParams, backbone: PreTrainedModel, tasks: i
         raise ParamsError(f"--heads {cell.heads}: {error}") from None
 
 
-def _checkpoint_key(path: Path, cell: Cell) -> str:
-    """What a checkpoint says that it is of: the card of the output that its training will write."""
-    if not path.exists():
+def _checkpoint(path: Path, cell: Cell) -> Checkpoint:
+    """The last whole checkpoint of a training; its key is the card of the output that the training will write."""
+    kept = last_checkpoint(path)
+    if kept is None:
         raise ArtifactError(f"{path}: no run in progress of {cell.name} has left a checkpoint; use --at start or --at end")
-    with reading(path, again=f"mhrctl pretrain {cell.options}"), safe_open(path, "pt") as file:
-        key: str = json.loads(file.metadata()["facts"])["key"]
-    return key
+    return kept
 
 
 def _record(alignment: Alignment) -> dict[str, Any]:

@@ -65,7 +65,7 @@ class Estimate:
 
     Attributes:
         outputs: {(stage, cell): on disk}, of every output that the cell needs; cells share some of them.
-        checkpoint: on disk while pre-training.
+        checkpoint: those on disk while pre-training, at the most.
         memory: at the most, without activations.
     """
 
@@ -93,6 +93,7 @@ def estimate(params: CellParams, shape: Shape, tasks: TaskCounts) -> Estimate:
     import torch
 
     from mhrctl.models.attach import shape_adapters
+    from mhrctl.training.checkpoint import COPIES
 
     cell, row = params.cell, params.cell.row
     rows = tasks.datasets if row.is_private else tasks.training
@@ -114,7 +115,7 @@ def estimate(params: CellParams, shape: Shape, tasks: TaskCounts) -> Estimate:
         outputs["adapt", cell.name] = _file(after)
         together = 1 if after.replaces_weights else min(tasks.test, Speed.together)
         adapted = _numbers(after) - _trained(after) + _trained(after) // tasks.test * together
-    checkpoint = FP32 * (1 + SLOTS[params.pretrain.optimizer]) * trained
+    checkpoint = COPIES * FP32 * (1 + SLOTS[params.pretrain.optimizer]) * trained
     memory = max(_memory(params.pretrain, shape, trained), _memory(params.adapt, shape, adapted))
     return Estimate(outputs, checkpoint, memory)
 

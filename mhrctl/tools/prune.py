@@ -27,7 +27,7 @@ FOLDED = {"pretrain-extra": "pretrain", "adapt-soup": "adapt", "evaluate-zero-sh
 """{stage of dvc.yaml: the stage whose folder it writes to}, where the two have different names."""
 CELL_NAME = re.compile(r"[a-z][a-z0-9_]*(-[a-z0-9_]+)*-s\d+")
 ALIGNED = re.compile(r"(.*?)(-start|-checkpoint)?")
-CHECKPOINT = re.compile(r"pretrain-(.*?)(-part\d+)?")
+CHECKPOINT = re.compile(r"pretrain-(.*?)(-part\d+)?(\.previous)?\.safetensors(\.\d+\.damaged)?")
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,8 @@ def _cell_paths(project: Project) -> Iterator[tuple[str, str, Path]]:
             yield stage, path.stem.removeprefix(f"{stage}-"), path
     for path in sorted(project.alignment("*").parent.glob("*.json")):
         yield "", _group(ALIGNED, path.stem), path
-    for path in sorted(project.scratch.glob("pretrain-*.safetensors")):
-        yield "pretrain", _group(CHECKPOINT, path.stem), path
+    for path in sorted(project.scratch.glob("pretrain-*.safetensors*")):
+        yield "pretrain", _group(CHECKPOINT, path.name), path
 
 
 def _group(pattern: re.Pattern[str], text: str) -> str:

@@ -1,25 +1,81 @@
-"""A killed training goes on from a checkpoint to the same result. Checkpoints are safetensors, no pickles."""
+"""A killed training goes on from a checkpoint to the same result. Checkpoints are safetensors, no pickles.
+
+The last two are kept, each with a hash of all that it holds. One that is damaged is set aside under another name, neither used
+nor deleted, and the one before it is gone back to:
+
+    pretrain-<cell>.safetensors                   the last
+    pretrain-<cell>.previous.safetensors          the one before
+    pretrain-<cell>.safetensors.1.damaged         what was set aside first
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from mhrctl.adapters.finite import require_finite
+from mhrctl.artifacts.placing import clean
 from mhrctl.artifacts.writing import replacing
+from mhrctl.errors import ArtifactError, DivergedError
+
+COPIES = 3
+"""Checkpoints of a training on disk at the most: the last two, and a new one while it is written."""
+PREVIOUS, DAMAGED = ".previous", ".damaged"
+
+
+class DamagedError(Exception):
+    """A file is no whole checkpoint of this version."""
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A checkpoint is what a training goes on from.
+
+    Attributes:
+        step: steps taken.
+        key: identifies the training.
+        scalars: {slot/name: a number that the optimizer keeps}.
+        log: what has been logged, as JSON.
+        tensors: {parameter/name, or optimizer/slot/name: values}.
+    """
+
+    step: int
+    key: str
+    scalars: Mapping[str, float]
+    log: list[Any]
+    tensors: Mapping[str, Tensor]
+
+    def fill(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        """Give parameters the values that they had.
+
+        Raises:
+            DamagedError: if it has not all of them; then none has changed.
+        """
+        for name, parameter in parameters.items():
+            stored = self.tensors.get(f"parameter/{name}")
+            if stored is None or stored.shape != parameter.shape:
+                raise DamagedError(f"does not fit (parameter/{name} is {'missing' if stored is None else list(stored.shape)})")
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(self.tensors[f"parameter/{name}"])
 
 
 def save_checkpoint(
     path: Path, *, step: int, key: str, parameters: Mapping[str, nn.Parameter], optimizer: Optimizer, log: list[Any]
 ) -> None:
-    """Write a checkpoint in one step.
+    """Write a checkpoint in one step; the one that was there becomes the previous one.
 
     Args:
         path: the file.
@@ -28,6 +84,9 @@ def save_checkpoint(
         parameters: what is trained, by name.
         optimizer: over these parameters.
         log: what has been logged, as JSON.
+
+    Raises:
+        DivergedError: if a number in it is not finite; what was there stays.
     """
     tensors = {f"parameter/{name}": parameter.detach() for name, parameter in parameters.items()}
     scalars: dict[str, float] = {}
@@ -37,45 +96,115 @@ def save_checkpoint(
                 tensors[f"optimizer/{slot}/{name}"] = value
             else:
                 scalars[f"{slot}/{name}"] = value
-    facts = {"step": step, "key": key, "scalars": scalars, "log": log}
+    require_finite(tensors, f"the checkpoint of step {step}", error=DivergedError)
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    facts = json.dumps({"step": step, "key": key, "scalars": scalars, "log": log})
     with replacing(path) as aside:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, aside, {"facts": json.dumps(facts)})
+        save_file(tensors, aside, {"facts": facts, "sha256": _hash(facts, tensors)})
+        # Before the new one has its name: whenever the process is killed, one of the two is there.
+        if path.is_file():
+            if previous(path).is_dir():
+                _set_aside(previous(path))
+            path.replace(previous(path))
 
 
 def load_checkpoint(
-    path: Path, *, key: str, parameters: Mapping[str, nn.Parameter], optimizer: Optimizer
+    path: Path,
+    *,
+    key: str,
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: Optimizer,
+    warn: Callable[[str], None] = lambda _message: None,
+    set_aside: bool = True,
 ) -> tuple[int, list[Any]]:
-    """Go back to a checkpoint, if there is one for this training.
+    """Go back to the last checkpoint of this training that is whole, if there is one.
+
+    Args:
+        path: the file of the last.
+        key: identifies the training.
+        parameters: what is trained, by name.
+        optimizer: over these parameters.
+        warn: is told of a damaged one, in one line.
+        set_aside: whether this process gives damaged ones another name, of several processes only one.
 
     Returns:
         The steps taken and the log; (0, []) if there is none.
+
+    Raises:
+        ArtifactError: if there is one that cannot be read for another reason, such as its permissions.
     """
-    if not path.exists():
-        return 0, []
-    with safe_open(path, "pt") as file:
-        facts = json.loads(file.metadata()["facts"])
-    if facts["key"] != key:
-        return 0, []
-    tensors = load_file(path)
-    fused = {id(parameter) for group in optimizer.param_groups if group.get("fused") for parameter in group["params"]}
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(tensors[f"parameter/{name}"])
-    for stored, value in tensors.items():
-        kind, _, rest = stored.partition("/")
-        if kind == "optimizer":
-            slot, _, name = rest.partition("/")
-            parameter = parameters[name]
-            counter = value.dim() == 0 and id(parameter) not in fused  # stays on the CPU, so that no step waits for it
-            optimizer.state[parameter][slot] = value if counter else value.to(parameter.device)
-    for stored, number in facts["scalars"].items():
-        slot, _, name = stored.partition("/")
-        optimizer.state[parameters[name]][slot] = number
-    return facts["step"], facts["log"]
+    if set_aside:
+        clean(path)  # what a killed process had begun to write
+    notes: list[str] = []
+    step, log = 0, list[Any]()
+    for place in (path, previous(path)):
+        try:
+            kept = read_checkpoint(place)
+            if kept is None or kept.key != key:
+                continue
+            kept.fill(parameters)
+        except DamagedError as error:
+            notes.append(f"{place}: {error}" + (f", and was set aside as {_set_aside(place).name}" if set_aside else ""))
+            continue
+        _fill_optimizer(kept, parameters, optimizer)
+        step, log = kept.step, kept.log
+        break
+    for note in notes:
+        warn(f"{note}; the training {f'goes on from step {step}' if step else 'starts anew'}")
+    return step, log
+
+
+def last_checkpoint(path: Path) -> Checkpoint | None:
+    """Return the last checkpoint that is whole, if there is one, and change nothing: its training may be in progress.
+
+    Raises:
+        ArtifactError: if there are only damaged ones, or one that cannot be read.
+    """
+    damaged = ""
+    for place in (path, previous(path)):
+        try:
+            if kept := read_checkpoint(place):
+                return kept
+        except DamagedError as error:
+            damaged = damaged or f"{place}: {error}"
+    if damaged:
+        raise ArtifactError(f"{damaged}, and there is no checkpoint before it; run `mhrctl pretrain` again")
+    return None
+
+
+def read_checkpoint(path: Path) -> Checkpoint | None:
+    """Read and verify a checkpoint; None if there is none.
+
+    Raises:
+        DamagedError: if it is not what was written.
+        ArtifactError: if it cannot be read for another reason.
+    """
+    try:
+        if not path.is_file():
+            if path.is_symlink() or path.exists():
+                raise DamagedError("is no file")
+            return None
+        with path.open("rb"):  # safetensors says of any failure to open a file that there is none
+            pass
+        with safe_open(path, "pt") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except OSError as error:
+        raise ArtifactError(
+            f"{path}: the checkpoint cannot be read ({error.strerror or error}); mend that, or delete it"
+        ) from None
+    except (SafetensorError, ValueError, TypeError, RuntimeError) as error:
+        raise DamagedError(f"is damaged ({' '.join(str(error).split())})") from None
+    if "sha256" not in metadata or "facts" not in metadata:
+        raise DamagedError("has no hash, which an older version of mhrctl did not write")
+    if metadata["sha256"] != _hash(metadata["facts"], tensors):
+        raise DamagedError("is damaged (its hash is another)")
+    facts = json.loads(metadata["facts"])
+    return Checkpoint(facts["step"], facts["key"], facts["scalars"], facts["log"], tensors)
 
 
 def checkpoint_path(scratch: Path, cell: str, part: int | None = None) -> Path:
-    """Return where a pre-training in progress leaves its checkpoint.
+    """Return where a pre-training in progress leaves its last checkpoint.
 
     Args:
         scratch: the folder of checkpoints.
@@ -83,3 +212,48 @@ def checkpoint_path(scratch: Path, cell: str, part: int | None = None) -> Path:
         part: the first task of one of several trainings of the cell, if it has several.
     """
     return scratch / f"pretrain-{cell}{'' if part is None else f'-part{part}'}.safetensors"
+
+
+def previous(path: Path) -> Path:
+    """Return where the checkpoint before the last is."""
+    return path.with_name(f"{path.stem}{PREVIOUS}{path.suffix}")
+
+
+def checkpoints_of(scratch: Path, cell: str) -> list[Path]:
+    """List the checkpoints that a cell's pre-training has left, but for those that were set aside."""
+    name = re.compile(rf"pretrain-{re.escape(cell)}(-part\d+)?({re.escape(PREVIOUS)})?\.safetensors")
+    return sorted(path for path in scratch.glob("pretrain-*.safetensors") if name.fullmatch(path.name) and path.is_file())
+
+
+def _hash(facts: str, tensors: Mapping[str, Tensor]) -> str:
+    """Hash all that a checkpoint holds."""
+    total = hashlib.sha256(facts.encode())
+    for name, tensor in sorted(tensors.items()):
+        total.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def _set_aside(path: Path) -> Path:
+    """Give what is no checkpoint another name, beside its own."""
+    names = (path.with_name(f"{path.name}.{number}{DAMAGED}") for number in count(1))
+    aside = next(name for name in names if not (name.is_symlink() or name.exists()))
+    try:
+        return path.rename(aside)
+    except OSError as error:
+        raise ArtifactError(f"{path}: damaged, and cannot be renamed ({error.strerror or error}); move it away") from None
+
+
+def _fill_optimizer(kept: Checkpoint, parameters: Mapping[str, nn.Parameter], optimizer: Optimizer) -> None:
+    """Give an optimizer the state that it had."""
+    fused = {id(parameter) for group in optimizer.param_groups if group.get("fused") for parameter in group["params"]}
+    for stored, value in kept.tensors.items():
+        kind, _, rest = stored.partition("/")
+        if kind == "optimizer":
+            slot, _, name = rest.partition("/")
+            parameter = parameters[name]
+            counter = value.dim() == 0 and id(parameter) not in fused  # stays on the CPU, so that no step waits for it
+            optimizer.state[parameter][slot] = value if counter else value.to(parameter.device)
+    for stored, number in kept.scalars.items():
+        slot, _, name = stored.partition("/")
+        optimizer.state[parameters[name]][slot] = number

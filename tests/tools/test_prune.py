@@ -54,7 +54,10 @@ def where(project: Path) -> Project:
         made.run_log("adapt", "lora-s0"),
         made.run_log("prepare"),
         made.scratch / "pretrain-poly-s9-part32.safetensors",
+        made.scratch / "pretrain-poly-s9.previous.safetensors",
+        made.scratch / "pretrain-poly-s9.safetensors.1.damaged",
         made.scratch / "pretrain-lora-s0.safetensors",
+        made.scratch / "pretrain-lora-s0.previous.safetensors.2.damaged",
         made.output("adapt", "notes") / "of_mine.txt",
         made.output("prepare") / "card.json",
     ):
@@ -77,12 +80,14 @@ def test_only_what_no_cell_needs_is_listed(where: Project) -> None:
             "metrics/evaluate/poly-s9.json",
             "metrics/align/poly-s9-start.json",
             "scratch/pretrain-poly-s9-part32.safetensors",
+            "scratch/pretrain-poly-s9.previous.safetensors",
+            "scratch/pretrain-poly-s9.safetensors.1.damaged",
         ],
     }
     assert left.entries == ["adapt@poly-s9", "adapt-soup@adapter_soup-s0"]
     assert left.entries_of("poly-s9") == ["adapt@poly-s9"]
     assert left.entries_of("mhr-h4-s0") == []
-    assert left.size("poly-s9") == 5 * 4
+    assert left.size("poly-s9") == 7 * 4
     assert left.size("adapter_soup-s0") == 0
 
 
@@ -101,6 +106,8 @@ def test_pruning_removes_it_and_nothing_else(where: Project) -> None:
         "adapt-poly-s9.json",
         "poly-x3-s0.csv",
         "pretrain-poly-s9-part32.safetensors",
+        "pretrain-poly-s9.previous.safetensors",
+        "pretrain-poly-s9.safetensors.1.damaged",
     }
     assert {path.parent.name for path in gone if path.name == "card.json"} == {"poly-s9", "mhr-h4-s0"}
     assert (where.output("adapt") / ".gitignore").read_text() == "/lora-s0\n"
