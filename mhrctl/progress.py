@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
+
+Warn = Callable[[str], None]
+"""Shows in one line what goes on in spite of a failure."""
+
+
+def unheard(message: str) -> None:
+    """Show no warning."""
 
 
 class Bar(Protocol):

@@ -94,7 +94,7 @@ def pretrain(
             out=out,
             log=log,
             scratch=where.scratch,
-            execution=Execution(accelerator, speed, display.track, recorder),
+            execution=Execution(accelerator, speed, display.track, recorder, display.warn),
         )
     counts = card.facts.parameters
     if accelerator.is_main_process:

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from torch import Tensor
+from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
 
 from mhrctl.data.batches import collate
 from mhrctl.data.examples import Sample
+from mhrctl.errors import DivergedError, listed
 from mhrctl.evaluation.metrics import Answer
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.progress import Track, silent
@@ -44,6 +46,7 @@ def answer(
     generation: Generation,
     device: torch.device,
     track: Track = silent,
+    names: Sequence[str] = (),
 ) -> list[list[Answer]]:
     """Answer each sample of each run: by its best-scored choice where the run has choices, by generation where it has none.
 
@@ -55,9 +58,13 @@ def answer(
         generation: how answers come about.
         device: of the model.
         track: shows progress.
+        names: of the runs' tasks, for the error; their numbers, if there are none.
 
     Returns:
         For each run, the answers in the order of its samples.
+
+    Raises:
+        DivergedError: if the model gives logits of a run that are not finite; no answer can come of them.
     """
     answers: list[list[Answer]] = [[] for _ in samples]
     scored = [run for run, texts in enumerate(choices) if texts]
@@ -66,7 +73,8 @@ def answer(
         part = of_runs(model, scored)
         start_token = model.backbone.config.decoder_start_token_id
         objective = Objective("token_mean", 0.0, start_token, tokenizer.pad_token_id, length_norm=generation.length_norm)
-        best = choose(part, [samples[run] for run in scored], objective=objective, device=device, track=track)
+        names_of = [names[run] for run in scored] if names else []
+        best = choose(part, [samples[run] for run in scored], objective=objective, device=device, track=track, names=names_of)
         for run, numbers in zip(scored, best, strict=True):
             answers[run] = [Answer(texts[number], number) for texts, number in zip(choices[run], numbers, strict=True)]
     if generated:
@@ -77,6 +85,7 @@ def answer(
             generation=generation,
             device=device,
             track=track,
+            names=[names[run] for run in generated] if names else [],
         )
         for run, texts in zip(generated, texts_of_runs, strict=True):
             answers[run] = [Answer(text) for text in texts]
@@ -91,6 +100,7 @@ def choose(
     objective: Objective,
     device: torch.device,
     track: Track = silent,
+    names: Sequence[str] = (),
 ) -> list[list[int]]:
     """Choose an answer for each sample of each run by rank classification: the choice with the smallest mean token loss.
 
@@ -100,9 +110,13 @@ def choose(
         objective: gives the losses of tokens and the length normalisation.
         device: of the model.
         track: shows progress.
+        names: of the runs' tasks, for the error.
 
     Returns:
         For each run, the index of the choice of each of its samples.
+
+    Raises:
+        DivergedError: if the losses of a run's choices are not finite.
     """
     model.eval()
     chosen = [[0] * len(run) for run in samples]
@@ -114,6 +128,7 @@ def choose(
             batch = collate(part, own_rows(len(samples)), pad=objective.pad, with_choices=True).to(device)
             labels = batch.labels.view(len(part), -1, batch.labels.shape[-1])
             losses = objective.token_losses(model, batch).view_as(labels)
+            _require_finite(torch.isfinite(losses).flatten(1).all(1), names, runs=len(samples))
             scores = choice_scores(losses, labels, batch.choices, length_norm=objective.length_norm)
             numbers = iter(scores.argmin(1).tolist())
             for run, run_rows in enumerate(rows):
@@ -131,6 +146,7 @@ def predict(
     generation: Generation,
     device: torch.device,
     track: Track = silent,
+    names: Sequence[str] = (),
 ) -> list[list[str]]:
     """Generate an answer for each sample of each run.
 
@@ -141,9 +157,13 @@ def predict(
         generation: how answers come about.
         device: of the model.
         track: shows progress.
+        names: of the runs' tasks, for the error.
 
     Returns:
         For each run, the answers in the order of its samples.
+
+    Raises:
+        DivergedError: if the logits of a run are not finite.
     """
     model.eval()
     answers = [[""] * len(run) for run in samples]
@@ -152,6 +172,7 @@ def predict(
         for rows in groups:
             chosen = [samples[run][row] for run, run_rows in enumerate(rows) for row in run_rows]
             batch = collate(chosen, own_rows(len(samples)), pad=tokenizer.pad_token_id)
+            logits = _Finite()
             tokens = model.generate(
                 batch.task_ids.to(device),
                 input_ids=batch.input_ids.to(device),
@@ -159,7 +180,9 @@ def predict(
                 num_beams=generation.beams,
                 do_sample=False,
                 max_new_tokens=generation.max_new_tokens,
+                logits_processor=LogitsProcessorList([logits]),
             )
+            _require_finite(logits.rows, names, runs=len(samples))
             texts = iter(tokenizer.batch_decode(tokens, skip_special_tokens=True))
             for run, run_rows in enumerate(rows):
                 for row in run_rows:
@@ -207,6 +230,30 @@ def of_runs(model: AdaptedModel, runs: Sequence[int]) -> AdaptedModel:
 def own_rows(runs: int) -> list[list[int]]:
     """Return the task ids of a batch with one group a run, each with the first row of its own routing."""
     return [[0]] * runs
+
+
+class _Finite(LogitsProcessor):
+    """Takes note, on the device, of rows whose logits are not finite; it changes none.
+
+    Attributes:
+        rows: [rows of the batch * beams], whether all logits so far were finite, but for those that are ruled out by -inf.
+    """
+
+    def __init__(self) -> None:
+        self.rows = torch.empty(0)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # noqa: ARG002 - transformers gives both
+        finite = torch.isfinite(scores.amax(-1))  # NaN and infinity are the largest, and -inf where there is nothing else
+        self.rows = self.rows & finite if len(self.rows) else finite
+        return scores
+
+
+def _require_finite(rows: Tensor, names: Sequence[str], *, runs: int) -> None:
+    """Check that the model gave finite numbers for every row of a batch of equally many rows a run."""
+    bad = (~rows.view(runs, -1).all(1)).nonzero().flatten().tolist()
+    if bad:
+        tasks = [names[run] if names else f"run {run}" for run in bad]
+        raise DivergedError(f"what the model computes for {listed(tasks)} is not finite")
 
 
 def _run_batches(samples: Sequence[Sequence[Sample]], rows: int) -> list[list[list[int]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,16 +26,17 @@ from mhrctl.data.batches import GroupedOrder, RunBatches
 from mhrctl.data.index import load_index
 from mhrctl.data.shots import TaskShots, draw_shots
 from mhrctl.data.similarity import select
-from mhrctl.errors import ParamsError, in_section
+from mhrctl.errors import DivergedError, ParamsError, in_section, listed
 from mhrctl.evaluation.metrics import choices_to_score, references_of, score_all
 from mhrctl.evaluation.prediction import Generation, answer, of_runs, own_rows, sample_losses
 from mhrctl.models.attach import attach, new_adapter
 from mhrctl.models.backbones import PRECISIONS, open_backbone
 from mhrctl.tracking.by_task import ByTask
+from mhrctl.training.divergence import Training
 from mhrctl.training.execution import Execution
 from mhrctl.training.loop import Schedule, fit
 from mhrctl.training.objective import objective_of
-from mhrctl.training.optimizers import clip_runs, optimizer_of, select_runs, trained_parameters
+from mhrctl.training.optimizers import clip_runs, optimizer_of, rate_settings, select_runs, trained_parameters
 from mhrctl.training.selection import BestSteps
 
 
@@ -91,6 +93,7 @@ def adapt(
     Raises:
         ParamsError: if the cell is one of extra steps, which is not adapted.
         ArtifactError: if an input folder is missing or was made for another backbone.
+        DivergedError: if the loss, a gradient, a validation or what is trained of any task is not finite.
     """
     if cell.extra_steps:
         raise ParamsError(f"cell {cell.name}: extra steps are for zero-shot evaluation; run `mhrctl evaluate {cell.options}`")
@@ -111,7 +114,8 @@ def adapt(
     trained: list[dict[str, Tensor]] = []
     curves: list[tuple[str, int, float]] = []
     best: list[float] = []
-    bench = _Bench(frozen, tokenizer, params, cell.seed, execution, ByTask(execution.recorder, tasks=len(shots)))
+    report = ByTask(execution.recorder, tasks=len(shots))
+    bench = _Bench(f"adapt {cell.name}", frozen, tokenizer, params, cell.seed, execution, report)
     with execution.track(f"adapt {cell.name}", params.steps * -(-len(shots) // together)) as bar:
         for first in range(0, len(shots), together):
             part = shots[first : first + together]
@@ -210,6 +214,7 @@ class _Bench:
     """What the batches of an adaptation have in common.
 
     Attributes:
+        name: the stage and the cell.
         backbone: frozen, with the slots of the adapters.
         tokenizer: of the backbone.
         params: the cell's resolved section.
@@ -218,6 +223,7 @@ class _Bench:
         report: takes the validation scores.
     """
 
+    name: str
     backbone: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     params: AdaptParams
@@ -295,10 +301,12 @@ class _Adaptation:
             clip=lambda: clip_runs(list(self._parameters.values()), params.clip_norm),
             accelerator=self._execution.accelerator,
             schedule=Schedule(params.steps, params.warmup, self._bench.seed, params.accumulation, self.taken),
+            training=Training(self._bench.name, "adapt", [self._shots[task].name for task in self._tasks]),
         )
         for step in steps:
             self.taken = step.number
             if due := self._due(step.number):
+                step.require_finite()
                 self._validate(step.number, due)
                 self._model.train()
             yield step.number
@@ -315,7 +323,12 @@ class _Adaptation:
         return [task for task in self._tasks if task in due or self.best.scores[task] == -torch.inf]
 
     def _validate(self, step: int, tasks: list[int]) -> None:
-        scores = self._scores(tasks)
+        try:
+            scores = self._scores(tasks)
+        except DivergedError as error:
+            rates = " or ".join(f"adapt.{name}" for name in rate_settings(self._optimizer))
+            todo = f"lower {rates}" if step else "look at the backbone and at what adaptation starts from"
+            raise DivergedError(f"{self._bench.name}: {error} after step {step}; {todo}; nothing was written") from None
         by_task = {self._shots[task].name: round(score, 4) for task, score in zip(tasks, scores, strict=True)}
         self.curves += [(name, step, score) for name, score in by_task.items()]
         self._bench.report(step, by_task)
@@ -331,6 +344,8 @@ class _Adaptation:
         model = of_runs(self._model, self._rows(tasks))
         if self._params.select == "loss":
             losses = sample_losses(model, samples, own_rows(len(samples)), objective=self._objective, device=device)
+            if bad := [task.name for task, loss in zip(shots, losses, strict=True) if not math.isfinite(loss)]:
+                raise DivergedError(f"the validation loss of {listed(bad)} is not finite")
             return [-loss for loss in losses]
         answers = answer(
             model,
@@ -339,6 +354,7 @@ class _Adaptation:
             [choices_to_score(task.metric, task.choices) for task in shots],
             generation=Generation(self._params.beams, self._params.max_new_tokens, self._params.length_norm),
             device=device,
+            names=[task.name for task in shots],
         )
         means = []
         for task, said in zip(shots, answers, strict=True):

@@ -23,6 +23,7 @@ from mhrctl.errors import DataError, ParamsError
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.backbones import config_digest, fingerprint, is_tied, load_pretrained, settle, vocabulary
 from mhrctl.models.generation import require_tokenizer
+from mhrctl.training.divergence import Training
 from mhrctl.training.execution import Execution
 from mhrctl.training.loop import Schedule, fit
 from mhrctl.training.objective import Objective
@@ -118,11 +119,13 @@ def train_scratch(
         clip=lambda: accelerator.clip_grad_norm_(model.parameters(), CLIP_NORM),
         accelerator=accelerator,
         schedule=Schedule(params.steps, WARMUP, seed),
+        training=Training("backbone", "backbone.scratch"),
     )
     with execution.track("backbone", params.steps) as bar:
         for step in steps:
             note = ""
             if step.number % LOG_EVERY == 0:
+                step.require_finite()
                 loss = step.losses.mean().item()
                 execution.recorder.log(step.number, {"loss": loss, "lr": optimizer.param_groups[0]["lr"]})
                 note = f"loss {loss:.3f}"

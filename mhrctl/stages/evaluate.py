@@ -25,7 +25,7 @@ from mhrctl.config.methods import BACKBONE
 from mhrctl.config.params import EvaluateParams
 from mhrctl.data.examples import Examples
 from mhrctl.data.table import task_metrics
-from mhrctl.errors import ArtifactError
+from mhrctl.errors import ArtifactError, DivergedError
 from mhrctl.evaluation.metrics import (
     MIXED,
     Answer,
@@ -95,6 +95,7 @@ def evaluate(
 
     Raises:
         ArtifactError: if an input folder is missing or was made for another backbone or other tasks.
+        DivergedError: if what the model computes is not finite, and so no answer.
     """
     start_card, adapted_card = _read_cards(cell, start, adapted)
     model, tokenizer = open_backbone(prepared, backbone, adapted_card or start_card, adapted or start)
@@ -109,7 +110,13 @@ def evaluate(
     metric_of = {task: known[task] for task in examples.tasks}
     generation = Generation(params.beams, params.max_new_tokens, params.length_norm)
     test = _Test(model, tokenizer, examples, metric_of, generation, execution)
-    results = [result for phase, adapter in adapters.items() for result in test.answers(phase, adapter)]
+    try:
+        results = [result for phase, adapter in adapters.items() for result in test.answers(phase, adapter)]
+    except DivergedError as error:
+        raise DivergedError(
+            f"evaluate {cell.name if cell else BACKBONE}: {error}: its adapters have diverged, or the backbone is unfit; train"
+            " again with lower learning rates, or look at the backbone; nothing was written"
+        ) from None
     means = [Score(of.task, of.phase, name, fmean(values)) for of in results for name, values in of.scores.items()]
     recorded = recorded_metrics(metric_of.values())
     best = adapted_card.facts.validation if adapted_card else {}
@@ -241,6 +248,7 @@ class _Test:
                     generation=self.generation,
                     device=self.execution.accelerator.device,
                     track=self.execution.track,
+                    names=[names[task] for task in tasks],
                 )
                 results += [_scored(phase, part, said, self.metrics) for part, said in zip(parts, answers, strict=True)]
         return results

@@ -30,14 +30,15 @@ from mhrctl.data.batches import Batch, MixedBatches, Order, RunBatches
 from mhrctl.data.examples import Examples, Sample
 from mhrctl.data.table import training_data_sets
 from mhrctl.data.windows import WindowedOrder
-from mhrctl.errors import ParamsError, in_section
+from mhrctl.errors import DivergedError, ParamsError, in_section, listed
 from mhrctl.evaluation.prediction import own_rows, sample_losses
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import attach, new_adapter
 from mhrctl.models.backbones import PRECISIONS, load_backbone
-from mhrctl.training.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
+from mhrctl.training.checkpoint import checkpoint_path, checkpoints_of, load_checkpoint, save_checkpoint
+from mhrctl.training.divergence import Training
 from mhrctl.training.execution import Execution
-from mhrctl.training.loop import Schedule, fit
+from mhrctl.training.loop import Schedule, Step, fit
 from mhrctl.training.objective import Objective, objective_of
 from mhrctl.training.optimizers import clip_runs, optimizer_of, trained_parameters
 
@@ -81,6 +82,7 @@ def pretrain(
         ParamsError: if the heads do not divide a layer, a target is no layer, or there is no alignment to measure.
         DataError: if alignment is to be measured on one training task.
         ArtifactError: if an input folder is missing or does not fit.
+        DivergedError: if a loss, a gradient or what is trained is not finite; the last good checkpoint stays.
     """
     if params.align_every:
         require_shared(cell, f"pretrain.align_every {params.align_every}")
@@ -195,7 +197,8 @@ class _Training:
                 )
                 checkpoint = checkpoint_path(self.scratch, self.cell.name, first)
                 before = rows[-1] if rows else [0] * len(LOG_COLUMNS)
-                of_part = self._train(part, batches, steps, checkpoint, f"{self.key}/{runs}", bar.advance, before)
+                key, tasks = f"{self.key}/{runs}", names[first : first + together]
+                of_part = self._train(part, batches, steps, checkpoint, key, bar.advance, before, tasks)
                 rows += [_after(before, row) for row in of_part]
                 trained.append(part.state_dict())
         adapter.load_state_dict(stack_runs(trained))
@@ -210,10 +213,12 @@ class _Training:
         key: str,
         advance: Callable[..., None],
         before: Sequence[Any] = (0,) * len(LOG_COLUMNS),
+        runs: Sequence[str] = (),
     ) -> list[list[Any]]:
         """Train an adapter, from its checkpoint if there is one of the same key, and return the rows of the log.
 
-        `before` is the last row of the trainings that this one follows, from which the recorder counts on.
+        `before` is the last row of the trainings that this one follows, from which the recorder counts on; `runs` are the
+        names of what is trained side by side.
         """
         params, accelerator = self.params, self.execution.accelerator
         model = AdaptedModel(self.backbone, adapter, speed=self.execution.speed)
@@ -222,17 +227,29 @@ class _Training:
         wrapped, optimizer = accelerator.prepare(model, optimizer)
         parameters = trained_parameters(adapter)
         tasks = self._aligned_tasks()
-        first, rows = load_checkpoint(checkpoint, key=key, parameters=parameters, optimizer=optimizer)
+        first, rows = load_checkpoint(
+            checkpoint,
+            key=key,
+            parameters=parameters,
+            optimizer=optimizer,
+            warn=self.execution.warn,
+            set_aside=accelerator.is_main_process,
+        )
         advance(first)
+        saved = [first]  # the steps of the checkpoints that there are
         per_step = params.accumulation * accelerator.num_processes
         logged, tokens = (rows[-1][0], rows[-1][TOKENS]) if rows else (0, 0)
         tokens += sum(batches.tokens(micro) for micro in range(logged * per_step, first * per_step))
         began, counted = time.monotonic(), tokens
-        for step in self._fit(wrapped, optimizer, adapter, batches, steps, first):
+        for step in self._fit(wrapped, optimizer, adapter, batches, steps, first, self._named(runs, saved)):
             note = ""
             tokens += sum(batches.tokens((step.number - 1) * per_step + micro) for micro in range(per_step))
             aligned = _due(step.number, params.align_every, steps)
-            if aligned or _due(step.number, params.log_every, steps):
+            logs = aligned or _due(step.number, params.log_every, steps)
+            saves = step.number % CHECKPOINT_EVERY == 0 if step.number < steps else self.cell.row.is_private
+            if logs or saves:
+                step.require_finite()
+            if logs:
                 rates = [group["lr"] for group in optimizer.param_groups]
                 loss = accelerator.reduce(step.losses, "mean").mean().item()
                 seconds = time.monotonic() - began  # of training alone: `item` has waited for the device
@@ -243,9 +260,9 @@ class _Training:
                 self._record(_after(before, rows[-1]), (tokens - counted) / seconds)
                 began, counted = time.monotonic(), tokens
                 note = f"loss {loss:.3f}"
-            due = step.number % CHECKPOINT_EVERY == 0 if step.number < steps else self.cell.row.is_private
-            if due and accelerator.is_main_process:
+            if saves and accelerator.is_main_process:
                 save_checkpoint(checkpoint, step=step.number, key=key, parameters=parameters, optimizer=optimizer, log=rows)
+                saved.append(step.number)
             advance(note=note)
         return rows
 
@@ -263,7 +280,8 @@ class _Training:
         batches: Callable[[int], Batch],
         steps: int,
         first: int,
-    ) -> Iterator[Any]:
+        training: Training,
+    ) -> Iterator[Step]:
         def fade(step: int) -> None:
             adapter.interpolate(uniform_interpolation(step, steps=steps, last=self.params.uniform_steps))
 
@@ -275,8 +293,17 @@ class _Training:
             clip=lambda: clip_runs(list(trained_parameters(adapter).values()), self.params.clip_norm),
             accelerator=self.execution.accelerator,
             schedule=Schedule(steps, self.params.warmup, self.cell.seed, self.params.accumulation, first),
+            training=training,
             before_step=fade,
         )
+
+    def _named(self, runs: Sequence[str], saved: Sequence[int]) -> Training:
+        """How a training of the cell is called when it diverges, and what steps its checkpoints are of."""
+
+        def kept() -> str:
+            return f"its checkpoint of step {saved[-1]} is kept" if saved[-1] else "it has no checkpoint yet"
+
+        return Training(f"pretrain {self.cell.name}", "pretrain", runs, kept)
 
     def _aligned_tasks(self) -> dict[str, Batch]:
         """The batches on which alignment is measured; none without `align_every`."""
@@ -289,12 +316,15 @@ class _Training:
 
     def remove_checkpoints(self) -> None:
         """Forget the checkpoints of a training whose output is written."""
-        name = f"pretrain-{self.cell.name}"
-        for path in (*self.scratch.glob(f"{name}.safetensors"), *self.scratch.glob(f"{name}-part*.safetensors")):
+        for path in checkpoints_of(self.scratch, self.cell.name):
             path.unlink()
 
     def validation_losses(self, adapter: Adapter) -> list[tuple[str, float]]:
-        """The loss of every training task on its first validation examples."""
+        """The loss of every training task on its first validation examples.
+
+        Raises:
+            DivergedError: if one is not finite.
+        """
         by_task: dict[int, list[Sample]] = {}
         for sample in self.examples.of(split="validation").scored():
             rows = by_task.setdefault(sample.task, [])
@@ -315,5 +345,11 @@ class _Training:
                 objective=self.objective,
                 device=self.execution.accelerator.device,
             )
-            losses += [(self.examples.tasks[task], round(value, 5)) for task, value in zip(part, values, strict=True)]
+            names = [self.examples.tasks[task] for task in part]
+            if bad := [name for name, value in zip(names, values, strict=True) if not math.isfinite(value)]:
+                raise DivergedError(
+                    f"pretrain {self.cell.name}: the validation loss of {listed(bad)} is not finite after the last step;"
+                    " lower pretrain.lr; nothing was written"
+                )
+            losses += [(name, round(value, 5)) for name, value in zip(names, values, strict=True)]
         return losses

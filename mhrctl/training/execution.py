@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from mhrctl.adapters.adapter import Adapter
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.speed import Speed
-from mhrctl.progress import Recorder, Track, silent, unrecorded
+from mhrctl.progress import Recorder, Track, Warn, silent, unheard, unrecorded
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,14 @@ class Execution:
         speed: how to compute; `together` are the tasks in one batch.
         track: shows progress.
         recorder: takes the stage's numbers while it works.
+        warn: shows what goes on in spite of a failure.
     """
 
     accelerator: Accelerator
     speed: Speed = Speed()
     track: Track = silent
     recorder: Recorder = unrecorded
+    warn: Warn = unheard
 
     def adapted(self, backbone: PreTrainedModel, adapter: Adapter | None) -> AdaptedModel:
         """Return a backbone with an adapter, which may be none, on the device."""

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import get_linear_schedule_with_warmup
 
 from mhrctl.data.batches import Batch
+from mhrctl.training.divergence import UNNAMED, Rates, Training, Watch
+from mhrctl.training.optimizers import rate_settings
 
 LossesOf = Callable[..., Tensor]
 """The losses of a batch, [runs], from a model, a batch and `runs` (see `mhrctl.training.objective.Objective`)."""
@@ -26,10 +29,13 @@ class Step:
     Attributes:
         number: steps taken so far.
         losses: [runs], of the step's last micro-batch, still on the device.
+        require_finite: raises DivergedError if anything so far was not finite. The host waits for the device in it, so it
+            is called where the host waits anyway; of several processes, by all. It was called for the last step.
     """
 
     number: int
     losses: Tensor
+    require_finite: Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -57,9 +63,10 @@ def fit(
     *,
     batches: Callable[[int], Batch],
     objective: LossesOf,
-    clip: Callable[[], None],
+    clip: Callable[[], Tensor],
     accelerator: Accelerator,
     schedule: Schedule,
+    training: Training = UNNAMED,
     before_step: Callable[[int], None] = lambda _step: None,
 ) -> Iterator[Step]:
     """Train, yielding after every optimizer step.
@@ -72,36 +79,64 @@ def fit(
         optimizer: over the model's trainable parameters.
         batches: gives the micro-batch of a number; they are counted through all steps and processes.
         objective: gives the losses of a batch, one a run; they are summed, since runs share no parameter.
-        clip: clips gradients before a step.
+        clip: clips gradients before a step, and returns the norms that they had, [runs], or one of all.
         accelerator: places batches; several processes share the micro-batches of a step.
         schedule: the steps.
+        training: what it is called when it diverges.
         before_step: is called before each step, with the steps taken so far.
+
+    Raises:
+        DivergedError: at a loss or gradient that is not finite; on a CPU in that step, before it changes anything.
     """
     scheduler, accumulation = _scheduler(optimizer, schedule), schedule.accumulation
+    watch = Watch(training, accelerator, _rates(optimizer, scheduler), first=schedule.first)
     shards, shard = accelerator.num_processes, accelerator.process_index
     model.train()
     for step in range(schedule.first, schedule.steps):
         # No two (seed, step, process) have the same number, unless a training has over a million steps.
         torch.manual_seed((schedule.seed * 1_000_003 + step) * shards + shard)
         before_step(step)
+        noted: list[Tensor] = []
         for micro in range(accumulation):
             batch = batches((step * accumulation + micro) * shards + shard).to(accelerator.device)
             # Processes exchange gradients in a step's last backward alone, which has the sum of all micro-batches.
             with accelerator.no_sync(model) if micro < accumulation - 1 else nullcontext():
                 losses = objective(model, batch, runs=len(batch.task_ids))
                 accelerator.backward(losses.sum() / accumulation)
-        clip()
+            noted.append(losses.detach())
+        watch.note(sum(noted[1:], noted[0]), clip())
+        if watch.is_free:
+            watch.require_finite()
         optimizer.step()
         scheduler.step()
         optimizer.zero_grad()
-        yield Step(step + 1, losses.detach())
+        taken = Step(step + 1, losses.detach(), partial(_require_finite, watch, optimizer, step + 1))
+        if taken.number == schedule.steps:
+            taken.require_finite()
+        yield taken
 
 
-def _scheduler(optimizer: Optimizer, schedule: Schedule) -> LRScheduler:
+def _require_finite(watch: Watch, optimizer: Optimizer, step: int) -> None:
+    """Check what steps have come to, and what they have left behind."""
+    watch.require_finite()
+    watch.require_finite_state(optimizer, step)
+
+
+def _rates(optimizer: Optimizer, scheduler: LambdaLR) -> Rates:
+    """The rates of any step by their settings, as the schedule has them."""
+
+    def of_step(step: int) -> dict[str, float]:
+        groups = zip(rate_settings(optimizer), scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+        return {setting: float(peak) * part(step - 1) for setting, peak, part in groups}
+
+    return of_step
+
+
+def _scheduler(optimizer: Optimizer, schedule: Schedule) -> LambdaLR:
     # torch takes the peak rate from the optimizer only where a scheduler begins at 0, and wants to find it where one goes on.
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
-    scheduler: LRScheduler = get_linear_schedule_with_warmup(
+    scheduler: LambdaLR = get_linear_schedule_with_warmup(
         optimizer, round(schedule.warmup * schedule.steps), schedule.steps, last_epoch=schedule.first - 1
     )
     return scheduler

@@ -15,6 +15,8 @@ STACKED = 2
 """Leading axes of a stacked parameter: every (run, layer) is a parameter of its own to the optimizer."""
 ROUTING_WEIGHT_DECAY = {"adamw": 0.01, "adafactor": 0.0}
 """The authors' code leaves the routing's weight decay at the optimizer's default (docs/recipe.md, section 3.1)."""
+RATE = "rate"
+"""What a group of parameters has under this name is the setting that its learning rate comes from; `lr` if it has nothing."""
 
 
 class StackedAdafactor(Optimizer):
@@ -94,13 +96,13 @@ class OptimizerSettings(Protocol):
 def make_optimizer(
     settings: OptimizerSettings, *, skills: Sequence[nn.Parameter], routing: Sequence[nn.Parameter], fused: bool = True
 ) -> Optimizer:
-    """Make the optimizer of adapters and routing, with a rate for each; `fused` is AdamW's."""
+    """Make the optimizer of adapters and routing, with a rate for each, and its setting's name; `fused` is AdamW's."""
     groups: list[dict[str, Any]] = []
     if skills:
-        groups.append({"params": list(skills), "lr": settings.lr, "weight_decay": settings.weight_decay})
+        groups.append({"params": list(skills), "lr": settings.lr, "weight_decay": settings.weight_decay, RATE: "lr"})
     if routing:
         decay = ROUTING_WEIGHT_DECAY[settings.optimizer]
-        groups.append({"params": list(routing), "lr": settings.routing_lr, "weight_decay": decay})
+        groups.append({"params": list(routing), "lr": settings.routing_lr, "weight_decay": decay, RATE: "routing_lr"})
     if settings.optimizer == "adafactor":
         return StackedAdafactor(groups, scale_parameter=settings.scale_parameter)
     return AdamW(groups, fused=fused)
@@ -117,6 +119,11 @@ def trained_parameters(adapter: Adapter) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in adapter.named_parameters() if parameter.requires_grad}
 
 
+def rate_settings(optimizer: Optimizer) -> list[str]:
+    """List the settings that an optimizer's learning rates come from."""
+    return [group.get(RATE, "lr") for group in optimizer.param_groups]
+
+
 def select_runs(source: Optimizer, target: Optimizer, runs: Sequence[int]) -> None:
     """Give an optimizer the state that another has for some of its runs.
 
@@ -129,13 +136,18 @@ def select_runs(source: Optimizer, target: Optimizer, runs: Sequence[int]) -> No
         target.state[new] = {name: _of_runs(value, runs) for name, value in source.state[old].items()}
 
 
-def clip_runs(parameters: Sequence[nn.Parameter], max_norm: float) -> None:
-    """Scale the gradients of each run (the first axis) to a norm of at most `max_norm` over all parameters."""
+def clip_runs(parameters: Sequence[nn.Parameter], max_norm: float) -> Tensor:
+    """Scale the gradients of each run (the first axis) to a norm of at most `max_norm` over all parameters.
+
+    Returns:
+        The norms that they had, [runs].
+    """
     grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norms = torch.stack([grad.flatten(1).norm(dim=1) for grad in grads]).norm(dim=0)  # [runs]
+    norms: Tensor = torch.stack([grad.flatten(1).norm(dim=1) for grad in grads]).norm(dim=0)  # [runs]
     scale = (max_norm / (norms + 1e-6)).clamp(max=1.0)
     for grad in grads:
         grad.mul_(scale.view(-1, *[1] * (grad.dim() - 1)))
+    return norms
 
 
 def _parameters(optimizer: Optimizer) -> list[nn.Parameter]:

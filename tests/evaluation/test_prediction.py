@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, T5For
 from mhrctl.adapters.config import InventoryConfig
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.data.examples import Sample
+from mhrctl.errors import DivergedError
 from mhrctl.evaluation import prediction
 from mhrctl.evaluation.metrics import Answer
 from mhrctl.evaluation.prediction import Generation, answer, choose, own_rows, predict, sample_losses
@@ -130,3 +133,23 @@ def test_runs_with_choices_choose_and_runs_without_generate(
     assert {answer.place for answer in answers[0]} <= {0, 1}
     generated = predict(model, tokenizer, samples, generation=Generation(1, 3), device=CPU)
     assert answers[1] == [Answer(text) for text in generated[1]]
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_no_answer_comes_of_logits_that_are_not_finite(
+    tiny_t5: T5ForConditionalGeneration,
+    inventory: Inventory,
+    tokenizer: PreTrainedTokenizerBase,
+    samples: list[list[Sample]],
+    beams: int,
+) -> None:
+    with torch.no_grad():
+        inventory.lora_B[0][1].fill_(torch.inf)  # of the second run
+    model, generation = AdaptedModel(tiny_t5, inventory), Generation(beams, 4)
+    with pytest.raises(DivergedError, match=r"^what the model computes for last is not finite$"):
+        answer(model, tokenizer, samples, [[], []], generation=generation, device=CPU, names=["first", "last"])
+    answer(AdaptedModel(tiny_t5, inventory.select([0])), tokenizer, samples[:1], [[]], generation=generation, device=CPU)
+    offered = [[replace(sample, choices=(np.array([5, 1]), np.array([7, 8, 1]))) for sample in run] for run in samples]
+    texts = [[["a", "b"]] * len(run) for run in samples]
+    with pytest.raises(DivergedError, match=r"^what the model computes for run 1 is not finite$"):
+        answer(model, tokenizer, offered, texts, generation=generation, device=CPU)

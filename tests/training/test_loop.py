@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import itertools
+import math
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from accelerate import Accelerator
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import T5ForConditionalGeneration
 
 from mhrctl.adapters.config import InventoryConfig
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.config.params import PretrainParams
 from mhrctl.data.batches import Batch
+from mhrctl.errors import DivergedError
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import inject
+from mhrctl.training import divergence
 from mhrctl.training.checkpoint import load_checkpoint, save_checkpoint
-from mhrctl.training.loop import Schedule, fit
+from mhrctl.training.loop import Schedule, Step, fit
 from mhrctl.training.objective import Objective
 from mhrctl.training.optimizers import clip_runs, optimizer_of
 
@@ -144,3 +152,142 @@ def test_a_killed_run_resumes_to_the_same_result(
     assert (first, log) == (3, [[3, 0.5]])
     train(model, accelerator, optimizer=optimizer, first=first)
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+class Spoiled:
+    """An objective whose loss is no number from some step on: itself, or only its gradient."""
+
+    def __init__(self, step: int, spoil: Callable[[Tensor], Tensor]) -> None:
+        self.step, self.spoil, self.calls = step, spoil, 0
+
+    def __call__(self, model: Any, batch: Batch, *, runs: int) -> Tensor:
+        self.calls += 1
+        losses = Objective("token_mean", 0.0, 0)(model, batch, runs=runs)
+        return self.spoil(losses) if self.calls >= self.step else losses
+
+
+def nan_loss(losses: Tensor) -> Tensor:
+    return losses * math.nan
+
+
+def nan_gradient(losses: Tensor) -> Tensor:
+    """The loss as it is, whose gradient is infinite: that of a root at 0."""
+    return losses + (losses - losses.detach()).sqrt()
+
+
+def as_collated(micro: int) -> Batch:
+    """A batch that says how long its rows are, as those of the stages do."""
+    return replace(batch(micro), lengths=([6] * 4, [3] * 4))
+
+
+def spoiled(backbone: T5ForConditionalGeneration, accelerator: Accelerator, objective: Spoiled) -> tuple[Inventory, Any]:
+    model = new_model(backbone)
+    inventory = model.adapter
+    assert isinstance(inventory, Inventory)
+    steps = fit(
+        model,
+        adamw(inventory),
+        batches=as_collated,
+        objective=objective,
+        clip=lambda: clip_runs(list(inventory.parameters()), 1.0),
+        accelerator=accelerator,
+        schedule=Schedule(STEPS, warmup=0.1, seed=3),
+    )
+    return inventory, steps
+
+
+@pytest.mark.parametrize(
+    ("spoil", "what"), [(nan_loss, "the loss is nan"), (nan_gradient, r"a gradient is not finite \(the loss is \S+\)")]
+)
+def test_a_cpu_stops_at_the_first_bad_step_and_keeps_the_step_before(
+    tiny_t5: T5ForConditionalGeneration, accelerator: Accelerator, spoil: Callable[[Tensor], Tensor], what: str
+) -> None:
+    inventory, steps = spoiled(tiny_t5, accelerator, Spoiled(4, spoil))
+    taken: list[Step] = []
+    before: dict[str, Tensor] = {}
+    with pytest.raises(DivergedError, match=f"^training: {what} at step 4 .*lower training.lr or training.routing_lr; "):
+        for step in steps:
+            taken.append(step)
+            before = {name: tensor.clone() for name, tensor in inventory.state_dict().items()}
+    assert [step.number for step in taken] == [1, 2, 3]
+    assert all(torch.equal(tensor, before[name]) for name, tensor in inventory.state_dict().items())
+
+
+@pytest.mark.parametrize("spoil", [nan_loss, nan_gradient])
+def test_a_device_is_asked_late_and_names_the_first_bad_step(
+    tiny_t5: T5ForConditionalGeneration,
+    accelerator: Accelerator,
+    monkeypatch: pytest.MonkeyPatch,
+    spoil: Callable[[Tensor], Tensor],
+) -> None:
+    asynchronous(monkeypatch)
+    _, steps = spoiled(tiny_t5, accelerator, Spoiled(2, spoil))
+    for step in itertools.islice(steps, 4):
+        if step.number == 1:
+            step.require_finite()
+    with pytest.raises(DivergedError, match="at step 2 "):
+        step.require_finite()
+    with pytest.raises(DivergedError, match="at step 2 "):  # and nobody needs to ask at the end
+        list(steps)
+
+
+def test_a_last_step_that_leaves_no_numbers_is_seen(tiny_t5: T5ForConditionalGeneration, accelerator: Accelerator) -> None:
+    model = new_model(tiny_t5)
+    inventory = model.adapter
+    assert isinstance(inventory, Inventory)
+    steps = fit(
+        model,
+        torch.optim.SGD(inventory.parameters(), lr=1e38),
+        batches=batch,
+        objective=Objective("token_mean", 0.0, 0),
+        clip=lambda: clip_runs(list(inventory.parameters()), 1e9),
+        accelerator=accelerator,
+        schedule=Schedule(1, warmup=0.0, seed=3),
+    )
+    with torch.no_grad():
+        for parameter in inventory.parameters():
+            parameter.mul_(1e3)
+    with pytest.raises(DivergedError, match=r"is not finite"):
+        list(steps)
+
+
+def asynchronous(patch: pytest.MonkeyPatch) -> None:
+    """Treat the CPU as a device that the host waits for."""
+    real = divergence.Watch.__init__
+
+    def waits(self: divergence.Watch, *args: Any, **rest: Any) -> None:
+        real(self, *args, **rest)
+        self.is_free = False
+
+    patch.setattr(divergence.Watch, "__init__", waits)
+
+
+class HostReads(TorchDispatchMode):
+    """Takes note of whatever would make a host wait for its device: numbers that it reads, and copies to the CPU."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name, options = func.name(), kwargs or {}
+        if any(word in name for word in ("_local_scalar_dense", "is_nonzero", "nonzero", "aten::equal", "aten::item")):
+            self.seen.append(name)
+        if name in {"aten::_to_copy", "aten::copy_"} and options.get("device") is not None:
+            self.seen.append(name)
+        return func(*args, **options)
+
+
+def test_no_step_waits_for_the_device_to_be_checked(
+    tiny_t5: T5ForConditionalGeneration, accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asynchronous(monkeypatch)
+    _, steps = spoiled(tiny_t5, accelerator, Spoiled(99, nan_loss))
+    with HostReads() as reads:
+        for step in itertools.islice(steps, STEPS - 1):
+            assert step.number < STEPS
+    assert reads.seen == []
+    with HostReads() as reads:
+        step.require_finite()
+    # The steps, what is trained, and what the optimizer keeps, with its counters: and so a read in a step would be seen.
+    assert reads.seen == ["aten::_local_scalar_dense"] * 3

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import Adafactor
 
 from mhrctl.config.params import PretrainParams
-from mhrctl.training.optimizers import StackedAdafactor, clip_runs, make_optimizer, select_runs
+from mhrctl.training.optimizers import StackedAdafactor, clip_runs, make_optimizer, rate_settings, select_runs
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
@@ -46,9 +46,25 @@ def test_runs_are_clipped_one_by_one() -> None:
     first, second = nn.Parameter(torch.zeros(2, 3)), nn.Parameter(torch.zeros(2, 2, 2))
     first.grad, second.grad = torch.tensor([[3.0, 0, 0], [0.3, 0, 0]]), torch.zeros(2, 2, 2)
     second.grad[0, 0, 0] = 4.0
-    clip_runs([first, second], 1.0)
+    norms = clip_runs([first, second], 1.0)
+    torch.testing.assert_close(norms, torch.tensor([5.0, 0.3]))
     torch.testing.assert_close(first.grad, torch.tensor([[0.6, 0, 0], [0.3, 0, 0]]))
     assert second.grad[0, 0, 0] == pytest.approx(0.8)
+
+
+def test_a_run_without_numbers_leaves_the_others_alone() -> None:
+    parameter = nn.Parameter(torch.zeros(3, 2))
+    parameter.grad = torch.tensor([[0.3, 0.0], [torch.nan, 0.0], [torch.inf, 0.0]])
+    assert clip_runs([parameter], 1.0).isfinite().tolist() == [True, False, False]
+    assert parameter.grad[0].tolist() == pytest.approx([0.3, 0.0])
+
+
+def test_the_settings_of_the_rates_are_known() -> None:
+    skills, routing = nn.Parameter(torch.zeros(1, 1, 2, 2)), nn.Parameter(torch.zeros(1, 1, 2, 2))
+    settings = PretrainParams(steps=1, batch_size=1)
+    assert rate_settings(make_optimizer(settings, skills=[skills], routing=[routing])) == ["lr", "routing_lr"]
+    assert rate_settings(make_optimizer(settings, skills=[], routing=[routing])) == ["routing_lr"]
+    assert rate_settings(torch.optim.SGD([skills], lr=1.0)) == ["lr"]
 
 
 def test_adapters_and_routing_have_rates_of_their_own() -> None:
