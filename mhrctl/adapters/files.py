@@ -22,12 +22,19 @@ from safetensors.torch import load_file, save_file
 
 from mhrctl.adapters.adapter import Adapter
 from mhrctl.adapters.build import adapter_kinds
+from mhrctl.adapters.finite import require_finite
 from mhrctl.artifacts.reading import reading
+from mhrctl.errors import ArtifactError, DivergedError
 
 
 def save_adapter(adapter: Adapter, path: Path) -> None:
-    """Write an adapter, with its kind and settings as the file's metadata."""
+    """Write an adapter, with its kind and settings as the file's metadata.
+
+    Raises:
+        DivergedError: if one of its numbers is not finite.
+    """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in adapter.tensors().items()}
+    require_finite(tensors, f"{path.name}, which was to be written", error=DivergedError, how="lower the learning rates")
     save_file(tensors, path, {adapter.kind: json.dumps(adapter.settings())})
 
 
@@ -35,11 +42,13 @@ def load_adapter(path: Path) -> Adapter:
     """Read what `save_adapter` wrote.
 
     Raises:
-        ArtifactError: if it is not as its card says, or cannot be read.
+        ArtifactError: if it is not as its card says, or cannot be read, or one of its numbers is not finite.
     """
     with reading(path):
         with safe_open(path, "pt") as file:
             ((kind, settings),) = file.metadata().items()
         adapter = adapter_kinds()[kind].of_settings(json.loads(settings))
-        adapter.fill(load_file(path))
+        tensors = load_file(path)
+        require_finite(tensors, path, error=ArtifactError, how=f"make {path.parent} again")
+        adapter.fill(tensors)
     return adapter

@@ -24,11 +24,12 @@ from torch import Tensor, nn
 
 from mhrctl.adapters.adapter import Adapter
 from mhrctl.adapters.build import adapter_class
+from mhrctl.adapters.finite import require_finite
 from mhrctl.config.cells import Cell
 from mhrctl.config.methods import METHODS
 from mhrctl.data.batches import Batch, Order, collate
 from mhrctl.data.examples import Examples
-from mhrctl.errors import DataError, ParamsError
+from mhrctl.errors import DataError, DivergedError, ParamsError
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.training.objective import Objective
 
@@ -147,6 +148,7 @@ def gradient_alignment(
 
     Raises:
         ValueError: if the adapter has several runs or none, or there are not two batches.
+        DivergedError: if a gradient is not finite; names the task and the layers.
     """
     adapter = model.adapter
     if adapter is None or not adapter.has_alignment or adapter.runs != 1 or len(batches) < 2:
@@ -155,8 +157,10 @@ def gradient_alignment(
     objective = Objective("token_mean", 0.0, config.decoder_start_token_id, config.pad_token_id)
     gradients: dict[str, list[Tensor]] = {layer: [] for layer in adapter.shapes}
     model.eval()
-    for batch in batches.values():
-        for layer, gradient in _composed_gradients(model, adapter, batch.to(device), objective).items():
+    for task, batch in batches.items():
+        of_task = _composed_gradients(model, adapter, batch.to(device), objective)
+        require_finite(of_task, f"alignment: the gradients of {task}", error=DivergedError, how="lower the learning rates")
+        for layer, gradient in of_task.items():
             gradients[layer].append(gradient)
         advance()
     overlaps = _routing_overlaps(adapter, torch.cat([batch.task_ids for batch in batches.values()], 1).to(device))

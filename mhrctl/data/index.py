@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from safetensors import safe_open
 
 from mhrctl.artifacts.cards import read_card
 from mhrctl.artifacts.names import INDEX
 from mhrctl.artifacts.reading import reading
 from mhrctl.data.similarity import Array, Encoder, SentenceEncoder, TfIdfEncoder, cosines
-from mhrctl.errors import ArtifactError
+from mhrctl.errors import ArtifactError, DataError
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,15 @@ class Index:
     encoder: Encoder
 
     def nearest(self, texts: Sequence[str]) -> list[tuple[str, float]]:
-        """Return all tasks with their similarity to the mean of some texts, the most similar first."""
-        return self._ranked(self.encoder.encode(texts).mean(0))
+        """Return all tasks with their similarity to the mean of some texts, the most similar first.
+
+        Raises:
+            DataError: if the encoder gives the texts a vector that is not finite.
+        """
+        vector: Array = self.encoder.encode(texts).mean(0)
+        if not np.isfinite(vector).all():
+            raise DataError(f"encoder {self.encoder.identity}: gives {texts[0][:40]!r} ... a vector that is not finite")
+        return self._ranked(vector)
 
     def nearest_to(self, task: str) -> list[tuple[str, float]]:
         """Return all other tasks with their similarity to one of the tasks, the most similar first."""
@@ -52,7 +60,7 @@ def load_index(folder: Path, *, root: Path, device: str = "cpu") -> Index:
         device: where to run the encoder.
 
     Raises:
-        ArtifactError: if there is no index, or its encoder has changed since.
+        ArtifactError: if there is no index, or a number in it is not finite, or its encoder has changed since.
         DataError: if the encoder cannot be loaded.
     """
     card = read_card(folder, stage="index", command="mhrctl index")
@@ -60,6 +68,8 @@ def load_index(folder: Path, *, root: Path, device: str = "cpu") -> Index:
         tasks: list[str] = json.loads(file.metadata()["tasks"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         vectors = tensors["vectors"]
+    if bad := [name for name, tensor in tensors.items() if not np.isfinite(tensor).all()]:
+        raise ArtifactError(f"{folder / INDEX}: {', '.join(bad)} hold NaN or infinity; run `mhrctl index --force`")
     known: Encoder
     if "idf" in tensors:
         known = TfIdfEncoder(tensors["idf"])

@@ -26,7 +26,9 @@ from mhrctl.interchange.weights import (
     ScaleWeights,
     Shapes,
     SkillWeights,
+    as_numbers,
     load_tensors,
+    read_alpha,
     refused,
     skill_weights,
 )
@@ -112,7 +114,7 @@ def _contents(path: Path) -> tuple[Mapping[Any, Any], Mapping[str, Any]]:
 
 def _by_layer(path: Path, state: Mapping[Any, Any], shapes: Shapes) -> _ByLayer:
     """Group the adapter's tensors by layer, in the backbone's order, and suffix, as fp32, and leave out the backbone's."""
-    layers: _ByLayer = {}
+    layers: dict[str, dict[str, str]] = {}
     foreign: list[str] = []
     twice: list[str] = []
     for key, tensor in state.items():
@@ -122,7 +124,7 @@ def _by_layer(path: Path, state: Mapping[Any, Any], shapes: Shapes) -> _ByLayer:
         elif suffix in layers.get(name, {}):
             twice.append(str(key))
         elif suffix is not None:
-            layers.setdefault(name, {})[suffix] = tensor.float()
+            layers.setdefault(name, {})[suffix] = str(key)
     if foreign:
         known = ", ".join(f"<layer>.{suffix}" for suffix in _SUFFIXES)
         raise refused(path, foreign, f"neither weights of the backbone nor of an adapter on its linear layers ({known})")
@@ -130,7 +132,9 @@ def _by_layer(path: Path, state: Mapping[Any, Any], shapes: Shapes) -> _ByLayer:
         raise refused(path, twice, "another tensor stands for the same weight under another prefix")
     if not layers:
         raise DataError(f"{path}: holds no adapter (no <layer>.{_A} or <layer>.{_OUT})")
-    return {name: layers[name] for name in shapes if name in layers}
+    named = {str(key): tensor for key, tensor in state.items()}
+    numbers = as_numbers(path, {key: named[key] for keys in layers.values() for key in keys.values()})
+    return {name: {suffix: numbers[key] for suffix, key in layers[name].items()} for name in shapes if name in layers}
 
 
 def _place(key: str, shapes: Shapes) -> tuple[str | None, str | None]:
@@ -162,12 +166,10 @@ def _scale(path: Path, name: str, tensors: Mapping[str, Tensor], width: int) -> 
 def _skills(path: Path, layers: _ByLayer, settings: Mapping[str, Any], shapes: Shapes) -> SkillWeights:
     if broken := [f"{name}.{key}" for name, tensors in layers.items() for key in (_A, _B) if key not in tensors]:
         raise refused(path, broken, "missing")
-    alpha = settings.get("lora_alpha", 1.0)
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float):
-        raise DataError(f"{path}: hyper_parameters: lora_alpha: {alpha!r} is no number")
+    alpha = read_alpha(path, settings.get("lora_alpha", 1.0), name="hyper_parameters: lora_alpha")
     pairs = {name: _pair(path, name, tensors[_A], tensors[_B], shapes[name]) for name, tensors in layers.items()}
     routing = _routing(path, layers, pairs, settings)
-    return skill_weights(path, float(alpha), {name: LayerSkills(a, b, routing.get(name)) for name, (a, b) in pairs.items()})
+    return skill_weights(path, alpha, {name: LayerSkills(a, b, routing.get(name)) for name, (a, b) in pairs.items()})
 
 
 def _pair(path: Path, name: str, a: Tensor, b: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -20,14 +20,17 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mhrctl.errors import DataError, unknown
+from mhrctl.adapters.finite import require_finite
+from mhrctl.errors import ArtifactError, DataError, unknown
 from mhrctl.interchange.weights import (
     LayerSkills,
     ScaleWeights,
     Shapes,
     SkillWeights,
+    as_numbers,
     load_tensors,
     no_such_layer,
+    read_alpha,
     refused,
     skill_weights,
 )
@@ -82,6 +85,7 @@ def write_peft(
 
     Raises:
         DataError: if peft is not installed.
+        ArtifactError: if one of the numbers is not finite.
     """
     peft = _library()
     config_class, settings, tensors = _as_peft(weights)
@@ -102,6 +106,7 @@ def write_peft(
     named = {
         _PREFIX + key: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for key, tensor in tensors.items()
     }
+    require_finite(named, f"{TENSORS}, which was to be written", error=ArtifactError, how="train the adapter again")
     save_file(named, folder / TENSORS, {"format": "pt"})
 
 
@@ -175,7 +180,7 @@ def _settings(file: Path) -> dict[str, Any]:
         settings = json.loads(file.read_text(encoding="utf-8"))
     except OSError:
         raise DataError(f"{file}: no such file; peft writes it beside the weights") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{file}: not JSON ({error})") from None
     if not isinstance(settings, dict):
         raise DataError(f"{file}: not a JSON object")
@@ -204,15 +209,15 @@ def _refuse_settings(file: Path, settings: Mapping[str, Any]) -> None:
 
 def _by_layer(file: Path, tensors: Mapping[str, Tensor], suffixes: tuple[str, ...], shapes: Shapes) -> _ByLayer:
     """Group tensors by layer, in the backbone's order, and suffix, as fp32; each layer must have all suffixes."""
-    by_layer: _ByLayer = {}
+    by_layer: dict[str, dict[str, str]] = {}
     foreign: list[str] = []
-    for key, tensor in tensors.items():
+    for key in tensors:
         suffix = next((suffix for suffix in suffixes if key.endswith(f".{suffix}")), None)
         if suffix is None:
             foreign.append(key)
         else:
             layer = key.removeprefix(_PREFIX).removesuffix(f".{suffix}")
-            by_layer.setdefault(layer, {})[suffix] = tensor.float()
+            by_layer.setdefault(layer, {})[suffix] = key
     if foreign:
         raise refused(file, foreign, f"no part of such an adapter (a layer has: {', '.join(suffixes)})")
     if not by_layer:
@@ -221,18 +226,17 @@ def _by_layer(file: Path, tensors: Mapping[str, Tensor], suffixes: tuple[str, ..
         raise no_such_layer(file, strangers, shapes)
     if broken := [f"{layer}.{suffix}" for layer, present in by_layer.items() for suffix in suffixes if suffix not in present]:
         raise refused(file, broken, "missing")
-    return {layer: by_layer[layer] for layer in shapes if layer in by_layer}
+    numbers = as_numbers(file, tensors)
+    return {layer: {suffix: numbers[key] for suffix, key in by_layer[layer].items()} for layer in shapes if layer in by_layer}
 
 
 def _lora(file: Path, by_layer: _ByLayer, settings: Mapping[str, Any], shapes: Shapes) -> SkillWeights:
-    rank, alpha = _whole(file, settings, "r"), settings.get("lora_alpha")
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float):
-        raise DataError(f"{file.parent / CONFIG}: lora_alpha: {alpha!r} is no number")
+    rank, alpha = _whole(file, settings, "r"), read_alpha(file.parent / CONFIG, settings.get("lora_alpha"))
     _check(file, by_layer, {n: {_LORA[0]: (rank, d_in), _LORA[1]: (d_out, rank)} for n, (d_in, d_out) in shapes.items()})
     layers = {
         name: LayerSkills(*(pair[suffix].T.contiguous()[None, None] for suffix in _LORA)) for name, pair in by_layer.items()
     }
-    return skill_weights(file, alpha * math.sqrt(rank) if settings.get("use_rslora") else float(alpha), layers)
+    return skill_weights(file, alpha * math.sqrt(rank) if settings.get("use_rslora") else alpha, layers)
 
 
 def _poly(file: Path, by_layer: _ByLayer, settings: Mapping[str, Any], shapes: Shapes) -> SkillWeights:

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from mhrctl.adapters.finite import require_finite
 from mhrctl.errors import DataError
 
 Shapes = Mapping[str, tuple[int, int]]
@@ -34,6 +35,9 @@ _MALFORMED = (
     AssertionError,
 )
 """Loading tensors out of a damaged or foreign file may raise any of these."""
+
+LARGEST_ALPHA = 1_000_000
+"""A LoRA whose alpha is larger is a damaged one."""
 
 _GLOBAL = re.compile(r"\bGLOBAL (\S+)")
 
@@ -123,6 +127,46 @@ def no_such_layer(file: Path, names: Iterable[str], shapes: Shapes) -> DataError
     """Make the error for tensors of layers that the backbone lacks."""
     example = next(iter(shapes), "none")
     return refused(file, names, f"the backbone has no such linear layer (its own are named like {example})")
+
+
+def as_numbers(file: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return an adapter's tensors as fp32.
+
+    Args:
+        file: for the error.
+        tensors: {name in the file: tensor}.
+
+    Raises:
+        DataError: if one is not dense and real, or holds what is no finite number in fp32; names it.
+    """
+    if odd := [name for name, tensor in tensors.items() if not _is_plain(tensor)]:
+        raise refused(file, odd, "no dense tensor of real numbers")
+    numbers = {name: tensor.float() for name, tensor in tensors.items()}
+    require_finite(numbers, file, how="only an adapter whose numbers are all finite in fp32 is read")
+    return numbers
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and tensor.device.type == "cpu" and not (tensor.is_complex() or tensor.is_quantized)
+
+
+def read_alpha(file: Path, value: object, *, name: str = "lora_alpha") -> float:
+    """Check the alpha of a file's settings.
+
+    Args:
+        file: for the error.
+        value: what the settings have.
+        name: of the setting.
+
+    Raises:
+        DataError: if it is no number, or none that a LoRA is scaled by.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise DataError(f"{file}: {name}: {value!a} is no number")
+    if not 0 < value <= LARGEST_ALPHA:
+        shown = f"{value:g}" if isinstance(value, float) or abs(value) < LARGEST_ALPHA**2 else "a number of many digits"
+        raise DataError(f"{file}: {name}: {shown} scales no LoRA; it is above 0 and at most {LARGEST_ALPHA:,}")
+    return float(value)
 
 
 def load_tensors(file: Path) -> object:

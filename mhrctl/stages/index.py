@@ -21,7 +21,7 @@ from mhrctl.artifacts.writing import writing
 from mhrctl.data.index import _place
 from mhrctl.data.similarity import TFIDF, Array, Encoder, SentenceEncoder, TfIdfEncoder
 from mhrctl.data.table import training_data_sets
-from mhrctl.errors import in_section
+from mhrctl.errors import DataError, in_section
 from mhrctl.progress import Track, silent
 
 
@@ -49,7 +49,7 @@ def index(
         track: shows progress.
 
     Raises:
-        DataError: if the encoder cannot be loaded.
+        DataError: if the encoder cannot be loaded, or gives vectors that are not finite.
     """
     parent = read_card(prepared, stage="prepare", command="mhrctl prepare")
     prompts = _prompts(prepared / TRAINING_EXAMPLES, training_data_sets(prepared), examples)
@@ -65,6 +65,10 @@ def index(
         vectors = []
         for task, texts in prompts.items():
             vectors.append(known.encode(texts).mean(0))
+            if not np.isfinite(vectors[-1]).all():
+                raise DataError(
+                    f"index.encoder {encoder!r}: gives the inputs of {task} a vector that is not finite; set another"
+                )
             bar.advance(note=task)
     tensors["vectors"] = np.stack(vectors)
     facts = IndexFacts(suite=parent.facts.suite, tasks=list(prompts), encoder=known.identity)

@@ -12,13 +12,14 @@ from transformers import PreTrainedModel
 
 from mhrctl.adapters.adapter import Adapter
 from mhrctl.adapters.files import load_adapter
+from mhrctl.adapters.finite import require_finite
 from mhrctl.artifacts.cards import Card, read_card, require_parent, require_replaceable, write_card
 from mhrctl.artifacts.facts import Base, ExportFacts
 from mhrctl.artifacts.names import ADAPTERS, TOKENIZER, Project, folder_name
 from mhrctl.artifacts.writing import writing
 from mhrctl.config.cells import Cell
 from mhrctl.data.tokenization import saved_tokenizer
-from mhrctl.errors import DataError, ParamsError, unknown
+from mhrctl.errors import ArtifactError, DataError, ParamsError, unknown
 from mhrctl.interchange.convert import to_weights
 from mhrctl.interchange.peft import write_peft
 from mhrctl.models.backbones import load_backbone, location
@@ -52,6 +53,7 @@ def export(
     Raises:
         ParamsError: if the cell's adapter cannot leave in this form.
         DataError: if there is no such task.
+        ArtifactError: if a number of the result is not finite.
     """
     if stage == "average" and not cell.row.has_average:
         raise ParamsError(f"--stage average: {cell.method} has no skills to average; export --stage pretrain or --stage adapt")
@@ -165,6 +167,7 @@ def _write_merged(adapter: Adapter, start: Path | None, project: Project, out: P
     if start is not None:
         merge_into(model, load_adapter(start / ADAPTERS))
     merge_into(model, adapter)
+    require_finite(dict(model.named_parameters()), "the merged model", error=ArtifactError, how="train the adapter again")
     model.save_pretrained(str(out))
     saved_tokenizer(project.output("prepare") / TOKENIZER).save_pretrained(str(out))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from mhrctl.adapters.adapter import Adapter
 from mhrctl.adapters.build import adapter_kinds
@@ -17,6 +18,7 @@ from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.mosa import MoSA
 from mhrctl.adapters.scales import Scales
 from mhrctl.adapters.weights import Weights
+from mhrctl.errors import ArtifactError, DivergedError
 from tests.adapters.test_inventory import SKILLS, randomised
 
 
@@ -90,3 +92,21 @@ def test_kinds_are_those_of_the_methods_table() -> None:
         "weights": "Weights",
         "mosa": "MoSA",
     }
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite_are_neither_written_nor_read(tmp_path: Path, bad: float) -> None:
+    adapter, path = randomised(Inventory({"a.q": (8, 16)}, InventoryConfig(rank=2))), tmp_path / "adapters.safetensors"
+    save_adapter(adapter, path)
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    tensors["a.q.lora_B"][..., -1] = bad
+    save_file(tensors, path, metadata)
+    with pytest.raises(ArtifactError, match=r"adapters.safetensors: a.q.lora_B holds NaN or infinity; make .* again$"):
+        load_adapter(path)
+    with torch.no_grad():
+        adapter.lora_A[0][..., 0] = bad
+    with pytest.raises(DivergedError, match=r"^new.safetensors, which was to be written: a.q.lora_A holds NaN or infinity; "):
+        save_adapter(adapter, tmp_path / "new.safetensors")
+    assert not (tmp_path / "new.safetensors").exists()

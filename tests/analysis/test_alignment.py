@@ -24,7 +24,7 @@ from mhrctl.config.methods import METHODS
 from mhrctl.config.params import PretrainParams
 from mhrctl.data.batches import Batch
 from mhrctl.data.examples import Examples
-from mhrctl.errors import DataError, ParamsError
+from mhrctl.errors import DataError, DivergedError, ParamsError
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import new_adapter
 from mhrctl.models.speed import Speed
@@ -275,3 +275,15 @@ def test_fewer_than_two_tasks_are_one_line(walked: Path, examples: Examples) -> 
     alone = Examples(pq.read_table(walked / TRAINING, filters=[("task", "==", "copy")]), ["copy"])
     with pytest.raises(DataError, match="only copy; gradient alignment is between tasks and needs two or more"):
         task_batches(alone, tasks=16, size=4, seed=0, pad=0)
+
+
+def test_a_gradient_that_is_not_finite_has_no_cosine(tiny_t5: T5ForConditionalGeneration) -> None:
+    model = moved(tiny_t5, "lora", 1, {})
+    assert isinstance(model.adapter, Inventory)
+    with torch.no_grad():
+        for bank in model.adapter.lora_B:
+            bank.fill_(1e30)
+    with pytest.raises(
+        DivergedError, match=r"^alignment: the gradients of task 0: encoder.* and \d+ more hold NaN or infinity; "
+    ):
+        gradient_alignment(model, some_batches())

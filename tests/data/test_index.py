@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from mhrctl.data.examples import Examples
 from mhrctl.data.index import Index, load_index
 from mhrctl.data.similarity import TfIdfEncoder
-from mhrctl.errors import ArtifactError
+from mhrctl.errors import ArtifactError, DataError
 from tests.conftest import Run
 
 
@@ -48,3 +51,20 @@ def test_ranks_are_by_cosine_and_equals_keep_their_order() -> None:
 def test_there_is_no_index_to_open(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"no finished index output; run `mhrctl index`"):
         load_index(tmp_path / "index", root=tmp_path)
+
+
+def test_vectors_that_are_not_finite_are_refused(copy: Path, run: Run) -> None:
+    assert run("index", "-C", copy) == 0
+    known = load_index(copy / "data/index", root=copy)
+    assert isinstance(known.encoder, TfIdfEncoder)
+    known.encoder.encode = lambda texts: np.full((len(texts), 3), np.nan, np.float32)  # type: ignore[method-assign]
+    with pytest.raises(DataError, match=r"^encoder tfidf .*: gives 'ant bee' ... a vector that is not finite"):
+        known.nearest(["ant bee"])
+    path = copy / "data/index/index.safetensors"
+    with safe_open(path, "numpy") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    tensors["vectors"][1, 2] = np.inf
+    save_file(tensors, path, metadata)
+    with pytest.raises(ArtifactError, match=r"index.safetensors"):
+        load_index(copy / "data/index", root=copy)

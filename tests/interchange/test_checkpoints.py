@@ -167,6 +167,9 @@ def test_averaged_skills_have_no_routing(tmp_path: Path, settings: dict[str, Any
         ({"router_selector": "moe"}, r"router_selector: 'moe' routes in another way"),
         ({"poly_use_shared_skill": True}, r"poly_use_shared_skill: set in hyper_parameters"),
         ({"lora_alpha": "16"}, r"lora_alpha: '16' is no number"),
+        ({"lora_alpha": float("nan")}, r"x\.ckpt: hyper_parameters: lora_alpha: nan scales no LoRA"),
+        ({"lora_alpha": -1.0}, r"hyper_parameters: lora_alpha: -1 scales no LoRA"),
+        ({"lora_alpha": 10**9}, r"hyper_parameters: lora_alpha: 1e\+09 scales no LoRA"),
     ],
 )
 def test_settings_that_are_refused(tmp_path: Path, settings: dict[str, Any], reason: str) -> None:
@@ -181,6 +184,10 @@ ROUTED = f"model.{Q}.selector.module_logits"
     ("change", "reason"),
     [
         (lambda s: s.pop(f"model.{Q}.up"), r"SelfAttention\.q\.up: missing"),
+        (lambda s: s[f"model.{Q}.up"].view(-1)[:1].fill_(torch.nan), rf": model\.{Q}\.up holds NaN or infinity; only"),
+        (lambda s: s[ROUTED].fill_(torch.inf), rf": {ROUTED} holds NaN or infinity; only"),
+        (lambda s: s.update({f"model.{Q}.up": torch.ones(3, 3).to_sparse()}), rf": model\.{Q}\.up: no dense tensor of real"),
+        (lambda s: s.update({f"model.{Q}.up": torch.ones(3, dtype=torch.cfloat)}), rf"{Q}\.up: no dense tensor of real"),
         (lambda s: s.pop(ROUTED), r"q\.selector\.module_logits: missing, and 3 skills need a routing"),
         (lambda s: s.update({ROUTED: torch.ones(2, 5)}), r"not of shape \[tasks, 1 heads \* 3 skills\]"),
         (lambda s: s.update({ROUTED: torch.ones(2, 3)}), r"differ from .* in heads, skills, rank or tasks"),

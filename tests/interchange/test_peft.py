@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import T5ForConditionalGeneration
 
-from mhrctl.errors import DataError
+from mhrctl.errors import ArtifactError, DataError
 from mhrctl.interchange.peft import read_peft, write_peft
 from mhrctl.interchange.weights import LayerSkills, ScaleWeights, Shapes, SkillWeights
 from mhrctl.models.attach import linear_shapes
@@ -230,6 +231,16 @@ def refused(folder: Path, shapes: Shapes, reason: str) -> None:
         ({"rank_pattern": {"q": 8}}, r"q: rank_pattern differs from r;"),
         ({"alpha_pattern": {"q": 8}}, r"q: alpha_pattern differs from lora_alpha;"),
         ({"lora_alpha": "2"}, r"lora_alpha: '2' is no number"),
+        ({"lora_alpha": None}, r"adapter_config\.json: lora_alpha: None is no number"),
+        (
+            {"lora_alpha": math.nan},
+            r"adapter_config\.json: lora_alpha: nan scales no LoRA; it is above 0 and at most 1,000,000",
+        ),
+        ({"lora_alpha": math.inf}, r"lora_alpha: inf scales no LoRA"),
+        ({"lora_alpha": 0}, r"lora_alpha: 0 scales no LoRA"),
+        ({"lora_alpha": -16}, r"lora_alpha: -16 scales no LoRA"),
+        ({"lora_alpha": 1e300, "use_rslora": True}, r"lora_alpha: 1e\+300 scales no LoRA"),
+        ({"lora_alpha": 10**400}, r"lora_alpha: a number of many digits scales no LoRA"),
         ({"r": 0}, r"r: 0 is no positive whole number"),
         ({"r": 3}, r"q\.lora_A\.weight: has shape \[2, 16\] and not \[3, 16\]"),
     ],
@@ -263,6 +274,18 @@ Change = Callable[[dict[str, Tensor]], object]
             r"has shape \[2, 16\] and not \[16, 2\]",
         ),
         (lambda t: t.clear(), r"holds no tensors"),
+        (
+            lambda t: t[f"base_model.model.{Q}.lora_B.weight"].view(-1)[5:6].fill_(math.nan),
+            rf"adapter_model\.safetensors: base_model\.model\.{re.escape(Q)}\.lora_B\.weight holds NaN or infinity; only",
+        ),
+        (
+            lambda t: t.update({f"base_model.model.{Q}.lora_A.weight": torch.full((2, 16), 1e300, dtype=torch.float64)}),
+            r"q\.lora_A\.weight holds NaN or infinity; only an adapter whose numbers are all finite in fp32 is read",
+        ),
+        (
+            lambda t: t.update({f"base_model.model.{Q}.lora_A.weight": torch.full((2, 16), torch.inf, dtype=torch.float16)}),
+            r"q\.lora_A\.weight holds NaN or infinity",
+        ),
     ],
 )
 def test_tensors_that_are_refused(tiny_t5: T5ForConditionalGeneration, tmp_path: Path, change: Change, reason: str) -> None:
@@ -297,3 +320,41 @@ def test_folders_that_are_no_adapter(tmp_path: Path) -> None:
         refused(tmp_path, {}, reason)
     (tmp_path / "adapter_model.safetensors").write_bytes(b"nonsense")
     refused(tmp_path, {}, r"adapter_model\.safetensors: no safetensors file")
+
+
+@pytest.mark.parametrize("kind", ["ia3", "poly"])
+def test_every_kind_of_adapter_must_have_finite_numbers(tiny_t5: T5ForConditionalGeneration, tmp_path: Path, kind: str) -> None:
+    weights: SkillWeights | ScaleWeights = ScaleWeights({name: torch.rand(d_out) for name, (_, d_out) in some(tiny_t5).items()})
+    if kind == "poly":
+        weights = random_skills(some(tiny_t5), alpha=1.0, rank=2, heads=2, skills=SKILLS, tasks=TASKS)
+    write_peft(tmp_path, weights, base="base", revision=None)
+    tensors = load_file(tmp_path / "adapter_model.safetensors")
+    for name, tensor in tensors.items():
+        spoiled = tensor.clone()
+        spoiled.view(-1)[-1] = math.inf
+        save_file({**tensors, name: spoiled}, tmp_path / "adapter_model.safetensors")
+        refused(tmp_path, linear_shapes(tiny_t5), rf"adapter_model\.safetensors: {re.escape(name)} holds NaN or infinity; ")
+
+
+def test_numbers_in_half_precision_are_read_as_they_are(tiny_t5: T5ForConditionalGeneration, tmp_path: Path) -> None:
+    weights = random_skills(some(tiny_t5), alpha=2.0, rank=2)
+    write_peft(tmp_path, weights, base="base", revision=None)
+    tensors = {name: tensor.half() for name, tensor in load_file(tmp_path / "adapter_model.safetensors").items()}
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    read = read_peft(tmp_path, linear_shapes(tiny_t5))
+    assert isinstance(read, SkillWeights)
+    for name, layer in weights.layers.items():
+        assert torch.equal(read.layers[name].lora_A, layer.lora_A.half().float())
+
+
+def test_an_adapter_without_numbers_does_not_leave(tiny_t5: T5ForConditionalGeneration, tmp_path: Path) -> None:
+    weights = random_skills(some(tiny_t5), alpha=1e30, rank=2, heads=2, skills=SKILLS, tasks=TASKS)
+    weights.layers[Q].lora_B.fill_(1e30)  # finite, and times alpha it is not
+    with pytest.raises(ArtifactError, match=rf"which was to be written: base_model.model.{re.escape(Q)}.poly_lora_B holds NaN"):
+        write_peft(tmp_path, weights, base="base", revision=None)
+    assert not (tmp_path / "adapter_model.safetensors").exists()
+
+
+def test_a_config_of_many_brackets_is_one_line(tiny_t5: T5ForConditionalGeneration, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("[" * 200_000)
+    refused(tmp_path, linear_shapes(tiny_t5), r"adapter_config\.json: not JSON")

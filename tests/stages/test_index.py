@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 from mhrctl.artifacts.hashing import digest
 from mhrctl.data.examples import Examples
 from mhrctl.data.index import load_index
+from mhrctl.data.similarity import TfIdfEncoder
 from mhrctl.errors import ArtifactError
 from tests.conftest import Run
 from tests.data.test_similarity import minilm
@@ -60,3 +61,13 @@ def test_as_many_examples_as_asked_count_evenly_spread_and_the_card_names_its_pa
     np.testing.assert_allclose(known.vectors[1], known.encoder.encode(chosen).mean(0), atol=1e-6)
     card = json.loads((copy / "data/index/card.json").read_text())
     assert card["parents"] == {"examples": digest(file), "tasks": digest(file.with_name("tasks.json"))}
+
+
+def test_an_encoder_that_gives_no_numbers_is_refused(
+    copy: Path, run: Run, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TfIdfEncoder, "encode", lambda _self, texts: np.full((len(texts), 3), np.nan, np.float32))
+    assert run("index", "-C", copy) == 2
+    error = capfd.readouterr().err
+    assert "error: index.encoder 'tfidf': gives the inputs of copy a vector that is not finite; set another" in error
+    assert not (copy / "data/index").exists()
