@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import compiled, end_to_end, grid, memory, scoring, side_by_side, steps
+from benchmarks import checks, compiled, end_to_end, grid, memory, scoring, side_by_side, steps
 from benchmarks.console import shown
 from benchmarks.process import SETTINGS, quieten
 from benchmarks.results import Measured, entry, environment, write
@@ -20,6 +20,7 @@ MEASUREMENTS: dict[str, Callable[[bool], Measured]] = {
     "memory": lambda quick: memory.measure(memory.PLANS[quick]),
     "side_by_side": lambda quick: side_by_side.measure(side_by_side.PLANS[quick]),
     "scoring": lambda quick: scoring.measure(scoring.PLANS[quick]),
+    "checks": lambda quick: checks.measure(checks.PLANS[quick]),
     "compiled": lambda quick: compiled.measure(compiled.PLANS[quick]),
     "grid": lambda quick: grid.measure(grid.PLANS[quick]),
 }

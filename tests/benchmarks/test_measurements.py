@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import command, compiled, end_to_end, gpu, grid, memory, scoring, side_by_side, steps
+from benchmarks import checks, command, compiled, end_to_end, gpu, grid, memory, scoring, side_by_side, steps
 from benchmarks.peers import UnequalError
 from benchmarks.results import Measured, Row
 from benchmarks.shapes import SHAPES, new_samples
@@ -117,6 +117,13 @@ def test_scoring() -> None:
     assert_sane(scoring.measure(scoring.Plan("micro", 2, rows=3, choices=2)), 1)
 
 
+def test_checks_are_a_part_of_a_step() -> None:
+    measured = checks.measure(checks.Plan(("micro",), (1, 3), 2))
+    assert_sane(measured, 2)
+    assert [row.gate for row in measured.rows] == [None, None]  # the gate is that of wider models
+    assert set(measured.figures) == {"micro: step", "micro: 200 checks, 1 run(s)", "micro: 200 checks, 3 run(s)"}
+
+
 @pytest.mark.slow
 def test_compiled() -> None:
     assert_sane(compiled.measure(compiled.Plan("micro", 2, backend="eager")), 3)
@@ -143,6 +150,7 @@ def test_gpu_dry_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None
     assert gpu.main(["--dry", "--out", str(tmp_path / "gpu.json")]) == 0
     shown = capsys.readouterr().out
     assert "MHR step / peft LoRA, eager" in shown
+    assert "MHR step / the same without a check of finite numbers" in shown
     assert "3 adaptations one by one with peft / side by side (MHR)" in shown
     assert list(tmp_path.iterdir()) == []
 
