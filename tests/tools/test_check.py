@@ -24,6 +24,7 @@ from mhrctl.tools.check import (
     pipeline_gaps,
     pipeline_refusals,
     prepared_tasks,
+    unknown_task,
     vocab_size,
 )
 
@@ -187,3 +188,16 @@ def test_a_vocabulary_without_room_for_words_is_rejected(project: Path) -> None:
     assert check_backbone(loaded(project, "backbone.generation.min_length=2"), Project(project)) == [
         "generation: min_length 2, over what the checkpoint says"
     ]
+
+
+def test_tasks_with_an_epoch_of_their_own_are_tasks_that_there_are(project: Path) -> None:
+    where = Project(project)
+    assert unknown_task({"swop": 3}, where) is None  # nothing is prepared yet
+    tasks = [{"name": "swap", "role": "test", "dataset": "swap"}, {"name": "copy", "role": "training", "dataset": "copy"}]
+    where.output("prepare").mkdir(parents=True)
+    (where.output("prepare") / "tasks.json").write_text(json.dumps({"tasks": tasks}))
+    assert unknown_task({"swap": 3, "h-swag": 3}, where) is None  # the recipe of T0 names h-swag
+    assert unknown_task({"swop": 3}, where) == (
+        "adapt.epoch_steps: unknown test task 'swop'; did you mean 'swap'? (known: swap)"
+    )
+    assert unknown_task({"copy": 3}, where) == "adapt.epoch_steps: unknown test task 'copy' (known: swap)"
