@@ -21,6 +21,9 @@ from torch import nn
 from transformers import BartConfig, BartForConditionalGeneration, T5ForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
+from mhrctl.artifacts.hashing import content_hash, digest
+from mhrctl.artifacts.names import CARD
+from mhrctl.artifacts.sealing import opened, sealed
 from mhrctl.cli.app import main
 from mhrctl.config import methods
 from mhrctl.config.methods import METHODS
@@ -217,6 +220,17 @@ def killed_after_checkpoint() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pretrain, "save_checkpoint", killed)
         yield
+
+
+def reseal(folder: Path, **parents: Path) -> None:
+    """Make an output's card say that its stage wrote the files that are there now, from the parents as they are now."""
+    record = opened(json.loads((folder / CARD).read_text()))
+    names = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != CARD)
+    record["files"] = {
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": content_hash(path)} for path in names
+    }
+    record["parents"] |= {name: digest(path) for name, path in parents.items()}
+    (folder / CARD).write_text(json.dumps(sealed(record)))
 
 
 Run = Callable[..., int]

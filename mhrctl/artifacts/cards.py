@@ -18,6 +18,7 @@ from typing import Any, Generic, Literal, TypedDict, TypeVar, overload
 
 from pydantic import ValidationError
 
+from mhrctl.artifacts import inputs
 from mhrctl.artifacts.facts import (
     FACTS,
     AdaptFacts,
@@ -29,6 +30,7 @@ from mhrctl.artifacts.facts import (
     PretrainFacts,
 )
 from mhrctl.artifacts.hashing import content_hash, digest, files_in
+from mhrctl.artifacts.inputs import CASES, Places
 from mhrctl.artifacts.names import CARD
 from mhrctl.artifacts.ownership import require_listed
 from mhrctl.artifacts.sealing import SealError, opened, sealed
@@ -220,6 +222,18 @@ def cell_of(card: Card[Any]) -> str | None:
         return None
 
 
+def command_of(card: Card[Any]) -> str:
+    """Return the command that makes an output again."""
+    if card.stage in ("export", "inspect") or "imported" in card.parents:
+        return f"mhrctl {'import' if 'imported' in card.parents else card.stage}"
+    name = cell_of(card)
+    if name is None:
+        return f"mhrctl {card.stage}"
+    if name == BACKBONE:
+        return f"mhrctl {card.stage} --method {BACKBONE}"
+    return f"mhrctl {card.stage} {Cell.model_validate_json(json.dumps(card.params['cell'])).options}"
+
+
 def _why_no_card(error: Exception) -> str:
     """What is wrong with a card, in words."""
     return f"cannot be read ({error.strerror})" if isinstance(error, OSError) else "not a card"
@@ -329,6 +343,22 @@ def require_parent(card: Card[Facts], folder: Path, name: str, parent: Path, com
     """
     if card.parents.get(name) != known_digest(parent):
         raise ArtifactError(f"{folder}: {parent} has changed since; run `{command}` or `dvc repro`")
+
+
+def require_made_from(card: Card[Facts], folder: Path, places: Places) -> None:
+    """Check that an artifact was made from other outputs as they are now, as far as its card names them.
+
+    Args:
+        card: of the artifact.
+        folder: of the artifact.
+        places: the outputs, whose own cards say what is in them.
+
+    Raises:
+        ArtifactError: if one has changed since.
+    """
+    for name, path in inputs.parents(card.stage, places, CASES).items():
+        if name in card.parents:
+            require_parent(card, folder, name, path, command_of(card))
 
 
 def require_tasks(card: Card[PretrainFacts | IndexFacts | AdaptFacts], folder: Path, tasks: list[str]) -> None:

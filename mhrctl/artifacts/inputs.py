@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from mhrctl.artifacts.names import ADAPTERS, BACKBONE_EXAMPLES, CARD, TASKS, TEST_EXAMPLES, TOKENIZER, TRAINING_EXAMPLES
 
@@ -21,6 +21,7 @@ Place = Literal[
     "test_tasks",
     "tokenizer",
     "weights",
+    "encoder",
     "prepare",
     "backbone",
     "pretrain",
@@ -32,11 +33,15 @@ Place = Literal[
 """Whose a file is: the output of a stage, what a cell starts from (`start`) or was adapted to (`adapted`), or the user's own.
 
 Of the user's are `sources` (whatever the source of the tasks reads), `tasks` and `test_tasks` (those of them that are hashed),
-`tokenizer` and `weights` (the folder of a local backbone).
+`tokenizer`, `weights` (the folder of a local backbone) and `encoder` (that of the index's, which no row has: the index has its
+hash).
 """
 
 Case = Literal["scratch", "private", "soup", "new_lora"]
 """What decides that a stage reads a file: that the backbone is trained here, or what its method does."""
+
+CASES: frozenset[Case] = frozenset(get_args(Case))
+"""All of them, for one who asks what a stage may have read."""
 
 Places = Mapping[Place, Path | Sequence[Path] | None]
 """{place: its folder, or its files}. A stage reads nothing of a place that it is not given."""
@@ -63,7 +68,7 @@ class Input:
 
     def paths(self, places: Places) -> list[Path]:
         """Return where it lies."""
-        return [path / self.file if self.file else path for path in _given(places, self.place)]
+        return [path / self.file if self.file else path for path in given(places, self.place)]
 
 
 # A card names the fingerprint of the weights, and loading compares it: no need to hash gigabytes.
@@ -155,7 +160,7 @@ def parents(stage: str, places: Places, cases: AbstractSet[str] = frozenset()) -
 def watched(stage: str, places: Places, cases: AbstractSet[str] = frozenset()) -> list[Path]:
     """Return what must not be edited while a stage runs: files and folders that it reads, and what dvc.yaml names for that."""
     read = _read(stage, cases)
-    whole = [path for row in read if row.dependency == "place" for path in _given(places, row.place)]
+    whole = [path for row in read if row.dependency == "place" for path in given(places, row.place)]
     return list(dict.fromkeys([*whole, *(path for row in read for path in row.paths(places))]))
 
 
@@ -178,6 +183,7 @@ def _read(stage: str, cases: AbstractSet[str]) -> list[Input]:
     return [row for row in INPUTS[stage] if row.when is None or row.when in cases]
 
 
-def _given(places: Places, place: Place) -> Sequence[Path]:
+def given(places: Places, place: Place) -> Sequence[Path]:
+    """Return the folder or the files that a place is."""
     paths = places.get(place)
     return [paths] if isinstance(paths, Path) else paths or []

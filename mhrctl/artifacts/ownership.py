@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mhrctl.artifacts.names import CARD
-from mhrctl.errors import ArtifactError
+from mhrctl.errors import ArtifactError, ParamsError
 
 
 def require_listed(folder: Path) -> None:
@@ -26,6 +26,18 @@ def require_listed(folder: Path) -> None:
             f"{folder}: holds {foreign.relative_to(folder)}, which its card does not list and an output would replace;"
             " move that away or name another folder"
         )
+
+
+def require_apart(out: Path, path: Path) -> None:
+    """Check that an input is not the output that it is read for, and that neither lies in the other.
+
+    Raises:
+        ParamsError: if writing the output would replace or litter the input.
+    """
+    output, read = out.resolve(), path.resolve()
+    if output == read or output in read.parents or read in output.parents:
+        how = "is" if output == read else "lies in" if output in read.parents else "holds"
+        raise ParamsError(f"{path}: {how} {out}, which would be written while this is read; name another folder")
 
 
 def foreign_files(folder: Path) -> Iterator[Path]:

@@ -78,10 +78,15 @@ def new_file(path: Path) -> Iterator[Path]:
 def clean(path: Path) -> None:
     """Remove the unfinished files of a path whose processes have ended."""
     for each in leftovers(path):
-        match = PARTIAL.fullmatch(each.name)
-        if match and not _lives_here(int(match["process"])) and _is_free(each):
+        if not is_alive(each):
             with suppress(OSError):
                 each.unlink()
+
+
+def is_alive(partial: Path) -> bool:
+    """Return whether the process of an unfinished file or folder may still be at it."""
+    match = PARTIAL.fullmatch(partial.name)
+    return match is None or _lives_here(int(match["process"])) or not (partial.is_dir() or _is_free(partial))
 
 
 def settle(path: Path) -> None:

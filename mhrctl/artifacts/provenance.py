@@ -18,6 +18,7 @@ from mhrctl.artifacts import cards, inputs
 from mhrctl.artifacts.cards import Card, F, read_card
 from mhrctl.artifacts.facts import Facts
 from mhrctl.artifacts.inputs import Case, Places
+from mhrctl.artifacts.ownership import require_apart
 from mhrctl.config.cells import Cell
 from mhrctl.config.methods import BACKBONE
 from mhrctl.config.params import AdaptParams, BackboneParams, EvaluateParams, PretrainParams
@@ -55,6 +56,15 @@ class Provenance:
     def watched(self) -> list[Path]:
         """The files and folders that must not be edited while the stage runs."""
         return inputs.watched(self.stage, self.places, self.cases)
+
+    def require_apart(self, out: Path) -> None:
+        """Check that the output is none of the inputs, and neither in the other.
+
+        Raises:
+            ParamsError: if it is; names the input.
+        """
+        for path in (path for place in self.places for path in inputs.given(self.places, place)):
+            require_apart(out, path)
 
     def card(self, facts: F) -> Card[F]:
         """Return the card of an output, with the hashes of the parents as they are now."""
@@ -110,7 +120,8 @@ def of_average(pretrained: Path, card: Card[Facts]) -> Provenance:
 def of_index(encoder: str, revision: str, examples: int, *, prepared: Path, root: Path) -> Provenance:
     """Return the provenance of the index of training tasks."""
     params = {"encoder": encoder, "revision": revision, "examples": examples}
-    return Provenance("index", params, {"prepare": prepared}, is_complete=_is_fixed(encoder, revision, root))
+    places: Places = {"prepare": prepared, "encoder": root / encoder}
+    return Provenance("index", params, places, is_complete=_is_fixed(encoder, revision, root))
 
 
 def of_adapt(

@@ -12,11 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mhrctl.artifacts.cards import Card, cell_of, listed_damage, regular, try_card
+from mhrctl.artifacts.cards import Card, command_of, listed_damage, regular, try_card
 from mhrctl.artifacts.hashing import digest
 from mhrctl.artifacts.names import CARD
-from mhrctl.config.cells import Cell
-from mhrctl.config.methods import BACKBONE
 from mhrctl.errors import ArtifactError, MhrctlError
 
 DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError, EOFError)
@@ -95,18 +93,6 @@ def read_text_of(path: Path, *, again: str | None = None) -> str:
     """Read text of an output."""
     with reading(path, again=again):
         return path.read_text(encoding="utf-8")
-
-
-def command_of(card: Card[Any]) -> str:
-    """Return the command that makes an output again."""
-    if card.stage in ("export", "inspect") or "imported" in card.parents:
-        return f"mhrctl {'import' if 'imported' in card.parents else card.stage}"
-    name = cell_of(card)
-    if name is None:
-        return f"mhrctl {card.stage}"
-    if name == BACKBONE:
-        return f"mhrctl {card.stage} --method {BACKBONE}"
-    return f"mhrctl {card.stage} {Cell.model_validate_json(json.dumps(card.params['cell'])).options}"
 
 
 def _remedy(path: Path, again: str | None) -> str:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
+import typer
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from mhrctl.artifacts.names import Project
@@ -52,6 +55,10 @@ def check(
     project: ProjectOption = HERE,
     set_: SetOption = [],
     recipe: RecipeOption = None,
+    deep: Annotated[
+        bool,
+        typer.Option("--deep", help="Read all that stages have written, and say what is rotten, foreign, stale or unfinished."),
+    ] = False,
 ) -> None:
     """Check params.yaml, files and the grid, and show what would run; with `--method`, every setting of one cell."""
     where, settings = open_project(project, set_, recipe, reads=EVERY_SECTION)
@@ -59,6 +66,9 @@ def check(
         display.out.print(
             _settings_table(settings, named_cell(settings, CellChoice(method, heads, variant, seed, extra_steps)))
         )
+        return
+    if deep:
+        _verify(settings, where)
         return
     groups = _groups([resolve_cell(settings, cell) for cell in grid_cells(settings.params)])
     problems: list[MhrctlError] = []
@@ -93,6 +103,22 @@ def check(
         display.complain(str(problem))
     if problems:
         raise problems[-1]
+
+
+def _verify(settings: Settings, where: Project) -> None:
+    """Show what cannot be relied on of all that stages have written.
+
+    Raises:
+        ArtifactError: if there is anything.
+    """
+    from mhrctl.tools.verify import verify_project
+
+    verified = verify_project(settings, where, track=display.track)
+    for problem in verified.problems:
+        display.out.print(f"{problem.fault:<11}{escape(problem.line)}", soft_wrap=True)
+    if verified.problems:
+        raise ArtifactError(verified.summary)
+    display.done(verified.summary)
 
 
 def _out_of_step(settings: Settings, where: Project) -> list[MhrctlError]:

@@ -234,7 +234,11 @@ def nothing_to_do(made: Provenance, out: Path, *beside: Path, force: bool) -> bo
         out: the output folder.
         beside: what the stage writes elsewhere.
         force: make it anew in any case.
+
+    Raises:
+        ParamsError: if an input is the output, or one lies in the other.
     """
+    made.require_apart(out)
     on_one_machine = launched_processes() == int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if force or not on_one_machine or not made.is_up_to_date(out, *beside):
         return False

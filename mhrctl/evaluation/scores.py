@@ -158,16 +158,7 @@ def read_metrics(folder: Path) -> dict[str, CellMetrics]:
         raise ArtifactError(f"{folder}: no scores yet; run `dvc repro` or `mhrctl evaluate`")
     metrics: dict[str, CellMetrics] = {}
     for file in files:
-        with reading(file, again="mhrctl evaluate"):
-            verify_metrics(file)
-        try:
-            metrics[file.stem] = CellMetrics.model_validate_json(file.read_bytes())
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = f"{file}: {'.'.join(map(str, first['loc']))}" if first["loc"] else str(file)
-            said = first["msg"].removeprefix("Value error, ")
-            raise ArtifactError(f"{where}: {said}; run `mhrctl evaluate` for this cell again") from None
-        require_name(file, metrics[file.stem])
+        metrics[file.stem] = read_metrics_of(file)
     first_file, first_cell = files[0], metrics[files[0].stem]
     for file in files[1:]:
         cell = metrics[file.stem]
@@ -176,6 +167,26 @@ def read_metrics(folder: Path) -> dict[str, CellMetrics]:
                 f"{file} is of suite {cell.suite} on {cell.backbone}, {first_file.name} of {first_cell.suite} on"
                 f" {first_cell.backbone}: they share no table; remove or rerun one of them"
             )
+    return metrics
+
+
+def read_metrics_of(file: Path) -> CellMetrics:
+    """Read the scores of a cell.
+
+    Raises:
+        ArtifactError: if they are malformed, not as the stage wrote them, or of another cell than the file's name says.
+    """
+    with reading(file, again="mhrctl evaluate"):
+        verify_metrics(file)
+        content = file.read_bytes()
+    try:
+        metrics = CellMetrics.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = f"{file}: {'.'.join(map(str, first['loc']))}" if first["loc"] else str(file)
+        said = first["msg"].removeprefix("Value error, ")
+        raise ArtifactError(f"{where}: {said}; run `mhrctl evaluate` for this cell again") from None
+    require_name(file, metrics)
     return metrics
 
 

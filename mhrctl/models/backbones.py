@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, T5Config
 
-from mhrctl.artifacts.cards import Card, read_card, require_backbone
+from mhrctl.artifacts.cards import Card, read_card, require_backbone, require_made_from
 from mhrctl.artifacts.facts import AdaptFacts, BackboneFacts, PretrainFacts
 from mhrctl.artifacts.names import TOKENIZER
 from mhrctl.artifacts.reading import reading
@@ -232,6 +232,17 @@ def is_tied(model: PreTrainedModel) -> bool:
     return output is not None and output.weight is model.get_input_embeddings().weight
 
 
+def require_prepared(prepared: Path, backbone: Path) -> None:
+    """Check that a backbone was made for the tokenizer and the examples as they are now.
+
+    Raises:
+        ArtifactError: if an output is missing, or the backbone was made for others.
+    """
+    read_card(prepared, stage="prepare", command="mhrctl prepare")
+    card = read_card(backbone, stage="backbone", command="mhrctl backbone")
+    require_made_from(card, backbone, {"prepare": prepared})
+
+
 def open_backbone(
     prepared: Path, backbone: Path, attached: Card[PretrainFacts | AdaptFacts] | None, folder: Path | None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -244,9 +255,11 @@ def open_backbone(
         folder: of the adapter, for the error.
 
     Raises:
-        ArtifactError: if an input folder is missing, or `attached` belongs to another backbone.
+        ArtifactError: if an input folder is missing, or `attached` or the backbone were made from others.
     """
-    read_card(prepared, stage="prepare", command="mhrctl prepare")
+    require_prepared(prepared, backbone)
+    if attached is not None and folder is not None:
+        require_made_from(attached, folder, {"prepare": prepared})
     model, fingerprint = load_backbone(backbone)
     if attached is not None and folder is not None:
         require_backbone(attached, folder, fingerprint, backbone)

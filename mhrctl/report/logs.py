@@ -76,10 +76,15 @@ def read_logs(folder: Path) -> list[Log]:
     Raises:
         ArtifactError: if one is malformed.
     """
-    return [_read_log(file) for file in sorted(folder.glob("*.csv"))]
+    return [read_log(file) for file in sorted(folder.glob("*.csv"))]
 
 
-def _read_log(file: Path) -> Log:
+def read_log(file: Path) -> Log:
+    """Read one pre-training log.
+
+    Raises:
+        ArtifactError: if it is malformed, or not as its stage wrote it.
+    """
     with reading(file, again="mhrctl pretrain"):
         verify_metrics(file)
         rows = list(csv.DictReader(io.StringIO(file.read_text(encoding="utf-8"), newline="")))

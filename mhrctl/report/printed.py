@@ -105,7 +105,7 @@ class PrintedBlock(Setting):
 @cache
 def printed() -> dict[str, Any]:
     """Return all of `tables.json`."""
-    content: dict[str, Any] = json.loads((files("mhrctl.report") / "tables.json").read_text())
+    content: dict[str, Any] = json.loads((files("mhrctl.report") / "tables.json").read_text(encoding="utf-8"))
     return content
 
 

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from mhrctl.adapters.adapter import Adapter, stack_runs, trainable
 from mhrctl.adapters.files import load_adapter, save_adapter
 from mhrctl.artifacts import provenance
-from mhrctl.artifacts.cards import Card, read_card, require_tasks, write_card
+from mhrctl.artifacts.cards import Card, read_card, require_made_from, require_tasks, write_card
 from mhrctl.artifacts.facts import AdaptFacts, Parameters, PretrainFacts
 from mhrctl.artifacts.names import ADAPTERS, SOUP, SOUP_TASKS, VALIDATION
 from mhrctl.artifacts.writing import write_csv, writing
@@ -107,7 +107,7 @@ def adapt(
     soup = None
     if cell.row.needs_index:
         device = str(execution.accelerator.device)
-        soup = _soup(params, start_card.facts.tasks, shots, _required(index), root, device)
+        soup = _soup(params, start_card.facts.tasks, shots, prepared, _required(index), root, device)
     begin = _start(cell, frozen, load_adapter(start / ADAPTERS), start_card, soup)
     frozen.to(dtype=PRECISIONS[params.precision])  # type: ignore[call-arg]
     together = execution.together(begin.base)
@@ -184,13 +184,16 @@ def _soup(
     params: AdaptParams,
     training_tasks: Sequence[str],
     shots: Sequence[TaskShots],
+    prepared: Path,
     index: Path,
     root: Path,
     device: str,
 ) -> _Soup:
     """Choose for each test task the training tasks whose adapters are averaged."""
     known = load_index(index, root=root, device=device)
-    require_tasks(read_card(index, stage="index", command="mhrctl index"), index, list(training_tasks))
+    card = read_card(index, stage="index", command="mhrctl index")
+    require_tasks(card, index, list(training_tasks))
+    require_made_from(card, index, {"prepare": prepared})
     soup = _Soup([], [])
     for task in shots:
         nearest = known.nearest(task.prompts)

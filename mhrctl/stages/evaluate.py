@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from mhrctl.adapters.adapter import Adapter
 from mhrctl.adapters.files import load_adapter
 from mhrctl.artifacts import provenance
-from mhrctl.artifacts.cards import Card, read_card, require_parent, require_tasks, write_card
+from mhrctl.artifacts.cards import Card, read_card, require_backbone, require_made_from, require_tasks, write_card
 from mhrctl.artifacts.facts import AdaptFacts, EvaluateFacts, PretrainFacts
 from mhrctl.artifacts.names import ADAPTERS, PREDICTIONS, SCORES, SOUP, TEST_EXAMPLES
 from mhrctl.artifacts.writing import as_json, replacing, write_csv, writing
@@ -98,12 +98,15 @@ def evaluate(
         DivergedError: if what the model computes is not finite, and so no answer.
     """
     start_card, adapted_card = _read_cards(cell, start, adapted)
+    read_backbone = read_card(backbone, stage="backbone", command="mhrctl backbone")
     model, tokenizer = open_backbone(prepared, backbone, adapted_card or start_card, adapted or start)
     examples = Examples.read(prepared / TEST_EXAMPLES).of(split="test")
     if adapted and adapted_card:
         require_tasks(adapted_card, adapted, examples.tasks)
-        if cell and start and cell.row.adds_lora:  # its LoRA belongs on these weights and no others
-            require_parent(adapted_card, adapted, "start", start / ADAPTERS, f"mhrctl adapt {cell.options}")
+        require_made_from(adapted_card, adapted, {"prepare": prepared, "start": start})
+    if start_card and start:
+        require_backbone(start_card, start, read_backbone.facts.fingerprint, backbone)
+        require_made_from(start_card, start, {"prepare": prepared})
     adapters = _load_phases(cell, start, adapted, model)
     model.to(device=execution.accelerator.device, dtype=PRECISIONS[params.precision])  # type: ignore[call-arg]
     known = task_metrics(prepared)
@@ -123,7 +126,7 @@ def evaluate(
     metrics = CellMetrics(
         **_point(cell, start_card, adapted_card, adapters),
         suite=read_card(prepared, stage="prepare", command="mhrctl prepare").facts.suite,
-        backbone=read_card(backbone, stage="backbone", command="mhrctl backbone").facts.name,
+        backbone=read_backbone.facts.name,
         metric=_common(metric_of.values()),
         zero_shot=means_of(means, "zero_shot", metric_of),
         adapted=means_of(means, "adapted", metric_of) if adapted else None,

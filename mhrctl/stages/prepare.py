@@ -19,6 +19,7 @@ from mhrctl.artifacts.cards import write_card
 from mhrctl.artifacts.facts import PrepareFacts
 from mhrctl.artifacts.hashing import digest
 from mhrctl.artifacts.names import BACKBONE_EXAMPLES, TASKS, TEST_EXAMPLES, TOKENIZER, TRAINING_EXAMPLES, folder_name
+from mhrctl.artifacts.noting import is_noted, note
 from mhrctl.artifacts.writing import write_json, writing
 from mhrctl.config.tasks import PrepareParams
 from mhrctl.data.rows import SCHEMA, TEST_SCHEMA, Draft, Encoder
@@ -226,8 +227,9 @@ def _write_stream(
 ) -> dict[str, Any]:
     """Write a streamed task, from its shard if a killed run left it, and return the task's row of the task table."""
     shard = shards / f"{folder_name(task.name)}.parquet"
-    if not shard.exists():
+    if not is_noted(shard):
         write_shard(examples, encoder, shard, lambda rows: bar.advance(0, note=f"{task.name}: {rows:,} rows"))
+        note(shard)
     counts = copy_shard(
         shard, writer, train=task.stream_train, validation=task.stream_validation, seed=f"{params.seed}/{task.name}"
     )

@@ -20,7 +20,7 @@ from mhrctl.adapters.files import load_adapter, save_adapter
 from mhrctl.adapters.routing import uniform_interpolation
 from mhrctl.analysis.alignment import gradient_alignment, require_shared, task_batches
 from mhrctl.artifacts import provenance
-from mhrctl.artifacts.cards import Card, read_card, require_backbone, write_card
+from mhrctl.artifacts.cards import Card, read_card, require_backbone, require_made_from, write_card
 from mhrctl.artifacts.facts import Parameters, PretrainFacts
 from mhrctl.artifacts.names import ADAPTERS, LOG, TRAINING_EXAMPLES, VALIDATION
 from mhrctl.artifacts.writing import replacing, write_csv, write_rows, write_text, writing
@@ -34,7 +34,7 @@ from mhrctl.errors import DivergedError, ParamsError, in_section, listed
 from mhrctl.evaluation.prediction import own_rows, sample_losses
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import attach, new_adapter
-from mhrctl.models.backbones import PRECISIONS, load_backbone
+from mhrctl.models.backbones import PRECISIONS, load_backbone, require_prepared
 from mhrctl.training.checkpoint import checkpoint_path, checkpoints_of, load_checkpoint, save_checkpoint
 from mhrctl.training.divergence import Training
 from mhrctl.training.execution import Execution
@@ -87,6 +87,7 @@ def pretrain(
     if params.align_every:
         require_shared(cell, f"pretrain.align_every {params.align_every}")
     prepared_card = read_card(prepared, stage="prepare", command="mhrctl prepare")
+    require_prepared(prepared, backbone)
     frozen, fingerprint = load_backbone(backbone)
     examples = Examples.open(prepared / TRAINING_EXAMPLES, scratch)
     private = cell.row.is_private
@@ -102,6 +103,7 @@ def pretrain(
         stage, origin = cell.origin
         origin_card = read_card(start, stage=stage, command=f"mhrctl {stage} {origin.options}", cell=origin)
         require_backbone(origin_card, start, fingerprint, backbone)
+        require_made_from(origin_card, start, {"prepare": prepared})
         adapter = load_adapter(start / ADAPTERS)
         attach(frozen, adapter)
     frozen.to(dtype=PRECISIONS[params.precision])  # type: ignore[call-arg]

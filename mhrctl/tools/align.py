@@ -14,7 +14,7 @@ from mhrctl.adapters.adapter import Adapter
 from mhrctl.adapters.files import load_adapter
 from mhrctl.adapters.routing import uniform_interpolation
 from mhrctl.analysis.alignment import DIGITS, Alignment, gradient_alignment, require_shared, task_batches
-from mhrctl.artifacts.cards import Card, read_card, require_backbone, require_tasks
+from mhrctl.artifacts.cards import Card, read_card, require_backbone, require_made_from, require_tasks
 from mhrctl.artifacts.facts import PretrainFacts
 from mhrctl.artifacts.names import ADAPTERS, TRAINING_EXAMPLES, Project
 from mhrctl.artifacts.sealing import sealed
@@ -25,7 +25,7 @@ from mhrctl.data.examples import Examples
 from mhrctl.errors import ArtifactError, ParamsError, in_section
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import attach, new_adapter
-from mhrctl.models.backbones import PRECISIONS, load_backbone
+from mhrctl.models.backbones import PRECISIONS, load_backbone, require_prepared
 from mhrctl.progress import Track, silent
 from mhrctl.training.checkpoint import Checkpoint, DamagedError, checkpoint_path, last_checkpoint
 from mhrctl.training.optimizers import trained_parameters
@@ -67,7 +67,7 @@ def align(
     """
     require_shared(cell, f"--method {cell.method}")
     prepared, backbone = project.output("prepare"), project.output("backbone")
-    read_card(prepared, stage="prepare", command="mhrctl prepare")
+    require_prepared(prepared, backbone)
     known = Examples.open(prepared / TRAINING_EXAMPLES, project.scratch)
     frozen, fingerprint = load_backbone(backbone)
     batches = task_batches(known, tasks=tasks, size=examples, seed=cell.seed, pad=frozen.config.pad_token_id)
@@ -75,6 +75,7 @@ def align(
     def fits(card: Card[PretrainFacts], source: Path) -> None:
         require_backbone(card, source, fingerprint, backbone)
         require_tasks(card, source, known.tasks)
+        require_made_from(card, source, {"prepare": prepared})
 
     adapter, params, step = _adapter_at(at, cell, params, frozen, tasks=len(known.tasks), project=project, fits=fits)
     frozen.to(dtype=PRECISIONS[params.precision])  # type: ignore[call-arg]

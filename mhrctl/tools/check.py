@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from configobj import ConfigObj, ConfigObjError  # type: ignore[import-untyped]
 from ruamel.yaml import YAML
 
+from mhrctl.artifacts import provenance
 from mhrctl.artifacts.cards import facts_in
 from mhrctl.artifacts.facts import PrepareFacts
 from mhrctl.artifacts.names import TASKS, Project
@@ -45,8 +46,13 @@ def check_suite(params: Params, project: Project) -> Seen:
 
     Raises:
         DataError: naming what is missing or malformed, and the setting.
+        ParamsError: if a stage would read what it writes.
     """
     root, tokenizer = project.root, params.prepare.tokenizer
+    provenance.of_prepare(params.prepare, root=root).require_apart(project.output("prepare"))
+    provenance.of_backbone(params.backbone, prepared=project.output("prepare"), root=root).require_apart(
+        project.output("backbone")
+    )
     seen = source_module(params.prepare.source).check(params, root, metrics=OVER_CHOICES)
     encoder = params.index.encoder
     if any(METHODS[name].needs_index for name in params.grid.methods) and encoder.startswith((".", "/")):

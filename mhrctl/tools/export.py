@@ -13,16 +13,17 @@ from transformers import PreTrainedModel
 from mhrctl.adapters.adapter import Adapter
 from mhrctl.adapters.files import load_adapter
 from mhrctl.adapters.finite import require_finite
-from mhrctl.artifacts.cards import Card, read_card, require_parent, require_replaceable, write_card
+from mhrctl.artifacts.cards import Card, read_card, require_backbone, require_made_from, require_replaceable, write_card
 from mhrctl.artifacts.facts import Base, ExportFacts
 from mhrctl.artifacts.names import ADAPTERS, TOKENIZER, Project, folder_name
-from mhrctl.artifacts.writing import writing
+from mhrctl.artifacts.ownership import require_apart
+from mhrctl.artifacts.writing import write_text, writing
 from mhrctl.config.cells import Cell
 from mhrctl.data.tokenization import saved_tokenizer
 from mhrctl.errors import ArtifactError, DataError, ParamsError, unknown
 from mhrctl.interchange.convert import to_weights
 from mhrctl.interchange.peft import write_peft
-from mhrctl.models.backbones import load_backbone, location
+from mhrctl.models.backbones import load_backbone, location, require_prepared
 
 ExportStage = Literal["pretrain", "average", "adapt"]
 
@@ -60,8 +61,12 @@ def export(
     source = project.output(stage, cell.name)
     card = read_card(source, stage=stage, command=f"mhrctl {stage} {cell.options}", cell=cell)
     start = _tuned_weights(cell, stage, project)
-    if start is not None:
-        require_parent(card, source, "start", start / ADAPTERS, f"mhrctl adapt {cell.options}")
+    backbone = project.output("backbone")
+    frozen = read_card(backbone, stage="backbone", command="mhrctl backbone")
+    require_backbone(card, source, frozen.facts.fingerprint, backbone)
+    require_made_from(card, source, {"start": start})
+    if merge:  # the tokenizer of prepare goes with it
+        require_prepared(project.output("prepare"), backbone)
     adapter = load_adapter(source / ADAPTERS)
     by_task = stage == "adapt" or cell.row.is_private
     if stage == "adapt":
@@ -74,8 +79,12 @@ def export(
     wanted: list[str | None] = [*(tasks or names)] or [None]
     into = out or project.output("export", stage) / cell.name
     folders = [(into / folder_name(task) if task else into).resolve() for task in wanted]
-    for folder in folders:
+    for task, folder in zip(wanted, folders, strict=True):
+        if folders.count(folder) > 1:
+            raise DataError(f"--task {task}: another task has the folder {folder} too; export one at a time with --out")
         require_replaceable(folder, "export")
+        for each in (source, backbone, project.output("prepare"), project.params):
+            require_apart(folder, each)
     for task, folder in zip(wanted, folders, strict=True):
         one = adapter.select([names.index(task)]) if task else adapter
         base = _base(project.output("backbone"))
@@ -85,7 +94,7 @@ def export(
                 _write_merged(one, start, project, aside)
             else:
                 write_peft(aside, to_weights(one), base=base.name, revision=base.revision, dropout=one.dropout)
-            (aside / "README.md").write_text(model_card(cell, stage, facts, merged=merge))
+            write_text(aside / "README.md", model_card(cell, stage, facts, merged=merge))
             what = {"cell": cell.model_dump(), "stage": stage, "merged": merge}
             write_card(aside, Card.of("export", what, {stage: source / ADAPTERS}, facts))
     return folders

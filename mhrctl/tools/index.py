@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mhrctl.artifacts.cards import read_card
+from mhrctl.artifacts.cards import read_card, require_made_from
 from mhrctl.artifacts.names import Project
 from mhrctl.data.index import load_index
 from mhrctl.data.shots import draw_shots
@@ -31,6 +31,8 @@ def query(
     """
     known = load_index(project.output("index"), root=project.root, device=device)
     read_card(project.output("prepare"), stage="prepare", command="mhrctl prepare")
+    card = read_card(project.output("index"), stage="index", command="mhrctl index")
+    require_made_from(card, project.output("index"), {"prepare": project.output("prepare")})
     if task in known.tasks:
         return known.nearest_to(task)
     drawn = draw_shots(project.output("prepare"), shots=shots, validation=validation, seed=seed)

@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Literal
 
 from mhrctl.artifacts.names import Project
+from mhrctl.artifacts.writing import replacing
 from mhrctl.config.params import BackboneParams
 from mhrctl.config.resolve import load_params
 from mhrctl.config.sources import SOURCES
@@ -88,9 +89,10 @@ def initialise(
                 if name not in there:
                     _make_folder((folder / name).parent, undo)
                     undo.callback((folder / name).unlink, missing_ok=True)
-                    shutil.copyfile(new / name, folder / name)
+                    with replacing(folder / name) as aside_file:
+                        shutil.copyfile(new / name, aside_file)
                 elif name in EXTENDED:
-                    _add_lines(folder / name, (new / name).read_text(), undo)
+                    _add_lines(folder / name, (new / name).read_text(encoding="utf-8"), undo)
         except OSError as error:
             raise DataError(f"{error.filename or folder}: cannot be written: {error.strerror}") from error
         undo.pop_all()
@@ -146,10 +148,10 @@ def _seen_from(folder: Path, path: Path) -> str:
 def _fill(new: Path, folder: Path, suite: str, setup: Setup, tasks: str | None, backbone: BackboneParams | None) -> list[str]:
     """Write the project's files into the empty folder `new`, and return the commands to run next in `folder`."""
     start, project = SOURCES[suite].start, Project(new)
-    project.params.write_text(rendered(f"{suite}.yaml", tasks=tasks, backbone=backbone))
+    project.params.write_text(rendered(f"{suite}.yaml", tasks=tasks, backbone=backbone), encoding="utf-8")
     settings = load_params(project.params)
     sync(settings, project)
-    (new / "dvc.yaml").write_text(dvc_yaml(settings.params))
+    (new / "dvc.yaml").write_text(dvc_yaml(settings.params), encoding="utf-8")
     with as_file(template_files()) as templates:
         (new / ".dvc/plots").mkdir(parents=True)
         shutil.copyfile(templates / "curves.json", new / ".dvc/plots/curves.json")
@@ -159,19 +161,19 @@ def _fill(new: Path, folder: Path, suite: str, setup: Setup, tasks: str | None, 
             copy(templates / start.example, new / start.example)
     roots = {Path(path).parts[0] for path in task_files(settings.params.prepare)}
     fetched = [name for name in start.fetch if name in roots]
-    (new / ".gitignore").write_text(rendered("gitignore", fetched=fetched))
+    (new / ".gitignore").write_text(rendered("gitignore", fetched=fetched), encoding="utf-8")
     missing = [start.fetch[name] for name in fetched if not (folder / name).exists()]
     commands = [*missing, "mhrctl check", "dvc repro", f"mhrctl report --table {start.table}"]
     about = f"{suite}.md" if (template_files() / f"{suite}.md.jinja").is_file() else None
     words = {"title": start.title, "summary": SOURCES[suite].summary, "about": about, "tasks": tasks}
     readme = rendered("README.md", setup=setup, commands=commands, **words)
-    (new / "README.md").write_text(readme)
+    (new / "README.md").write_text(readme, encoding="utf-8")
     return commands
 
 
 def _stage_folders(new: Path) -> list[Path]:
     """The folders that the stages write."""
-    return [Path(name) for name in sorted(set(re.findall(r"data/[a-z]+", (new / "dvc.yaml").read_text())))]
+    return [Path(name) for name in sorted(set(re.findall(r"data/[a-z]+", (new / "dvc.yaml").read_text(encoding="utf-8"))))]
 
 
 def _require_free(folder: Path, *names: Sequence[Path]) -> None:

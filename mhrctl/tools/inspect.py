@@ -23,9 +23,18 @@ from mhrctl.analysis.routing_similarity import (
     routing_similarity,
     similarity_order,
 )
-from mhrctl.artifacts.cards import Card, read_card, require_parent, require_replaceable, require_tasks, write_card
+from mhrctl.artifacts.cards import (
+    Card,
+    read_card,
+    require_made_from,
+    require_parent,
+    require_replaceable,
+    require_tasks,
+    write_card,
+)
 from mhrctl.artifacts.facts import AdaptFacts, InspectFacts, PretrainFacts
 from mhrctl.artifacts.names import ADAPTERS, CARD, HEATMAPS, INDEX, ROUTING, SIMILARITY, TEST_EXAMPLES, Project
+from mhrctl.artifacts.ownership import require_apart
 from mhrctl.artifacts.writing import write_json, writing
 from mhrctl.config.cells import Cell
 from mhrctl.config.methods import METHODS
@@ -89,6 +98,8 @@ def inspect(
     """
     _require_routing(cell, stage)
     require_replaceable(out, "inspect")
+    for each in (project.output("pretrain", cell.pretrain_cell.name), project.output("adapt", cell.name)):
+        require_apart(out, each)
     source = _read(cell, stage, project)
     require_drawable(source.routing, layers, heads)
     measured = Inspection.of(source.tests or source.training)
@@ -220,6 +231,7 @@ def _input_similarity(source: _Source, project: Project, device: str) -> Array:
     card = read_card(index, stage="index", command="mhrctl index")
     data_sets = training_data_sets(prepared)
     require_tasks(card, index, list(data_sets))
+    require_made_from(card, index, {"prepare": prepared})
     known = load_index(index, root=project.root, device=device)
     places = {task: place for place, templates in enumerate(data_sets.values()) for task in templates}
     if missing := [task for task in source.training.tasks if task not in places]:

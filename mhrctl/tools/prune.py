@@ -14,7 +14,9 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from mhrctl.artifacts.names import Project
+from mhrctl.artifacts.locking import locked
+from mhrctl.artifacts.names import CARD, Project
+from mhrctl.artifacts.ownership import foreign_files
 from mhrctl.artifacts.writing import replacing, write_text
 from mhrctl.config.cells import Cell
 from mhrctl.config.methods import BACKBONE
@@ -25,6 +27,8 @@ CELL_STAGES = ("pretrain", "average", "adapt", "evaluate")
 """These stages have an output folder a cell."""
 FOLDED = {"pretrain-extra": "pretrain", "adapt-soup": "adapt", "evaluate-zero-shot": "evaluate"}
 """{stage of dvc.yaml: the stage whose folder it writes to}, where the two have different names."""
+WRITTEN = (".json", ".csv")
+"""Endings of the scores and logs that stages write."""
 CELL_NAME = re.compile(r"[a-z][a-z0-9_]*(-[a-z0-9_]+)*-s\d+")
 ALIGNED = re.compile(r"(.*?)(-start|-checkpoint)?")
 CHECKPOINT = re.compile(r"pretrain-(.*?)(-part\d+)?(\.previous)?\.safetensors(\.\d+\.damaged)?")
@@ -83,14 +87,20 @@ def prune(leftovers: Leftovers, project: Project) -> None:
     """Remove leftovers: first the entries of dvc.lock, then the files and what DVC's .gitignore files say of them.
 
     Raises:
-        ArtifactError: if DVC is at work in the project.
+        ArtifactError: if DVC is at work in the project, a folder is being written, or holds what is none of ours; then nothing
+            is removed.
     """
+    folders = [path for paths in leftovers.paths.values() for path in paths if path.is_dir() and not path.is_symlink()]
+    for folder in folders:
+        if foreign := [path for path in foreign_files(folder) if path != folder / CARD]:
+            raise ArtifactError(f"{folder}: holds {foreign[0].relative_to(folder)}, which no stage wrote; move it away first")
     if leftovers.entries:  # first, since DVC may hold the lock file: then nothing is removed
         _remove_entries(set(leftovers.entries), project)
     for paths in leftovers.paths.values():
         for path in paths:
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
+            if path in folders:
+                with locked(path):
+                    shutil.rmtree(path)
             else:
                 path.unlink()
             _unignore(path)
@@ -112,7 +122,7 @@ def _cell_paths(project: Project) -> Iterator[tuple[str, str, Path]]:
     for stage in CELL_STAGES:
         for path in sorted(project.output(stage).glob("[!.]*")):
             yield stage, path.name, path
-        for path in sorted(project.metrics.glob(f"{stage}/*.*")):
+        for path in sorted(path for path in project.metrics.glob(f"{stage}/*.*") if path.suffix in WRITTEN):
             yield stage, path.stem, path
         for path in sorted(project.run_log(stage).parent.glob(f"{stage}-*.json")):
             yield stage, path.stem.removeprefix(f"{stage}-"), path
@@ -140,7 +150,7 @@ def _lock_entries(project: Project) -> list[str]:
     """The stages that dvc.lock has an entry of: its keys two spaces deep, since reading all of a long one takes seconds."""
     if not _lock_file(project).exists():
         return []
-    return re.findall(r"^  ([\w@.-]+):$", _lock_file(project).read_text(), re.MULTILINE)
+    return re.findall(r"^  ([\w@.-]+):$", _lock_file(project).read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def _remove_entries(entries: set[str], project: Project) -> None:
@@ -155,7 +165,7 @@ def _remove_entries(entries: set[str], project: Project) -> None:
             yaml.default_flow_style = False
             content: dict[str, Any] = yaml.load(path)
             content["stages"] = {name: entry for name, entry in content["stages"].items() if name not in entries}
-            with replacing(path) as aside, aside.open("w") as stream:
+            with replacing(path) as aside, aside.open("w", encoding="utf-8") as stream:
                 yaml.dump(content, stream)
     except DvcException as error:
         raise ArtifactError(f"{path}: cannot be changed now: {str(error).splitlines()[0]}") from None
@@ -164,7 +174,7 @@ def _remove_entries(entries: set[str], project: Project) -> None:
 def _unignore(path: Path) -> None:
     """Take a path out of the .gitignore beside it, as `dvc remove` does."""
     ignored = path.with_name(".gitignore")
-    lines = ignored.read_text().splitlines() if ignored.exists() else []
+    lines = ignored.read_text(encoding="utf-8").splitlines() if ignored.exists() else []
     if f"/{path.name}" not in lines:
         return
     if kept := [line for line in lines if line != f"/{path.name}"]:

@@ -19,7 +19,7 @@ from mhrctl.evaluation.scores import read_metrics
 from mhrctl.models.folding import folded
 from mhrctl.stages import evaluate
 from tests.adapters.test_inventory import randomised
-from tests.conftest import Run
+from tests.conftest import Run, reseal
 
 
 def test_predictions_and_scores_agree(walked: Path) -> None:
@@ -53,7 +53,10 @@ def test_adapters_of_other_tasks_are_refused(copy: Path, run: Run, capfd: pytest
     assert run("prepare", "-C", copy, "--set", "prepare.test_tasks=[swap]") == 0
     capfd.readouterr()
     assert run("evaluate", "-m", "lora", "-C", copy) == 2
-    assert "made for other tasks (differs in twice)" in capfd.readouterr().err
+    assert (
+        "test_tasks.parquet has changed since; run `mhrctl adapt --method lora --seed 0` or `dvc repro`"
+        in capfd.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("method", ["lora", "mhr"])
@@ -75,7 +78,11 @@ def test_folding_changes_no_prediction(copy: Path, run: Run, monkeypatch: pytest
     adapter = load_adapter(start)
     assert isinstance(adapter, Inventory)
     save_adapter(randomised(adapter), start)
+    reseal(start.parent)
     assert run("prepare", "-C", copy) == 0
+    prepared = copy / "data/prepare"
+    parents = {"examples": prepared / "test_tasks.parquet", "tasks": prepared / "tasks.json", "start": start}
+    reseal(copy / "data/adapt" / name, **parents)
     said, scores = [], []
     for options in ((), ("--off", "folding")):
         assert run("evaluate", "-m", method, "-C", copy, "--force", *options) == 0

@@ -23,7 +23,7 @@ from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import new_adapter
 from mhrctl.stages import pretrain
 from mhrctl.training import checkpoint
-from tests.conftest import Run, killed_after_checkpoint
+from tests.conftest import Run, killed_after_checkpoint, reseal
 
 
 def test_the_log_and_the_losses_by_task(walked: Path) -> None:
@@ -107,6 +107,8 @@ def test_a_run_killed_within_a_window_resumes_to_the_same_bytes(copy: Path, run:
     rows = pq.read_table(prepared).to_pylist()
     longer = [row | {"input_ids": row["input_ids"] * (number % 5 + 1)} for number, row in enumerate(rows)]
     pq.write_table(pa.Table.from_pylist(longer, SCHEMA), prepared)
+    reseal(copy / "data/prepare")
+    reseal(copy / "data/backbone", examples=prepared)
     options = ["pretrain", "-m", "lora", *settings("pretrain.accumulation=2"), "-C", copy]
     written = {}
     for balance in ((), ("pretrain.window=3",), ("pretrain.window=3", "pretrain.balance=tokens")):

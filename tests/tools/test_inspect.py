@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,9 @@ FILES = {"card.json", "heatmaps.png", "heatmaps.svg", "routing.json", "similarit
 def write_stage(folder: Path, stage: str, adapter: Inventory, tasks: list[str], **parents: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save_adapter(adapter, folder / "adapters.safetensors")
-    params = {"adapt": {"shots": 3, "validation": 3}} if stage == "adapt" else {}
+    params: dict[str, Any] = {"adapt": {"shots": 3, "validation": 3}} if stage == "adapt" else {}
+    method, heads, seed = re.fullmatch(r"(\w+)(?:-h(\d+))?-s(\d+)", folder.name).groups()  # type: ignore[union-attr]
+    params["cell"] = {"method": method, "heads": int(heads or 1), "seed": int(seed)}
     pretrained = PretrainFacts(suite="made", tasks=tasks, backbone="none", parameters=Parameters())
     adapted = AdaptFacts(suite="made", tasks=tasks, shots={}, validation={}, backbone="none", parameters=Parameters())
     write_card(folder, Card.of(stage, params, parents, adapted if stage == "adapt" else pretrained))
@@ -121,9 +124,13 @@ def test_the_same_routing_gives_the_same_bytes_and_replaces_what_was_there(
 ) -> None:
     look()
     before = digest(tmp_path / "out")
-    (tmp_path / "out/stale").touch()
+    (tmp_path / "out/routing.json").write_text("stale")
     look()
     assert digest(tmp_path / "out") == before
+    (tmp_path / "out/mine").touch()
+    with pytest.raises(ArtifactError, match="holds mine, which its card does not list"):
+        look()
+    (tmp_path / "out/mine").unlink()
     look(layers=[NAMES[0]])
     assert digest(tmp_path / "out") != before
 
