@@ -9,8 +9,8 @@ import pytest
 from mhrctl.artifacts.cards import Card, write_card
 from mhrctl.artifacts.facts import PrepareFacts
 from mhrctl.artifacts.names import CARD
-from mhrctl.artifacts.ownership import foreign_files, require_listed
-from mhrctl.errors import ArtifactError
+from mhrctl.artifacts.ownership import foreign_files, require_apart, require_listed
+from mhrctl.errors import ArtifactError, ParamsError
 
 
 @pytest.fixture
@@ -56,3 +56,25 @@ def test_links_files_and_folders_without_a_card_are_the_user_s(output: Path, tmp
     (output / "tokenizer" / "link").symlink_to(tmp_path)
     (output / CARD).unlink()
     assert [path.name for path in foreign_files(output)] == ["link", "x.json"]
+
+
+@pytest.mark.parametrize(
+    ("out", "path", "said"),
+    [
+        ("data/backbone", "data/backbone", "is"),
+        ("data/backbone", "data/backbone/weights", "lies in"),
+        ("data/backbone", "data", "holds"),
+        ("data/backbone", "link", "is"),
+        ("data/backbone", "data/../data/backbone", "is"),
+        ("data/backbone", "data/backbone2", None),
+        ("data/backbone", "tasks", None),
+    ],
+)
+def test_an_input_is_no_output(tmp_path: Path, out: str, path: str, said: str | None) -> None:
+    (tmp_path / "data/backbone").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("data/backbone")
+    if said is None:
+        require_apart(tmp_path / out, tmp_path / path)
+        return
+    with pytest.raises(ParamsError, match=rf": {said} \S*data/backbone, which would be written while this is read"):
+        require_apart(tmp_path / out, tmp_path / path)

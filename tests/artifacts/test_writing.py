@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -90,3 +96,103 @@ def test_nothing_is_written_of_inputs_that_were_edited(tmp_path: Path) -> None:
         edited.write_text("2")
         write_json(tmp_path / "x.json", {})
     assert not (tmp_path / "x.json").exists()
+
+
+def output(out: Path, content: str) -> None:
+    with writing(out) as folder:
+        (folder / "whole").write_text(content)
+        write_card(folder, card(1))
+
+
+def test_a_disk_that_is_full_at_any_moment_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, file = tmp_path / "out", tmp_path / "x.json"
+    output(out, "old")
+    write_json(file, {"old": 1})
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    syncs = 0
+    for allowed in range(20):
+        left = allowed
+
+        def fsync(_stream: int) -> None:
+            nonlocal left, syncs
+            left, syncs = left - 1, syncs + 1
+            if left < 0:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("os.fsync", fsync)
+            try:
+                output(out, "new")
+                write_json(file, {"new": 1})
+            except OSError as error:
+                assert error.filename  # noqa: PT017 - which line of several it was is in no message
+        assert (out / "whole").read_text() in ("old", "new")
+        assert json.loads(file.read_text()) in ({"old": 1}, {"new": 1})
+        assert {path.name for path in tmp_path.iterdir()} == {"out", "x.json"}
+        read_card(out, stage="prepare", command="mhrctl prepare")
+        if left >= 0:
+            break
+        if (out / "whole").read_text() == "old":
+            assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert syncs > 5
+    assert (out / "whole").read_text() == "new"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = shutil.which("mount")
+    options = ["-t", "tmpfs", "-o", "size=64k", "none", str(disk)]
+    if mount is None or os.geteuid() or subprocess.run([mount, *options], capture_output=True, check=False).returncode:
+        pytest.skip("only root can mount a small file system here")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_file_system_that_is_really_full_keeps_the_former_output(small_disk: Path) -> None:
+    out = small_disk / "out"
+    output(out, "old")
+    for size in (60_000, 10_000_000):
+        with pytest.raises(OSError, match=r"No space left on device: '.*out'"):
+            output(out, "x" * size)
+        with pytest.raises(OSError, match="No space left on device"):
+            write_text(small_disk / "x.txt", "x" * size * 2)
+        assert (out / "whole").read_text() == "old"
+        assert [path.name for path in small_disk.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("locale", ["C", "POSIX"])
+def test_no_locale_leaves_less_than_the_text(tmp_path: Path, locale: str) -> None:
+    code = f"""
+from pathlib import Path
+from mhrctl.artifacts.writing import write_csv, write_text
+folder = Path({str(tmp_path)!r})
+write_text(folder / "a.md", "\\u00e9\\u4e2d\\n")
+write_csv(folder / "a.csv", ["\\u00e9"], [])
+"""
+    environment = {**os.environ, "LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    assert (tmp_path / "a.md").read_bytes() == "é中\n".encode()
+    assert (tmp_path / "a.csv").read_bytes() == "é\n".encode()
+
+
+def test_nothing_foreign_is_replaced_and_no_link_followed(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    output(out, "1")
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(ArtifactError, match=r"holds notes\.txt"):
+        output(out, "2")
+    assert (out / "notes.txt").read_text() == "mine"
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to("elsewhere")
+    with pytest.raises(ArtifactError, match="is a link"):
+        output(tmp_path / "link", "2")
+    precious = tmp_path / "precious.txt"
+    precious.write_text("mine")
+    (tmp_path / "x.md").symlink_to(precious)
+    write_text(tmp_path / "x.md", "ours")
+    assert (precious.read_text(), (tmp_path / "x.md").read_text()) == ("mine", "ours")
+    with pytest.raises(ArtifactError, match="is a folder, in the way"):
+        write_text(tmp_path / "elsewhere", "2")

@@ -80,3 +80,15 @@ def test_references_are_counted_and_sliced(tmp_path: Path) -> None:
     assert [sample.task for sample in references[1:5]] == [0, 0, 1, 1]
     with pytest.raises(IndexError):
         references[6]
+
+
+def test_a_mapped_file_that_is_cut_off_or_rotten_is_made_anew(tmp_path: Path) -> None:
+    examples(tmp_path)
+    cache = tmp_path / "scratch" / "tokens.arrow"
+    expected = [sample.input_ids.tolist() for sample in Examples.mapped(tmp_path / "e.parquet", cache).scored()]
+    whole = cache.read_bytes()
+    for damaged in (whole[: len(whole) // 2], whole[:-300] + bytes([whole[-300] ^ 1]) + whole[-299:], b""):
+        cache.write_bytes(damaged)
+        read = Examples.mapped(tmp_path / "e.parquet", cache)
+        assert [sample.input_ids.tolist() for sample in read.scored()] == expected
+        assert cache.read_bytes() == whole

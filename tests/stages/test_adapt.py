@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+import threading
 from collections import defaultdict
 from contextlib import AbstractContextManager, nullcontext
 from operator import itemgetter
@@ -17,6 +19,7 @@ import torch
 from torch import Tensor
 
 from mhrctl.adapters.files import load_adapter
+from mhrctl.artifacts.locking import locked
 from mhrctl.cli import display
 from mhrctl.data.batches import Batch, RunBatches
 from mhrctl.data.shots import draw_shots
@@ -268,3 +271,36 @@ def test_whole_weights_stop_too(walked_all: Path, best: dict[str, int], tmp_path
     best |= {"swap": 0, "twice": 3}
     validated, _ = adapted(Path(shutil.copytree(walked_all, tmp_path / "project")), "full_ft", "adapt.patience=2")
     assert {task: steps[-1] for task, steps in validated.items()} == {"swap": 2, "twice": 5}
+
+
+def test_another_cell_s_folder_under_this_one_s_name_is_refused(
+    copy: Path, run: Run, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = copy / "data"
+    for stage, other, name in (("pretrain", "poly-s0", "lora-s0"), ("adapt", "mhr_mu-h4-s0", "poly-s0")):
+        shutil.rmtree(data / stage / name)
+        shutil.copytree(data / stage / other, data / stage / name)
+    for command, stage, other, name in (
+        (("adapt", "-m", "lora"), "pretrain", "poly-s0", "lora-s0"),
+        (("evaluate", "-m", "lora", "--force"), "pretrain", "poly-s0", "lora-s0"),
+        (("evaluate", "-m", "poly", "--force"), "adapt", "mhr_mu-h4-s0", "poly-s0"),
+        (("export", "-m", "poly"), "adapt", "mhr_mu-h4-s0", "poly-s0"),
+    ):
+        capfd.readouterr()
+        assert run(*command, "-C", copy) == 2
+        assert f"holds the {stage} output of {other}, not of {name}; remove" in capfd.readouterr().err
+
+
+def test_a_second_process_in_an_output_is_refused_in_one_line(copy: Path, run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    out = copy / "data/adapt/lora-s0"
+    said: list[int] = []
+
+    def second() -> None:
+        said.append(run("adapt", "-m", "lora", "-C", copy, "--force"))
+
+    with locked(out):
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join()
+    assert said == [2]
+    assert f"data/adapt/lora-s0: is being written by process {os.getpid()}; wait" in capfd.readouterr().err

@@ -23,7 +23,7 @@ from mhrctl.errors import ArtifactError, DataError, ParamsError
 from mhrctl.models.backbones import fingerprint, is_tied, load_backbone
 from mhrctl.stages.backbone import backbone, span_corruption, train_scratch
 from mhrctl.training.execution import Execution
-from tests.conftest import mhrctl
+from tests.conftest import Run, mhrctl
 
 
 def make(project: Path, accelerator: Accelerator, **options: Any) -> Path:
@@ -244,3 +244,15 @@ def test_a_damaged_scratch_backbone_says_what_to_run(copy: Path) -> None:
     config.write_text(config.read_text() + " ")
     with pytest.raises(ArtifactError, match=r"config.json: .*; run `mhrctl backbone"):
         load_backbone(copy / "data/backbone")
+
+
+@pytest.mark.parametrize("name", ["data/backbone", ".", "data/backbone/inside"])
+def test_a_backbone_is_never_read_from_where_it_is_written(
+    copy: Path, run: Run, capfd: pytest.CaptureFixture[str], name: str
+) -> None:
+    before = {path: path.read_bytes() for path in (copy / "data/backbone").rglob("*") if path.is_file()}
+    options = ("--set", "backbone.source=local", "--set", f"backbone.name={name}", "-C", copy)
+    for command in (("backbone",), ("backbone", "--force"), ("check",)):
+        assert run(*command, *options) == 2
+        assert "which would be written while this is read" in capfd.readouterr().err
+    assert {path: path.read_bytes() for path in (copy / "data/backbone").rglob("*") if path.is_file()} == before

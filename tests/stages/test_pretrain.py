@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -225,3 +227,29 @@ def test_every_method_starts_as_the_backbone(tiny_t5: T5ForConditionalGeneration
         after = model(task_ids, input_ids=ids, decoder_input_ids=ids[:, :3])
         tolerance = 1e-5 if method == "full_ft" else 0
         torch.testing.assert_close(after, before, rtol=0, atol=tolerance)
+
+
+def test_a_backbone_of_another_tokenizer_is_refused(copy: Path, run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run("prepare", "-C", copy, "--set", "prepare.vocab_size=38") == 0
+    capfd.readouterr()
+    assert run("pretrain", "-m", "lora", "-C", copy, "--force") == 2
+    assert re.search(r"data/backbone: .* has changed since; run `mhrctl backbone` or `dvc repro`", capfd.readouterr().err)
+
+
+@pytest.mark.parametrize("place", [8, 300, -4])
+def test_a_flipped_bit_is_never_made_already_nor_used(
+    copy: Path, run: Run, capfd: pytest.CaptureFixture[str], place: int
+) -> None:
+    adapters = copy / "data/pretrain/lora-s0/adapters.safetensors"
+    whole, stat = adapters.read_bytes(), adapters.stat()
+    rotten = bytearray(whole)
+    rotten[place] ^= 4
+    adapters.write_bytes(bytes(rotten))
+    os.utime(adapters, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    for command in (("adapt", "-m", "lora", "--force"), ("export", "-m", "lora", "--stage", "pretrain")):
+        assert run(*command, "-C", copy) == 2
+        said = capfd.readouterr().err
+        assert "adapters.safetensors: holds other bytes than were written; run `mhrctl pretrain --method lora --seed 0`" in said
+    assert run("pretrain", "-m", "lora", "-C", copy) == 0
+    assert "is made already" not in capfd.readouterr().err
+    assert adapters.read_bytes() == whole

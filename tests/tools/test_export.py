@@ -176,3 +176,19 @@ def test_tied_weights_are_not_merged(copy: Path, tmp_path: Path, run: Run, capfd
     assert run("export", "-m", "lora", "--stage", "pretrain", "--merge", "--out", tmp_path / "b", "-C", copy) == 2
     assert "--merge: lm_head shares its weights with another layer" in capfd.readouterr().err
     assert not (tmp_path / "b").exists()
+
+
+def test_a_file_beside_an_export_s_own_is_not_lost(
+    walked_all: Path, tmp_path: Path, run: Run, capfd: pytest.CaptureFixture[str]
+) -> None:
+    options = ("export", "-m", "lora", "--stage", "pretrain", "-C", walked_all)
+    assert run(*options, "--out", tmp_path / "new") == 0
+    (tmp_path / "new/notes.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "new")
+    for out, said in (("new", "holds notes.txt"), ("file", "is a file"), ("/proc/self/x", "cannot be written")):
+        capfd.readouterr()
+        assert run(*options, "--out", tmp_path / out) == 2
+        assert said in capfd.readouterr().err
+    assert (tmp_path / "new/notes.txt").read_text() == "mine"
+    assert (tmp_path / "file").read_text() == "mine"

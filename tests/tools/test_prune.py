@@ -135,3 +135,13 @@ def test_a_lock_file_that_dvc_holds_is_left_alone(where: Project) -> None:
         prune(left, where)
     assert (where.root / "dvc.lock").read_text() == LOCK
     assert where.output("adapt", "poly-s9").exists()
+
+
+def test_a_folder_with_a_file_of_the_user_s_is_left_alone(where: Project) -> None:
+    mine = where.output("adapt", "poly-s9") / "notes.txt"
+    mine.write_text("mine")
+    left = find_leftovers(grid_cells(load_params(where.params).params), where)
+    before = {path for path in where.root.rglob("*") if path.is_file()}
+    with pytest.raises(ArtifactError, match=r"poly-s9: holds notes\.txt, which no stage wrote; move it away first"):
+        prune(left, where)
+    assert {path for path in where.root.rglob("*") if path.is_file()} == before
