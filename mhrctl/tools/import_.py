@@ -10,6 +10,7 @@ from mhrctl.adapters.files import save_adapter
 from mhrctl.artifacts.cards import Card, read_card, write_card
 from mhrctl.artifacts.facts import Parameters, PretrainFacts
 from mhrctl.artifacts.names import ADAPTERS, Project
+from mhrctl.artifacts.ownership import require_apart
 from mhrctl.artifacts.writing import writing
 from mhrctl.config.cells import Cell
 from mhrctl.config.methods import METHODS
@@ -17,7 +18,7 @@ from mhrctl.errors import ArtifactError, ParamsError
 from mhrctl.interchange.checkpoints import read_any
 from mhrctl.interchange.convert import to_adapter
 from mhrctl.models.attach import linear_shapes
-from mhrctl.models.backbones import location, pretrained_config, shape_model
+from mhrctl.models.backbones import location, pretrained_config, require_prepared, shape_model
 
 
 def import_adapter(
@@ -47,8 +48,9 @@ def import_adapter(
     Raises:
         DataError: if something in the file cannot be placed in the backbone; names it.
         ParamsError: if the method does not fit the file.
-        ArtifactError: if there is such an output already.
+        ArtifactError: if there is such an output already, or the backbone was made for another tokenizer.
     """
+    require_prepared(project.output("prepare"), project.output("backbone"))
     prepared = read_card(project.output("prepare"), stage="prepare", command="mhrctl prepare")
     backbone = read_card(project.output("backbone"), stage="backbone", command="mhrctl backbone")
     place = location(project.output("backbone"), backbone)
@@ -57,6 +59,7 @@ def import_adapter(
     cell = Cell(method=_method(adapter, method), heads=adapter.heads, variant=variant, seed=seed, pretrain_seed=pretrain_seed)
     pretraining = cell.pretrain_cell
     out = project.output("pretrain", pretraining.name)
+    require_apart(out, path)
     if out.exists() and not replace:
         raise ArtifactError(f"{out}: there is a pre-training of this cell; choose another --seed, or --replace it")
     # The file does not say which tasks its rows of routing are: they get the names of their numbers.

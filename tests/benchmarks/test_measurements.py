@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import checks, command, compiled, end_to_end, gpu, grid, memory, scoring, side_by_side, steps
+from benchmarks import artifacts, checks, command, compiled, end_to_end, gpu, grid, memory, scoring, side_by_side, steps
 from benchmarks.peers import UnequalError
 from benchmarks.results import Measured, Row
 from benchmarks.shapes import SHAPES, new_samples
@@ -34,6 +34,12 @@ def assert_sane(measured: Measured, rows: int) -> None:
     for row in measured.rows:
         assert 0 < row.value.low <= row.value.median <= row.value.high < math.inf, row
     assert all(0 <= number < math.inf for number in measured.figures.values())
+
+
+def test_artifacts() -> None:
+    measured = artifacts.measure(artifacts.Plan(megabytes=8, rounds=2))
+    assert_sane(measured, 2)
+    assert all(row.value.low > 1 for row in measured.rows)
 
 
 def test_steps() -> None:
