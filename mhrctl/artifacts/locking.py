@@ -41,7 +41,7 @@ def locked(folder: Path) -> Iterator[None]:
     if _held.get(key) == threading.get_ident():
         yield
         return
-    lock = lock_of(folder)
+    lock, is_new = lock_of(folder), not folder.parent.exists()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         stream = _acquire(lock, folder)
@@ -60,6 +60,9 @@ def locked(folder: Path) -> Iterator[None]:
             with suppress(OSError):
                 lock.unlink()
             os.close(stream)
+        if is_new:  # and stays so if nothing was written
+            with suppress(OSError):
+                folder.parent.rmdir()
 
 
 def lock_of(folder: Path) -> Path:

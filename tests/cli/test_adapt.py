@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mhrctl.artifacts.sealing import opened, sealed
 from mhrctl.artifacts.versions import STAGE_VERSIONS
 from tests.cli.conftest import Capture, MadeAnew, RefusesEdited, assert_whole_again, complaint
 from tests.conftest import Run
@@ -36,14 +37,15 @@ def test_other_versions_of_stage_and_libraries_make_it_anew(
     copy: Path, run: Run, capfd: Capture, is_made_anew: MadeAnew, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     card = copy / "data/adapt/lora-s0/card.json"
-    content = json.loads(card.read_text())
+    content = opened(json.loads(card.read_text()))
+    sizes = {name: listed["bytes"] for name, listed in content["files"].items()}
     for changed in (
-        content | {"libraries": content["libraries"] | {"torch": "1.0"}},
-        {name: value for name, value in content.items() if name not in ("files", "beside")},  # before there were these
+        sealed(content | {"libraries": content["libraries"] | {"torch": "1.0"}}),
+        content | {"files": sizes},  # before there were hashes
     ):
         card.write_text(json.dumps(changed))
         assert is_made_anew(*LORA)
-        assert json.loads(card.read_text()) == content
+        assert opened(json.loads(card.read_text())) == content
     monkeypatch.setattr("mhrctl.artifacts.cards.STAGE_VERSIONS", STAGE_VERSIONS | {"adapt": 7})
     assert is_made_anew(*LORA)
     monkeypatch.setattr("mhrctl.artifacts.cards.STAGE_VERSIONS", STAGE_VERSIONS | {"adapt": 7, "pretrain": 8})

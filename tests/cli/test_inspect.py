@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from mhrctl.data.index import Index, load_index
 from mhrctl.data.shots import draw_shots
 from mhrctl.data.similarity import cosines
-from tests.conftest import Run
+from tests.conftest import Run, reseal
 
 Capture = pytest.CaptureFixture[str]
 
@@ -40,6 +40,7 @@ def drawn_index(project: Path, run: Run) -> Index:
     known = load_index(project / "data/index", root=project)
     vectors = np.asarray(np.random.default_rng(0).uniform(size=known.vectors.shape), np.float32)
     save_file({**load_file(file), "vectors": vectors}, file, {"tasks": json.dumps(known.tasks)})
+    reseal(file.parent)
     return load_index(project / "data/index", root=project)
 
 
