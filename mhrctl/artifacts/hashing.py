@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
@@ -28,6 +28,17 @@ def digest(path: Path, content: Callable[[Path], str] = content_hash) -> str:
 
 
 def files_in(path: Path) -> list[Path]:
-    """Return a file, or a folder's files but for DVC's .gitignore, sorted."""
-    inside = sorted(path.rglob("*")) if path.is_dir() else [path]
+    """Return a file, or a folder's files but for DVC's .gitignore, sorted. Linked folders are looked into, as stages do."""
+    inside = sorted(_below(path, ())) if path.is_dir() else [path]
     return [file for file in inside if file.is_file() and file.name != ".gitignore"]
+
+
+def _below(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
+    """What lies in a folder; a link to a folder on the way to it ends the way."""
+    info = folder.stat()
+    if (info.st_dev, info.st_ino) in above:
+        return
+    for path in folder.iterdir():
+        yield path
+        if path.is_dir():
+            yield from _below(path, (*above, (info.st_dev, info.st_ino)))

@@ -79,6 +79,7 @@ def check(
         suite = check_suite(settings.params, where)
         tasks = suite.tasks
         notes += [f"not looked at: {', '.join(suite.unchecked)}"] if suite.unchecked else []
+        notes += [f"note: {count} {what}" for what, count in suite.notes.items()]
     except MhrctlError as error:
         problems.append(error)
     try:

@@ -126,6 +126,10 @@ class PrepareParams(Closed):
         None, description="source hub: of all tasks; null takes accuracy for tasks with choices, else rouge_l"
     )
     max_rows: Positive | None = added(None, description="source hub: rows of a split to read, its first; null reads all")
+    strict: bool = added(
+        False,
+        description="superni, hub: reject the first record that cannot be read; false leaves such records out and counts them",
+    )
 
     @model_validator(mode="after")
     def _settings_fit_the_source(self) -> PrepareParams:

@@ -14,12 +14,16 @@ from mhrctl.config.params import Params
 from mhrctl.config.tasks import PrepareParams
 from mhrctl.errors import DataError, unknown
 from mhrctl.progress import Track
+from mhrctl.suites.files import DataFiles, data_files
 from mhrctl.suites.reading import READABLE, Record, describe, parse, read_text
 from mhrctl.suites.task import Example, Metrics, Role, Seen, Suite, Task, TaskCounts
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 T = TypeVar("T")
+ENDING = ".jsonl"
 ROLES: tuple[Role, ...] = ("training", "test")
+NEARLY: dict[str, Role] = {"training": "training", "trainings": "training", "test": "test", "tests": "test", "testing": "test"}
+"""{name of a folder, in small letters: the role that it can only mean}; a folder `train` means what is the default anyway."""
 
 
 class Line(Record):
@@ -54,9 +58,22 @@ class Line(Record):
 
 @dataclass
 class _Draft:
-    """A task while its lines are read."""
+    """A task while its lines are read.
+
+    Attributes:
+        name: of the task.
+        file: that has its first line.
+        by_file: whether the task is named by that file, in some line at least.
+        role: as far as a line or a folder says it; likewise what follows.
+        definition: in words.
+        choices: whether its lines have answer choices.
+        metric: of its answers.
+        examples: by id.
+    """
 
     name: str
+    file: Path
+    by_file: bool = False
     role: Role | None = None
     definition: str | None = None
     choices: bool | None = None
@@ -72,9 +89,11 @@ def read(params: PrepareParams, root: Path, *, metrics: Metrics, track: Track) -
 def check(params: Params, root: Path, *, metrics: Metrics) -> Seen:
     """Read all lines, unless they are many."""
     path = root / str(params.prepare.path)
-    if sum(file.stat().st_size for file in _files(path)) > READABLE:
-        return Seen(None, (f"the lines of {path}, which are many",))
-    return Seen(TaskCounts.of(read_jsonl(path, metrics=metrics).tasks))
+    inside = _files(path)
+    if sum(file.stat().st_size for file in inside.files) > READABLE:
+        return Seen(None, (f"the lines of {path}, which are many",), inside.notes)
+    suite = read_jsonl(path, metrics=metrics)
+    return Seen(TaskCounts.of(suite.tasks), notes=suite.notes)
 
 
 def read_jsonl(path: Path, *, metrics: Metrics) -> Suite:
@@ -83,20 +102,18 @@ def read_jsonl(path: Path, *, metrics: Metrics) -> Suite:
     Args:
         path: a `.jsonl` file whose lines name their `task`, or a folder of such files or of one file a task (its name
             is the task's). A task is a test task if its lines say `"role": "test"` or its file lies under a subfolder
-            `test`.
+            `test`. Links are followed, hidden files are not read (`mhrctl.suites.files`).
         metrics: {name that a task may have as its metric: whether the metric is over answer choices}.
 
     Raises:
         DataError: naming file and line of what is malformed, or what is missing.
     """
-    files = _files(path)
-    if not files:
-        missing = "no .jsonl files in it" if path.is_dir() else "no such file or folder"
-        raise DataError(f"{path}: {missing}; set prepare.path")
+    inside = _files(path)
+    if not inside.files:
+        raise DataError(f"{path}: {_nothing(path, inside)}; set prepare.path")
     drafts: dict[str, _Draft] = {}
-    for file in files:
-        folders = file.relative_to(path).parts[:-1]
-        folder_role: Role | None = next((role for role in ROLES if role in folders), None)
+    for file in inside.files:
+        folder_role = _folder_role(path, file)
         for where, line in _lines(file):
             name = file.stem if line.task is None else line.task
             if not NAME.fullmatch(name):
@@ -105,17 +122,50 @@ def read_jsonl(path: Path, *, metrics: Metrics) -> Suite:
             if folder_role and line.role not in (None, folder_role):
                 raise DataError(f"{where}: role {line.role!r} in a folder `{folder_role}`; change one of them")
             _require_metric(line, metrics, where)
-            _add(drafts.setdefault(name, _Draft(name)), line, line.role or folder_role, where)
+            draft = drafts.setdefault(name, _Draft(name, file))
+            _require_one_file(draft, file, line, where)
+            _add(draft, line, line.role or folder_role, where)
     tasks = [_finished(drafts[name]) for name in sorted(drafts, key=lambda name: (drafts[name].role == "test", name))]
     for role in ROLES:
         if not any(task.role == role for task in tasks):
             how = f'mark lines with "role": "{role}" or put the task\'s file into a subfolder `{role}`'
             raise DataError(f"{path}: no {role} task; {how}")
-    return Suite("jsonl", tasks)
+    return Suite("jsonl", tasks, notes=inside.notes)
 
 
-def _files(path: Path) -> list[Path]:
-    return [path] if path.is_file() else sorted(path.rglob("*.jsonl"))
+def _files(path: Path) -> DataFiles:
+    return data_files(path, [ENDING])
+
+
+def _nothing(path: Path, inside: DataFiles) -> str:
+    """Say why there is no task in a place, and what else is."""
+    if not path.is_dir():
+        return "no such file or folder"
+    others = "; ".join(f"{what} ({count})" for what, count in inside.notes.items())
+    return f"no {ENDING} files in it" + (f" ({others})" if others else "")
+
+
+def _folder_role(path: Path, file: Path) -> Role | None:
+    """The role of a file's tasks by the folders that it lies in.
+
+    Raises:
+        DataError: if a folder is nearly named for a role.
+    """
+    folders = file.relative_to(path).parts[:-1]
+    for folder in folders:
+        role = NEARLY.get(folder.lower())
+        if role and folder != role:
+            raise DataError(f"{file}: lies in a folder `{folder}`, which says nothing of its role; rename it to `{role}`")
+    return next((role for role in ROLES if role in folders), None)
+
+
+def _require_one_file(draft: _Draft, file: Path, line: Line, where: str) -> None:
+    """Require that a task which is named by its file is in no other: two files of one name would be one task."""
+    if file == draft.file:
+        draft.by_file |= line.task is None
+    elif draft.by_file or line.task is None:
+        how = "rename one of the files, or name the task in every line as `task`"
+        raise DataError(f"{where}: task {draft.name!r} is also in {draft.file}; {how}")
 
 
 def _lines(path: Path) -> Iterator[tuple[str, Line]]:

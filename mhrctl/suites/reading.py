@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import reprlib
+import sys
 import textwrap
-from collections.abc import Iterator
+from codecs import BOM_UTF8
+from collections import Counter
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mhrctl.errors import DataError, unknown
+from mhrctl.suites.files import require_file
 
 READABLE = 64 * 2**20
 """Bytes of the user's own tasks up to which `mhrctl check` reads them in full."""
@@ -24,29 +29,88 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-def parse(text: str, path: Path, line: int = 1) -> Any:  # noqa: ANN401 - JSON is any tree
+def parse(text: str, path: Path, line: int = 1, *, once: Collection[str] | None = None, surrogates: bool = False) -> Any:  # noqa: ANN401 - JSON is any tree
     """Parse JSON that begins at a line of a file.
+
+    Args:
+        text: the JSON.
+        path: of the file, which errors name.
+        line: that the text begins at.
+        once: keys that may not stand twice in an object; None is any key.
+        surrogates: let texts pass that are no Unicode, half of a pair of surrogates; the caller looks for them.
 
     Raises:
         DataError: with the file and the line of the fault.
     """
+    where = f"{path}:{line}"
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        content = dict(pairs)
+        if len(content) < len(pairs):
+            counts = Counter(key for key, _ in pairs)
+            for key, count in counts.items():
+                if count > 1 and (once is None or key in once):
+                    raise DataError(f"{where}: key {reprlib.repr(key)} stands twice in one object; leave one out")
+        return content
+
+    def constant(name: str) -> None:
+        raise DataError(f"{where}: not valid JSON: {name} is no number of JSON; leave it out, or write it as text")
+
     try:
-        return json.loads(text)
+        content = json.loads(text, object_pairs_hook=unique, parse_constant=constant)
     except json.JSONDecodeError as error:
         where = f"{path}:{line + error.lineno - 1}"
         raise DataError(f"{where}: not valid JSON: {error.msg} (column {error.colno})") from None
+    except RecursionError:
+        raise DataError(f"{where}: JSON that is nested too deeply to be read; make it flatter") from None
+    except ValueError:  # the one that is left: of whole numbers with more digits than Python reads
+        longest = f"{sys.get_int_max_str_digits():,}"
+        raise DataError(f"{where}: a number of more than {longest} digits; write it as text, in quotes") from None
+    if not surrogates and "\\u" in text and (odd := _no_unicode(content)) is not None:
+        raise DataError(f"{where}: text {reprlib.repr(odd)} holds half of a surrogate pair, which is no character; mend it")
+    return content
+
+
+def is_unicode(text: str) -> bool:
+    """Return whether a text can be written, which half of a surrogate pair cannot, though JSON lets it pass."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _no_unicode(content: Any) -> str | None:  # noqa: ANN401
+    """The first text or key of a tree that is no Unicode."""
+    left = [content]
+    while left:
+        value = left.pop()
+        if isinstance(value, str) and not is_unicode(value):
+            return value
+        if isinstance(value, list | dict):
+            left += [*value, *value.values()] if isinstance(value, dict) else value
+    return None
 
 
 def read_text(path: Path) -> str:
-    """Read a file of the user's as UTF-8.
+    """Read a file of the user's as UTF-8; the mark that some editors put before it is left out.
 
     Raises:
-        DataError: if it is no UTF-8 text.
+        DataError: if there is no such file, it cannot be read, or it is no UTF-8 text.
     """
+    require_file(path)
     try:
-        return path.read_text(encoding="utf-8")
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}; see its permissions") from None
+    try:
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text (byte {error.start}); convert it") from None
+        # With the mark, positions count from behind it.
+        start = error.start + (len(BOM_UTF8) if content.startswith(BOM_UTF8) else 0)
+        line = content.count(b"\n", 0, start) + 1
+        raise DataError(f"{path}:{line}: not UTF-8 text (byte {start}); convert it") from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def describe(error: ValidationError, model: type[BaseModel]) -> str:
@@ -62,6 +126,58 @@ def describe(error: ValidationError, model: type[BaseModel]) -> str:
     text = "should be a JSON object" if first["type"] == "model_type" else first["msg"]
     value = f", not {reprlib.repr(first['input'])}" if first["type"].endswith(("_type", "literal_error")) else ""
     return (f"{key}: " if key else "") + text + value
+
+
+@dataclass
+class OddRecords:
+    """These are records that cannot be read, counted by kind with the place of the first.
+
+    A public data set has some, and one of a million must not stop the rest. What can be done about the first says how it looks.
+
+    Attributes:
+        strict: reject the first instead.
+        firsts: {kind: place and fault of the first}.
+        counts: {kind: how many}.
+    """
+
+    strict: bool = False
+    firsts: dict[str, str] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def add(self, kind: str, fault: str) -> None:
+        """Count one.
+
+        Args:
+            kind: what it is of, in words.
+            fault: where it stands, and what is wrong with it.
+
+        Raises:
+            DataError: of the fault, if it is to be rejected.
+        """
+        if self.strict:
+            raise DataError(fault)
+        self.firsts.setdefault(kind, fault)
+        self.counts[kind] += 1
+
+    def require_few(self, kind: str, every: int) -> None:
+        """Check that no more than half of the records of a kind are odd: else they are not what they should be.
+
+        Raises:
+            DataError: of the first.
+        """
+        if too_many_odd(every, every - self.counts[kind], "records"):
+            raise DataError(self.firsts[kind])
+
+    @property
+    def notes(self) -> dict[str, int]:
+        """{what was left out, with the first: how many}, as a suite's notes are."""
+        return {f"{kind} that cannot be read, left out, first {self.firsts[kind]}": n for kind, n in self.counts.items()}
+
+
+def too_many_odd(every: int, readable: int, what: str) -> str | None:
+    """Say why a task is not used of whose records more than half cannot be read; None if it can be."""
+    odd = every - readable
+    return f"{odd:,} of its {every:,} {what} cannot be read" if 2 * odd > every else None
 
 
 def require_folder(path: Path, setting: str) -> None:

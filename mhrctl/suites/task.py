@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -37,6 +38,17 @@ class Example:
     group: str = ""
 
 
+class Stream(Protocol):
+    """A stream reads examples anew at each call."""
+
+    def __call__(self, notes: Counter[str] | None = None) -> Iterator[Example]:
+        """Read them.
+
+        Args:
+            notes: {what: count} of rows that are left out, to which the reading adds.
+        """
+
+
 @dataclass(frozen=True)
 class Task:
     """A task is a named set of examples.
@@ -50,8 +62,8 @@ class Task:
         examples: in the source's own order, which splits rely on.
         positives: worked (input, output) pairs that a prompt may show.
         dataset: the data set that the task is a template of; empty if it is one of its own.
-        stream: reads the examples of a training task that is too large to hold, as often as it is called; `examples` is
-            empty then.
+        stream: reads the examples of a training task that is too large to hold, as often as it is called, and counts what it
+            leaves out; `examples` is empty then.
         stream_train: of a streamed task, the examples that are kept to train on, drawn at random; None keeps all.
         stream_validation: of a streamed task, the examples that are held out at most.
         keeps_splits: whether the splits of its examples are as they must be: whole, with nothing else put into them.
@@ -64,7 +76,7 @@ class Task:
     examples: Sequence[Example]
     positives: tuple[tuple[str, str], ...] = ()
     dataset: str = ""
-    stream: Callable[[], Iterator[Example]] | None = None
+    stream: Stream | None = None
     stream_train: int | None = None
     stream_validation: int = 100
     keeps_splits: bool = False
@@ -134,7 +146,9 @@ class Seen:
     Attributes:
         tasks: how many there are; None if only `mhrctl prepare` can tell.
         unchecked: what could not be looked at, in words.
+        notes: {what: count} of what was passed over, as a suite's.
     """
 
     tasks: TaskCounts | None
     unchecked: tuple[str, ...] = ()
+    notes: Mapping[str, int] = field(default_factory=dict)

@@ -60,7 +60,7 @@ def check_suite(params: Params, project: Project) -> Seen:
     unchecked = seen.unchecked
     if tokenizer not in TRAINED_TOKENIZERS and not (root / tokenizer).is_dir():
         unchecked += (f"prepare.tokenizer {tokenizer} on the hub",)
-    return Seen(prepared_tasks(project) or seen.tasks, unchecked)
+    return Seen(prepared_tasks(project) or seen.tasks, unchecked, seen.notes)
 
 
 def check_backbone(params: Params, project: Project) -> list[str]:

@@ -121,5 +121,5 @@ def test_missing_roles_files_and_examples(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"two.jsonl: a task without examples"):
         read(tmp_path)
     (tmp_path / "test/two.jsonl").write_bytes(b'{"input": "\xff"}')
-    with pytest.raises(DataError, match=r"two.jsonl: not UTF-8 text"):
+    with pytest.raises(DataError, match=r"two.jsonl:1: not UTF-8 text"):
         read(tmp_path)

@@ -29,7 +29,7 @@ def test_text_is_utf8(tmp_path: Path) -> None:
     path.write_bytes("größe\u2028".encode())
     assert read_text(path) == "größe\u2028"
     path.write_bytes(b"gr\xf6sse")
-    with pytest.raises(DataError, match=r"a.txt: not UTF-8 text \(byte 2\); convert it"):
+    with pytest.raises(DataError, match=r"a.txt:1: not UTF-8 text \(byte 2\); convert it"):
         read_text(path)
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import reprlib
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from mhrctl.errors import DataError
 from mhrctl.suites.hub.opening import Record, Split
+from mhrctl.suites.reading import OddRecords, is_unicode
 from mhrctl.suites.task import Example
 
 FORMS = "`prompt` and `completion`, `messages`, or `input` and `target` or `targets`"
@@ -40,15 +42,22 @@ class RowReader:
         split: the split.
         form: `columns`, or one of the forms that are known.
         columns: which columns say what.
+        strict: reject the first row that cannot be used; else they are left out and counted, unless they are more than half.
     """
 
     split: Split
     form: Literal["columns", "prompt", "messages"]
     columns: Columns
+    strict: bool = True
 
     @classmethod
-    def of(cls, split: Split, columns: Columns) -> RowReader:
+    def of(cls, split: Split, columns: Columns, *, strict: bool = True) -> RowReader:
         """Find out the form of a split by its first row.
+
+        Args:
+            split: the split.
+            columns: which columns say what.
+            strict: reject the first row that cannot be used.
 
         Raises:
             DataError: if the split is empty, or lacks a column; names those that there are.
@@ -60,27 +69,39 @@ class RowReader:
         for name in (columns.input, columns.target, columns.targets, columns.choices, columns.task):
             if name is not None and name not in first and name.partition(".")[0] not in first:
                 raise DataError(f"{split.where}: no column {name!r} (it has {', '.join(first)}); set prepare.columns")
-        return cls(split, form, columns)
+        return cls(split, form, columns, strict)
 
     @property
     def has_choices(self) -> bool:
         """Whether each example has answer choices."""
         return self.columns.choices is not None or self._names is not None
 
-    def rows(self) -> Iterator[tuple[str | None, Example]]:
+    def rows(self, notes: Counter[str] | None = None) -> Iterator[tuple[str | None, Example]]:
         """Read (name of the task, example); the name is None where no column names tasks.
+
+        Args:
+            notes: to which rows that are left out are added, with the first.
 
         Raises:
             DataError: naming the row, counted from 1, and the column of what cannot be used.
         """
+        odd, number = OddRecords(self.strict), 0
         for number, record in enumerate(self.split.rows(), 1):
             row = _Row(f"{self.split.where}, row {number}", record)
-            task = None if self.columns.task is None else self._task(row, self.columns.task)
-            yield task, Example(str(number), *self._content(row))
+            try:
+                task = None if self.columns.task is None else self._task(row, self.columns.task)
+                example = Example(str(number), *self._content(row))
+            except DataError as error:
+                odd.add("rows", str(error))
+                continue
+            yield task, example
+        odd.require_few("rows", number)
+        if notes is not None:
+            notes.update(odd.notes)
 
-    def examples(self) -> Iterator[Example]:
+    def examples(self, notes: Counter[str] | None = None) -> Iterator[Example]:
         """Read the examples of a split that is one task."""
-        for _, example in self.rows():
+        for _, example in self.rows(notes):
             yield example
 
     @property
@@ -191,6 +212,8 @@ class _Row:
     def _text(self, value: Any, what: str) -> str:  # noqa: ANN401
         if not isinstance(value, str) or not value.strip():
             raise DataError(f"{self.where}: {what} {_kind(value)}, not a text")
+        if not is_unicode(value):
+            raise DataError(f"{self.where}: {what} holds half of a surrogate pair, which is no character")
         return value
 
 

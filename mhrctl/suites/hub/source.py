@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -38,6 +39,7 @@ class Part:
         name: of its only task; of tasks by a column, what their names begin with.
         prefix: whether they begin with it.
         is_test: whether a task, by its name, is a test task.
+        strict: reject the first row that cannot be used.
     """
 
     data: DataSet
@@ -47,6 +49,7 @@ class Part:
     name: str
     prefix: bool
     is_test: Callable[[str], bool]
+    strict: bool
 
     def task(self, value: str) -> str:
         """Return the name of the task of a column's value."""
@@ -61,9 +64,9 @@ class Part:
             if self.splits.test is None and (splits.get("test") in (None, train)):
                 return None
             test = chosen_split(self.data, splits, self.splits.test or "test", f"{self.setting}.splits.test")
-            return RowReader.of(test, self.columns)
+            return RowReader.of(test, self.columns, strict=self.strict)
 
-        return RowReader.of(train, self.columns), scored
+        return RowReader.of(train, self.columns, strict=self.strict), scored
 
 
 @dataclass
@@ -118,11 +121,13 @@ def check(params: Params, root: Path, *, metrics: Metrics) -> Seen:
     large = [path for path in paths if _size(path) > READABLE]
     if not unchecked and not large:
         suite = read(prepare, root, metrics=metrics, track=silent)
+        notes = Counter(suite.notes)
         for task in suite.tasks:
-            for _ in task.stream() if task.stream else ():
-                pass  # reading complains of rows that cannot be used
+            for _ in task.stream(notes) if task.stream else ():
+                pass  # reading complains of rows that cannot be used, or counts them
         chosen = {task_name(name) for name in prepare.test_tasks}
-        return Seen(TaskCounts.of([task for task in suite.tasks if task.role != "test" or not chosen or task.name in chosen]))
+        used = [task for task in suite.tasks if task.role != "test" or not chosen or task.name in chosen]
+        return Seen(TaskCounts.of(used), notes=notes)
     for part in parts:
         if part.data.place in paths:
             part.readers(prepare.max_rows)
@@ -156,7 +161,8 @@ def _configurations(
     for config in configs:
         data = DataSet(where, place.revision, config)
         name = task_name(str(config) if len(configs) > 1 else data.name)
-        parts.append(Part(data, columns, place.splits or params.splits, setting, name, len(configs) > 1, is_test))
+        splits = place.splits or params.splits
+        parts.append(Part(data, columns, splits, setting, name, len(configs) > 1, is_test, params.strict))
     return parts
 
 
@@ -168,7 +174,11 @@ def _tasks(part: Part, params: PrepareParams, metrics: Metrics, suite: Suite) ->
         return _by_column(part, reader, scored, metric, params, suite)
     if part.is_test(part.name):
         rows = scored()
-        return [_test_task(part.name, metric, reader.examples(), rows.examples() if rows else (), params.seed)]
+        notes: Counter[str] = Counter()
+        scores = [*rows.examples(notes)] if rows else []
+        task = _test_task(part.name, metric, reader.examples(notes), scores, params.seed)
+        suite.notes |= notes
+        return [task]
     size = params.examples
     return [Task(part.name, "training", metric, "", [], stream=reader.examples, stream_train=size, stream_validation=size)]
 
@@ -192,12 +202,14 @@ def _by_column(
             raise DataError(f"{where}: tasks {each.value!r} and {value!r} would both be named {name!r}; rename one of them")
         return each
 
-    for value, example in reader.rows():
+    notes: Counter[str] = Counter()
+    for value, example in reader.rows(notes):
         draft(str(value), reader.split.where).add(example)
     test = scored() if any(map(part.is_test, drafts)) or params.test_tasks else None
-    for value, example in test.rows() if test else ():
+    for value, example in test.rows(notes) if test else ():
         if part.is_test(part.task(str(value))):
             draft(str(value), str(test and test.split.where)).scored.append(example)
+    suite.notes |= notes
     tasks = []
     for name, each in drafts.items():
         if part.is_test(name):

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mhrctl.errors import DataError, unknown
 from mhrctl.progress import Track, silent
-from mhrctl.suites.reading import describe, hub_errors
+from mhrctl.suites.reading import OddRecords, describe, hub_errors
 from mhrctl.suites.superni.tasks import NOT_DRAWN, TASKS, Instance, checked_name, drawn, note_size, superni_task
 from mhrctl.suites.task import Role, Suite, Task
 
@@ -79,6 +79,7 @@ def read_superni_hub(
     test_tasks: Collection[str] = (),
     training_instances: int | None = None,
     positives: int = 0,
+    strict: bool = False,
     track: Track = silent,
 ) -> Suite:
     """Read a mirror on the hub, as a stream.
@@ -90,6 +91,7 @@ def read_superni_hub(
         training_instances: the most instances of a training task to keep (`mhrctl.suites.superni.tasks.drawn`); None keeps
             all, which are several gigabytes. Test tasks are kept whole, since their first instances are the test set.
         positives: how many worked examples of a task will be shown; a mirror that has fewer is refused.
+        strict: reject the first row that cannot be read; else they are left out and counted, unless they are more than half.
         track: shows progress, a step a task.
 
     Returns:
@@ -108,11 +110,17 @@ def read_superni_hub(
             "prepare.positive_examples; lower it, or use a clone of upstream"
         )
     place = f"hf://datasets/{name}@{revision}"
-    return read_mirror(place, row, test_tasks=test_tasks, training_instances=training_instances, track=track)
+    return read_mirror(place, row, test_tasks=test_tasks, training_instances=training_instances, strict=strict, track=track)
 
 
 def read_mirror(
-    place: str, row: type[Row], *, test_tasks: Collection[str], training_instances: int | None, track: Track = silent
+    place: str,
+    row: type[Row],
+    *,
+    test_tasks: Collection[str],
+    training_instances: int | None,
+    strict: bool = False,
+    track: Track = silent,
 ) -> Suite:
     """Read a mirror from where it lies.
 
@@ -121,15 +129,18 @@ def read_mirror(
         row: what its rows hold.
         test_tasks: as `read_superni_hub` has it.
         training_instances: likewise.
+        strict: likewise.
         track: likewise.
     """
     notes: Counter[str] = Counter()
+    odd = OddRecords(strict)
     dropped: dict[str, str] = {}
     tasks: dict[Role, list[Task]] = {}
     for role, folder in FOLDERS.items():
         where = f"{place}/{folder}"
         limit = training_instances if role == "training" else None
-        drafts = _drafts(where, row, limit=limit, only=test_tasks if role == "test" else (), track=track, total=TASKS[role])
+        only = test_tasks if role == "test" else ()
+        drafts = _drafts(where, row, limit=limit, only=only, track=track, total=TASKS[role], odd=odd)
         if not drafts:
             raise DataError(f"{where}: holds no JSON Lines; check the revision, or use a clone of upstream")
         note_size(notes, role, len(drafts))
@@ -138,7 +149,9 @@ def read_mirror(
         dropped |= {name: "not in prepare.test_tasks" for name, draft in drafts.items() if draft is None}
         kept = sorted((name, draft) for name, draft in drafts.items() if draft is not None)
         tasks[role] = [_task(name, role, draft, limit, notes, where) for name, draft in kept]
-    return Suite("superni", tasks["training"] + tasks["test"], dropped=dict(sorted(dropped.items())), notes=dict(notes))
+    return Suite(
+        "superni", tasks["training"] + tasks["test"], dropped=dict(sorted(dropped.items())), notes=dict(notes) | odd.notes
+    )
 
 
 @dataclass
@@ -194,16 +207,18 @@ def _task(name: str, role: Role, draft: _Draft, limit: int | None, notes: Counte
 
 
 def _drafts(
-    where: str, kind: type[Row], *, limit: int | None, only: Collection[str], track: Track, total: int
+    where: str, kind: type[Row], *, limit: int | None, only: Collection[str], track: Track, total: int, odd: OddRecords
 ) -> dict[str, _Draft | None]:
     """The tasks of a folder by name; None for those that `only` leaves out."""
     drafts: dict[str, _Draft | None] = {}
+    number = 0
     with track(f"read {where}", total) as bar:
         for number, text in enumerate(_lines(where), 1):
             try:
                 row = kind.model_validate_json(text)
             except ValidationError as error:
-                raise DataError(f"{where}: row {number}: {describe(error, kind)}") from None
+                odd.add(f"rows of {where.rpartition('/')[2]}", f"{where}: row {number}: {describe(error, kind)}")
+                continue
             name = row.task_name
             if name not in drafts:
                 checked_name(name, f"{where}: row {number}")
@@ -211,6 +226,7 @@ def _drafts(
                 bar.advance(note=name)
             if draft := drafts[name]:
                 draft.add(row, limit)
+    odd.require_few(f"rows of {where.rpartition('/')[2]}", number)
     return drafts
 
 

@@ -10,9 +10,10 @@ from mhrctl.config.params import Params
 from mhrctl.config.tasks import PrepareParams
 from mhrctl.errors import DataError
 from mhrctl.progress import Track
+from mhrctl.suites.reading import read_text
 from mhrctl.suites.superni.hub import read_superni_hub
 from mhrctl.suites.superni.prompts import PROMPTS, prompter
-from mhrctl.suites.superni.tasks import FORM, SPLITS, TASKS, named_tasks, read_superni
+from mhrctl.suites.superni.tasks import FORM, SPLITS, TASKS, named_tasks, read_superni, task_files
 from mhrctl.suites.task import Metrics, Seen, Suite, Task, TaskCounts
 
 
@@ -20,7 +21,7 @@ def read(params: PrepareParams, root: Path, *, metrics: Metrics, track: Track) -
     """Read a clone or a mirror, of each training task no more than twice what its splits can take."""
     kept = 2 * params.examples  # enough for train and validation; all of a clone would be gigabytes
     if params.hub is None:
-        suite = read_superni(root / str(params.path), training_instances=kept)
+        suite = read_superni(root / str(params.path), training_instances=kept, strict=params.strict)
     else:
         suite = read_superni_hub(
             params.hub,
@@ -28,6 +29,7 @@ def read(params: PrepareParams, root: Path, *, metrics: Metrics, track: Track) -
             test_tasks=named_tasks(params.test_tasks),
             training_instances=kept,
             positives=params.positive_examples,
+            strict=params.strict,
             track=track,
         )
     suite.named, suite.prompter = named_tasks, partial(_prompter, params)
@@ -47,12 +49,12 @@ def check(params: Params, root: Path, *, metrics: Metrics) -> Seen:  # noqa: ARG
         split = path / "splits" / "default" / file
         if not split.is_file():
             raise DataError(f"{split}: no such file; prepare.path must be {FORM}")
-        names[role] = split.read_text().split()
+        names[role] = read_text(split).split()
         for name in names[role]:
             if not (path / "tasks" / f"{name}.json").is_file():
                 raise DataError(f"{split}: names {name}, but there is no {path / 'tasks' / name}.json")
     tests = named_tasks(chosen, names["test"]) if chosen else names["test"]
-    return Seen(TaskCounts(len(names["training"]), len(names["training"]), len(tests)))
+    return Seen(TaskCounts(len(names["training"]), len(names["training"]), len(tests)), notes=task_files(path).notes)
 
 
 def _prompter(

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+import reprlib
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from mhrctl.errors import DataError, unknown
+from mhrctl.suites.files import DataFiles, data_files
 from mhrctl.suites.jsonl import NAME
-from mhrctl.suites.reading import describe, parse, read_text
+from mhrctl.suites.reading import OddRecords, describe, is_unicode, parse, read_text, too_many_odd
 from mhrctl.suites.task import Example, Role, Suite, Task
 
 FORM = "a clone of the allenai/natural-instructions repository (git clone --depth 1) with tasks/ and splits/default/"
@@ -39,13 +41,15 @@ class Instance:
     outputs: Sequence[str]
 
 
-def read_superni(path: Path, *, training_instances: int | None = None) -> Suite:
+def read_superni(path: Path, *, training_instances: int | None = None, strict: bool = False) -> Suite:
     """Read the training and test tasks that the default split names.
 
     Args:
         path: a clone of the upstream repository.
         training_instances: the most instances of a training task to keep, drawn as `drawn` does; None keeps all, which for
             a full clone are several gigabytes. Test tasks are kept whole, since their first instances are the test set.
+        strict: reject the first record that cannot be read, such as an instance whose output is a number; else they are left
+            out and counted, and a task of which more than half are so is dropped.
 
     Returns:
         The suite. Instances that were not drawn, or have no input or no reference, are counted. Tasks in no split are
@@ -57,18 +61,31 @@ def read_superni(path: Path, *, training_instances: int | None = None) -> Suite:
     if not (path / "tasks").is_dir():
         raise DataError(f"{path}: no folder `tasks`; prepare.path must be {FORM}")
     notes: Counter[str] = Counter()
+    odd = OddRecords(strict)
     tasks: list[Task] = []
+    dropped: dict[str, str] = {}
     places: dict[str, str] = {}
     for role, file in SPLITS.items():
         names = _split_names(path, file, places)
         note_size(notes, role, len(names))
         limit = training_instances if role == "training" else None
-        tasks += [_read_task(path / "tasks" / f"{name}.json", role, notes, limit) for name in sorted(names)]
-    others = sorted({file.stem for file in (path / "tasks").glob("*.json")} - {task.name for task in tasks})
+        for name in sorted(names):
+            read = _read_task(path / "tasks" / f"{name}.json", role, notes, limit, odd)
+            if isinstance(read, Task):
+                tasks.append(read)
+            else:
+                dropped[name] = read
+    inside = task_files(path)
     excluded = path / "splits" / "default" / EXCLUDED
     names_excluded = set(read_text(excluded).split()) if excluded.is_file() else set()
-    dropped = {name: f"in {EXCLUDED}" if name in names_excluded else "in no split file" for name in others}
-    return Suite("superni", tasks, dropped=dropped, notes=dict(notes))
+    for name in sorted({file.stem for file in inside.files} - set(places)):
+        dropped[name] = f"in {EXCLUDED}" if name in names_excluded else "in no split file"
+    return Suite("superni", tasks, dropped=dropped, notes=dict(notes) | odd.notes | inside.notes)
+
+
+def task_files(path: Path) -> DataFiles:
+    """Find the files of tasks in a clone, and what lies beside them."""
+    return data_files(path / "tasks", [".json"], deep=False)
 
 
 def named_tasks(names: Sequence[str], known: Collection[str] | None = None) -> list[str]:
@@ -188,25 +205,46 @@ def _as_list(value: Any) -> Any:  # noqa: ANN401 - checked by pydantic next
     return [value] if isinstance(value, str) else value
 
 
-class _Instance(_Upstream):
-    id: str | None = None
-    input: str
-    output: list[str]
+def _as_text(value: Any) -> Any:  # noqa: ANN401
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
+
+def _unicode(text: str) -> str:
+    if not is_unicode(text):
+        raise ValueError(f"text {reprlib.repr(text)} holds half of a surrogate pair")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_unicode)]
+
+
+class _Instance(_Upstream):
+    id: Text | None = None
+    input: Text
+    output: list[Text]
+
+    _id_as_text = field_validator("id", mode="before")(_as_text)
     _one_output = field_validator("output", mode="before")(_as_list)
 
 
 class _Positive(_Upstream):
-    input: str
-    output: str
+    input: Text
+    output: list[Text] = Field(min_length=1)
+
+    _one_output = field_validator("output", mode="before")(_as_list)
 
 
 class _File(_Upstream):
-    definition: list[str] = Field(alias="Definition", min_length=1)
-    positives: list[_Positive] = Field([], alias="Positive Examples")
-    instances: list[_Instance] = Field(alias="Instances")
+    definition: list[Text] = Field(alias="Definition", min_length=1)
+    positives: Any = Field([], alias="Positive Examples")
+    instances: list[Any] = Field(alias="Instances")
 
     _one_definition = field_validator("definition", mode="before")(_as_list)
+
+
+R = TypeVar("R", bound=_Upstream)
+ONCE = frozenset({"Definition", "Positive Examples", "Instances", "id", "input", "output"})
+"""Keys that may not stand twice in an object; others are not used here."""
 
 
 def _lists() -> dict[str, list[str]]:
@@ -238,15 +276,22 @@ def _split_names(path: Path, file: str, places: dict[str, str]) -> list[str]:
     return names
 
 
-def _read_task(path: Path, role: Role, notes: Counter[str], limit: int | None) -> Task:
-    content = parse(read_text(path), path)
+def _read_task(path: Path, role: Role, notes: Counter[str], limit: int | None, odd: OddRecords) -> Task | str:
+    """The task, or why it is dropped."""
+    content = parse(read_text(path), path, once=ONCE, surrogates=True)
     try:
         file = _File.model_validate(content)
     except ValidationError as error:
         raise DataError(f"{path}: {describe(error, _File)}") from None
     if not file.instances:
         raise DataError(f"{path}: a task without instances; add some or take it out of the split files")
-    every = [Instance(entry.id, entry.input, entry.output) for entry in file.instances]
+    where = f"tasks/{path.name}" if not odd.strict else str(path)
+    entries = _readable(file.instances, _Instance, "Instances", where, odd)
+    if reason := too_many_odd(len(file.instances), len(entries), "instances"):
+        return reason
+    shown = file.positives if isinstance(file.positives, list) else [file.positives]
+    positives = _readable(shown, _Positive, "Positive Examples", where, odd)
+    every = [Instance(entry.id, entry.input, entry.output) for entry in entries]
     instances = drawn(every, limit)
     if left_out := len(every) - len(instances):
         notes[NOT_DRAWN] += left_out
@@ -254,8 +299,21 @@ def _read_task(path: Path, role: Role, notes: Counter[str], limit: int | None) -
         path.stem,
         role,
         definition=" ".join(file.definition),
-        positives=[(example.input, example.output) for example in file.positives],
+        positives=[(example.input, example.output[0]) for example in positives],
         instances=instances,
         notes=notes,
         where=str(path),
     )
+
+
+def _readable(records: Sequence[Any], model: type[R], key: str, where: str, odd: OddRecords) -> list[R]:
+    """The records that fit the model; the others are counted, or the first is rejected."""
+    read = []
+    for number, record in enumerate(records):
+        try:
+            read.append(model.model_validate(record))
+        except ValidationError as error:
+            fault, inner = describe(error, model), ".".join(map(str, error.errors()[0]["loc"]))
+            joint = "." if inner and fault.startswith(inner) else ": "
+            odd.add(f"records of {key}", f"{where}: {key}.{number}{joint}{fault}")
+    return read

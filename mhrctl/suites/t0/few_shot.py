@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mhrctl.errors import DataError
-from mhrctl.suites.reading import describe, parse, read_text
+from mhrctl.suites.files import require_file, visible
+from mhrctl.suites.reading import describe, one_line, parse, read_text
 from mhrctl.suites.t0.promptsource import Rendering
 
 LAYOUTS = "<task>/<k>_shot/<seed>_seed.jsonl as in T-Few's repository, or <task>/seed<N>.jsonl"
@@ -68,10 +69,15 @@ def few_shot_files(few_shot: Path, task: str, *, shots: int) -> dict[int, Path]:
     home = next((folder for folder in (few_shot / task, few_shot / "few_shot" / task) if folder.is_dir()), None)
     if home is None:
         raise DataError(f"{few_shot}: no few-shot sets of task {task!r}; it must hold {LAYOUTS}")
-    by_shots = sorted(home.glob("*_shot"))
+    by_shots = visible(sorted(home.glob("*_shot")))
     folder = home / f"{shots}_shot" if len(by_shots) > 1 else next(iter(by_shots), home)
-    seeds = ((SEED_FILE.fullmatch(path.stem), path) for path in folder.glob("*.jsonl"))
-    files = {int(match[1] or match[2]): path for match, path in seeds if match}
+    files: dict[int, Path] = {}
+    for path in sorted(folder.glob("*.jsonl")):
+        if match := SEED_FILE.fullmatch(path.stem):
+            seed = int(match[1] or match[2])
+            if seed in files:
+                raise DataError(f"{path}: is of seed {seed}, as {files[seed]} is; remove one of them")
+            files[seed] = path
     if not files:
         raise DataError(f"{folder}: no few-shot sets of task {task!r}; it must hold {LAYOUTS}")
     return dict(sorted(files.items()))
@@ -148,9 +154,10 @@ def _lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    require_file(path)
     try:
         rows = pq.read_table(path).to_pylist()
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path}: cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise DataError(f"{path}: cannot be read as Parquet: {one_line(error)}; write it anew") from None
     for number, row in enumerate(rows):
         yield f"{path}, row {number}", row

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from mhrctl.errors import DataError, unknown
+from mhrctl.suites.files import visible
 from mhrctl.suites.reading import hub_errors
 from mhrctl.suites.t0.few_shot import Record, drawn_sets, few_shot_files, raw_records, read_records
 from mhrctl.suites.t0.p3 import p3_name
@@ -239,16 +240,20 @@ def _check_evaluation(evaluation: str) -> None:
     folder = Path(evaluation)
     if evaluation != HUB and not folder.is_dir():
         raise DataError(f"{evaluation}: no such folder; give `{HUB}`, or a folder with <task>.jsonl or <task>.parquet")
-    for path in sorted(folder.iterdir()) if evaluation != HUB else ():
+    for path in visible(sorted(folder.iterdir())) if evaluation != HUB else ():
         if path.suffix in SUFFIXES and path.stem not in T0_TEST_TASKS:
             raise DataError(f"{path}: {unknown('T0 test task', path.stem, T0_TEST_TASKS)}")
 
 
 def _evaluation_records(task: T0TestTask, evaluation: str) -> list[Record]:
     if evaluation != HUB:
-        for suffix in SUFFIXES:
-            if (path := Path(evaluation) / f"{task.name}{suffix}").is_file():
-                return read_records(path)
+        paths = [
+            path for suffix in SUFFIXES if (path := Path(evaluation) / f"{task.name}{suffix}").exists() or path.is_symlink()
+        ]
+        if len(paths) > 1:
+            raise DataError(f"{paths[1]}: is of task {task.name}, as {paths[0]} is; remove one of them")
+        if paths:
+            return read_records(paths[0])
     how = f"check the network, or put {task.name}.jsonl with its {task.evaluation} split into the folder named as `evaluation`"
     return _hub_records(task, task.evaluation, how)
 

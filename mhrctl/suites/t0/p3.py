@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mhrctl.errors import DataError
+from mhrctl.suites.files import require_file, visible
 from mhrctl.suites.reading import hub_errors, one_line
 from mhrctl.suites.task import Example, Suite, Task
 
@@ -30,6 +31,8 @@ MAX_ROWS = 500_000
 """Rows of a data set, all its templates together, that the mixture takes at most."""
 TEXT = ("inputs_pretokenized", "targets_pretokenized")
 CHOICES = "answer_choices"
+BLANK = "rows of P3 without an input or a target"
+"""A note: what is passed over."""
 BATCH = 1000
 """Rows in memory at a time; from the hub, at least a row group."""
 BUFFER = 1 << 20
@@ -136,15 +139,25 @@ def training_tasks(*, source: str, revision: str | None, by: Literal["template",
     return Suite("t0", tasks, dropped)
 
 
-def _stream(templates: list[P3Template], *, source: str, revision: str | None, max_rows: int, named: bool) -> Iterator[Example]:
+def _stream(
+    templates: list[P3Template],
+    notes: Counter[str] | None = None,
+    *,
+    source: str,
+    revision: str | None,
+    max_rows: int,
+    named: bool,
+) -> Iterator[Example]:
     """The examples of templates, one template after the other; `named` puts the configuration before their ids."""
     for template in templates:
         rows = capped_rows(template, max_rows=max_rows)
-        for example in read_p3_rows(template.name, source=source, revision=revision, rows=rows):
+        for example in read_p3_rows(template.name, source=source, revision=revision, rows=rows, notes=notes):
             yield replace(example, id=f"{template.name}/{example.id}") if named else example
 
 
-def read_p3_rows(config: str, *, source: str, revision: str | None = None, rows: int) -> Iterator[Example]:
+def read_p3_rows(
+    config: str, *, source: str, revision: str | None = None, rows: int, notes: Counter[str] | None = None
+) -> Iterator[Example]:
     """Read the first training rows of a configuration of P3, in constant memory.
 
     Args:
@@ -152,6 +165,7 @@ def read_p3_rows(config: str, *, source: str, revision: str | None = None, rows:
         source: hub id, or a folder with `<config>/train-00000-of-00002.parquet`, ... or `<config>/train/0000.parquet`, ...
         revision: commit, tag or branch on the hub.
         rows: how many to read; those without an input or a target are passed over, and count.
+        notes: to which such rows are added.
 
     Yields:
         Examples with the row's number as id. They have answer choices if the configuration has them and the target is one.
@@ -161,16 +175,22 @@ def read_p3_rows(config: str, *, source: str, revision: str | None = None, rows:
     """
     folder = Path(source)
     batches = _local_batches(folder / config) if folder.is_dir() else _hub_batches(source, config, revision)
-    for number, record in enumerate(islice(_records(batches), rows)):
+    for number, record in enumerate(islice(_records(batches, config), rows)):
         text, target = (str(record[column] or "").strip() for column in TEXT)
         choices = tuple(str(choice).strip() for choice in record.get(CHOICES) or ())
         if text and target:
             yield Example(str(number), text, (target,), choices if target in choices else ())
+        elif notes is not None:
+            notes[BLANK] += 1
 
 
-def _records(batches: Iterable[pa.Table | pa.RecordBatch]) -> Iterator[dict[str, Any]]:
+def _records(batches: Iterable[pa.Table | pa.RecordBatch], config: str) -> Iterator[dict[str, Any]]:
     for batch in batches:
-        yield from batch.to_pylist()
+        try:
+            records = batch.to_pylist()
+        except UnicodeDecodeError as error:
+            raise DataError(f"P3's configuration {config}: holds text that is not UTF-8: {error}; download it again") from None
+        yield from records
 
 
 def _local_batches(folder: Path) -> Iterator[pa.RecordBatch]:
@@ -179,6 +199,8 @@ def _local_batches(folder: Path) -> Iterator[pa.RecordBatch]:
     if not shards:
         raise DataError(f"{folder}: no train-00000-of-*.parquet and no train/*.parquet; download this configuration of P3")
     for shard in shards:
+        if shard.exists():
+            require_file(shard)
         try:
             with pq.ParquetFile(shard, pre_buffer=False, buffer_size=BUFFER) as file:  # else it is all in memory by and by
                 columns = _columns(file.schema_arrow.names, str(shard))
@@ -193,7 +215,7 @@ def _shards(folder: Path) -> list[Path]:
         if match := SHARD.fullmatch(path.name):
             total = int(match[1])
             return [folder / f"train-{number:05d}-of-{total:05d}.parquet" for number in range(total)]
-    return sorted(folder.glob("train/*.parquet"))
+    return visible(sorted(folder.glob("train/*.parquet")))
 
 
 def _columns(names: Iterable[str], where: str) -> list[str]:

@@ -24,7 +24,7 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode
 
 from mhrctl.errors import DataError
-from mhrctl.suites.reading import describe, read_text
+from mhrctl.suites.reading import describe, one_line, read_text
 
 LONGEST = 2048
 """Characters of a value that a template shows."""
@@ -117,7 +117,11 @@ def read_templates(promptsource: Path, folder: str) -> list[PromptTemplate]:
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        raise DataError(f"{path}{line}: not promptsource's YAML: {getattr(error, 'problem', None) or error}") from None
+        raise DataError(
+            f"{path}{line}: not promptsource's YAML: {getattr(error, 'problem', None) or one_line(error)}"
+        ) from None
+    except (RecursionError, ValueError, TypeError) as error:  # of nesting, of numbers and dates that are none, of keys
+        raise DataError(f"{path}: not promptsource's YAML: {one_line(error)}; give {FORM}") from None
     templates = [
         PromptTemplate(row.name, row.jinja, row.answer_choices, bool(row.metadata.original_task), path)
         for row in content.templates.values()

@@ -10,9 +10,10 @@ from mhrctl.config.params import Params
 from mhrctl.config.tasks import PrepareParams
 from mhrctl.errors import DataError, unknown
 from mhrctl.progress import Track
+from mhrctl.suites.files import data_files
 from mhrctl.suites.reading import require_folder
 from mhrctl.suites.t0.few_shot import few_shot_files
-from mhrctl.suites.t0.held_out import HUB, T0_TEST_TASKS, few_shot_training_tasks, test_tasks
+from mhrctl.suites.t0.held_out import HUB, SUFFIXES, T0_TEST_TASKS, few_shot_training_tasks, test_tasks
 from mhrctl.suites.t0.p3 import p3_templates, training_tasks
 from mhrctl.suites.t0.promptsource import FORM
 from mhrctl.suites.task import Metrics, Seen, Suite, TaskCounts
@@ -38,7 +39,8 @@ def read(params: PrepareParams, root: Path, *, metrics: Metrics, track: Track) -
         seed=params.seed,
     )
     streamed = [replace(task, stream_train=t0.train, stream_validation=t0.validation) for task in training.tasks]
-    return Suite("t0", [*streamed, *(replace(task, keeps_splits=True) for task in test)], training.dropped, training.notes)
+    notes = training.notes | _beside(params, root)
+    return Suite("t0", [*streamed, *(replace(task, keeps_splits=True) for task in test)], training.dropped, notes)
 
 
 def check(params: Params, root: Path, *, metrics: Metrics) -> Seen:  # noqa: ARG001 - of every source
@@ -66,7 +68,13 @@ def check(params: Params, root: Path, *, metrics: Metrics) -> Seen:  # noqa: ARG
     data_sets = len({template.data_set for template in templates})
     training = len(templates) if t0.by == "template" else data_sets
     known = None if t0.training_few_shot or prepare.path else TaskCounts(training, data_sets, len(tests))
-    return Seen(known, tuple(unchecked))
+    return Seen(known, tuple(unchecked), _beside(prepare, root))
+
+
+def _beside(params: PrepareParams, root: Path) -> dict[str, int]:
+    """What lies beside the scored records and is not read."""
+    evaluation = params.t0.evaluation
+    return {} if evaluation == HUB else data_files(root / evaluation, SUFFIXES, deep=False).notes
 
 
 def _training(params: PrepareParams, root: Path, few_shot: Path | None, promptsource: Path | None) -> Suite:

@@ -269,8 +269,11 @@ def test_check_counts_reads_and_fetches_nothing(tmp_path: Path, monkeypatch: pyt
     assert check(tmp_path, two).tasks == TaskCounts(1, 1, 3)
     assert check(tmp_path, f"{two}, test_tasks: [add]").tasks == TaskCounts(1, 1, 1)
     write_jsonl(tmp_path / "more.jsonl", bad)
-    with pytest.raises(DataError, match=r"more.jsonl, split train, row 37: column 'answer' is null"):
-        check(tmp_path, two.replace("data.jsonl", "more.jsonl", 1))
+    fault = "more.jsonl, split train, row 37: column 'answer' is null"
+    with pytest.raises(DataError, match=fault):
+        check(tmp_path, f'{two.replace("data.jsonl", "more.jsonl", 1)}, strict: true')
+    ((what, count),) = check(tmp_path, two.replace("data.jsonl", "more.jsonl", 1)).notes.items()
+    assert (fault in what, count) == (True, 1)
     monkeypatch.setattr(source, "READABLE", 10)
     seen = check(tmp_path, two.replace("data.jsonl", "more.jsonl", 1))
     assert seen.tasks is None

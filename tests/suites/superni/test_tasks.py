@@ -179,7 +179,7 @@ def test_what_is_drawn_is_spread_evenly_and_needs_no_order() -> None:
 )
 def test_malformed_tasks_are_one_line(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        read_superni(clone(tmp_path, **changes))
+        read_superni(clone(tmp_path, **changes), strict=True)
 
 
 def test_missing_files_are_one_line(tmp_path: Path) -> None:
