@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -24,7 +25,7 @@ from mhrctl.cli.options import (
 )
 
 NAMED = 5
-"""Unused tasks named for one reason; tasks.json has them all."""
+"""Tasks named for one reason; tasks.json has them all."""
 
 
 def prepare(
@@ -47,11 +48,38 @@ def prepare(
         table = stage(settings.params.prepare, root=where.root, out=out, scratch=where.scratch, track=display.track)
     display.err.print(_task_table(table))
     for reason, names in _by_reason(table["dropped"]).items():
-        shown = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED:,} more" if len(names) > NAMED else "")
-        display.done(f"not used: {shown}: {reason}")
+        display.done(f"not used: {_named(names)}: {reason}")
     for what, count in table["notes"].items():
         display.done(f"note: {count} {what}")
+    for line in _row_notes(table["tasks"]):
+        display.done(f"note: {line}")
     display.done(f"wrote {out}")
+
+
+ROW_NOTES = {
+    ("repeats", "of_tests"): "examples equal to a test example are kept out of training",
+    ("repeats", "of_tests_kept"): "few-shot examples equal to a test example stay, as the source gives them",
+    ("repeats", "in_pool"): "examples that repeat another are kept out of the pool",
+    ("repeats", "in_tests"): "test examples repeat another, and count as often",
+    ("unknown", "inputs"): "inputs have words that the tokenizer does not know",
+    ("unknown", "targets"): "targets have words that the tokenizer does not know",
+    ("unknown", "choices"): "choices have words that the tokenizer does not know",
+    ("unknown", "unsayable"): "examples have no target that the tokenizer can say",
+    ("unknown", "alike"): "examples have a wrong choice of the same tokens as the right one",
+}
+"""{where a row of the task table counts something: what}."""
+
+
+def _row_notes(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What the rows of the task table count besides their examples: how many, what, and of which tasks."""
+    for (column, key), what in ROW_NOTES.items():
+        counts = {row["name"]: row[column].get(key, 0) for row in rows if row[column].get(key, 0)}
+        if counts:
+            yield f"{sum(counts.values()):,} {what}: {_named([f'{name} ({count:,})' for name, count in counts.items()])}"
+
+
+def _named(names: Sequence[str]) -> str:
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED:,} more" if len(names) > NAMED else "")
 
 
 def _by_reason(dropped: dict[str, str]) -> dict[str, list[str]]:

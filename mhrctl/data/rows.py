@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
+from mhrctl.data.speech import Speech
 from mhrctl.data.tokenization import Ending
 from mhrctl.suites.task import Example, Split
 
@@ -48,6 +49,8 @@ class Encoder:
         max_input_tokens: longer inputs are cut, the end token kept.
         max_target_tokens: likewise, of targets and choices.
         cut: how many inputs, targets and choices were cut so far.
+        speech: what the tokenizer could not say of them.
+        notes: {what: count} of what a stream left out on its way here.
     """
 
     task: str
@@ -56,6 +59,11 @@ class Encoder:
     max_input_tokens: int
     max_target_tokens: int
     cut: Counter[str] = field(default_factory=Counter)
+    speech: Speech = field(init=False)
+    notes: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.speech = Speech(self.tokenizer)
 
     def table(self, drafts: Sequence[Draft], schema: pa.Schema) -> pa.Table:
         """Return the rows of some examples."""
@@ -63,6 +71,9 @@ class Encoder:
         inputs = self._encode(prompts, self.max_input_tokens, "input")
         targets = self._nested([example.targets for _, example, _ in drafts], "target")
         choices = self._nested([example.choices for _, example, _ in drafts], "choice")
+        gold = [_gold(example) for _, example, _ in drafts]
+        for (split, example, _), *ids in zip(drafts, inputs, targets, choices, gold, strict=True):
+            self.speech.add(split, example, *ids)
         columns: dict[str, list[Any]] = {
             "task": [self.task] * len(drafts),
             "split": [split for split, _, _ in drafts],
@@ -74,7 +85,7 @@ class Encoder:
             "input_ids": inputs,
             "target_ids": targets,
             "choice_ids": choices,
-            "gold": [_gold(example) for _, example, _ in drafts],
+            "gold": gold,
             "input_tokens": [len(ids) for ids in inputs],
             "target_tokens": [max(map(len, ids)) for ids in targets],
             "seeds": [list(example.seeds) for _, example, _ in drafts],

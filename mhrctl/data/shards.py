@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +26,7 @@ T = TypeVar("T")
 
 
 def write_shard(examples: Iterator[Example], encoder: Encoder, shard: Path, advance: Callable[[int], None]) -> None:
-    """Write all examples of a task, with what was cut as the file's metadata; the file is there when it is whole.
+    """Write all examples of a task, with what was cut and counted as the file's metadata; the file is there when it is whole.
 
     Args:
         examples: of the task.
@@ -38,12 +39,20 @@ def write_shard(examples: Iterator[Example], encoder: Encoder, shard: Path, adva
             writer.write_table(encoder.table([("train", example, 0) for example in chunk], SCHEMA))
             advance(len(chunk))
         writer.add_key_value_metadata({f"cut_{what}": str(count) for what, count in encoder.cut.items()})
+        writer.add_key_value_metadata({"unknown": json.dumps(encoder.speech.counts), "notes": json.dumps(encoder.notes)})
 
 
 def read_cuts(shard: Path) -> dict[str, int]:
     """Return how many inputs and targets were cut when a shard was written."""
     metadata = pq.ParquetFile(shard).metadata.metadata or {}
     return {what: int(metadata.get(f"cut_{what}".encode(), b"0")) for what in ("input", "target")}
+
+
+def read_counts(shard: Path, what: Literal["unknown", "notes"]) -> dict[str, int]:
+    """Return what the tokenizer could not say when a shard was written (`unknown`), or what its stream left out (`notes`)."""
+    metadata = pq.ParquetFile(shard).metadata.metadata or {}
+    counts: dict[str, int] = json.loads(metadata[what.encode()])
+    return counts
 
 
 def copy_shard(shard: Path, writer: pq.ParquetWriter, *, train: int | None, validation: int, seed: str) -> dict[str, int]:

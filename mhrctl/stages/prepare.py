@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import reprlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
@@ -22,15 +24,17 @@ from mhrctl.artifacts.names import BACKBONE_EXAMPLES, TASKS, TEST_EXAMPLES, TOKE
 from mhrctl.artifacts.noting import is_noted, note
 from mhrctl.artifacts.writing import write_json, writing
 from mhrctl.config.tasks import PrepareParams
+from mhrctl.data.division import Division, divide
+from mhrctl.data.leaks import LEAKS, TestTexts
 from mhrctl.data.rows import SCHEMA, TEST_SCHEMA, Draft, Encoder
-from mhrctl.data.shards import copy_shard, read_cuts, write_shard
-from mhrctl.data.splits import held_out_size, training_split
+from mhrctl.data.shards import copy_shard, read_counts, read_cuts, write_shard
+from mhrctl.data.speech import Speech
 from mhrctl.data.tokenization import is_trained_here, load_tokenizer, train_tokenizer
 from mhrctl.errors import DataError, in_section, unknown
 from mhrctl.evaluation.metrics import OVER_CHOICES
 from mhrctl.progress import Bar, Track, silent
 from mhrctl.suites.source import source_module
-from mhrctl.suites.task import Example, Prompter, Role, Split, Suite, Task
+from mhrctl.suites.task import Example, Prompter, Role, Suite, Task
 
 TOKENIZER_ROWS = 2000
 """Rows of a streamed task that a tokenizer is trained on."""
@@ -63,17 +67,17 @@ def prepare(params: PrepareParams, *, root: Path, out: Path, scratch: Path, trac
     """
     suite = source_module(params.source).read(params, root, metrics=OVER_CHOICES, track=track)
     tasks = _selected(suite, params.test_tasks)
-    splits = {task.name: _splits(task, params, suite.dropped) for task in tasks if task.stream is None}
+    divisions, tests = _divided(tasks, params, suite.dropped)
     tasks = [task for task in tasks if task.name not in suite.dropped]
-    _require_roles(suite.name, tasks)
+    _require_roles(suite, tasks)
     with writing(out) as folder:
-        tokenizer = _tokenizer(params, root, _training_texts(params, suite.prompter, tasks, splits))
+        tokenizer = _tokenizer(params, root, _training_texts(params, suite.prompter, tasks, divisions, tests))
         tokenizer.save_pretrained(str(folder / TOKENIZER))
         made = provenance.of_prepare(params, root=root)
-        shards = (
-            scratch / f"prepare-{_key(params, folder / TOKENIZER, made.parents if any(task.stream for task in tasks) else {})}"
-        )
-        rows = []
+        parents = made.parents if any(task.stream for task in tasks) else {}
+        shards = scratch / f"prepare-{_key(params, folder / TOKENIZER, parents, tests)}"
+        rows: list[dict[str, Any]] = []
+        notes = Counter(suite.notes)
         with track("prepare", len(tasks)) as bar:
             for role, file in FILES.items():
                 schema = TEST_SCHEMA if role == "test" else SCHEMA
@@ -82,11 +86,12 @@ def prepare(params: PrepareParams, *, root: Path, out: Path, scratch: Path, trac
                         put = prompt_of(task, params, suite.prompter, tokenizer)
                         encoder = Encoder(task.name, put, tokenizer, params.max_input_tokens, params.max_target_tokens)
                         if task.stream is None:
-                            rows.append(_write_task(task, splits[task.name], params, encoder, writer, schema))
+                            rows.append(_write_task(task, divisions[task.name], params, encoder, writer, schema))
                         else:
-                            rows.append(_write_stream(task, task.stream(), params, encoder, shards, writer, bar))
+                            examples = tests.filtered(task.stream(encoder.notes), encoder.notes)
+                            rows.append(_write_stream(task, examples, params, encoder, shards, writer, bar, notes))
                         bar.advance(note=task.name)
-        table = {"suite": suite.name, "tasks": rows, "dropped": suite.dropped, "notes": suite.notes}
+        table = {"suite": suite.name, "tasks": rows, "dropped": suite.dropped, "notes": dict(notes)}
         write_json(folder / TASKS, table)
         facts = PrepareFacts(suite=suite.name, tokenizer=digest(folder / TOKENIZER), vocab_size=len(tokenizer))
         write_card(folder, made.card(facts))
@@ -94,9 +99,9 @@ def prepare(params: PrepareParams, *, root: Path, out: Path, scratch: Path, trac
     return table
 
 
-def _key(params: PrepareParams, tokenizer: Path, parents: Mapping[str, Path]) -> str:
+def _key(params: PrepareParams, tokenizer: Path, parents: Mapping[str, Path], tests: TestTexts) -> str:
     """Of shards: what they depend on."""
-    hashes = "".join(f" {digest(path)}" for path in parents.values())
+    hashes = "".join(f" {digest(path)}" for path in parents.values()) + f" {tests.key}"
     return sha256(f"{params.model_dump_json()} {digest(tokenizer)}{hashes}".encode()).hexdigest()[:16]
 
 
@@ -113,39 +118,29 @@ def _selected(suite: Suite, names: list[str]) -> list[Task]:
     return [task for task in suite.tasks if task.name not in suite.dropped]
 
 
-def _require_roles(suite: str, tasks: list[Task]) -> None:
+def _require_roles(suite: Suite, tasks: list[Task]) -> None:
     for role in ("training", "test"):
         if not any(task.role == role for task in tasks):
-            raise DataError(f"suite {suite}: no {role} tasks are left")
+            name = next((task.name for task in suite.tasks if task.role == role and task.name in suite.dropped), None)
+            why = f"; {name} {suite.dropped[name]}" if name else ""
+            raise DataError(f"suite {suite.name}: no {role} tasks are left{why}")
 
 
-def _splits(task: Task, params: PrepareParams, dropped: dict[str, str]) -> dict[Split, list[Example]]:
-    """Put a task's examples into splits, as its source says or by the rules of `mhrctl.data.splits`."""
-    given: dict[Split, list[Example]] = {
-        split: [example for example in task.examples if example.split == split] for split in ("train", "validation", "test")
-    }
-    free = [example for example in task.examples if example.split is None]
-    size = params.examples
-    if task.keeps_splits:
-        return given
-    splits = dict(given)
-    if task.role == "backbone":
-        return {"train": free}
-    if task.role == "training":
-        if any(given.values()):
-            splits["train"] = (given["train"] + free)[:size]
-        else:
-            splits["train"], splits["validation"] = training_split(free, size=size, seed=params.seed)
-        if not splits["train"]:
-            dropped[task.name] = "has no example to train on"
-        return {split: rows[:size] for split, rows in splits.items() if split != "test"}
-    if not splits["test"]:
-        held_out = held_out_size(len(task.examples), size=size)
-        splits["test"], free = free[:held_out], free[held_out:]
-    splits["pool"] = free
-    if not splits["test"] or not (splits["train"] or len(free) > 1):
-        dropped[task.name] = f"has too few examples ({len(task.examples)}) for train, validation and test"
-    return {split: rows if split == "pool" else rows[:size] for split, rows in splits.items()}
+def _divided(tasks: Sequence[Task], params: PrepareParams, dropped: dict[str, str]) -> tuple[dict[str, Division], TestTexts]:
+    """{task that is not streamed: its division}, and the test rows: test tasks first, whose rows the others may not have."""
+    divisions: dict[str, Division] = {}
+    tests = TestTexts()
+    for role in ("test", "training", "backbone"):
+        for task in tasks:
+            if task.role == role and task.stream is None:
+                division = divide(task, size=params.examples, seed=params.seed, tests=tests)
+                if division.dropped:
+                    dropped[task.name] = division.dropped
+                divisions[task.name] = division
+        if role == "test":
+            used = [division for division in divisions.values() if not division.dropped]
+            tests = TestTexts.of(example for division in used for example in division.splits["test"])
+    return divisions, tests
 
 
 def _tokenizer(params: PrepareParams, root: Path, texts: Iterator[str]) -> PreTrainedTokenizerBase:
@@ -159,11 +154,19 @@ def _tokenizer(params: PrepareParams, root: Path, texts: Iterator[str]) -> PreTr
 
 
 def _training_texts(
-    params: PrepareParams, prompter: Prompter | None, tasks: list[Task], splits: Mapping[str, Mapping[Split, list[Example]]]
+    params: PrepareParams,
+    prompter: Prompter | None,
+    tasks: list[Task],
+    divisions: Mapping[str, Division],
+    tests: TestTexts,
 ) -> Iterator[str]:
     for task in (task for task in tasks if task.role != "test"):
         put = prompt_of(task, params, prompter, None)
-        for example in splits[task.name]["train"] if task.stream is None else islice(task.stream(), TOKENIZER_ROWS):
+        if task.stream is None:
+            examples: Iterable[Example] = divisions[task.name].splits["train"]
+        else:
+            examples = islice(tests.filtered(task.stream()), TOKENIZER_ROWS)
+        for example in examples:
             yield put(example.input)
             yield from example.targets
 
@@ -199,21 +202,48 @@ def prompt_of(
 
 
 def _write_task(
-    task: Task,
-    splits: Mapping[Split, list[Example]],
-    params: PrepareParams,
-    encoder: Encoder,
-    writer: pq.ParquetWriter,
-    schema: pa.Schema,
+    task: Task, division: Division, params: PrepareParams, encoder: Encoder, writer: pq.ParquetWriter, schema: pa.Schema
 ) -> dict[str, Any]:
     """Write one row group, and return the task's row of the task table."""
     rng = random.Random(f"{params.seed}/{task.name}")
     drafts: list[Draft] = [
-        (split, example, rng.randrange(len(example.targets))) for split, examples in splits.items() for example in examples
+        (split, example, rng.randrange(len(example.targets)))
+        for split, examples in division.splits.items()
+        for example in examples
     ]
     writer.write_table(encoder.table(drafts, schema))
-    used: dict[str, int] = {split: len(examples) for split, examples in splits.items() if examples}
-    return _task_row(task, used, len(task.examples) - sum(used.values()), encoder.cut)
+    if task.role == "test":
+        _require_speech(task, division.used, params, encoder.speech)
+    unused = len(task.examples) - sum(division.used.values()) - division.leaks - division.repeated
+    repeats = {
+        "of_tests": division.leaks,
+        "of_tests_kept": division.given_leaks,
+        "in_pool": division.repeated,
+        "in_tests": division.repeated_tests,
+    }
+    return _task_row(task, division.used, unused, encoder.cut, repeats, encoder.speech.counts)
+
+
+def _require_speech(task: Task, used: Mapping[str, int], params: PrepareParams, speech: Speech) -> None:
+    """Require that the tokenizer can say what a test task is scored by.
+
+    Raises:
+        DataError: if the right one of a row's choices is the same tokens as a wrong one, or no target of any row says anything.
+    """
+    how = f"set a prepare.tokenizer that knows its words, or leave the task out; this is {params.tokenizer!r}"
+    if alike := speech.first_alike if OVER_CHOICES[task.metric] else None:
+        if alike.tokens >= params.max_target_tokens:
+            how = f"raise prepare.max_target_tokens, which cuts them to {params.max_target_tokens}"
+        rows = sum(used.values())
+        if (
+            not task.keeps_splits or 2 * speech.alike > rows
+        ):  # rows that a benchmark gives are kept and counted, if they are few
+            raise DataError(
+                f"test task {task.name}, example {alike.example}: the choices {reprlib.repr(alike.right)}, which is right, and "
+                f"{reprlib.repr(alike.wrong)} are the same tokens (so in {speech.alike:,} of {rows:,} examples); {how}"
+            )
+    elif not OVER_CHOICES[task.metric] and speech.unsayable["test"] == used.get("test"):
+        raise DataError(f"test task {task.name}: none of its targets has a token other than the unknown one; {how}")
 
 
 def _write_stream(
@@ -224,6 +254,7 @@ def _write_stream(
     shards: Path,
     writer: pq.ParquetWriter,
     bar: Bar,
+    notes: Counter[str],
 ) -> dict[str, Any]:
     """Write a streamed task, from its shard if a killed run left it, and return the task's row of the task table."""
     shard = shards / f"{folder_name(task.name)}.parquet"
@@ -234,10 +265,21 @@ def _write_stream(
         shard, writer, train=task.stream_train, validation=task.stream_validation, seed=f"{params.seed}/{task.name}"
     )
     unused = counts.pop("unused")
-    return _task_row(task, counts, unused, read_cuts(shard))
+    left_out = Counter(read_counts(shard, "notes"))
+    repeats = {"of_tests": left_out.pop(LEAKS, 0)}
+    notes.update(left_out)
+    return _task_row(task, counts, unused, read_cuts(shard), repeats, read_counts(shard, "unknown"))
 
 
-def _task_row(task: Task, splits: Mapping[str, int], unused: int, cut: Mapping[str, int]) -> dict[str, Any]:
+def _task_row(
+    task: Task,
+    splits: Mapping[str, int],
+    unused: int,
+    cut: Mapping[str, int],
+    repeats: Mapping[str, int],
+    unknown: Mapping[str, int],
+) -> dict[str, Any]:
+    """The row of a task; `repeats` counts equal texts, `unknown` what the tokenizer cannot say."""
     return {
         "name": task.name,
         "role": task.role,
@@ -247,4 +289,6 @@ def _task_row(task: Task, splits: Mapping[str, int], unused: int, cut: Mapping[s
         "unused": unused,
         "cut_inputs": cut.get("input", 0),
         "cut_targets": cut.get("target", 0),
+        "repeats": dict(repeats),
+        "unknown": dict(unknown),
     }

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mhrctl.errors import DataError, unknown
+from mhrctl.suites.files import LINKED, data_files, require_file
 from mhrctl.suites.reading import file_errors, hub_errors
 
 BUILDERS = {
@@ -22,6 +23,8 @@ BUILDERS = {
     ".parquet": "parquet",
 }
 """{ending of a file: what of `datasets` reads it}."""
+PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
+"""Endings of files that `datasets` unpacks."""
 SAVED = ("dataset_dict.json", "state.json")
 """Files by which a folder that `save_to_disk` wrote is known."""
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
@@ -101,6 +104,26 @@ def chosen_split(data: DataSet, splits: Mapping[str, Split], wanted: str | None,
     return splits[name]
 
 
+def beside(data: DataSet) -> dict[str, int]:
+    """Look at what else lies in a local folder, as the notes of a suite say it; nothing of the hub, or of what was saved.
+
+    Raises:
+        DataError: if a link, a pipe or a folder stands where `datasets` would look for data, and would pass it over.
+    """
+    place = data.place
+    if not isinstance(place, Path) or not place.is_dir() or _is_saved(place):
+        return {}
+    endings = [*BUILDERS, *(ending + packed for ending in BUILDERS for packed in PACKED)]
+    inside = data_files(place, endings, any_case=True)
+    if linked := inside.remarks.get(LINKED):
+        raise DataError(f"{place / linked[0]}: is a link to a folder, which `datasets` does not follow; put its files here")
+    return inside.notes
+
+
+def _is_saved(place: Path) -> bool:
+    return any((place / name).is_file() for name in SAVED)
+
+
 def _opened(data: DataSet, text: tuple[str, ...]) -> dict[str, Any]:
     """{split: its rows, as `datasets` has them}."""
     from datasets import Dataset, load_dataset, load_from_disk
@@ -114,7 +137,9 @@ def _opened(data: DataSet, text: tuple[str, ...]) -> dict[str, Any]:
         return dict(load_dataset(place, data.config, revision=data.revision, streaming=True))
     if not place.exists():
         raise DataError(f"{place}: no such file or folder; set prepare.path")
-    is_saved = any((place / name).is_file() for name in SAVED)
+    if not place.is_dir():
+        require_file(place)
+    is_saved = _is_saved(place)
     if data.config and (is_saved or place.is_file()):
         raise DataError(f"{place}: has no configurations; leave out config")
     if is_saved:

@@ -17,7 +17,7 @@ from mhrctl.config.params import Params
 from mhrctl.config.tasks import DataSetParams, PrepareParams, SplitsParams
 from mhrctl.errors import DataError, listed, unknown
 from mhrctl.progress import Track, silent
-from mhrctl.suites.hub.opening import DataSet, chosen_split, open_splits
+from mhrctl.suites.hub.opening import DataSet, beside, chosen_split, open_splits
 from mhrctl.suites.hub.rows import Columns, RowReader
 from mhrctl.suites.reading import READABLE
 from mhrctl.suites.task import Example, Metrics, Role, Seen, Suite, Task, TaskCounts
@@ -105,6 +105,7 @@ def read(params: PrepareParams, root: Path, *, metrics: Metrics, track: Track) -
     tasks: list[Task] = []
     with track("read data sets", len(parts)) as bar:
         for part in parts:
+            suite.notes |= beside(part.data)
             tasks += _tasks(part, params, metrics, suite)
             bar.advance(note=part.data.where)
     _require_tests(params, tasks, parts[0].data)
@@ -128,10 +129,12 @@ def check(params: Params, root: Path, *, metrics: Metrics) -> Seen:
         chosen = {task_name(name) for name in prepare.test_tasks}
         used = [task for task in suite.tasks if task.role != "test" or not chosen or task.name in chosen]
         return Seen(TaskCounts.of(used), notes=notes)
+    seen: dict[str, int] = {}
     for part in parts:
         if part.data.place in paths:
+            seen |= beside(part.data)
             part.readers(prepare.max_rows)
-    return Seen(None, (*dict.fromkeys(unchecked), *(f"the rows of {path}, which are many" for path in large)))
+    return Seen(None, (*dict.fromkeys(unchecked), *(f"the rows of {path}, which are many" for path in large)), seen)
 
 
 def task_name(value: str) -> str:
