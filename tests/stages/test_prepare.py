@@ -146,7 +146,7 @@ def write_few_shot(folder: Path) -> None:
 
 def t0_params(**options: Any) -> PrepareParams:
     t0 = {"few_shot": "few-shot", "seeds": [0, 42], "evaluation_seeds": [1], "validation": 4} | options.pop("t0", {})
-    settings = {"source": "t0", "path": "p3", "tokenizer": "word", "test_tasks": ["rte", "cb"], "t0": t0}
+    settings = {"source": "t0", "path": "p3", "tokenizer": "bpe", "test_tasks": ["rte", "cb"], "t0": t0}
     return PrepareParams.model_validate(settings | options)
 
 
@@ -228,16 +228,19 @@ def test_worked_examples_are_shown_as_far_as_they_fit(tmp_path: Path) -> None:
         content = {
             "Definition": ["Copy it"],
             "Positive Examples": [{"input": f"{word} {word}", "output": word} for word in ("ant", "bee", "cat")],
-            "Instances": [{"id": f"{name}-{i}", "input": WORDS[i % 6], "output": [WORDS[i % 6]]} for i in range(30)],
+            "Instances": [
+                {"id": f"{name}-{i}", "input": f"{WORDS[i % 6]} {name[6]} {WORDS[i // 6]}", "output": [WORDS[i % 6]]}
+                for i in range(30)
+            ],
         }
         (tmp_path / f"ni/tasks/{name}.json").write_text(json.dumps(content))
     shown, tokens = {}, {}
-    for longest in (1024, 45):
+    for longest in (1024, 47):
         settings = params(source="superni", path="ni", positive_examples=3, examples=5, max_input_tokens=longest)
         prepare(settings, root=tmp_path, out=tmp_path / "out", scratch=tmp_path / "scratch")
         test = rows(tmp_path / "out", "test_tasks.parquet")
         shown[longest] = {row["prompt"].count("Positive Example") for row in test}
         tokens[longest] = {row["input_tokens"] for row in test}
         assert all(row["cut_inputs"] == 0 for row in json.loads((tmp_path / "out/tasks.json").read_text())["tasks"])
-    assert shown == {1024: {3}, 45: {2}}
-    assert max(tokens[45]) <= 45 < min(tokens[1024])
+    assert shown == {1024: {3}, 47: {2}}
+    assert max(tokens[47]) <= 47 < min(tokens[1024])

@@ -29,7 +29,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 def params(**options: Any) -> PrepareParams:
-    settings = {"source": "hub", "path": "data.jsonl", "tokenizer": "word", "columns": BY_TASK, "examples": 4}
+    settings = {"source": "hub", "path": "data.jsonl", "tokenizer": "bpe", "columns": BY_TASK, "examples": 4}
     return PrepareParams.model_validate(settings | options)
 
 
@@ -94,7 +94,8 @@ def test_the_scored_rows_of_a_data_set_that_is_sorted_are_of_every_label(tmp_pat
     save(tmp_path / "data", train=labelled(80), test=labelled(80))
     columns = {"input": "text", "target": "label", "task": "topic"}
     table = prepared(tmp_path, path="data", columns=columns, test_tasks=["tea"], examples=16)
-    assert table["tea"]["splits"] == {"test": 16, "pool": 40}
+    assert table["tea"]["splits"] == {"test": 16, "pool": 24}  # both splits have the same 40 texts
+    assert table["tea"]["repeats"]["of_tests"] == 16
     assert table["tea"]["metric"] == table["rice"]["metric"] == "accuracy"
     test = [row for row in rows(tmp_path, "test_tasks.parquet") if row["split"] == "test"]
     assert set(Counter(row["targets"][0] for row in test)) == {"no", "yes"}
@@ -122,7 +123,7 @@ def test_a_data_set_is_one_streamed_task_beside_one_of_test_tasks(tmp_path: Path
 def test_shards_of_a_killed_run_are_not_taken_for_those_of_an_edited_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    few = [{"input": f"ask {i}", "target": "b"} for i in range(30)]
+    few = [{"input": f"ask {i}", "target": "old"} for i in range(30)]
     write_jsonl(tmp_path / "few.jsonl", few)
     tokenizer = tmp_path / "tokenizer"
     options = {"path": "many.jsonl", "columns": {}, "test": {"path": "few.jsonl"}}
@@ -173,7 +174,8 @@ def test_configurations_are_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     options: dict[str, Any] = {"path": None, "hub": "a/glue", "revision": COMMIT, "config": [*configs], "columns": WHOLE}
     table = prepared(tmp_path, **options, test_tasks=["cb"])
     assert {name: row["role"] for name, row in table.items()} == {"rte": "training", "wic": "training", "cb": "test"}
-    assert table["cb"]["splits"] == {"test": 4, "pool": 30}
+    assert table["cb"]["splits"] == {"test": 4, "pool": 26}  # the scored rows stand in the split to train on too
+    assert all(table[name]["repeats"]["of_tests"] == 4 for name in configs)
     assert asked == [("a/glue", name, COMMIT) for name in configs]
     on_the_hub(monkeypatch, **configs)
     suite = read(tmp_path, **options | {"columns": BY_TASK}, test_tasks=["cb_add", "wic_mul"])
