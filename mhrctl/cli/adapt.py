@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mhrctl.artifacts import provenance
 from mhrctl.artifacts.locking import locked
-from mhrctl.artifacts.names import Project
+from mhrctl.artifacts.names import TASKS, Project
 from mhrctl.artifacts.watching import unedited
 from mhrctl.artifacts.writing import logging_run
 from mhrctl.cli import display
@@ -33,6 +33,7 @@ from mhrctl.cli.options import (
     recording_of,
 )
 from mhrctl.config.cells import CellParams
+from mhrctl.data.table import shortage
 from mhrctl.errors import ParamsError
 from mhrctl.models.speed import Speed
 from mhrctl.tools.check import unknown_task
@@ -74,6 +75,9 @@ def adapt(
     )
     if nothing_to_do(made, out, force=force):
         return
+    asked = {"shots": params.adapt.shots, "validation": params.adapt.validation}
+    if (prepared / TASKS).exists() and (short := shortage(prepared, **asked)):
+        display.done(f"note: {short}")
     accelerator = open_accelerator(device)
     from mhrctl.stages.adapt import adapt as stage
     from mhrctl.training.execution import Execution

@@ -33,7 +33,15 @@ from mhrctl.config.params import PLAIN, OptimisationParams
 from mhrctl.config.resolve import CELL_SECTIONS, Settings, resolve_cell, setting_at, sources
 from mhrctl.errors import ArtifactError, MhrctlError, ParamsError
 from mhrctl.suites.task import TaskCounts
-from mhrctl.tools.check import check_backbone, check_suite, pipeline_gaps, pipeline_refusals, unknown_task, vocab_size
+from mhrctl.tools.check import (
+    check_backbone,
+    check_suite,
+    pipeline_gaps,
+    pipeline_refusals,
+    shortages,
+    unknown_task,
+    vocab_size,
+)
 from mhrctl.tools.estimate import FP32, Estimate, Shape, backbone_shape, estimate, human_size
 from mhrctl.tools.grid import differences, expand
 
@@ -80,6 +88,7 @@ def check(
         tasks = suite.tasks
         notes += [f"not looked at: {', '.join(suite.unchecked)}"] if suite.unchecked else []
         notes += [f"note: {count} {what}" for what, count in suite.notes.items()]
+        notes += [f"note: {line}" for line in shortages((cells[0] for cells in groups.values()), where)]
     except MhrctlError as error:
         problems.append(error)
     try:
@@ -99,7 +108,7 @@ def check(
         notes += gaps
     display.out.print(_grid_table(where, groups, estimates))
     for note in notes:
-        display.out.print(note, soft_wrap=True)
+        display.out.print(escape(note), soft_wrap=True)
     for problem in problems[:-1]:
         display.complain(str(problem))
     if problems:

@@ -63,7 +63,8 @@ class Speech:
         self.unknown["inputs"] += self._unknown in input_ids
         self.unknown["targets"] += sum(self._unknown in ids for ids in target_ids)
         self.unknown["choices"] += sum(self._unknown in ids for ids in choice_ids)
-        self.unsayable[split] += all(self._says_nothing(ids) for ids in target_ids)
+        targets = zip(example.targets, target_ids, strict=True)
+        self.unsayable[split] += all(text.strip() and self._says_nothing(ids) for text, ids in targets)
         right = {tuple(choice_ids[place]): example.choices[place] for place in gold}
         for ids, text in zip(choice_ids, example.choices, strict=True):
             same = right.get(tuple(ids))

@@ -7,6 +7,9 @@ from pathlib import Path
 from mhrctl.artifacts.names import TASKS
 from mhrctl.artifacts.reading import read_json_of
 
+NAMED = 5
+"""Tasks that a message names."""
+
 
 def task_metrics(prepared: Path) -> dict[str, str]:
     """Return {task: metric} of a prepared suite."""
@@ -23,3 +26,33 @@ def training_data_sets(prepared: Path) -> dict[str, list[str]]:
         if row["role"] == "training":
             sets.setdefault(row["dataset"], []).append(row["name"])
     return sets
+
+
+def short_tasks(prepared: Path, *, shots: int | None, validation: int) -> dict[str, int]:
+    """Return {test task: its examples} of tasks that have fewer to adapt with than are asked for.
+
+    Args:
+        prepared: output of the prepare stage.
+        shots: training examples that are asked for; None asks for a whole few-shot set, of which no task has too few.
+        validation: validation examples that are asked for.
+    """
+    short: dict[str, int] = {}
+    for row in read_json(prepared / TASKS)["tasks"] if shots is not None else ():
+        splits = row["splits"]
+        train, others = splits.get("train", 0), splits.get("pool", 0) + splits.get("validation", 0)
+        if row["role"] == "test" and shots is not None and (train + others < shots + validation if others else train < shots):
+            short[row["name"]] = train + others
+    return short
+
+
+def shortage(prepared: Path, *, shots: int | None, validation: int) -> str | None:
+    """Say which test tasks have fewer examples than are asked for, in a line; None if all have enough."""
+    short = short_tasks(prepared, shots=shots, validation=validation)
+    if not short:
+        return None
+    names = [f"{name} ({count})" for name, count in short.items()]
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return (
+        f"fewer examples than the {shots} shots and {validation} of validation that are asked for, and what there is "
+        f"is divided in this proportion: {', '.join(names[:NAMED])}{more}"
+    )

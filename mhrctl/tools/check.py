@@ -5,7 +5,7 @@ Nothing is fetched, and nothing large is read: what needs either is said to be u
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +17,14 @@ from mhrctl.artifacts.cards import facts_in
 from mhrctl.artifacts.facts import PrepareFacts
 from mhrctl.artifacts.names import TASKS, Project
 from mhrctl.artifacts.reading import read_json_of
+from mhrctl.config.cells import CellParams
 from mhrctl.config.methods import METHODS
 from mhrctl.config.params import Params
 from mhrctl.config.reading import Document, read_text, read_yaml
 from mhrctl.config.recipes import RECIPES
 from mhrctl.config.tasks import TRAINED_TOKENIZERS, PrepareParams
 from mhrctl.data.loading import json_object
+from mhrctl.data.table import shortage
 from mhrctl.errors import ArtifactError, ParamsError, in_section, listed, unknown
 from mhrctl.evaluation.metrics import OVER_CHOICES
 from mhrctl.projects.templates import dvc_yaml
@@ -123,6 +125,16 @@ def _tokenizer(params: PrepareParams, project: Project) -> PreTrainedTokenizerBa
 
     with in_section("prepare"):
         return load_tokenizer(str(folder), revision=params.tokenizer_revision)
+
+
+def shortages(cells: Iterable[CellParams], project: Project) -> list[str]:
+    """Say, for what the cells ask for, which test tasks have fewer examples; nothing before the prepare stage has run."""
+    prepared = project.output("prepare")
+    if not (prepared / TASKS).exists():
+        return []
+    asked = dict.fromkeys((each.adapt.shots, each.adapt.validation) for each in cells)
+    lines = [shortage(prepared, shots=shots, validation=validation) for shots, validation in asked]
+    return [line for line in lines if line]
 
 
 def prepared_tasks(project: Project) -> TaskCounts | None:

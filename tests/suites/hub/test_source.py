@@ -273,7 +273,7 @@ def test_check_counts_reads_and_fetches_nothing(tmp_path: Path, monkeypatch: pyt
     write_jsonl(tmp_path / "more.jsonl", bad)
     fault = "more.jsonl, split train, row 37: column 'answer' is null"
     with pytest.raises(DataError, match=fault):
-        check(tmp_path, f'{two.replace("data.jsonl", "more.jsonl", 1)}, strict: true')
+        check(tmp_path, f"{two.replace('data.jsonl', 'more.jsonl', 1)}, strict: true")
     ((what, count),) = check(tmp_path, two.replace("data.jsonl", "more.jsonl", 1)).notes.items()
     assert (fault in what, count) == (True, 1)
     monkeypatch.setattr(source, "READABLE", 10)
