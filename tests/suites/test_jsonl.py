@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mhrctl.errors import DataError
 from mhrctl.suites.jsonl import read_jsonl
@@ -15,6 +18,20 @@ from mhrctl.suites.task import Suite
 GOOD: dict[str, Any] = {"input": "a", "target": "b"}
 
 
+PIECES = [
+    b'{"input": "a"',
+    b', "target": ',
+    b'"b"',
+    b"}",
+    b"\n",
+    b"\xff",
+    b'"\\ud83d"',
+    b"NaN",
+    b"[",
+    b', "id": 3',
+    b', "task": "x"',
+    b"\0",
+]
 METRICS = {"rouge_l": False, "exact_match": False, "accuracy": True}
 
 
@@ -107,6 +124,95 @@ def test_a_metric_that_one_line_names_is_the_tasks(tmp_path: Path) -> None:
     write(tmp_path / "test/two.jsonl", chosen | {"metric": "rouge_l"}, chosen, chosen | {"metric": "accuracy"})
     with pytest.raises(DataError, match=r"two.jsonl:3: metric 'accuracy' differs from 'rouge_l' earlier in the same task"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"input": "\\ud83d", "target": "b"}', r"one.jsonl:2: text '\\ud83d' holds half of a surrogate pair"),
+        (b'{"input": "a", "target": "b", "id": ' + b"9" * 5000 + b"}", r"one.jsonl:2: a number of more than 4,300 digits"),
+        (b"[" * 100_000, r"one.jsonl:2: JSON that is nested too deeply"),
+        (b'{"input": "a", "target": NaN}', r"one.jsonl:2: not valid JSON: NaN is no number"),
+        (b'{"input": "a", "target": "b", "target": "c"}', r"one.jsonl:2: key 'target' stands twice"),
+        (b'{"input": "a\0", "target": "b"}', r"one.jsonl:2: not valid JSON"),
+        (b'{"input": "\xe9", "target": "b"}', r"one.jsonl:2: not UTF-8 text"),
+    ],
+    ids=["surrogate", "digits", "nesting", "nan", "key", "nul", "latin-1"],
+)
+def test_what_is_no_line_of_a_task_is_named_by_file_and_line(tmp_path: Path, content: bytes, message: str) -> None:
+    write(tmp_path / "test/two.jsonl", GOOD)
+    (tmp_path / "one.jsonl").write_bytes(json.dumps(GOOD).encode() + b"\n" + content)
+    with pytest.raises(DataError, match=message) as error:
+        read(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_mark_at_the_beginning_of_a_file_is_read_over(tmp_path: Path) -> None:
+    write(tmp_path / "test/two.jsonl", GOOD)
+    (tmp_path / "one.jsonl").write_bytes(b"\xef\xbb\xbf" + json.dumps(GOOD).encode() + b"\r\n")
+    assert read(tmp_path).tasks[0].examples[0].input == "a"
+
+
+def test_hidden_files_are_no_tasks_and_links_are(tmp_path: Path) -> None:
+    for name in ("training/one", "test/two", "training/.ipynb_checkpoints/one-checkpoint", "test/._two", "elsewhere/three"):
+        write(tmp_path / f"{'tasks/' if name != 'elsewhere/three' else ''}{name}.jsonl", GOOD)
+    (tmp_path / "tasks/training/extra").symlink_to("../../elsewhere")
+    suite = read(tmp_path / "tasks")
+    assert [(task.name, task.role) for task in suite.tasks] == [("one", "training"), ("three", "training"), ("two", "test")]
+    assert suite.notes == {
+        "hidden or backup files and folders passed over: test/._two.jsonl, training/.ipynb_checkpoints": 2,
+        "linked folders followed, in which `dvc repro` sees no edits: training/extra": 1,
+    }
+    (tmp_path / "tasks/training").rename(tmp_path / "linked")
+    (tmp_path / "linked/extra").unlink()
+    (tmp_path / "tasks/training").symlink_to("../linked")
+    assert [task.name for task in read(tmp_path / "tasks").tasks] == ["one", "two"]
+
+
+@pytest.mark.parametrize("folder", ["Test", "TEST", "tests", "testing", "Training"])
+def test_a_folder_that_is_nearly_named_for_a_role_is_rejected(tmp_path: Path, folder: str) -> None:
+    write(tmp_path / "one.jsonl", GOOD)
+    write(tmp_path / folder / "two.jsonl", GOOD)
+    role = "training" if folder == "Training" else "test"
+    with pytest.raises(DataError, match=rf"two.jsonl: lies in a folder `{folder}`, .*; rename it to `{role}`$"):
+        read(tmp_path)
+
+
+def test_two_files_of_one_name_are_not_merged(tmp_path: Path) -> None:
+    write(tmp_path / "test/two.jsonl", GOOD)
+    write(tmp_path / "training/a/one.jsonl", GOOD)
+    write(tmp_path / "training/b/one.jsonl", GOOD)
+    with pytest.raises(
+        DataError, match=r"b/one.jsonl:1: task 'one' is also in .*a/one.jsonl; rename one of the files, or name"
+    ):
+        read(tmp_path)
+    write(tmp_path / "training/b/one.jsonl", GOOD | {"task": "one"})
+    with pytest.raises(DataError, match=r"b/one.jsonl:1: task 'one' is also in"):
+        read(tmp_path)
+    write(tmp_path / "training/a/one.jsonl", GOOD | {"task": "one"})
+    assert [(task.name, len(task.examples)) for task in read(tmp_path).tasks] == [("one", 2), ("two", 1)]
+
+
+def test_what_else_lies_in_a_folder_without_tasks_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "one.json", GOOD)
+    with pytest.raises(DataError, match=r"no .jsonl files in it \(files without the ending .jsonl .*: one.json \(1\)\); set"):
+        read(tmp_path)
+
+
+@given(st.binary(max_size=60) | st.lists(st.sampled_from(PIECES), max_size=12).map(b"".join))
+def test_any_file_is_read_or_rejected_by_name(content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        write(root / "training/one.jsonl", GOOD)
+        write(root / "test/two.jsonl", "")
+        (root / "test/two.jsonl").write_bytes(content)
+        said = f"{root}: read"
+        try:
+            assert len(read(root).tasks) >= 2
+        except DataError as error:
+            said = str(error)
+        assert str(root) in said
+        assert "\n" not in said
 
 
 def test_missing_roles_files_and_examples(tmp_path: Path) -> None:

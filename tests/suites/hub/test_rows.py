@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -112,6 +114,21 @@ def test_a_bad_value_is_named_by_row_and_column(change: dict[str, Any], columns:
         list(reader([good, good | change], columns).rows())
     assert str(error.value).startswith("data, split train, row 2: ")
     assert message in str(error.value)
+
+
+def test_odd_rows_are_left_out_and_counted_unless_they_are_most(tmp_path: Path) -> None:
+    good, odd = {"question": "q", "answer": "a"}, {"question": "q", "answer": "a\ud83d"}
+    rows = [good, odd, good, {"question": 3, "answer": "a"}]
+    notes: Counter[str] = Counter()
+    lenient = RowReader.of(Split(str(tmp_path), {}, lambda: iter(rows)), QUESTION, strict=False)
+    for _ in range(2):  # a stream is read as often as it is asked for
+        notes.clear()
+        assert [example.id for example in lenient.examples(notes)] == ["1", "3"]
+    first = f"{tmp_path}, row 2: column 'answer' holds half of a surrogate pair, which is no character"
+    assert notes == {f"rows that cannot be read, left out, first {first}": 2}
+    rows.append(odd)
+    with pytest.raises(DataError, match=r"row 2: column 'answer' holds half"):
+        list(lenient.examples())
 
 
 @pytest.mark.parametrize(

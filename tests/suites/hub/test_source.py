@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -311,3 +312,38 @@ def test_a_project_on_a_data_set_of_ones_own_says_what_it_still_needs(
     params_file.write_text(params_file.read_text().replace("test_tasks: []", "test_tasks: [mul]"))
     assert run("grid", "sync", "-C", folder) == 0
     assert run("check", "-C", folder) == 0
+
+
+def test_odd_rows_of_a_stream_are_counted_in_the_task_table(tmp_path: Path) -> None:
+    rows = [{"input": f"say {i}", "target": "old" if i % 10 else None} for i in range(50)]
+    write_jsonl(tmp_path / "many.jsonl", rows)
+    write_jsonl(tmp_path / "few.jsonl", [{"input": f"ask {i}", "target": "old"} for i in range(30)])
+    options: dict[str, Any] = {"path": "many.jsonl", "columns": {}, "test": {"path": "few.jsonl"}}
+    table = prepare(params(**options), root=tmp_path, out=tmp_path / "out", scratch=tmp_path / "scratch")
+    ((what, count),) = table["notes"].items()
+    assert count == 5
+    assert "many.jsonl, split train, row 1: column 'target' is null, not a text" in what
+    with pytest.raises(DataError, match=r"many.jsonl, split train, row 1: column 'target' is null"):
+        prepare(params(**options, strict=True), root=tmp_path, out=tmp_path / "out", scratch=tmp_path / "scratch")
+
+
+def test_what_lies_beside_the_files_of_a_folder_is_named(tmp_path: Path) -> None:
+    write_csv(tmp_path / "data/train.csv", questions(36))
+    for name in ("._train.csv", "notes.txt"):
+        (tmp_path / "data" / name).write_text("x")
+    suite = read(tmp_path, path="data", test_tasks=["mul"])
+    assert suite.notes["hidden or backup files and folders passed over: ._train.csv"] == 1
+    (what,) = (what for what in suite.notes if what.startswith("files without"))
+    assert what.endswith(" passed over: notes.txt")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "data/more").symlink_to("../elsewhere")
+    with pytest.raises(
+        DataError, match=r"data/more: is a link to a folder, which `datasets` does not follow; put its files here"
+    ):
+        read(tmp_path, path="data", test_tasks=["mul"])
+    (tmp_path / "data/more").unlink()
+    os.mkfifo(tmp_path / "data/test.csv")
+    with pytest.raises(DataError, match=r"data/test.csv: is a pipe"):
+        read(tmp_path, path="data", test_tasks=["mul"])
+    with pytest.raises(DataError, match=r"data/test.csv: is a pipe"):
+        read(tmp_path, path="data/test.csv", test_tasks=["mul"])

@@ -211,6 +211,28 @@ def test_malformed_rows_are_one_line(tmp_path: Path, mirror: str, rows: list[dic
         read(tmp_path, mirror)
 
 
+def test_odd_rows_are_counted_or_rejected(tmp_path: Path) -> None:
+    rows = [row("task1_a", f"a-{n}", f"say {n}", "y") for n in range(3)]
+    odd = row("task1_a", "b", "x", "y") | {"targets": 3}
+    write(tmp_path, train_task1=[rows[0], odd, *rows[1:]], test_task3=[row("task3_c", "c", "x", "y")])
+    suite = read(tmp_path)
+    assert [example.id for example in suite.tasks[0].examples] == ["a-0", "a-1", "a-2"]
+    first = f"{tmp_path}/train: row 2: targets: Input should be a valid string, not 3"
+    assert suite.notes[f"rows of train that cannot be read, left out, first {first}"] == 1
+    with pytest.raises(DataError, match=r"/train: row 2: targets: Input should be a valid string, not 3$"):
+        read_mirror(str(tmp_path), MIRRORS[PLAIN], test_tasks=(), training_instances=None, strict=True)
+
+
+def test_half_of_a_surrogate_pair_is_an_odd_row(tmp_path: Path) -> None:
+    rows = [row("task1_a", f"a-{n}", f"say {n}", "y") for n in range(3)]
+    write(tmp_path, train_task1=rows, test_task3=[row("task3_c", "c", "x", "y")])
+    path = tmp_path / "train/task1_train.jsonl"
+    path.write_text(path.read_text().replace("say 1", "say \\ud83d"))
+    suite = read(tmp_path)
+    assert [example.id for example in suite.tasks[0].examples] == ["a-0", "a-2"]
+    assert [count for what, count in suite.notes.items() if what.startswith("rows of train that cannot be read")] == [1]
+
+
 def test_what_is_not_json_is_one_line(tmp_path: Path) -> None:
     (small(tmp_path) / "train/task1_train.jsonl").write_text("{\n")
     with pytest.raises(DataError, match=r"/train: row 1: Invalid JSON: "):

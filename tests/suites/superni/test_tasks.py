@@ -182,6 +182,66 @@ def test_malformed_tasks_are_one_line(tmp_path: Path, changes: dict[str, Any], m
         read_superni(clone(tmp_path, **changes), strict=True)
 
 
+def test_numbers_as_ids_and_outputs_as_lists_are_read(tmp_path: Path) -> None:
+    instances = [{"id": 7, "input": "a", "output": "x"}, {"id": 8, "input": "b", "output": ["y"]}]
+    positives = [{"input": "p", "output": ["q", "r"]}, {"input": "s", "output": "t"}]
+    suite = read_superni(clone(tmp_path, Instances=instances, **{"Positive Examples": positives}), strict=True)
+    assert [example.id for example in suite.tasks[1].examples] == ["7", "8"]
+    assert suite.tasks[1].positives == (("p", "q"), ("s", "t"))
+
+
+def test_odd_records_are_counted_with_the_first_and_stop_nothing(tmp_path: Path) -> None:
+    odd: list[Any] = [{"input": 3, "output": "x"}, "text", {"input": "\ud83d", "output": "x"}]
+    positives: list[Any] = [{"input": "p", "output": 4}, {"input": "s", "output": "t"}]
+    changes = {"Instances": [*odd, *instances(4)], "Positive Examples": positives}
+    suite = read_superni(clone(tmp_path, **changes))
+    assert [example.id for example in suite.tasks[1].examples] == ["i0", "i1", "i2", "i3"]
+    assert suite.tasks[1].positives == (("s", "t"),)
+    first = "tasks/task2_b.json: Instances.0.input: Input should be a valid string, not 3"
+    assert noted(suite) == {
+        f"records of Instances that cannot be read, left out, first {first}": 3,
+        "records of Positive Examples that cannot be read, left out, first tasks/task2_b.json: "
+        "Positive Examples.0.output: Input should be a valid list, not 4": 1,
+    }
+    with pytest.raises(DataError, match=r"/tasks/task2_b.json: Instances.0.input: Input should be a valid string, not 3$"):
+        read_superni(tmp_path, strict=True)
+
+
+def test_a_task_of_odd_records_is_dropped_with_the_reason(tmp_path: Path) -> None:
+    odd = [{"input": "a", "output": number} for number in range(5)]
+    suite = read_superni(clone(tmp_path, Instances=[*odd, *instances(4)]))
+    assert [task.name for task in suite.tasks] == ["task1_a"]
+    assert suite.dropped == {"task2_b": "5 of its 9 instances cannot be read"}
+
+
+def test_files_beside_tasks_are_passed_over_and_named(tmp_path: Path) -> None:
+    clone(tmp_path)
+    for name in ("._task1_a.json", "README.md", "sub/task3_c.json", "task4_d.json~"):
+        (tmp_path / "tasks" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "tasks" / name).write_text("{}")
+    suite = read_superni(tmp_path)
+    assert suite.dropped == {}
+    assert noted(suite) == {
+        "files without the ending .json passed over: README.md": 1,
+        "hidden or backup files and folders passed over: ._task1_a.json, task4_d.json~": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"Definition": ["d"], "Instances": [' + "[" * 100_000, r"task2_b.json:1: JSON that is nested too deeply"),
+        ('{"Instances": [],\n "Instances": []}', r"task2_b.json:1: key 'Instances' stands twice"),
+        ('{"Definition": ' + "1" * 5000 + "}", r"task2_b.json:1: a number of more than 4,300 digits"),
+    ],
+    ids=["nesting", "key", "digits"],
+)
+def test_json_that_cannot_be_read_is_one_line(tmp_path: Path, text: str, message: str) -> None:
+    (clone(tmp_path) / "tasks/task2_b.json").write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_superni(tmp_path)
+
+
 def test_missing_files_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no folder `tasks`; prepare.path must be a clone of"):
         read_superni(tmp_path / "nowhere")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,23 @@ def test_files_of_each_layout_are_found_by_seed(tmp_path: Path) -> None:
         few_shot_files(tmp_path, "rte", shots=8)
     with pytest.raises(DataError, match=r"no few-shot sets of task 'cb'; it must hold <task>/<k>_shot/"):
         few_shot_files(tmp_path, "cb", shots=32)
+
+
+def test_two_files_of_one_seed_are_rejected_and_hidden_ones_are_none(tmp_path: Path) -> None:
+    write(tmp_path / "rte/seed7.jsonl", {})
+    write(tmp_path / "rte/._seed7.jsonl", {})
+    write(tmp_path / "rte/.4_shot/1_seed.jsonl", {})
+    assert list(few_shot_files(tmp_path, "rte", shots=4)) == [7]
+    write(tmp_path / "rte/7_seed.jsonl", {})
+    with pytest.raises(DataError, match=r"seed7.jsonl: is of seed 7, as .*7_seed.jsonl is; remove one of them"):
+        few_shot_files(tmp_path, "rte", shots=4)
+
+
+def test_pipes_are_not_opened(tmp_path: Path) -> None:
+    for name in ("x.parquet", "x.jsonl"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(DataError, match=rf"{name}: is a pipe"):
+            read_records(tmp_path / name)
 
 
 def test_raw_records_keep_their_fields_and_their_number(tmp_path: Path) -> None:
