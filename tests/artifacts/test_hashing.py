@@ -32,3 +32,15 @@ def test_files_are_sorted_and_folders_are_no_files(tmp_path: Path) -> None:
     assert [path.relative_to(tmp_path).as_posix() for path in files_in(tmp_path)] == ["a", "b/x", "c/d/y"]
     assert files_in(tmp_path / "a") == [tmp_path / "a"]
     assert files_in(tmp_path / "none") == []
+
+
+def test_linked_folders_are_hashed_and_links_back_end(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "elsewhere/a").write_text("1")
+    (tmp_path / "tasks/more").symlink_to("../elsewhere")
+    (tmp_path / "tasks/back").symlink_to("../tasks")
+    before = digest(tmp_path / "tasks")
+    assert [file.relative_to(tmp_path).as_posix() for file in files_in(tmp_path / "tasks")] == ["tasks/more/a"]
+    (tmp_path / "elsewhere/a").write_text("2")
+    assert digest(tmp_path / "tasks") != before

@@ -166,3 +166,17 @@ def test_a_backbone_that_cannot_start_is_a_line_and_what_shapes_answers_another(
     errors = capfd.readouterr().err.splitlines()
     assert len(errors) == 1
     assert "has a decoder_start_token_id; set backbone.generation.decoder_start_token_id" in errors[0]
+
+
+def test_what_is_passed_over_and_what_is_short_is_noted(synced: Path, run: Run, capfd: Capture) -> None:
+    (synced / "tasks/test/[b]notes.txt").write_text("x")
+    assert run("prepare", "-C", synced) == 0
+    params = synced / "params.yaml"
+    params.write_text(params.read_text().replace("shots: 3", "shots: 300"))
+    assert run("grid", "sync", "-C", synced) == 0
+    capfd.readouterr()
+    assert run("check", "-C", synced) == 0
+    said = capfd.readouterr().out
+    assert "note: 1 files without the ending .jsonl passed over: test/[b]notes.txt" in said
+    assert "note: fewer examples than the 300 shots and 3 of validation that are asked for" in said
+    assert "swap (8), twice (8)" in said

@@ -67,6 +67,33 @@ def test_notes_are_shown_with_their_number(project: Path, run: Run, capfd: Captu
     assert "note: 32 rows of training tasks that were not drawn" in capfd.readouterr().err
 
 
+def test_repeats_and_unknown_words_are_shown_with_their_tasks(project: Path, run: Run, capfd: Capture) -> None:
+    lines = [{"input": f"ant {number % 10}", "target": "bee" if number % 2 else "uno"} for number in range(14)]
+    (project / "tasks/test/swap.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (project / "tasks/test/._swap.jsonl").write_text("x")
+    assert run("prepare", "-C", project) == 0
+    said = capfd.readouterr().err.splitlines()
+    notes = [line.removeprefix("note: ") for line in said if line.startswith("note: ")]
+    assert notes == [
+        "1 hidden or backup files and folders passed over: test/._swap.jsonl",
+        "4 examples equal to a test example are kept out of training: swap (4)",
+        "22 inputs have words that the tokenizer does not know: swap (10), twice (12)",
+        "5 targets have words that the tokenizer does not know: swap (5)",
+        "5 examples have no target that the tokenizer can say: swap (5)",
+    ]
+
+
+def test_what_cannot_be_told_apart_is_one_line_and_leaves_nothing(project: Path, run: Run, capfd: Capture) -> None:
+    line = {"target": "uno", "choices": ["uno", "due"]}
+    lines = [json.dumps({"input": f"ant {number}"} | line) + "\n" for number in range(12)]
+    (project / "tasks/test/swap.jsonl").write_text("".join(lines))
+    assert run("prepare", "-C", project) == 2
+    said = capfd.readouterr().err
+    assert said.startswith("error: test task swap, example swap-0: the choices 'uno', which is right, and 'due' are the same")
+    assert said.count("\n") == 1
+    assert not (project / "data/prepare").exists()
+
+
 @pytest.mark.parametrize("edited", ["data.jsonl", "few.jsonl"])
 def test_every_file_of_a_source_is_watched(
     project: Path, run: Run, capfd: Capture, monkeypatch: pytest.MonkeyPatch, edited: str

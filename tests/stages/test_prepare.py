@@ -82,6 +82,84 @@ def test_a_task_too_small_for_three_splits_is_named(project: Path) -> None:
     assert table["dropped"] == {"small": "has too few examples (1) for train, validation and test"}
 
 
+def write_lines(path: Path, *lines: dict[str, Any]) -> None:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def said(numbers: list[int], word: str = "ant") -> list[dict[str, Any]]:
+    return [{"input": f"fox {number}", "target": word} for number in numbers]
+
+
+def test_texts_of_test_rows_are_kept_out_of_pools_and_of_training_and_counted(project: Path) -> None:
+    write_lines(project / "tasks/test/swap.jsonl", *said([*range(12), 0, 1, 11, 11]))
+    leaks = [{"definition": "in other words", **line} for line in said([2, 3, 100, 101, 102])]
+    write_lines(project / "tasks/training/copy.jsonl", *leaks)
+    table = prepare(params(), root=project, out=project / "out", scratch=project / "scratch")
+    by_name = {row["name"]: row for row in table["tasks"]}
+    assert by_name["swap"]["splits"] == {"test": 4, "pool": 8}
+    assert by_name["swap"]["repeats"] == {"of_tests": 2, "of_tests_kept": 0, "in_pool": 2, "in_tests": 0}
+    assert by_name["swap"]["unused"] == 0
+    assert by_name["copy"]["repeats"]["of_tests"] == 2
+    training = [row for row in rows(project / "out", "training_tasks.parquet") if row["task"] == "copy"]
+    assert sorted(row["prompt"].rpartition(" ")[2] for row in training) == ["100", "101", "102"]
+    assert by_name["first"]["repeats"] == by_name["twice"]["repeats"] == dict.fromkeys(by_name["swap"]["repeats"], 0)
+
+
+def test_a_task_set_as_training_and_test_task_is_dropped_from_training(project: Path) -> None:
+    write_lines(project / "tasks/training/copy.jsonl", *said([*range(3)]))
+    write_lines(project / "tasks/test/swap.jsonl", *said([*range(12)]))
+    table = prepare(params(), root=project, out=project / "out", scratch=project / "scratch")
+    assert table["dropped"] == {"copy": "has no example to train on: 3 of 3 are equal to test examples"}
+
+
+def test_repeats_that_leave_no_test_task_say_why(project: Path) -> None:
+    (project / "tasks/test/twice.jsonl").unlink()
+    write_lines(project / "tasks/test/swap.jsonl", *said([*range(4)] * 3))
+    message = r"suite jsonl: no test tasks are left; swap has too few examples \(12\) .*: 8 of 12 are equal to test examples"
+    with pytest.raises(DataError, match=message):
+        prepare(params(), root=project, out=project / "out", scratch=project / "scratch")
+    assert not (project / "out").exists()
+
+
+def test_words_that_the_tokenizer_does_not_know_are_counted(project: Path) -> None:
+    lines = [*said([*range(10)]), {"input": "fox 10", "target": "uno"}, {"input": "fox 11", "targets": ["due", "ant"]}]
+    write_lines(project / "tasks/test/swap.jsonl", *lines)
+    table = prepare(params(), root=project, out=project / "out", scratch=project / "scratch")
+    by_name = {row["name"]: row for row in table["tasks"]}
+    assert by_name["swap"]["unknown"] == {"inputs": 12, "targets": 2, "choices": 0, "unsayable": 1, "alike": 0}
+    assert set(by_name["first"]["unknown"].values()) == {0}
+
+
+def test_choices_that_the_tokenizer_cannot_tell_apart_are_rejected(project: Path) -> None:
+    lines = [{"input": f"fox {number}", "target": "ant", "choices": ["ant", "bee"]} for number in range(12)]
+    lines[7] |= {"id": "odd", "target": "uno", "choices": ["due", "uno"]}
+    write_lines(project / "tasks/test/swap.jsonl", *lines)
+    message = r"^test task swap, example odd: the choices 'uno', which is right, and 'due' are the same tokens \(so in 1 of 12 "
+    with pytest.raises(
+        DataError, match=message + r"examples\); set a prepare.tokenizer that knows its words.*; this is 'word'$"
+    ):
+        prepare(params(), root=project, out=project / "out", scratch=project / "scratch")
+    assert not (project / "out").exists()
+    write_lines(project / "tasks/test/swap.jsonl", *(line | {"metric": "rouge_l"} for line in lines))  # not chosen from
+    table = prepare(params(), root=project, out=project / "out", scratch=project / "scratch")
+    assert [row["unknown"]["alike"] for row in table["tasks"] if row["name"] == "swap"] == [1]
+
+
+def test_choices_that_cutting_makes_alike_are_rejected(project: Path) -> None:
+    choices = ["ant bee cat", "ant bee dog"]
+    lines = [{"input": f"fox {number}", "target": choices[0], "choices": choices} for number in range(12)]
+    write_lines(project / "tasks/test/swap.jsonl", *lines)
+    prepare(params(), root=project, out=project / "out", scratch=project / "scratch")
+    with pytest.raises(DataError, match=r"same tokens .*; raise prepare.max_target_tokens, which cuts them to 3$"):
+        prepare(params(max_target_tokens=3), root=project, out=project / "out", scratch=project / "scratch")
+
+
+def test_a_test_task_whose_every_target_is_unknown_is_rejected(project: Path) -> None:
+    write_lines(project / "tasks/test/swap.jsonl", *said([*range(12)], "\u03b1\u03b2 \u03b3"))
+    with pytest.raises(DataError, match=r"^test task swap: none of its targets has a token other than the unknown one; set a "):
+        prepare(params(), root=project, out=project / "out", scratch=project / "scratch")
+
+
 def test_test_tasks_can_be_chosen(project: Path) -> None:
     table = prepare(params(test_tasks=["swap"]), root=project, out=project / "out", scratch=project / "scratch")
     assert [row["name"] for row in table["tasks"] if row["role"] == "test"] == ["swap"]
@@ -174,6 +252,36 @@ def test_t0_streams_p3_and_reads_few_shot_sets(t0_project: Path) -> None:
     assert {tuple(row["seeds"]) for row in test if row["split"] == "train"} == {(0,), (42,)}
     assert all(row["choices"] == ["yes", "no"] and row["gold"] == [0] for row in test)
     assert not (t0_project / "scratch").exists() or not list((t0_project / "scratch").iterdir())
+
+
+def test_rows_of_p3_that_a_test_task_asks_are_left_out_of_its_stream(t0_project: Path) -> None:
+    options: dict[str, Any] = {"root": t0_project, "scratch": t0_project / "scratch"}
+    clean = prepare(t0_params(), out=t0_project / "clean", **options)
+    scored = next(row["prompt"] for row in rows(t0_project / "clean", "test_tasks.parquet") if row["split"] == "test")
+    config = "ag_news_classify"
+    path = t0_project / f"p3/{config}/train-00000-of-00001.parquet"
+    table = pq.read_table(path).to_pydict()
+    table["inputs_pretokenized"][3], table["targets_pretokenized"][3] = f" {scored}", "yes "
+    table["inputs_pretokenized"][5] = " "
+    pq.write_table(pa.table(table), path)
+    made = prepare(t0_params(), out=t0_project / "out", **options)
+    by_name = {row["name"]: row for row in made["tasks"]}
+    assert by_name[config]["repeats"] == {"of_tests": 1}
+    assert sum(by_name[config]["splits"].values()) == CONFIGS[config] - 2
+    assert made["notes"] == {"rows of P3 without an input or a target": 1}
+    assert scored not in {row["prompt"] for row in rows(t0_project / "out", "training_tasks.parquet")}
+    assert clean["notes"] == {}
+
+
+def test_a_few_shot_set_that_is_given_keeps_what_is_tested_and_says_so(t0_project: Path) -> None:
+    for task in ("rte", "cb"):  # the records of seed 0 again, under the numbers of seed 1, which is scored
+        text = (t0_project / f"few-shot/{task}/seed0.jsonl").read_text()
+        lines = [json.loads(line) for line in text.splitlines()]
+        write_lines(t0_project / f"few-shot/{task}/seed1.jsonl", *(line | {"idx": line["idx"] + 10} for line in lines))
+    made = prepare(t0_params(), root=t0_project, out=t0_project / "out", scratch=t0_project / "scratch")
+    repeats = {row["name"]: row["repeats"] for row in made["tasks"]}["rte"]
+    assert repeats["of_tests_kept"] > 0
+    assert repeats["of_tests"] == 0
 
 
 def test_every_template_of_a_scored_record_can_count(t0_project: Path) -> None:

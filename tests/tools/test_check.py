@@ -11,8 +11,9 @@ from transformers import T5ForConditionalGeneration
 from mhrctl.artifacts.cards import Card, write_card
 from mhrctl.artifacts.facts import PrepareFacts
 from mhrctl.artifacts.names import Project
+from mhrctl.config.cells import grid_cells
 from mhrctl.config.params import Params
-from mhrctl.config.resolve import load_params
+from mhrctl.config.resolve import load_params, resolve_cell
 from mhrctl.data.tokenization import SPECIAL, train_tokenizer
 from mhrctl.errors import DataError, MhrctlError, ParamsError
 from mhrctl.projects.templates import dvc_yaml
@@ -24,6 +25,7 @@ from mhrctl.tools.check import (
     pipeline_gaps,
     pipeline_refusals,
     prepared_tasks,
+    shortages,
     unknown_task,
     vocab_size,
 )
@@ -53,6 +55,28 @@ def test_tasks_that_are_prepared_count(project: Path) -> None:
     (folder / "tasks.json").write_text(json.dumps({"tasks": rows}))
     assert prepared_tasks(Project(project)) == TaskCounts(2, 1, 1)
     assert check_suite(loaded(project), Project(project)).tasks == TaskCounts(2, 1, 1)
+
+
+def test_what_is_passed_over_is_noted(project: Path) -> None:
+    (project / "tasks/test/._swap.jsonl").write_text("x")
+    (project / "tasks/notes.txt").write_text("x")
+    assert check_suite(loaded(project), Project(project)).notes == {
+        "hidden or backup files and folders passed over: test/._swap.jsonl": 1,
+        "files without the ending .jsonl passed over: notes.txt": 1,
+    }
+
+
+def test_shots_beyond_the_data_are_reported_once_it_is_prepared(project: Path) -> None:
+    settings = load_params(project / "params.yaml", ["adapt.shots=100"])
+    cells = [resolve_cell(settings, cell) for cell in grid_cells(settings.params)]
+    assert shortages(cells, Project(project)) == []
+    rows = [{"name": "swap", "role": "test", "splits": {"test": 4, "pool": 8}}]
+    folder = project / "data/prepare"
+    folder.mkdir(parents=True)
+    (folder / "tasks.json").write_text(json.dumps({"tasks": rows}))
+    (line,) = shortages(cells, Project(project))
+    assert line.startswith("fewer examples than the 100 shots and 3 of validation")
+    assert line.endswith("swap (8)")
 
 
 def test_what_is_on_the_hub_is_not_looked_at(project: Path) -> None:
