@@ -75,8 +75,8 @@ def adapt(
     )
     if nothing_to_do(made, out, force=force):
         return
-    asked = {"shots": params.adapt.shots, "validation": params.adapt.validation}
-    if (prepared / TASKS).exists() and (short := shortage(prepared, **asked)):
+    asked = params.adapt
+    if (prepared / TASKS).exists() and (short := shortage(prepared, shots=asked.shots, validation=asked.validation)):
         display.done(f"note: {short}")
     accelerator = open_accelerator(device)
     from mhrctl.stages.adapt import adapt as stage

@@ -72,8 +72,8 @@ class Encoder:
         targets = self._nested([example.targets for _, example, _ in drafts], "target")
         choices = self._nested([example.choices for _, example, _ in drafts], "choice")
         gold = [_gold(example) for _, example, _ in drafts]
-        for (split, example, _), *ids in zip(drafts, inputs, targets, choices, gold, strict=True):
-            self.speech.add(split, example, *ids)
+        for row, (split, example, _) in enumerate(drafts):
+            self.speech.add(split, example, inputs[row], targets[row], choices[row], gold[row])
         columns: dict[str, list[Any]] = {
             "task": [self.task] * len(drafts),
             "split": [split for split, _, _ in drafts],

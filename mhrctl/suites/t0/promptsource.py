@@ -88,7 +88,15 @@ class PromptTemplate:
             choices = () if self.answer_choices is None else _parts(_compiled(self.answer_choices).render(values))
             values["answer_choices"] = [_escape(choice) for choice in choices] or None
             parts = _parts(_compiled(_cut(self.jinja)).render(values))
-        except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+        except (
+            jinja2.TemplateError,
+            ArithmeticError,
+            AttributeError,
+            LookupError,
+            RecursionError,
+            TypeError,
+            ValueError,
+        ) as error:
             raise DataError(f"{self.path}: template {self.name!r} does not fit the record: {error}") from None
         return Rendering(self.name, parts[0], parts[1] if len(parts) > 1 else "", choices)
 

@@ -118,7 +118,7 @@ def test_a_bad_value_is_named_by_row_and_column(change: dict[str, Any], columns:
 
 def test_odd_rows_are_left_out_and_counted_unless_they_are_most(tmp_path: Path) -> None:
     good, odd = {"question": "q", "answer": "a"}, {"question": "q", "answer": "a\ud83d"}
-    rows = [good, odd, good, {"question": 3, "answer": "a"}]
+    rows: list[dict[str, Any]] = [good, odd, good, {"question": 3, "answer": "a"}]
     notes: Counter[str] = Counter()
     lenient = RowReader.of(Split(str(tmp_path), {}, lambda: iter(rows)), QUESTION, strict=False)
     for _ in range(2):  # a stream is read as often as it is asked for

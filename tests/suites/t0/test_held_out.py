@@ -322,3 +322,13 @@ def test_real_sets_are_the_same_raw_and_rendered_with_the_papers_templates() -> 
     endings = [row.choices for row in hellaswag.examples if row.id.endswith("if_begins_how_continues")]
     assert endings
     assert all(pattern.fullmatch(choice) for choices in endings for choice in choices)
+
+
+def test_two_files_of_one_tasks_records_are_rejected_and_hidden_ones_are_none(tmp_path: Path) -> None:
+    for name in ("rte.jsonl", "._rte.jsonl"):
+        (tmp_path / name).write_text('{"idx": 0}\n')
+    assert len(t0._evaluation_records(t0.T0_TEST_TASKS["rte"], str(tmp_path))) == 1
+    t0._check_evaluation(str(tmp_path))
+    (tmp_path / "rte.parquet").write_text("x")
+    with pytest.raises(DataError, match=r"rte.parquet: is of task rte, as .*rte.jsonl is; remove one of them"):
+        t0._evaluation_records(t0.T0_TEST_TASKS["rte"], str(tmp_path))

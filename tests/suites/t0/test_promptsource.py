@@ -108,6 +108,10 @@ def test_what_a_template_cannot_render_is_said(jinja: str, message: str) -> None
         ("templates: !!python/object/apply:os.getcwd []", r"templates.yaml:1: .*python/object/apply:os.getcwd"),
         ("templates: [", r"templates.yaml:1: not promptsource's YAML"),
         (YAML.replace("name: so", "nam: so"), r"templates.yaml: templates.1.name is missing"),
+        ("templates: \0", r"templates.yaml: not promptsource's YAML: "),
+        ("[" * 5000, r"templates.yaml: not promptsource's YAML: "),
+        ("templates: 2020-99-99", r"templates.yaml: not promptsource's YAML: month must be in"),
+        ("? {a: b}\n: c", r"templates.yaml:1: not promptsource's YAML: "),
     ],
 )
 def test_anything_but_templates_is_refused(text: str, message: str, tmp_path: Path) -> None:

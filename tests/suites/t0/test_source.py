@@ -97,3 +97,14 @@ def test_what_the_hub_has_is_not_looked_at(root: Path) -> None:
 def test_what_is_missing_is_named_with_its_setting(root: Path, prepare: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         check(root, prepare)
+
+
+def test_what_lies_beside_the_scored_records_is_named(root: Path) -> None:
+    (root / "scored").mkdir()
+    for name in ("rte.jsonl", "._rte.jsonl", "rte.csv"):
+        (root / "scored" / name).write_text("{}\n")
+    seen = check(root, "hub: a/b, test_tasks: [rte], t0: {few_shot: sets, evaluation: scored}")
+    assert seen.notes == {
+        "hidden or backup files and folders passed over: ._rte.jsonl": 1,
+        "files without the ending .jsonl or .parquet passed over: rte.csv": 1,
+    }
