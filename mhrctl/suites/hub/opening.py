@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -13,7 +14,7 @@ from typing import Any
 
 from mhrctl.errors import DataError, unknown
 from mhrctl.suites.files import LINKED, data_files, require_file
-from mhrctl.suites.reading import file_errors, hub_errors
+from mhrctl.suites.reading import READABLE, file_errors, hub_errors, parse, read_text
 
 BUILDERS = {
     ".json": "json",
@@ -128,6 +129,7 @@ def _opened(data: DataSet, text: tuple[str, ...]) -> dict[str, Any]:
     """{split: its rows, as `datasets` has them}."""
     from datasets import Dataset, load_dataset, load_from_disk
 
+    logging.getLogger("datasets").setLevel(logging.CRITICAL)  # what it logs before it fails stands in our line
     place = data.place
     if not isinstance(place, Path):
         if not HUB_ID.fullmatch(place):
@@ -173,7 +175,20 @@ def _rows(data: DataSet, rows: Any, max_rows: int | None) -> Iterator[Record]:  
         yield record
 
 
-def _errors(data: DataSet) -> AbstractContextManager[None]:
-    if isinstance(data.place, Path):
-        return file_errors(data.where, "see that it is whole, and of a form that `datasets` loads")
-    return hub_errors(data.where, "check its id, configuration, revision and the network, or name a folder as prepare.path")
+@contextmanager
+def _errors(data: DataSet) -> Iterator[None]:
+    """Whatever `datasets` fails with is one line; of JSON Lines, if they are not many, with the number of the line."""
+    place = data.place
+    if not isinstance(place, Path):
+        with hub_errors(data.where, "check its id, configuration, revision and the network, or name a folder as prepare.path"):
+            yield
+        return
+    try:
+        with file_errors(data.where, "see that it is whole, and of a form that `datasets` loads"):
+            yield
+    except DataError:
+        if place.suffix == ".jsonl" and place.is_file() and place.stat().st_size <= READABLE:
+            for number, text in enumerate(read_text(place).split("\n"), 1):
+                if text.strip():
+                    parse(text, place, number)
+        raise

@@ -347,3 +347,28 @@ def test_what_lies_beside_the_files_of_a_folder_is_named(tmp_path: Path) -> None
         read(tmp_path, path="data", test_tasks=["mul"])
     with pytest.raises(DataError, match=r"data/test.csv: is a pipe"):
         read(tmp_path, path="data/test.csv", test_tasks=["mul"])
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            '{"question": "\\ud83d", "answer": "b", "task": "add"}',
+            r"data.jsonl:3: text '\\ud83d' holds half of a surrogate pair",
+        ),
+        ('{"question": "x"', r"data.jsonl:3: not valid JSON"),
+        ("[" * 100_000, r"data.jsonl:3: JSON that is nested too deeply"),
+        ("[]", r"data.jsonl: cannot be read: "),
+    ],
+    ids=["surrogate", "json", "nesting", "list"],
+)
+def test_json_lines_that_cannot_be_read_are_named_by_line(
+    tmp_path: Path, line: str, message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = write_jsonl(tmp_path / "data.jsonl", questions(36))
+    lines = path.read_text().split("\n")
+    path.write_text("\n".join([*lines[:2], line, *lines[2:]]))
+    with pytest.raises(DataError, match=message) as error:
+        read(tmp_path, test_tasks=["mul"])
+    assert "\n" not in str(error.value)
+    assert capfd.readouterr().err == ""
