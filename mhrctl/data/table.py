@@ -37,7 +37,7 @@ def short_tasks(prepared: Path, *, shots: int | None, validation: int) -> dict[s
         validation: validation examples that are asked for.
     """
     short: dict[str, int] = {}
-    for row in read_json(prepared / TASKS)["tasks"] if shots is not None else ():
+    for row in read_json_of(prepared / TASKS)["tasks"] if shots is not None else ():
         splits = row["splits"]
         train, others = splits.get("train", 0), splits.get("pool", 0) + splits.get("validation", 0)
         if row["role"] == "test" and shots is not None and (train + others < shots + validation if others else train < shots):
