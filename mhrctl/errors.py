@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from unicodedata import category
 
 SHOWN = 40
 """Known names that an error lists."""
@@ -51,7 +52,30 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     return f"unknown {kind} {name!r}{hint} (known: {listed(names)})"
 
 
-def listed(names: Sequence[str]) -> str:
+def printable(text: str, keep: str = "") -> str:
+    r"""Return a text that shows itself and does nothing else to whoever reads it.
+
+    White space is a space. Other control characters (those that a terminal obeys), signs that turn the direction of what
+    follows, and halves of characters become their escapes, such as `\x1b`.
+
+    Args:
+        text: such as a name out of a file.
+        keep: characters to leave as they are.
+    """
+    return text if text.isascii() and text.isprintable() else "".join(_shown(char, keep) for char in text)
+
+
+def _shown(char: str, keep: str) -> str:
+    if char in keep or not (category(char) in ("Cc", "Cs", "Zl", "Zp") or char in _TURNS):
+        return char
+    return " " if char.isspace() else char.encode("unicode_escape").decode()
+
+
+_TURNS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+"""Signs that embed, override or isolate a direction of writing."""
+
+
+def listed(names: Sequence[str], most: int = SHOWN) -> str:
     """List names in a line, or the first of many and how many more there are."""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -14,6 +14,8 @@ from mhrctl.errors import (
     ParamsError,
     TrackingError,
     in_section,
+    listed,
+    printable,
     unknown,
 )
 
@@ -49,3 +51,29 @@ def test_a_section_is_put_before_what_the_library_names() -> None:
     assert isinstance(raised.value.__cause__, DataError)
     with pytest.raises(KeyError), in_section("prepare"):  # a bug of ours stays as it is
         raise KeyError("x")
+
+
+def test_a_list_is_cut_where_it_is_told_to_be() -> None:
+    assert listed(["a", "b", "c"]) == "a, b, c"
+    assert listed(["a", "b", "c"], 2) == "a, b and 1 more"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("mhr_mu h8 [red] :x:", "mhr_mu h8 [red] :x:"),
+        ("Zoë 你好 👩\u200d👧 हिन्दी", "Zoë 你好 👩\u200d👧 हिन्दी"),
+        ("a\tb\r\nc\u2028d\x85e", "a b  c d e"),
+        ("\x1b[2J\x07\x00\x9b", r"\x1b[2J\x07\x00\x9b"),
+        ("\u202eevil\u2066", r"\u202eevil\u2066"),
+        ("\ud800", r"\ud800"),
+    ],
+    ids=["plain", "scripts", "white space", "codes of a terminal", "direction", "half a character"],
+)
+def test_what_a_terminal_would_obey_is_shown_in_its_place(text: str, shown: str) -> None:
+    assert printable(text) == shown
+    assert printable(shown) == shown
+
+
+def test_lines_can_be_kept() -> None:
+    assert printable("a\nb\x1b", keep="\n") == "a\nb\\x1b"

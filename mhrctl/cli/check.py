@@ -108,7 +108,7 @@ def check(
         notes += gaps
     display.out.print(_grid_table(where, groups, estimates))
     for note in notes:
-        display.out.print(escape(note), soft_wrap=True)
+        display.show(note)
     for problem in problems[:-1]:
         display.complain(str(problem))
     if problems:
@@ -226,7 +226,7 @@ def _grid_table(where: Project, groups: Groups, estimates: Mapping[str, Sequence
         group = estimates.get(label)
         scored = sum(where.scores(each.cell.name).exists() for each in cells)
         shown.add_row(
-            label,
+            display.plain(label),
             _ranges([each.cell.seed for each in cells]),
             cell.origin[0],
             _steps(first.pretrain),
@@ -258,12 +258,12 @@ def _ranges(numbers: Sequence[int]) -> str:
 def _settings_table(settings: Settings, cell: Cell) -> Table:
     """Every setting of a cell and where it comes from."""
     resolved = resolve_cell(settings, cell)
-    shown = Table(title=f"cell {cell.name}", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    shown = Table(title=display.title(f"cell {cell.name}"), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for column in ("setting", "value", "from"):
         shown.add_column(column, no_wrap=column == "setting")
     for section in CELL_SECTIONS:
         origin = sources(settings, cell, section)
         for key, value in getattr(resolved, section).model_dump().items():
-            shown.add_row(f"{section}.{key}", str(value), origin.get(key, "default"))
+            shown.add_row(*map(display.plain, (f"{section}.{key}", str(value), origin.get(key, "default"))))
         shown.add_section()
     return shown

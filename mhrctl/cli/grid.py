@@ -64,9 +64,9 @@ def prune(
     left = find_leftovers(grid_cells(settings.params), where)
     for cell in left.cells:
         paths = [path.relative_to(where.data).as_posix() for path in left.paths.get(cell, ())]
-        display.out.print(f"{cell}: {human_size(left.size(cell))}", soft_wrap=True)
+        display.show(f"{cell}: {human_size(left.size(cell))}")
         for line in [*paths, *(f"dvc.lock: {entry}" for entry in left.entries_of(cell))]:
-            display.out.print(f"  {line}", soft_wrap=True)
+            display.show(f"  {line}")
     total = human_size(sum(map(left.size, left.cells)))
     if not left.cells:
         display.done("nothing to prune")

@@ -91,9 +91,9 @@ def query(
         seed=settings.params.grid.seeds[0] if seed is None else seed,
         device=str(accelerator.device),
     )
-    shown = Table(title=f"most similar to {task}", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    shown = Table(title=display.title(f"most similar to {task}"), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     shown.add_column("training task", no_wrap=True)
     shown.add_column("cosine", justify="right")
     for name, cosine in nearest[:top]:
-        shown.add_row(name, f"{cosine:.3f}")
+        shown.add_row(display.plain(name), f"{cosine:.3f}")
     display.out.print(shown)

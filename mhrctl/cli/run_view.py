@@ -12,7 +12,6 @@ from pathlib import Path
 from rich import box
 from rich.console import Group, RenderableType
 from rich.live import Live
-from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
@@ -89,7 +88,7 @@ def show_plan(plan: Sequence[Planned]) -> None:
         shown.add_column(column, no_wrap=not fold, overflow="fold")
     for planned in plan:
         if planned.action is not Action.NOTHING:
-            shown.add_row(planned.name, planned.action, escape("; ".join(planned.reasons)))
+            shown.add_row(*map(display.plain, (planned.name, planned.action, "; ".join(planned.reasons))))
     if shown.row_count:
         display.out.print(shown)
     counts = Counter(planned.action for planned in plan)
@@ -136,7 +135,7 @@ def _counts(progress: Progress) -> Table:
     for state in State:
         shown.add_column(state, justify="right", style=STYLES.get(state, ""))
     for stage, counts in progress.by_stage().items():
-        shown.add_row(stage, *(_number(counts, state) for state in State))
+        shown.add_row(display.plain(stage), *(_number(counts, state) for state in State))
     return shown
 
 
@@ -148,7 +147,8 @@ def _jobs(progress: Progress) -> Table:
     shown = Table.grid(padding=(0, 2, 0, 0))
     running = progress.running()
     for name, entry in list(running.items())[:SHOWN]:
-        shown.add_row(name, _duration(time.time() - (entry.started or time.time())), entry.note)
+        seconds = _duration(time.time() - (entry.started or time.time()))
+        shown.add_row(*map(display.plain, (name, seconds, entry.note)))
     if len(running) > SHOWN:
         shown.add_row(f"and {len(running) - SHOWN} more")
     return shown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 
 import pytest
 from rich.console import Console
@@ -31,6 +32,25 @@ def test_a_complaint_is_one_line_whatever_is_in_it(capfd: Capture) -> None:
 def test_a_path_is_shown_as_it_is(capfd: Capture) -> None:
     display.done(f"wrote a[b]/{'c' * 200}")
     assert capfd.readouterr().err == f"wrote a[b]/{'c' * 200}\n"
+
+
+@pytest.mark.parametrize("say", [display.done, display.warn, display.complain])
+def test_no_text_is_a_code_of_the_terminal_or_an_emoji(say: Callable[[str], None], capfd: Capture) -> None:
+    say("a\x1b[2Jb :smile: [/x] \\[red]")
+    assert r"a\x1b[2Jb :smile: [/x] \[red]" in capfd.readouterr().err
+
+
+def test_what_was_asked_for_goes_to_stdout_as_it_is(capfd: Capture) -> None:
+    display.show(f"[bold]{'c' * 200}")
+    assert capfd.readouterr().out == f"[bold]{'c' * 200}\n"
+
+
+def test_a_bar_takes_no_name_for_markup(terminal: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CI")
+    with display.track("adapt [/x]", 1) as bar:
+        bar.advance(note="[red]a\x1b[2J[/b]")
+    assert "adapt [/x]" in terminal.getvalue()
+    assert r"[red]a\x1b[2J[/b]" in terminal.getvalue()
 
 
 def test_a_bar_is_shown_on_a_terminal(terminal: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:

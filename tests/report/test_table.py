@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
+from mhrctl.errors import printable
 from mhrctl.report.table import RENDERERS, Table, rich_table
 
 SMALL = Table(
@@ -47,7 +50,7 @@ def test_latex() -> None:
         "\\toprule\n"
         "method & adapted ROUGE-L & 50 \\% \\\\\n"
         "\\midrule\n"
-        "poly\\_z & 81.5 $\\pm$ 2.1 & 1|2 \\\\\n"
+        "poly\\_z & 81.5 $\\pm$ 2.1 & 1\\textbar{}2 \\\\\n"
         "mhr, h8 & - & 3 \\\\\n"
         "\\bottomrule\n"
         "\\end{tabular}\n"
@@ -92,6 +95,78 @@ def test_brackets_are_no_markup_on_a_terminal() -> None:
     text = "\n".join(shown(Table("T [bold]", ("m [red]", "[blue] n"), [["[green]", "[i]"]], ("[b] note",))))
     for part in ("T [bold]", "m [red]", "[blue] n", "[green]", "[i]", "[b] note"):
         assert part in text
+
+
+EVIL = [
+    "a|b\\",
+    "<script>alert('x')</script>",
+    "[red]x[/] :smile:",
+    "`*_x_*`",
+    "&copy;$\\input{x}%",
+    "\x1b[31mred\x07",
+    "one\ntwo\u2028three",
+]
+FORMULAS = ["=cmd()", "+1+cmd|' /C calc'!A0", "-2+3", "@SUM(1)", " =1", "\t=1", "\uff1d1"]
+
+
+def evil(column: str = "x") -> Table:
+    return Table(EVIL[1], ("method", column), [[text, "1"] for text in EVIL], tuple(EVIL))
+
+
+@pytest.mark.parametrize("form", RENDERERS)
+def test_no_name_is_a_code_of_the_terminal_or_a_line_of_its_own(form: str) -> None:
+    text = RENDERERS[form](evil())
+    assert not set(text) & {"\x1b", "\x07", "\u2028", "\u202e"}
+    assert "x1b" in text
+    assert "one two three" in text
+    plain = RENDERERS[form](Table("t", ("method", "x"), [["a", "1"]] * len(EVIL), ("n",) * len(EVIL)))
+    assert text.count("\n") == plain.count("\n")
+
+
+def test_no_name_is_markdown() -> None:
+    lines = RENDERERS["markdown"](evil("a|b")).splitlines()
+    cells = [line for line in lines if line.startswith("| ")]
+    assert {len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in cells} == {3}
+    for line in lines:
+        bare = re.sub(r"\\[^\w\s]", "", line)  # what a backslash has not made a mere sign
+        assert not set(bare) & set("<>&[]$~"), line
+        assert "_x_" not in bare.replace("`", "")
+    assert "| mhr_mu h8 | 1 |" in RENDERERS["markdown"](
+        Table("", ("m", "n"), [["mhr_mu h8", "1"]])
+    )  # within a word it is a sign
+
+
+def test_no_name_is_latex() -> None:
+    body = RENDERERS["latex"](evil())
+    rows = body.split("\\midrule\n")[1].split("\\bottomrule")[0]
+    assert not re.search(r"(?<!\\)[%$&#_^~](?! 1 )", rows.replace(" & 1 ", ""))
+    assert "\\input" not in rows
+    assert "\\textbackslash{}input\\{x\\}\\%" in rows
+    assert not re.search(r"^[\[*]", rows, re.MULTILINE)  # an argument of the row's end before it
+    assert all(line.startswith("% ") for line in body.split("\\end{tabular}\n")[1].split("\\end{table}")[0].splitlines())
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_no_name_is_a_formula_of_a_spreadsheet(text: str) -> None:
+    head, row = csv.reader(io.StringIO(RENDERERS["csv"](Table("", ("m", text), [[text, "1"]]))))
+    assert row[0] == head[1] == f"'{printable(text)}"
+
+
+@pytest.mark.parametrize("text", ["+4.00", "-4.6", "-", "+20.00 to +20.99", "81.5±2.1", "17,694,720", "50.0%", "a=b"])
+def test_numbers_are_numbers_in_a_spreadsheet(text: str) -> None:
+    assert list(csv.reader(io.StringIO(RENDERERS["csv"](Table("", ("m", "x"), [["a", text]])))))[1] == ["a", text]
+
+
+def test_no_name_is_markup_in_a_terminal() -> None:
+    text = "\n".join(shown(evil()))
+    for part in ("a|b\\", "[red]x[/] :smile:", "\\x1b[31mred\\x07", "one two three"):
+        assert text.count(part) == 2  # in its row and its note
+
+
+def test_wide_characters_take_two_columns_of_a_terminal() -> None:
+    lines = shown(Table("", ("m", "n"), [["你" * 35, "1234567"]]))
+    assert any("1234567" in line for line in lines)
+    assert max(map(cell_len, lines)) <= 80
 
 
 def test_a_wide_table_is_set_closer_and_loses_no_digit() -> None:
