@@ -85,6 +85,8 @@ class AdaptFacts(Facts):
     tasks: list[str]
     shots: dict[str, tuple[int, int]] = Field(description="{task: examples to train on, and to validate on}")
     validation: dict[str, float] = Field(description="{task: its best validation score}")
+    undecided: list[str] = Field([], description="tasks whose validation scores never differed, so that nothing chose the step")
+    rouge_tokenizers: dict[str, str] = Field({}, description="{task: the tokenizer of its ROUGE-L}")
     backbone: str = Field(description="its fingerprint")
     parameters: Annotated[
         Parameters,
@@ -97,6 +99,7 @@ class EvaluateFacts(Facts):
     """These are the facts of an evaluation."""
 
     tasks: list[str]
+    rouge_tokenizers: dict[str, str] = Field({}, description="{task: the tokenizer of its ROUGE-L}")
 
 
 class InspectFacts(Facts):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mhrctl.artifacts import provenance
+from mhrctl.artifacts.facts import AdaptFacts
 from mhrctl.artifacts.locking import locked
 from mhrctl.artifacts.names import TASKS, Project
 from mhrctl.artifacts.watching import unedited
@@ -34,9 +35,12 @@ from mhrctl.cli.options import (
 )
 from mhrctl.config.cells import CellParams
 from mhrctl.data.table import shortage
-from mhrctl.errors import ParamsError
+from mhrctl.errors import ParamsError, listed
 from mhrctl.models.speed import Speed
 from mhrctl.tools.check import unknown_task
+
+NAMED = 5
+"""Undecided tasks that the last line names; the card has them all."""
 
 
 def adapt(
@@ -99,4 +103,16 @@ def adapt(
             root=where.root,
             execution=Execution(accelerator, speed, display.track, recorder),
         )
-    display.done(f"wrote {out}: {len(card.facts.tasks)} tasks, {card.facts.parameters.adaptation:,} trained parameters each")
+    facts = card.facts
+    written = f"wrote {out}: {len(facts.tasks)} tasks, {facts.parameters.adaptation:,} trained parameters each"
+    display.done(f"{written}{_undecided(facts)}")
+
+
+def _undecided(facts: AdaptFacts) -> str:
+    """Say in which tasks nothing chose the step; nothing where there is none."""
+    if not facts.undecided:
+        return ""
+    zero = sum(facts.validation[task] == 0 for task in facts.undecided)
+    all_zero = f", and was 0 at every step in {zero}" if zero else ""
+    which = f"{len(facts.undecided)} of {len(facts.tasks)} tasks{all_zero}"
+    return f"; no validation score ever differed in {which}, so that the first was kept: {listed(facts.undecided, NAMED)}"

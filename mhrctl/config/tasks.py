@@ -130,6 +130,9 @@ class PrepareParams(Closed):
         False,
         description="superni, hub: reject the first record that cannot be read; false leaves such records out and counts them",
     )
+    rouge_tokenizer: Literal["auto", "english", "gpt2"] = added(
+        "auto", description="of the test tasks' ROUGE-L; auto takes gpt2 for tasks with answers that english cannot read"
+    )
 
     @model_validator(mode="after")
     def _settings_fit_the_source(self) -> PrepareParams:

@@ -11,7 +11,7 @@ from typing import Literal
 from mhrctl.artifacts.names import TEST_EXAMPLES
 from mhrctl.data.examples import Examples, Sample
 from mhrctl.data.splits import few_shot_split
-from mhrctl.data.table import task_metrics
+from mhrctl.data.table import rouge_tokenizers, task_metrics
 from mhrctl.errors import DataError, ParamsError
 
 
@@ -22,6 +22,7 @@ class TaskShots:
     Attributes:
         name: of the task.
         metric: that validation maximises.
+        rouge_tokenizer: what its ROUGE cuts texts into tokens by.
         train: samples to train on, one a reference of each example.
         groups: rows of `train` that are one example's renderings; training draws one of them at each access.
         prompts: the inputs of `train` as text, one an example.
@@ -33,6 +34,7 @@ class TaskShots:
 
     name: str
     metric: str
+    rouge_tokenizer: str
     train: Sequence[Sample]
     groups: list[list[int]]
     prompts: list[str]
@@ -64,7 +66,7 @@ def draw_shots(
         ParamsError: if `shots` is None and a task's few-shot sets are not given.
     """
     examples = Examples.read(prepared / TEST_EXAMPLES)
-    metrics = task_metrics(prepared)
+    metrics, tokenizers = task_metrics(prepared), rouge_tokenizers(prepared)
     drawn = []
     for name in examples.tasks:
         of_task = examples.of(tasks=[name])
@@ -78,6 +80,7 @@ def draw_shots(
             TaskShots(
                 name=name,
                 metric=metrics[name],
+                rouge_tokenizer=tokenizers[name],
                 train=of_task.take(rows).all_references(),
                 groups=_sample_groups(of_task, train),
                 prompts=of_task.take(rows).column("prompt"),

@@ -16,6 +16,11 @@ def task_metrics(prepared: Path) -> dict[str, str]:
     return {row["name"]: row["metric"] for row in read_json_of(prepared / TASKS)["tasks"]}
 
 
+def rouge_tokenizers(prepared: Path) -> dict[str, str]:
+    """Return {task: what its ROUGE cuts texts into tokens by} of a prepared suite; `english` where the table does not say."""
+    return {row["name"]: row.get("rouge_tokenizer", "english") for row in read_json_of(prepared / TASKS)["tasks"]}
+
+
 def training_data_sets(prepared: Path) -> dict[str, list[str]]:
     """Return {data set: its training tasks}: for tasks that are templates of one data set, else each task for itself.
 

@@ -1,6 +1,6 @@
 """Metrics score answers, and are a table with a row a metric. `docs/metrics.md` describes it.
 
-ROUGE-L and exact match are those of docs/recipe.md, section 2.5.
+ROUGE-L and exact match are those of docs/recipe.md, section 2.5; ROUGE-L stands in `mhrctl.evaluation.rouge`.
 """
 
 from __future__ import annotations
@@ -10,13 +10,9 @@ import string
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING
 
 from mhrctl.errors import unknown
-
-if TYPE_CHECKING:
-    from rouge_score.rouge_scorer import RougeScorer
+from mhrctl.evaluation.rouge import ENGLISH, composed, rouge_l
 
 MIXED = "mixed"
 """Stands for the metric of a suite whose test tasks have several."""
@@ -44,18 +40,20 @@ class References:
     Attributes:
         texts: any of which is right.
         places: of the example's choices that are right; none where it has no choices.
+        rouge_tokenizer: what ROUGE cuts the texts of the task into tokens by.
     """
 
     texts: Sequence[str]
     places: Collection[int] = ()
+    rouge_tokenizer: str = ENGLISH
 
     @classmethod
-    def among(cls, choices: Sequence[str], texts: Sequence[str]) -> References:
+    def among(cls, choices: Sequence[str], texts: Sequence[str], rouge_tokenizer: str = ENGLISH) -> References:
         """Return the texts with their places among the choices, which may be none.
 
         Choices that are equal to the letter are one choice at several places: nobody could tell them apart, so each is right.
         """
-        return cls(texts, frozenset(place for place, choice in enumerate(choices) if choice in texts))
+        return cls(texts, frozenset(place for place, choice in enumerate(choices) if choice in texts), rouge_tokenizer)
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,6 @@ class Metric:
         compares: what it compares, in a line.
         over_choices: whether an answer is the best-scored of the example's choices instead of a generated text.
         always: whether it is recorded for every task, whatever the task's metric is.
-        recorded_as: the metric that always records the same number, so that none of its own is recorded.
     """
 
     title: str
@@ -76,50 +73,46 @@ class Metric:
     compares: str
     over_choices: bool = False
     always: bool = False
-    recorded_as: str = ""
-
-
-@cache
-def _scorer() -> RougeScorer:
-    from rouge_score.rouge_scorer import RougeScorer  # it imports nltk and scipy
-
-    return RougeScorer(["rougeL"], use_stemmer=True)
-
-
-def rouge_l(prediction: str, references: Sequence[str]) -> float:
-    """Compute the ROUGE-L F-measure with the stemmer, the best over the references, in percent."""
-    return max(100 * float(_scorer().score(reference, prediction)["rougeL"].fmeasure) for reference in references)
 
 
 def exact_match(prediction: str, references: Sequence[str]) -> float:
     """Return 100 if the prediction is one of the references, ignoring case, punctuation and white space; else 0.
 
-    SQuAD's normalisation without its removal of articles, as Tk-Instruct scores exact match.
+    SQuAD's normalisation without its removal of articles, as Tk-Instruct scores exact match; accents count as they are read,
+    however they are encoded. A reference of which that leaves nothing is compared as it stands.
     """
-    return 100.0 * any(_normalised(prediction) == _normalised(reference) for reference in references)
+    return 100.0 * any(_normalised(prediction, reference) == _normalised(reference, reference) for reference in references)
 
 
-def _normalised(text: str) -> str:
-    return " ".join(_PUNCTUATION.sub("", text.lower()).split())
+def _normalised(text: str, reference: str) -> str:
+    return " ".join(_bare(text).split()) if _bare(reference).strip() else composed(text).strip()
+
+
+def _bare(text: str) -> str:
+    """A text without case and punctuation."""
+    return composed(_PUNCTUATION.sub("", composed(text).lower()))
 
 
 def token_f1(prediction: str, references: Sequence[str]) -> float:
     """Compute SQuAD v1.1's F1 of the words that prediction and reference share, the best over the references, in percent.
 
-    Words are what is left of case, punctuation and English articles. A text of which nothing is left shares nothing, not even
-    with another such text: version 1.1 gives 0 there, unlike version 2, whose questions may have no answer.
+    Words are what is left of case, punctuation and English articles. A text of which nothing is left shares nothing: version
+    1.1 gives 0 there, unlike version 2, whose questions may have no answer. A reference of which nothing is left is matched by
+    an answer that is the same to the letter.
     """
-    said = _words(prediction)
-    return max(_f1(said, _words(reference)) for reference in references)
+    return max(_f1(prediction, reference) for reference in references)
+
+
+def _f1(prediction: str, reference: str) -> float:
+    said, right = _words(prediction), _words(reference)
+    if not right:
+        return 100.0 * (composed(prediction).strip() == composed(reference).strip())
+    shared = (said & right).total()
+    return 200 * shared / (said.total() + right.total()) if shared else 0.0  # the harmonic mean of precision and recall
 
 
 def _words(text: str) -> Counter[str]:
-    return Counter(_ARTICLES.sub(" ", _PUNCTUATION.sub("", text.lower())).split())
-
-
-def _f1(said: Counter[str], right: Counter[str]) -> float:
-    shared = (said & right).total()
-    return 200 * shared / (said.total() + right.total()) if shared else 0.0  # the harmonic mean of precision and recall
+    return Counter(_ARTICLES.sub(" ", _bare(text)).split())
 
 
 def is_right_choice(answer: Answer, references: References) -> float:
@@ -138,21 +131,17 @@ def _of_text(score: Callable[[str, Sequence[str]], float]) -> Callable[[Answer, 
 
 
 METRICS: dict[str, Metric] = {
-    "rouge_l": Metric("ROUGE-L", _of_text(rouge_l), "the longest common subsequence of stemmed words, F-measure", always=True),
+    "rouge_l": Metric(
+        "ROUGE-L",
+        lambda answer, references: rouge_l(answer.text, references.texts, references.rouge_tokenizer),
+        "the longest common subsequence of tokens, F-measure",
+        always=True,
+    ),
     "exact_match": Metric(
         "exact match", _of_text(exact_match), "the whole text, without case, punctuation and white space", always=True
     ),
-    "accuracy": Metric(
-        "accuracy",
-        _of_text(exact_match),
-        "the text of the chosen choice, as exact match does",
-        over_choices=True,
-        recorded_as="exact_match",
-    ),
+    "accuracy": Metric("accuracy", is_right_choice, "the place of the chosen choice among the choices", over_choices=True),
     "f1": Metric("F1", _of_text(token_f1), "the words, without case, punctuation and articles, as SQuAD v1.1 does"),
-    "choice_accuracy": Metric(
-        "choice accuracy", is_right_choice, "the place of the chosen choice among the choices", over_choices=True
-    ),
 }
 """All metrics by name: the name stands in a task's `metric`, in the scores on disk and in the heads of their columns."""
 
@@ -181,14 +170,9 @@ def known_metric(name: str) -> str:
     return name
 
 
-def recorded_as(name: str) -> str:
-    """Return the metric under which a task's scores by its metric are recorded: almost always that metric."""
-    return METRICS[name].recorded_as or name
-
-
 def recorded_metrics(names: Iterable[str]) -> list[str]:
     """Return what is recorded of tasks with these metrics, in the order of the table."""
-    wanted = {recorded_as(name) for name in names}
+    wanted = set(names)
     return [name for name, metric in METRICS.items() if metric.always or name in wanted]
 
 
@@ -202,9 +186,17 @@ def choices_to_score(name: str, choices: Sequence[Sequence[str]]) -> Sequence[Se
     return choices if METRICS[name].over_choices and all(choices) else []
 
 
-def references_of(texts: Sequence[Sequence[str]], choices: Sequence[Sequence[str]]) -> list[References]:
-    """Return the references of a task's examples, each with its places among the example's choices, which may be none."""
-    return [References.among(*example) for example in zip(choices, texts, strict=True)]
+def references_of(
+    texts: Sequence[Sequence[str]], choices: Sequence[Sequence[str]], rouge_tokenizer: str = ENGLISH
+) -> list[References]:
+    """Return the references of a task's examples, each with its places among the example's choices, which may be none.
+
+    Args:
+        texts: of each example, which are right.
+        choices: of each example.
+        rouge_tokenizer: of the task.
+    """
+    return [References.among(*example, rouge_tokenizer) for example in zip(choices, texts, strict=True)]
 
 
 def score_all(name: str, answers: Sequence[Answer], references: Sequence[References]) -> list[float]:

@@ -15,7 +15,8 @@ from mhrctl.config.cells import Cell
 from mhrctl.config.methods import BACKBONE, METHODS
 from mhrctl.config.params import PLAIN
 from mhrctl.errors import ArtifactError, unknown
-from mhrctl.evaluation.metrics import MIXED, known_metric, recorded_as, recorded_metrics
+from mhrctl.evaluation.metrics import MIXED, known_metric, recorded_metrics
+from mhrctl.evaluation.rouge import ENGLISH, known_tokenizer
 
 Phase = Literal["zero_shot", "adapted"]
 PHASES: tuple[Phase, ...] = ("zero_shot", "adapted")
@@ -48,9 +49,7 @@ def by_own_metric(scores: Iterable[Score], phase: Phase, metrics: Mapping[str, s
         phase: which of them count.
         metrics: {task: its metric}.
     """
-    return {
-        score.task: score.value for score in scores if score.phase == phase and score.metric == recorded_as(metrics[score.task])
-    }
+    return {score.task: score.value for score in scores if score.phase == phase and score.metric == metrics[score.task]}
 
 
 def means_of(scores: Sequence[Score], phase: Phase, metrics: Mapping[str, str]) -> dict[str, float]:
@@ -76,6 +75,7 @@ def _means(means: dict[str, float]) -> dict[str, float]:
 
 
 Percent = Annotated[float, Field(ge=0, le=100)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Means = Annotated[dict[str, Percent], AfterValidator(_means)]
 """Means over test tasks: `score`, each task by its own metric, and one for each metric that is recorded of any."""
 
@@ -89,8 +89,18 @@ class TaskScores(_Closed):
 
     metric: Annotated[str, AfterValidator(known_metric)]
     zero_shot: Percent
-    adapted: float | None
-    validation: float | None = Field(description="the best in adaptation")
+    adapted: Percent | None
+    validation: Finite | None = Field(description="the best in adaptation")
+    undecided: bool = Field(False, description="whether no validation score ever differed, so that nothing chose the step")
+    rouge_tokenizer: Annotated[str, AfterValidator(known_tokenizer)] = Field(ENGLISH, description="of its ROUGE-L")
+
+
+class FrozenBackbone(_Closed):
+    """This says which weights a backbone has, beyond its name."""
+
+    source: Literal["hub", "local", "scratch"]
+    parameters: int = Field(description="numbers in its weights")
+    fingerprint: str = Field(description="hash of them")
 
 
 class Parameters(_Closed):
@@ -115,14 +125,15 @@ class CellMetrics(_Closed):
     skills: int | None = Field(None, description="of the inventory; none where there is none")
     suite: str
     backbone: str
+    frozen: FrozenBackbone | None = Field(None, description="the backbone's weights; none in scores of older versions")
     metric: str = Field(description="of the test tasks")
     zero_shot: Means
     adapted: Means | None
-    validation: float | None = Field(None, description="mean over tasks of the best validation score in adaptation")
-    by_task: dict[str, TaskScores]
+    validation: Finite | None = Field(None, description="mean over tasks of the best validation score in adaptation")
+    by_task: Annotated[dict[str, TaskScores], Field(min_length=1)]
     parameters: Parameters
-    tasks: int
-    examples: int
+    tasks: Annotated[int, Field(gt=0)]
+    examples: Annotated[int, Field(gt=0)]
 
     def means(self, phase: Phase) -> Mapping[str, float]:
         """Return the means over tasks, by metric and as `score`; none if the cell has not got to the phase."""
@@ -151,7 +162,7 @@ def read_metrics(folder: Path) -> dict[str, CellMetrics]:
 
     Raises:
         ArtifactError: if there are none, one is malformed, not as its stage wrote it or of another cell than its name says, or
-            two are of different suites or backbones.
+            two are of different suites or backbones: of other names, or of one name and other weights.
     """
     files = sorted(folder.glob("*.json"))
     if not files:
@@ -166,6 +177,11 @@ def read_metrics(folder: Path) -> dict[str, CellMetrics]:
             raise ArtifactError(
                 f"{file} is of suite {cell.suite} on {cell.backbone}, {first_file.name} of {first_cell.suite} on"
                 f" {first_cell.backbone}: they share no table; remove or rerun one of them"
+            )
+        if cell.frozen and first_cell.frozen and cell.frozen != first_cell.frozen:
+            raise ArtifactError(
+                f"{file} and {first_file.name} are of other weights of {cell.backbone}: they share no table; run"
+                " `mhrctl evaluate` for those that were made before the backbone"
             )
     return metrics
 

@@ -114,6 +114,7 @@ def adapt(
     trained: list[dict[str, Tensor]] = []
     curves: list[tuple[str, int, float]] = []
     best: list[float] = []
+    undecided: set[str] = set()
     report = ByTask(execution.recorder, tasks=len(shots))
     bench = _Bench(f"adapt {cell.name}", frozen, tokenizer, params, cell.seed, execution, report)
     with execution.track(f"adapt {cell.name}", params.steps * -(-len(shots) // together)) as bar:
@@ -127,6 +128,7 @@ def adapt(
             trained.append(adaptation.best.parameters)
             curves += adaptation.curves
             best += adaptation.best.scores.tolist()
+            undecided |= adaptation.undecided()
     result = begin.of(shots, 0, len(shots))
     result.load_state_dict(stack_runs(trained), strict=False)
     made = provenance.of_adapt(cell, params, prepared=prepared, backbone=backbone, start=start, index=index, root=root)
@@ -135,6 +137,8 @@ def adapt(
         tasks=[task.name for task in shots],
         shots={task.name: (len(task.groups), len(task.validation)) for task in shots},
         validation={task.name: round(score, 4) for task, score in zip(shots, best, strict=True)},
+        undecided=[task.name for task in shots if task.name in undecided],
+        rouge_tokenizers={task.name: task.rouge_tokenizer for task in shots},
         backbone=start_card.facts.backbone,
         parameters=Parameters(adaptation=trainable(trained_parameters(result).values()) // len(shots)),
     )
@@ -255,6 +259,11 @@ class _Adaptation:
         self.taken = 0
         self.validated: set[int] = set()
         self.curves: list[tuple[str, int, float]] = []
+        self._candidates: dict[str, list[float]] = {}
+
+    def undecided(self) -> set[str]:
+        """Return the tasks with several steps to choose from whose scores never differed: the first was kept."""
+        return {task for task, scores in self._candidates.items() if len(scores) > 1 and len(set(scores)) == 1}
 
     def run(self) -> Iterator[int]:
         """Train, validating each task at step 0 and at its cadence; yields the steps taken.
@@ -338,6 +347,8 @@ class _Adaptation:
         self.validated.add(step)
         if step or self._params.keep_start or not self._params.steps:
             self.best.record(tasks, scores, self._parameters, self._rows(tasks))
+            for task, score in zip(tasks, scores, strict=True):
+                self._candidates.setdefault(self._shots[task].name, []).append(score)
 
     def _scores(self, tasks: list[int]) -> list[float]:
         """The validation scores of some tasks."""
@@ -361,7 +372,8 @@ class _Adaptation:
         )
         means = []
         for task, said in zip(shots, answers, strict=True):
-            scores = score_all(task.metric, said, references_of([[text] for text in task.references], task.choices))
+            references = references_of([[text] for text in task.references], task.choices, task.rouge_tokenizer)
+            scores = score_all(task.metric, said, references)
             means.append(sum(scores) / len(scores))
         return means
 

@@ -17,15 +17,15 @@ from mhrctl.adapters.adapter import Adapter
 from mhrctl.adapters.files import load_adapter
 from mhrctl.artifacts import provenance
 from mhrctl.artifacts.cards import Card, read_card, require_backbone, require_made_from, require_tasks, write_card
-from mhrctl.artifacts.facts import AdaptFacts, EvaluateFacts, PretrainFacts
+from mhrctl.artifacts.facts import AdaptFacts, BackboneFacts, EvaluateFacts, PretrainFacts
 from mhrctl.artifacts.names import ADAPTERS, PREDICTIONS, SCORES, SOUP, TEST_EXAMPLES
 from mhrctl.artifacts.writing import as_json, replacing, write_csv, writing
 from mhrctl.config.cells import Cell
 from mhrctl.config.methods import BACKBONE
 from mhrctl.config.params import EvaluateParams
 from mhrctl.data.examples import Examples
-from mhrctl.data.table import task_metrics
-from mhrctl.errors import ArtifactError, DivergedError
+from mhrctl.data.table import rouge_tokenizers, task_metrics
+from mhrctl.errors import ArtifactError, DivergedError, listed
 from mhrctl.evaluation.metrics import (
     MIXED,
     Answer,
@@ -36,7 +36,17 @@ from mhrctl.evaluation.metrics import (
     score_all,
 )
 from mhrctl.evaluation.prediction import Generation, answer
-from mhrctl.evaluation.scores import PHASES, CellMetrics, Parameters, Phase, Score, TaskScores, by_own_metric, means_of
+from mhrctl.evaluation.scores import (
+    PHASES,
+    CellMetrics,
+    FrozenBackbone,
+    Parameters,
+    Phase,
+    Score,
+    TaskScores,
+    by_own_metric,
+    means_of,
+)
 from mhrctl.models.attach import attach, layout_name
 from mhrctl.models.backbones import PRECISIONS, open_backbone
 from mhrctl.models.folding import foldable, folded
@@ -94,25 +104,27 @@ def evaluate(
         execution: how to run; its recorder takes the scores.
 
     Raises:
-        ArtifactError: if an input folder is missing or was made for another backbone or other tasks.
+        ArtifactError: if an input folder is missing or was made for another backbone or other tasks, or a task has nothing to
+            be scored on.
         DivergedError: if what the model computes is not finite, and so no answer.
     """
     start_card, adapted_card = _read_cards(cell, start, adapted)
-    read_backbone = read_card(backbone, stage="backbone", command="mhrctl backbone")
+    frozen = read_card(backbone, stage="backbone", command="mhrctl backbone").facts
     model, tokenizer = open_backbone(prepared, backbone, adapted_card or start_card, adapted or start)
-    examples = Examples.read(prepared / TEST_EXAMPLES).of(split="test")
+    examples = _test_examples(prepared)
     if adapted and adapted_card:
         require_tasks(adapted_card, adapted, examples.tasks)
         require_made_from(adapted_card, adapted, {"prepare": prepared, "start": start})
     if start_card and start:
-        require_backbone(start_card, start, read_backbone.facts.fingerprint, backbone)
+        require_backbone(start_card, start, frozen.fingerprint, backbone)
         require_made_from(start_card, start, {"prepare": prepared})
     adapters = _load_phases(cell, start, adapted, model)
     model.to(device=execution.accelerator.device, dtype=PRECISIONS[params.precision])  # type: ignore[call-arg]
-    known = task_metrics(prepared)
+    known, tokenizers = task_metrics(prepared), rouge_tokenizers(prepared)
     metric_of = {task: known[task] for task in examples.tasks}
+    tokenizer_of = {task: tokenizers[task] for task in examples.tasks}
     generation = Generation(params.beams, params.max_new_tokens, params.length_norm)
-    test = _Test(model, tokenizer, examples, metric_of, generation, execution)
+    test = _Test(model, tokenizer, examples, metric_of, tokenizer_of, generation, execution)
     try:
         results = [result for phase, adapter in adapters.items() for result in test.answers(phase, adapter)]
     except DivergedError as error:
@@ -126,12 +138,13 @@ def evaluate(
     metrics = CellMetrics(
         **_point(cell, start_card, adapted_card, adapters),
         suite=read_card(prepared, stage="prepare", command="mhrctl prepare").facts.suite,
-        backbone=read_backbone.facts.name,
+        backbone=frozen.name,
+        frozen=_weights(frozen),
         metric=_common(metric_of.values()),
         zero_shot=means_of(means, "zero_shot", metric_of),
         adapted=means_of(means, "adapted", metric_of) if adapted else None,
         validation=round(fmean(best.values()), 4) if best else None,
-        by_task=_by_task(means, metric_of, best),
+        by_task=_by_task(means, metric_of, tokenizer_of, adapted_card),
         examples=len(examples),
         tasks=len(examples.tasks),
     )
@@ -139,11 +152,28 @@ def evaluate(
     with replacing(scores) as table, writing(out) as folder:
         _write_predictions(folder, results, recorded)
         _write_scores(folder, means, recorded)
-        card = made.card(EvaluateFacts(tasks=examples.tasks))
+        card = made.card(EvaluateFacts(tasks=examples.tasks, rouge_tokenizers=tokenizer_of))
         table.write_text(as_json(metrics.model_dump()), encoding="utf-8")
         write_card(folder, card, beside={scores.name: table})
     execution.recorder.summary(_recorded(metrics))
     return metrics
+
+
+def _test_examples(prepared: Path) -> Examples:
+    """The test splits of all test tasks.
+
+    Raises:
+        ArtifactError: if there is no task, or one has no test examples: its score would be a mean of nothing.
+    """
+    examples = Examples.read(prepared / TEST_EXAMPLES).of(split="test")
+    scored = set(examples.column("task"))
+    if empty := [task for task in examples.tasks if task not in scored] or ([] if scored else ["of any task"]):
+        raise ArtifactError(f"{prepared / TEST_EXAMPLES}: no test examples: {listed(empty)}; run `mhrctl prepare`")
+    return examples
+
+
+def _weights(facts: BackboneFacts) -> FrozenBackbone:
+    return FrozenBackbone(source=facts.source, parameters=facts.parameters, fingerprint=facts.fingerprint)
 
 
 def _read_cards(
@@ -221,6 +251,7 @@ class _Test:
         tokenizer: of the backbone.
         examples: the test splits of all tasks.
         metrics: {task: its metric}.
+        rouge_tokenizers: {task: what its ROUGE cuts texts into tokens by}.
         generation: how answers come about.
         execution: how to run.
     """
@@ -229,6 +260,7 @@ class _Test:
     tokenizer: PreTrainedTokenizerBase
     examples: Examples
     metrics: Mapping[str, str]
+    rouge_tokenizers: Mapping[str, str]
     generation: Generation
     execution: Execution
 
@@ -253,8 +285,19 @@ class _Test:
                     track=self.execution.track,
                     names=[names[task] for task in tasks],
                 )
-                results += [_scored(phase, part, said, self.metrics) for part, said in zip(parts, answers, strict=True)]
+                results += [self._scored(phase, part, said) for part, said in zip(parts, answers, strict=True)]
         return results
+
+    def _scored(self, phase: Phase, examples: Examples, answers: Sequence[Answer]) -> TaskAnswers:
+        """Score a task's answers: zero-shot against all targets, adapted against the one that was drawn."""
+        task = examples.column("task")[0]
+        texts: list[list[str]] = examples.column("targets")
+        if phase == "adapted":
+            drawn = examples.column("reference")
+            texts = [[targets[reference]] for targets, reference in zip(texts, drawn, strict=True)]
+        references = references_of(texts, examples.column("choices"), self.rouge_tokenizers[task])
+        scores = {name: score_all(name, answers, references) for name in recorded_metrics([self.metrics[task]])}
+        return TaskAnswers(task, phase, examples.column("id"), answers, references, scores)
 
     def _choices(self, part: Examples) -> Sequence[Sequence[str]]:
         """The answer choices of a task's examples, if its answers are chosen."""
@@ -271,20 +314,12 @@ def _folded_if_shared(backbone: PreTrainedModel, adapter: Adapter | None, speed:
         yield adapter
 
 
-def _scored(phase: Phase, examples: Examples, answers: Sequence[Answer], metrics: Mapping[str, str]) -> TaskAnswers:
-    """Score a task's answers: zero-shot against all targets, adapted against the one that was drawn."""
-    task = examples.column("task")[0]
-    texts: list[list[str]] = examples.column("targets")
-    if phase == "adapted":
-        drawn = examples.column("reference")
-        texts = [[targets[reference]] for targets, reference in zip(texts, drawn, strict=True)]
-    references = references_of(texts, examples.column("choices"))
-    scores = {name: score_all(name, answers, references) for name in recorded_metrics([metrics[task]])}
-    return TaskAnswers(task, phase, examples.column("id"), answers, references, scores)
-
-
-def _by_task(scores: Sequence[Score], metrics: Mapping[str, str], validation: Mapping[str, float]) -> dict[str, TaskScores]:
+def _by_task(
+    scores: Sequence[Score], metrics: Mapping[str, str], tokenizers: Mapping[str, str], adapted: Card[AdaptFacts] | None
+) -> dict[str, TaskScores]:
     """{task: its scores by its own metric, in both phases and in validation}."""
+    validation = adapted.facts.validation if adapted else {}
+    undecided = set(adapted.facts.undecided if adapted else ())
     before, after = (by_own_metric(scores, phase, metrics) for phase in PHASES)
     return {
         task: TaskScores(
@@ -292,6 +327,8 @@ def _by_task(scores: Sequence[Score], metrics: Mapping[str, str], validation: Ma
             zero_shot=round(score, 4),
             adapted=round(after[task], 4) if task in after else None,
             validation=validation.get(task),
+            undecided=task in undecided,
+            rouge_tokenizer=tokenizers[task],
         )
         for task, score in before.items()
     }
@@ -312,8 +349,11 @@ def _recorded(metrics: CellMetrics) -> dict[str, float]:
 
 
 def _write_predictions(folder: Path, results: Sequence[TaskAnswers], recorded: Sequence[str]) -> None:
-    """Write a row an answer; a metric that is not recorded of a task is null in its rows."""
-    columns: dict[str, list[Any]] = {name: [] for name in ("task", "phase", "id", "prediction", "references", *recorded)}
+    """Write a row an answer; places are null where it was generated, and a metric where it is not recorded of the task."""
+    places = ("place", "right_places")
+    columns: dict[str, list[Any]] = {
+        name: [] for name in ("task", "phase", "id", "prediction", "references", *places, *recorded)
+    }
     for result in results:
         count = len(result.ids)
         columns["task"] += [result.task] * count
@@ -321,9 +361,16 @@ def _write_predictions(folder: Path, results: Sequence[TaskAnswers], recorded: S
         columns["id"] += result.ids
         columns["prediction"] += [said.text for said in result.answers]
         columns["references"] += [right.texts for right in result.references]
+        columns["place"] += [said.place for said in result.answers]
+        columns["right_places"] += [
+            None if said.place is None else sorted(right.places)
+            for said, right in zip(result.answers, result.references, strict=True)
+        ]
         for name in recorded:
             columns[name] += result.scores.get(name, [None] * count)
-    pq.write_table(pa.table(columns), folder / PREDICTIONS, compression="zstd")
+    types = {"place": pa.int32(), "right_places": pa.list_(pa.int32())}
+    arrays = {name: pa.array(values, types.get(name)) for name, values in columns.items()}
+    pq.write_table(pa.table(arrays), folder / PREDICTIONS, compression="zstd")
 
 
 def _write_scores(folder: Path, scores: Sequence[Score], recorded: Sequence[str]) -> None:

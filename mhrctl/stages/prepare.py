@@ -32,6 +32,7 @@ from mhrctl.data.speech import Speech
 from mhrctl.data.tokenization import is_trained_here, load_tokenizer, train_tokenizer
 from mhrctl.errors import DataError, in_section, unknown
 from mhrctl.evaluation.metrics import OVER_CHOICES
+from mhrctl.evaluation.rouge import tokenizer_for
 from mhrctl.progress import Bar, Track, silent
 from mhrctl.suites.source import source_module
 from mhrctl.suites.task import Example, Prompter, Role, Suite, Task
@@ -221,7 +222,10 @@ def _write_task(
         "in_pool": division.repeated,
         "in_tests": division.repeated_tests,
     }
-    return _task_row(task, division.used, unused, encoder.cut, repeats, encoder.speech.counts)
+    row = _task_row(task, division.used, unused, encoder.cut, repeats, encoder.speech.counts)
+    references = (target for example in task.examples for target in example.targets)
+    tokenizer = tokenizer_for(params.rouge_tokenizer, params.source, references) if task.role == "test" else None
+    return row | ({"rouge_tokenizer": tokenizer} if tokenizer else {})
 
 
 def _require_speech(task: Task, used: Mapping[str, int], params: PrepareParams, speech: Speech) -> None:

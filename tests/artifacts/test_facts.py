@@ -21,6 +21,8 @@ def test_a_card_has_parameters_of_adaptation_as_one_number_and_of_pretraining_as
     assert json.loads(adapted.model_dump_json()) == common | {
         "shots": {"a": [3, 4]},
         "validation": {"a": 1.0},
+        "undecided": [],
+        "rouge_tokenizers": {},
         "parameters": 5,
     }
     assert AdaptFacts.model_validate(adapted) == adapted

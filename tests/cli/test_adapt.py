@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from mhrctl.artifacts.facts import AdaptFacts, Parameters
 from mhrctl.artifacts.sealing import opened, sealed
 from mhrctl.artifacts.versions import STAGE_VERSIONS
+from mhrctl.cli.adapt import _undecided
 from tests.cli.conftest import Capture, MadeAnew, RefusesEdited, assert_whole_again, complaint
 from tests.conftest import Run
 
 LORA = ("adapt", "-m", "lora")
+KEPT = "so that the first was kept: a, b, c, d, e"
 
 
 def test_a_result_of_edited_inputs_is_not_kept(refuses_edited: RefusesEdited) -> None:
@@ -57,8 +60,39 @@ def test_tasks_and_parameters_are_printed(copy: Path, run: Run, capfd: Capture) 
     shutil.rmtree(copy / "data/adapt/poly-s0")
     assert run("adapt", "-m", "poly", "-C", copy) == 0
     facts = json.loads((copy / "data/adapt/poly-s0/card.json").read_text())["facts"]
-    line = f"wrote {copy / 'data/adapt/poly-s0'}: 2 tasks, {facts['parameters']:,} trained parameters each\n"
-    assert capfd.readouterr().err.endswith(line)
+    line = f"wrote {copy / 'data/adapt/poly-s0'}: 2 tasks, {facts['parameters']:,} trained parameters each"
+    last = capfd.readouterr().err.splitlines()[-1]
+    assert last.split(";")[0] == line
+    assert (";" in last) == bool(facts["undecided"])
+
+
+@pytest.mark.parametrize(
+    ("undecided", "said"),
+    [
+        ([], ""),
+        (["a"], "; no validation score ever differed in 1 of 8 tasks, so that the first was kept: a"),
+        (
+            ["b"],
+            "; no validation score ever differed in 1 of 8 tasks, and was 0 at every step in 1, so that the first was kept: b",
+        ),
+        (
+            list("abcdefg"),
+            f"; no validation score ever differed in 7 of 8 tasks, and was 0 at every step in 6, {KEPT} and 2 more",
+        ),
+    ],
+    ids=["none", "one", "one of 0", "many"],
+)
+def test_a_tie_is_told(undecided: list[str], said: str) -> None:
+    facts = AdaptFacts(
+        suite="made",
+        tasks=list("abcdefgh"),
+        shots={},
+        validation=dict.fromkeys("bcdefgh", 0.0) | {"a": 50.0},
+        undecided=undecided,
+        backbone="none",
+        parameters=Parameters(adaptation=1),
+    )
+    assert _undecided(facts) == said
 
 
 @pytest.mark.parametrize(

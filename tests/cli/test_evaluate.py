@@ -28,13 +28,12 @@ def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 @pytest.fixture
 def measured(project: Path) -> Path:
-    """A project whose test tasks are scored by F1, by choice accuracy and by the usual metric."""
+    """A project whose test tasks are scored by F1, by accuracy and by the usual metric."""
     numbers = [(first, second) for first in range(4) for second in range(3)]
     signs = [
         {"input": f"{first} {second}", "target": SIGNS[(first >= second) + (first > second)], "choices": SIGNS}
         for first, second in numbers
     ]
-    signs[0]["metric"] = "choice_accuracy"
     write_lines(project / "tasks/test/sign.jsonl", signs)
     swap = project / "tasks/test/swap.jsonl"
     write_lines(swap, ({**json.loads(line), "metric": "f1"} for line in swap.read_text().splitlines()))
@@ -59,19 +58,21 @@ def test_metrics_of_ones_own_go_from_the_lines_of_a_task_to_the_report(measured:
     expected: dict[str, dict[str, float]] = {}
     for (task, phase), of_task in rows.items():
         for row in of_task:
-            assert (row["f1"] is not None, row["choice_accuracy"] is not None) == (task == "swap", task == "sign")
+            assert (row["f1"] is not None, row["accuracy"] is not None) == (task == "swap", task == "sign")
+            assert (row["place"] is None, row["right_places"] is None) == (task != "sign", task != "sign")
             assert row["f1"] in (None, pytest.approx(token_f1(row["prediction"], row["references"])))
             # the signs differ from each other to the letter, so that here a choice's text says where it stands
-            assert row["choice_accuracy"] in (None, 100.0 * (row["prediction"] in row["references"]))
-            assert task != "sign" or row["exact_match"] == 100  # which is why `accuracy` is of no use here
-        metric = {"swap": "f1", "sign": "choice_accuracy", "twice": "rouge_l"}[task]
+            assert row["accuracy"] in (None, 100.0 * (row["prediction"] in row["references"]))
+            assert task != "sign" or row["accuracy"] == 100.0 * (row["place"] in row["right_places"])
+            assert task != "sign" or row["prediction"] == SIGNS[row["place"]]
+        metric = {"swap": "f1", "sign": "accuracy", "twice": "rouge_l"}[task]
         expected.setdefault(phase, {})[task] = fmean(row[metric] for row in of_task)
     assert {row["prediction"] for phase in ("zero_shot", "adapted") for row in rows["sign", phase]} <= set(SIGNS)
 
     cell = read_metrics(measured / "data/metrics/evaluate")["lora-s0"]
     assert cell.metric == "mixed"
     assert {task: scores.metric for task, scores in cell.by_task.items()} == {
-        "sign": "choice_accuracy",
+        "sign": "accuracy",
         "swap": "f1",
         "twice": "rouge_l",
     }
@@ -88,15 +89,15 @@ def test_metrics_of_ones_own_go_from_the_lines_of_a_task_to_the_report(measured:
 def check_means(cell: CellMetrics, expected: dict[str, dict[str, float]]) -> None:
     for phase, of_task in expected.items():
         means = cell.means(phase)  # type: ignore[arg-type]
-        assert list(means) == ["score", "rouge_l", "exact_match", "f1", "choice_accuracy"]
+        assert list(means) == ["score", "rouge_l", "exact_match", "accuracy", "f1"]
         assert means["score"] == pytest.approx(fmean(of_task.values()), abs=1e-4)
         assert means["f1"] == pytest.approx(of_task["swap"], abs=1e-4)
-        assert means["choice_accuracy"] == pytest.approx(of_task["sign"], abs=1e-4)
+        assert means["accuracy"] == pytest.approx(of_task["sign"], abs=1e-4)
         assert cell.own_scores(phase) == pytest.approx(of_task, abs=1e-4)  # type: ignore[arg-type]
 
 
 def check_validation(project: Path, cell: CellMetrics) -> None:
-    """By choice accuracy a sign is right or wrong; exact match would have found all of them right at every step."""
+    """A sign is right or wrong by its place; by their texts without punctuation all of them would be right at every step."""
     lines = (project / "data/adapt/lora-s0/validation.csv").read_text().splitlines()[1:]
     scores = [float(score) for task, _, score in (line.split(",") for line in lines) if task == "sign"]
     assert min(scores) < 100
@@ -108,18 +109,18 @@ def check_report(project: Path, cell: CellMetrics, run: Run) -> None:
     assert run("report", "--html", "-C", project) == 0
     report = project / "data/report"
     head, *lines = (report / "scores.csv").read_text().splitlines()
-    assert "phase,rouge_l,exact_match,f1,choice_accuracy,score,trial" in head
-    assert f",{cell.means('adapted')['f1']},{cell.means('adapted')['choice_accuracy']}," in lines[-1]
+    assert "phase,rouge_l,exact_match,accuracy,f1,score,trial" in head
+    assert f",{cell.means('adapted')['accuracy']},{cell.means('adapted')['f1']}," in lines[-1]
     summary = json.loads((report / "summary.json").read_text())["lora"]
-    assert summary["adapted_choice_accuracy"] == pytest.approx(cell.means("adapted")["choice_accuracy"], abs=0.01)
+    assert summary["adapted_accuracy"] == pytest.approx(cell.means("adapted")["accuracy"], abs=0.01)
     page = (report / "report.html").read_text()
-    for task, title in (("sign", "choice accuracy"), ("swap", "F1"), ("twice", "ROUGE-L")):
+    for task, title in (("sign", "accuracy"), ("swap", "F1"), ("twice", "ROUGE-L")):
         assert f"<td>{task}</td><td>{title}</td><td>{cell.by_task[task].zero_shot:.1f}</td>" in page
     assert "adapted score" in (report / "table2.md").read_text()
 
 
 @pytest.mark.parametrize(
-    ("task", "said"), [("swap", "F1 {score:.1f}, exact match {exact:.1f}"), ("sign", "choice accuracy {score:.1f}")]
+    ("task", "said"), [("swap", "F1 {score:.1f}, exact match {exact:.1f}"), ("sign", "accuracy {score:.1f}")]
 )
 def test_a_suite_of_one_metric_is_named_by_it(measured: Path, run: Run, capfd: Capture, task: str, said: str) -> None:
     """Exact match stands beside the score only where answers are texts."""
@@ -141,9 +142,9 @@ def test_a_suite_of_one_metric_is_named_by_it(measured: Path, run: Run, capfd: C
 @pytest.mark.parametrize(
     ("metric", "choices", "said"),
     [
-        ("f2", True, "unknown metric 'f2' (known: rouge_l, exact_match, accuracy, f1, choice_accuracy)"),
-        ("choice-accuracy", True, "unknown metric 'choice-accuracy'; did you mean 'choice_accuracy'?"),
-        ("choice_accuracy", False, "metric 'choice_accuracy' is over answer choices; give `choices`, or another metric"),
+        ("f2", True, "unknown metric 'f2' (known: rouge_l, exact_match, accuracy, f1)"),
+        ("choice-accuracy", True, "unknown metric 'choice-accuracy'; did you mean 'accuracy'?"),
+        ("accuracy", False, "metric 'accuracy' is over answer choices; give `choices`, or another metric"),
     ],
 )
 @pytest.mark.parametrize("command", ["prepare", "check"])

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from mhrctl.data.table import shortage, task_metrics, training_data_sets
+from mhrctl.data.table import rouge_tokenizers, shortage, task_metrics, training_data_sets
 
 ROWS = [
     {"name": "a1", "role": "training", "metric": "rouge_l", "dataset": "a"},
     {"name": "b", "role": "training", "metric": "accuracy", "dataset": "b"},
     {"name": "a2", "role": "training", "metric": "rouge_l", "dataset": "a"},
-    {"name": "t", "role": "test", "metric": "exact_match", "dataset": "t"},
+    {"name": "t", "role": "test", "metric": "exact_match", "dataset": "t", "rouge_tokenizer": "gpt2"},
 ]
 
 
@@ -23,6 +23,10 @@ def prepared(folder: Path) -> Path:
 def test_every_task_has_its_metric(tmp_path: Path) -> None:
     metrics = task_metrics(prepared(tmp_path))
     assert metrics == {"a1": "rouge_l", "b": "accuracy", "a2": "rouge_l", "t": "exact_match"}
+
+
+def test_every_task_has_a_rouge_tokenizer_and_it_was_english_before_there_were_several(tmp_path: Path) -> None:
+    assert rouge_tokenizers(prepared(tmp_path)) == {"a1": "english", "b": "english", "a2": "english", "t": "gpt2"}
 
 
 def test_templates_of_one_data_set_stand_together(tmp_path: Path) -> None:

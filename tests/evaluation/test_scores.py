@@ -25,15 +25,26 @@ CELL: dict[str, Any] = {
     "skills": 8,
     "suite": "compositional",
     "backbone": "scratch-1.2M",
+    "frozen": {"source": "scratch", "parameters": 1_196_672, "fingerprint": "a"},
     "metric": "rouge_l",
     "zero_shot": {"score": 41.2, "rouge_l": 41.2, "exact_match": 12.0},
     "adapted": {"score": 80.1, "rouge_l": 80.1, "exact_match": 66.0},
     "validation": 83.0,
-    "by_task": {"swap": {"metric": "rouge_l", "zero_shot": 41.2, "adapted": 80.1, "validation": 83.0}},
+    "by_task": {
+        "swap": {
+            "metric": "rouge_l",
+            "zero_shot": 41.2,
+            "adapted": 80.1,
+            "validation": 83.0,
+            "undecided": False,
+            "rouge_tokenizer": "english",
+        }
+    },
     "parameters": {"multi_task": 1234, "adaptation": 123},
     "examples": 1200,
     "tasks": 12,
 }
+ONE: dict[str, Any] = CELL["by_task"]["swap"]
 BARE = CELL | {
     "method": "backbone",
     "heads": None,
@@ -42,7 +53,7 @@ BARE = CELL | {
     "skills": None,
     "adapted": None,
     "validation": None,
-    "by_task": {"swap": {"metric": "rouge_l", "zero_shot": 41.2, "adapted": None, "validation": None}},
+    "by_task": {"swap": ONE | {"adapted": None, "validation": None}},
     "parameters": {"multi_task": 0, "adaptation": 0},
 }
 
@@ -94,10 +105,17 @@ def test_no_scores_says_what_to_run(tmp_path: Path, folder: str) -> None:
             {"by_task": {"swap": {"metric": "mixed", "zero_shot": 1, "adapted": None, "validation": None}}},
             "by_task.swap.metric: unknown metric 'mixed'",
         ),
+        ({"by_task": {"swap": ONE | {"adapted": float("nan")}}}, "by_task.swap.adapted: Input should be"),
+        ({"by_task": {"swap": ONE | {"validation": float("inf")}}}, "by_task.swap.validation: Input should be a finite number"),
+        ({"by_task": {"swap": ONE | {"rouge_tokenizer": "gpt3"}}}, "unknown ROUGE tokenizer 'gpt3'; did you mean 'gpt2'?"),
+        ({"validation": float("nan")}, "validation: Input should be a finite number"),
+        ({"by_task": {}}, "by_task: Dictionary should have at least 1 item"),
+        ({"examples": 0}, "examples: Input should be greater than 0"),
     ],
     ids=[
         *("extra key", "missing scores", "over 100", "below 0", "not a number", "unknown method", "unknown metric of means"),
-        *("no score", "unknown metric", "a task of several metrics"),
+        *("no score", "unknown metric", "a task of several metrics", "a task's score is no number", "endless validation"),
+        *("unknown tokenizer", "validation is no number", "no tasks", "no examples"),
     ],
 )
 def test_a_wrong_value_is_named_in_one_line(tmp_path: Path, changes: dict[str, object], said: str) -> None:
@@ -129,25 +147,37 @@ def test_scores_of_two_suites_or_backbones_do_not_mix(tmp_path: Path, other: dic
         assert part in str(error.value)
 
 
+def test_scores_of_other_weights_of_one_name_do_not_mix(tmp_path: Path) -> None:
+    write(tmp_path, "lora-s0", method="lora", heads=1)
+    write(tmp_path, "mhr-h8-s1", seed=1, frozen=None)  # of an older mhrctl, which did not say
+    assert len(read_metrics(tmp_path)) == 2
+    write(tmp_path, "mhr-h8-s0", frozen=CELL["frozen"] | {"fingerprint": "b"})
+    with pytest.raises(ArtifactError, match=r"mhr-h8-s0.json and lora-s0.json are of other weights of scratch-1.2M.*evaluate"):
+        read_metrics(tmp_path)
+
+
 SCORES = [
     Score("swap", "zero_shot", "rouge_l", 40.0),
     Score("swap", "zero_shot", "exact_match", 10.0),
     Score("quiz", "zero_shot", "rouge_l", 60.00004),
     Score("quiz", "zero_shot", "exact_match", 50.0),
+    Score("quiz", "zero_shot", "accuracy", 20.0),
     Score("swap", "adapted", "rouge_l", 80.0),
     Score("swap", "adapted", "exact_match", 70.0),
+    Score("quiz", "adapted", "accuracy", 90.0),
 ]
 METRICS = {"swap": "rouge_l", "quiz": "accuracy"}
 
 
 def test_a_task_counts_by_its_own_metric() -> None:
-    assert by_own_metric(SCORES, "zero_shot", METRICS) == {"swap": 40.0, "quiz": 50.0}  # accuracy is recorded as exact match
-    assert by_own_metric(SCORES, "adapted", METRICS) == {"swap": 80.0}
+    assert by_own_metric(SCORES, "zero_shot", METRICS) == {"swap": 40.0, "quiz": 20.0}
+    assert by_own_metric(SCORES, "adapted", METRICS) == {"swap": 80.0, "quiz": 90.0}
 
 
 def test_means_are_of_own_metrics_and_of_each_that_is_recorded() -> None:
-    assert means_of(SCORES, "zero_shot", METRICS) == {"score": 45.0, "rouge_l": 50.0, "exact_match": 30.0}
-    assert list(means_of(SCORES, "adapted", METRICS)) == ["score", "rouge_l", "exact_match"]  # as they stand in the file
+    zero_shot = means_of(SCORES, "zero_shot", METRICS)
+    assert zero_shot == {"score": 30.0, "rouge_l": 50.0, "exact_match": 30.0, "accuracy": 20.0}
+    assert list(zero_shot) == ["score", "rouge_l", "exact_match", "accuracy"]  # as they stand in the file
 
 
 def test_a_cell_gives_means_and_own_scores_of_the_phases_it_has() -> None:

@@ -267,6 +267,26 @@ def test_all_tasks_stopped_end_the_stage(four: Path, best: dict[str, int], monke
     assert set(map(tuple, validated.values())) == {(0, 1, 2)}  # a start that cannot be the best is no score to beat
 
 
+def test_tasks_whose_scores_never_differ_are_named(four: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By task, the scores at steps 0, 1 and 2."""
+    scores = {"swap": [0.0, 0.0, 0.0], "twice": [7.5, 7.5, 7.5], "third": [0.0, 0.0, 1e-9], "fourth": [9.0, 1.0, 1.0]}
+    monkeypatch.setattr(
+        adapt._Adaptation,
+        "_scores",
+        lambda adaptation, tasks: [scores[adaptation._shots[task].name][adaptation.taken] for task in tasks],
+    )
+
+    def undecided(*settings: str) -> list[str]:
+        adapted(four, "lora", "adapt.steps=2", *settings)
+        facts = json.loads((four / "data/adapt/lora-s0/card.json").read_text())["facts"]
+        assert facts["validation"]["swap"] == 0
+        return facts["undecided"]
+
+    assert undecided() == ["swap", "twice"]
+    assert undecided("adapt.keep_start=false") == ["fourth", "swap", "twice"]  # the start is none of the steps to choose from
+    assert undecided("adapt.keep_start=false", "adapt.evaluate_every=2") == []  # nor is there a choice of one
+
+
 def test_whole_weights_stop_too(walked_all: Path, best: dict[str, int], tmp_path: Path) -> None:
     best |= {"swap": 0, "twice": 3}
     validated, _ = adapted(Path(shutil.copytree(walked_all, tmp_path / "project")), "full_ft", "adapt.patience=2")

@@ -8,13 +8,16 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from mhrctl.adapters.adapter import Adapter
 from mhrctl.adapters.files import load_adapter, save_adapter
 from mhrctl.adapters.inventory import Inventory
-from mhrctl.evaluation.metrics import exact_match, rouge_l
+from mhrctl.errors import ArtifactError
+from mhrctl.evaluation.metrics import exact_match
+from mhrctl.evaluation.rouge import rouge_l
 from mhrctl.evaluation.scores import read_metrics
 from mhrctl.models.folding import folded
 from mhrctl.stages import evaluate
@@ -93,6 +96,57 @@ def test_folding_changes_no_prediction(copy: Path, run: Run, monkeypatch: pytest
     assert [adapter.runs for adapter in inside] == [1]  # the adapter before adaptation, which serves both tasks
     assert run("evaluate", "-m", "backbone", "-C", copy) == 0
     assert said[0][0] != answers("zero_shot", "backbone")  # it made a difference
+
+
+def test_places_of_chosen_answers_are_kept(copy: Path, run: Run) -> None:
+    with_choices(copy / "tasks/test/twice.jsonl")
+    assert run("prepare", "-C", copy) == 0
+    assert run("evaluate", "-m", "backbone", "-C", copy) == 0
+    for row in pq.read_table(copy / "data/evaluate/backbone/predictions.parquet").to_pylist():
+        assert (row["place"] is None) == (row["accuracy"] is None) == (row["task"] == "swap")
+        if row["place"] is not None:
+            assert row["accuracy"] == 100.0 * (row["place"] in row["right_places"])
+
+
+def test_scores_and_cards_name_the_tokenizer_and_the_weights(copy: Path, run: Run) -> None:
+    path = copy / "tasks/test/twice.jsonl"
+    rows = [json.loads(line) | {"target": "άλφα"} for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert run("prepare", "-C", copy) == 0
+    expected = {"swap": "english", "twice": "gpt2"}
+    table = json.loads((copy / "data/prepare/tasks.json").read_text())["tasks"]
+    assert {row["name"]: row["rouge_tokenizer"] for row in table if row["role"] == "test"} == expected
+    assert run("adapt", "-m", "lora", "-C", copy) == 0
+    assert run("evaluate", "-m", "lora", "-C", copy) == 0
+    for stage in ("adapt", "evaluate"):
+        card = json.loads((copy / f"data/{stage}/lora-s0/card.json").read_text())
+        assert card["facts"]["rouge_tokenizers"] == expected
+    cell = read_metrics(copy / "data/metrics/evaluate")["lora-s0"]
+    assert {task: of.rouge_tokenizer for task, of in cell.by_task.items()} == expected
+    for row in pq.read_table(copy / "data/evaluate/lora-s0/predictions.parquet").to_pylist():
+        assert row["rouge_l"] == rouge_l(row["prediction"], row["references"], expected[row["task"]])
+    facts = json.loads((copy / "data/backbone/card.json").read_text())["facts"]
+    assert cell.frozen is not None
+    assert cell.frozen.model_dump() == {name: facts[name] for name in ("source", "parameters", "fingerprint")}
+
+
+def test_a_setting_decides_the_tokenizer(copy: Path, run: Run) -> None:
+    assert run("prepare", "-C", copy, "--set", "prepare.rouge_tokenizer=gpt2") == 0
+    table = json.loads((copy / "data/prepare/tasks.json").read_text())["tasks"]
+    assert {row.get("rouge_tokenizer") for row in table if row["role"] == "test"} == {"gpt2"}
+    assert run("prepare", "-C", copy, "--set", "prepare.rouge_tokenizer=gpt3") == 2
+
+
+def test_a_task_without_test_examples_is_refused(copy: Path) -> None:
+    file = copy / "data/prepare/test_tasks.parquet"
+    table = pq.read_table(file)
+    keep = pc.or_(pc.not_equal(table["task"], "twice"), pc.not_equal(table["split"], "test"))
+    pq.write_table(table.filter(keep), file)
+    with pytest.raises(ArtifactError, match=r"test_tasks.parquet: no test examples: twice; run `mhrctl prepare`"):
+        evaluate._test_examples(copy / "data/prepare")
+    pq.write_table(table.filter(pc.not_equal(table["split"], "test")).slice(0, 0), file)
+    with pytest.raises(ArtifactError, match="no test examples: of any task"):
+        evaluate._test_examples(copy / "data/prepare")
 
 
 def with_choices(path: Path) -> None:
