@@ -47,7 +47,7 @@ def report(
     project: ProjectOption = HERE,
     set_: SetOption = [],
 ) -> None:
-    """Write the report into data/report, or print tables and differences, draw figures, write HTML."""
+    """Write the report into data/report and print the results, or print tables and differences, draw figures, write HTML."""
     stage_runs = not (tables or figures or compare or html)
     where, settings = open_project(project, set_, reads=["report", "grid"] if stage_runs else ["grid"])
     if to and not compare:
@@ -56,7 +56,7 @@ def report(
         raise ParamsError(f"--out {out}: it is for --figure and --html")
     expected = [cell.name for cell in grid_cells(settings.params)]
     if stage_runs:
-        _write_stage(where, settings.params.report.tables, expected)
+        _print_tables([_write_stage(where, settings.params.report.tables, expected)], form)
         return
     from mhrctl.report.differences import BASELINE, differences_table
     from mhrctl.report.results import read_results
@@ -73,13 +73,14 @@ def report(
         _write_html(where, expected, folder)
 
 
-def _write_stage(where: Project, tables: Sequence[int], expected: Sequence[str]) -> None:
+def _write_stage(where: Project, tables: Sequence[int], expected: Sequence[str]) -> Table:
     from mhrctl.stages.report import report as stage
 
     out = where.output("report")
     out.mkdir(parents=True, exist_ok=True)
-    stage(where.metrics, out, tables=tables, expected_cells=expected)
+    ours = stage(where.metrics, out, tables=tables, expected_cells=expected)
     display.done(f"wrote {out}")
+    return ours
 
 
 def _print_tables(tables: Sequence[Table], form: Format) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from mhrctl.artifacts.names import CARD
 from mhrctl.config.methods import BACKBONE
+from mhrctl.errors import printable
 from mhrctl.evaluation.metrics import title_of
 from mhrctl.evaluation.scores import CellMetrics
 from mhrctl.report.differences import baseline_differences
@@ -18,10 +19,11 @@ from mhrctl.report.figures import FIGURES, draw_figure
 from mhrctl.report.figures.style import Drawing
 from mhrctl.report.figures.training import draw_training
 from mhrctl.report.logs import Log, read_logs
-from mhrctl.report.results import NO_SCORES, Results, read_results
+from mhrctl.report.results import MISSING, NO_SCORES, Results, read_results
 from mhrctl.report.table import Table
 from mhrctl.report.tables import TABLES, build_table
-from mhrctl.report.tables.beside import MISSING, named
+from mhrctl.report.tables.beside import named
+from mhrctl.report.tables.ours import results_table
 
 STAGES = ("prepare", "backbone", "index", "pretrain", "average", "adapt", "evaluate")
 TEMPLATE = "report.html.jinja"
@@ -55,7 +57,10 @@ def html_report(data: Path, expected_cells: Sequence[str]) -> str:
     return _render(
         results=results,
         headline=_headline(results, expected_cells),
-        tables=[build_table(number, metrics, expected_cells) for number in TABLES],
+        tables=[
+            results_table(results, expected_cells),
+            *(build_table(number, metrics, expected_cells) for number in TABLES),
+        ],
         differences=baseline_differences(results),
         figures=[_embedded(draw_figure(number, metrics)) for number in FIGURES],
         training=_embedded(draw_training(logs)),
@@ -141,5 +146,6 @@ def _render(**content: Any) -> str:  # noqa: ANN401
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=lambda value: printable(value, keep="\n") if type(value) is str else value,
     )
     return environment.get_template(TEMPLATE).render(**content)

@@ -8,8 +8,16 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, NamedTuple
 
+from mhrctl.evaluation.scores import FrozenBackbone
+from mhrctl.suites.superni.tasks import named_tasks
+
 SUITES = {"T0": "t0", "SuperNI": "superni"}
 BACKBONES = {"T5-XL-LM": "google/t5-xl-lm-adapt", "T0-3B": "bigscience/T0_3B", "T0-11B": "bigscience/T0"}
+T5_XL, T5_XXL = 2_849_757_184, 11_135_332_352
+WEIGHTS = {"T5-XL-LM": T5_XL, "T0-3B": T5_XL, "T0-11B": T5_XXL}
+"""Numbers in the weights of each backbone, by which another model of its name is known to be another."""
+LISTS = ("few_shot_20", "zero_shot_20")
+"""Lists of test tasks that the authors name for Super-NaturalInstructions (docs/recipe.md, section 2.3)."""
 METRICS = {"accuracy": "accuracy", "Rouge-L": "rouge_l"}
 UNITS = {"K": 10**3, "M": 10**6, "B": 10**9}
 
@@ -41,6 +49,18 @@ class Setting:
     def has_suite(self, suite: str | None) -> bool:
         """Return whether a suite of ours is this one."""
         return SUITES[self.suite] == suite
+
+    def test_tasks(self) -> list[set[str]]:
+        """Return the test tasks of the suite; one list of several, where it is not known which the paper used."""
+        if self.suite == "SuperNI":
+            return [set(named_tasks([name])) for name in LISTS]
+        from mhrctl.suites.t0.held_out import T0_TEST_TASKS
+
+        return [set(T0_TEST_TASKS)]
+
+    def has_weights(self, frozen: FrozenBackbone | None) -> bool:
+        """Return whether the weights of a backbone of ours are of the hub, and as many as this one's."""
+        return frozen is not None and (frozen.source, frozen.parameters) == ("hub", WEIGHTS[self.backbone])
 
     def has_backbone(self, backbone: str | None) -> bool:
         """Return whether a backbone of ours is this one."""

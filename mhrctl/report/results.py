@@ -9,11 +9,13 @@ from statistics import fmean, median, stdev
 
 from mhrctl.config.methods import BACKBONE, METHODS
 from mhrctl.config.params import PLAIN
+from mhrctl.errors import printable
 from mhrctl.evaluation.metrics import METRICS, title_of
-from mhrctl.evaluation.scores import PHASES, SCORE, CellMetrics, Phase, read_metrics
+from mhrctl.evaluation.scores import PHASES, SCORE, CellMetrics, FrozenBackbone, Phase, read_metrics
 from mhrctl.report.printed import MeanStd
 
 ORDER = [BACKBONE, *METHODS]
+MISSING = "-"
 NO_SCORES = "No scores yet; run `dvc repro`, or `mhrctl evaluate` for each cell."
 
 
@@ -91,12 +93,23 @@ class Results:
     @property
     def suite(self) -> str | None:
         """The suite of all cells; None if there are none."""
-        return next((cell.suite for cell in self.cells.values()), None)
+        return next((printable(cell.suite) for cell in self.cells.values()), None)
 
     @property
     def backbone(self) -> str | None:
         """The backbone of all cells; None if there are none."""
-        return next((cell.backbone for cell in self.cells.values()), None)
+        return next((printable(cell.backbone) for cell in self.cells.values()), None)
+
+    @property
+    def frozen(self) -> FrozenBackbone | None:
+        """The weights of the backbone of all cells; None if there are no cells, or one does not say."""
+        every = [cell.frozen for cell in self.cells.values()]
+        return every[0] if every and None not in every else None
+
+    @property
+    def tasks(self) -> set[str]:
+        """The test tasks of any cell."""
+        return {task for cell in self.cells.values() for task in cell.by_task}
 
     @property
     def metric(self) -> str | None:

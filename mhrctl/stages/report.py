@@ -11,15 +11,16 @@ from mhrctl.evaluation.scores import PHASES, SCORE, read_metrics
 from mhrctl.report.differences import baseline_differences
 from mhrctl.report.logs import read_logs
 from mhrctl.report.results import Group, Results, fold_seeds
-from mhrctl.report.table import markdown
+from mhrctl.report.table import Table, markdown
 from mhrctl.report.tables import build_table
+from mhrctl.report.tables.ours import results_table
 
 POINT = ("cell", "method", "heads", "variant", "extra_steps", "seed", "phase")
 """Columns of the scores table that say which point of the grid a row is of."""
 
 
-def report(metrics: Path, out: Path, *, tables: Sequence[int], expected_cells: Sequence[str]) -> None:
-    """Write tables and differences as Markdown; scores, curves and means for DVC's plots and metrics.
+def report(metrics: Path, out: Path, *, tables: Sequence[int], expected_cells: Sequence[str]) -> Table:
+    """Write results, tables and differences as Markdown; scores, curves and means for DVC's plots and metrics.
 
     Args:
         metrics: folder of the scores and logs, `data/metrics`.
@@ -27,12 +28,17 @@ def report(metrics: Path, out: Path, *, tables: Sequence[int], expected_cells: S
         tables: numbers in the paper.
         expected_cells: the grid's cells; those without scores are named.
 
+    Returns:
+        The table of our results.
+
     Raises:
         ParamsError: if there is no such table.
         ArtifactError: if there are no scores yet, or scores or logs are malformed or do not fit together.
     """
     cells = read_metrics(metrics / "evaluate")
     results = Results(cells, fold_seeds(cells))
+    ours = results_table(results, expected_cells)
+    write_text(out / "results.md", markdown(ours))
     for number in tables:
         write_text(out / f"table{number}.md", markdown(build_table(number, metrics, expected_cells)))
     write_text(out / "differences.md", markdown(baseline_differences(results)))
@@ -45,6 +51,7 @@ def report(metrics: Path, out: Path, *, tables: Sequence[int], expected_cells: S
     ]
     write_csv(out / "curves.csv", ("cell", "step", "loss"), curves)
     write_json(out / "summary.json", {group.label: _summary(group, scores) for group in results.methods})
+    return ours
 
 
 def _score_rows(results: Results, scores: Sequence[str]) -> Iterator[tuple[Any, ...]]:

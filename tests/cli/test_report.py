@@ -35,6 +35,19 @@ def test_several_tables_are_printed_one_after_another(scored: Path, run: Run, ca
     assert not (scored / "data/report").exists()
 
 
+def test_without_options_the_report_is_written_and_our_results_are_printed(scored: Path, run: Run, capfd: Capture) -> None:
+    assert run("report", "-C", scored) == 0
+    out = capfd.readouterr().out
+    assert "Results: compositional on scratch-1.2M" in out
+    assert "+4.00 to +4.00" in out
+    assert "paper" not in out.lower()
+    assert {path.name for path in (scored / "data/report").iterdir()} > {"results.md", "table1.md", "table2.md", "summary.json"}
+    assert run("report", "--format", "csv", "-C", scored) == 0
+    assert capfd.readouterr().out.splitlines()[2] == "mhr h4,2,40.0±0.0,64.5±0.7,+4.00,+4.00 to +4.00,3,456".replace(
+        "3,456", '"3,456"'
+    )
+
+
 @pytest.mark.parametrize("number", range(1, 7))
 def test_every_table_works_without_scores(project: Path, run: Run, capfd: Capture, number: int) -> None:
     assert run("report", "--table", number, "-C", project) == 0

@@ -38,6 +38,17 @@ def test_scores_are_paired_by_task_and_seed(results: Results) -> None:
     assert table.title == "Differences to lora"
 
 
+def test_one_pair_of_scores_has_no_interval(tmp_path: Path) -> None:
+    cells = {"lora-s0": made_cell("lora", 1, 0, {"a": 10.0}), "poly-s0": made_cell("poly", 1, 0, {"a": 13.0})}
+    table = baseline_differences(read_results(write_cells(tmp_path, cells)))
+    assert [list(row) for row in table.rows] == [["poly", "1", "1", "+3.00", "-", "-"]]
+    assert "One task with one seed has no interval." in table.notes
+    cells |= {"lora-s1": made_cell("lora", 1, 1, {"a": 10.0}), "poly-s1": made_cell("poly", 1, 1, {"a": 17.0})}
+    table = baseline_differences(read_results(write_cells(tmp_path, cells)))
+    assert [list(row) for row in table.rows] == [["poly", "1", "2", "+5.00", "+3.00 to +7.00", "0.0%"]]
+    assert any(note.startswith("Of one task it is of seeds alone") for note in table.notes)
+
+
 def test_what_shares_no_seed_is_named(results: Results) -> None:
     assert baseline_differences(results).notes[-1] == "No task and seed in common with lora: poly."
 

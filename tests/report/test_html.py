@@ -91,6 +91,7 @@ def test_the_page_has_tables_differences_figures_scores_and_cards(data: Path) ->
         "Suite compositional: 2 test tasks, ROUGE-L. Backbone scratch-1.2M.",
         "2 cells of 2 methods and variants, seeds 0.",
         "No scores yet: poly-s0.",
+        "Results: compositional on scratch-1.2M",
         *(f"Table {number}:" for number in range(1, 7)),
         "Differences to lora",
         "+1.00 to +1.00",
@@ -113,6 +114,15 @@ def test_names_are_text_and_no_markup(data: Path) -> None:
     text = html_report(data, [EVIL])
     assert "<script" not in text
     assert EVIL in Page(text).text
+
+
+def test_codes_of_a_terminal_are_shown_and_lines_of_cards_kept(data: Path) -> None:
+    card = {"stage": "adapt", "facts": {"tasks": ["a\x1b[2J", "\u202eb"]}, "params": {"x": "one"}}
+    (data / "adapt/lora-s0/card.json").write_text(json.dumps(card))
+    text = html_report(data, ["c\x00d"])
+    assert not set(text) & {"\x1b", "\x00", "\u202e"}
+    assert r"c\x00d" in text
+    assert "stage: adapt\nfacts.tasks: a\\x1b[2J, \\u202eb\nparams.x: one" in text
 
 
 def test_missing_and_broken_cards_are_named(data: Path) -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from mhrctl.config.methods import METHODS
-from mhrctl.report.printed import Setting, printed, printed_blocks, printed_table
+from mhrctl.evaluation.scores import FrozenBackbone
+from mhrctl.models.backbones import sized_model
+from mhrctl.report.printed import T5_XL, T5_XXL, Setting, printed, printed_blocks, printed_table
 
 PAPER = Path(__file__).parents[3] / "shared/paper/mhr-paper.txt"
 
@@ -80,3 +82,22 @@ def test_a_setting_knows_ours() -> None:
     assert str(setting) == "T0, T0-3B, accuracy"
     assert (setting.has_suite("t0"), setting.has_backbone("bigscience/T0_3B"), setting.has_metric("accuracy")) == (True,) * 3
     assert not any((setting.has_suite("superni"), setting.has_backbone(None), setting.has_metric("mixed")))
+
+
+def test_a_namesake_of_a_backbone_is_known_by_its_source_and_size() -> None:
+    setting = Setting("T0", "accuracy", "T0-11B")
+    for source, parameters, same in (("hub", T5_XXL, True), ("local", T5_XXL, False), ("hub", T5_XL, False)):
+        assert setting.has_weights(FrozenBackbone(source=source, parameters=parameters, fingerprint="none")) == same
+    assert not setting.has_weights(None)
+
+
+@pytest.mark.parametrize(("size", "count"), [("t5-xl", T5_XL), ("t5-xxl", T5_XXL)])
+def test_the_papers_backbones_have_as_many_weights_as_models_of_their_sizes(size: str, count: int) -> None:
+    assert sized_model(size).num_parameters() == count
+
+
+def test_the_papers_test_tasks_are_11_of_t0_and_either_list_of_20_of_superni() -> None:
+    assert [len(tasks) for tasks in Setting("T0", "accuracy", "T0-3B").test_tasks()] == [11]
+    first, second = Setting("SuperNI", "Rouge-L", "T5-XL-LM").test_tasks()
+    assert (len(first), len(second)) == (20, 20)
+    assert first != second

@@ -32,12 +32,12 @@ def test_nothing_has_no_spread() -> None:
 
 def test_groups_are_methods_heads_variants_and_extra_steps_in_the_order_of_the_methods() -> None:
     cells = {
-        "mhr-h16-s0": made_cell("mhr", 16, 0, both(1)),
-        "mhr-h8-s1": made_cell("mhr", 8, 1, both(1)),
-        "mhr-h8-s0": made_cell("mhr", 8, 0, both(1)),
-        "mhr-h8-light-s0": made_cell("mhr", 8, 0, both(1), variant="light"),
+        "mhr-h16-s0": made_cell("mhr", 16, 0, both(10)),
+        "mhr-h8-s1": made_cell("mhr", 8, 1, both(10)),
+        "mhr-h8-s0": made_cell("mhr", 8, 0, both(10)),
+        "mhr-h8-light-s0": made_cell("mhr", 8, 0, both(10), variant="light"),
         "lora-x100-s0": made_cell("lora", 1, 0, extra_steps=100),
-        "lora-s0": made_cell("lora", 1, 0, both(1)),
+        "lora-s0": made_cell("lora", 1, 0, both(10)),
         "backbone": made_cell("backbone", None, None),
     }
     groups = folded(cells)

@@ -44,9 +44,10 @@ def out(tmp_path: Path) -> Path:
 
 def test_report_writes_its_files(metrics: Path, out: Path) -> None:
     report(metrics, out, tables=[1, 2], expected_cells=["lora-s0", "poly-s0"])
-    written = ["curves.csv", "differences.md", "scores.csv", "summary.json", "table1.md", "table2.md"]
+    written = ["curves.csv", "differences.md", "results.md", "scores.csv", "summary.json", "table1.md", "table2.md"]
     assert sorted(path.name for path in out.iterdir()) == written
     assert "| lora | 3 | 40.0±0.0 | 63.0±3.6 |" in (out / "table2.md").read_text()
+    assert "| mhr h8 | 2 | 41.5±0.7 | 81.5±2.1 | +20.50 | +20.00 to +20.99 | 3,456 |" in (out / "results.md").read_text()
     assert "No scores yet: poly-s0." in (out / "table2.md").read_text()
     # against lora: 20 and 20.99 points on both tasks, in the seeds that both have
     assert "| mhr h8 | 2 | 2 | +20.50 | +20.00 to +20.99 | 0.0% |" in (out / "differences.md").read_text()

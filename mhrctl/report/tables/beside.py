@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from mhrctl.config.methods import BACKBONE
 from mhrctl.config.params import PLAIN
+from mhrctl.evaluation.rouge import ENGLISH, TOKENIZERS
 from mhrctl.report.printed import MeanStd, Setting
-from mhrctl.report.results import NO_SCORES, ORDER, Group, Results
+from mhrctl.report.results import MISSING, NO_SCORES, ORDER, Group, Results
 
-MISSING = "-"
 NOT_RUN = "not run"
 NAMED = 12
 """How many cells a note names."""
@@ -57,14 +57,43 @@ def papers_are(results: Results, papers: Sequence[Setting], where: str, *, compa
         compared: those that differences are taken to; all if none are named.
     """
     text = f"Paper: {'; '.join(map(str, papers))} ({where})."
-    others = compared or papers
     if not results.cells:
         return text
-    if not any(other.has_metric(results.metric) for other in others):
-        return f"{text} Ours are {results.metric_name}: there is no difference to take."
-    if not all(other.has_suite(results.suite) and other.has_backbone(results.backbone) for other in others):
-        return f"{text} Where ours differ in suite or backbone, the difference is no reproduction."
-    return text
+    reasons = {str(other): differs(results, other) for other in compared or papers}
+    comparable = [name for name, reason in reasons.items() if not reason]
+    if len(comparable) == len(reasons):
+        return text
+    if comparable:
+        return f"{text} A difference is taken to {'; '.join(comparable)} alone."
+    return f"{text} No difference is taken: ours are {', '.join(min(reasons.values(), key=len))}."
+
+
+def differs(results: Results, paper: Setting) -> list[str]:
+    """Return in what ours are not as a setting of the paper, in words; a difference to it would mean nothing unless in nothing.
+
+    Args:
+        results: ours.
+        paper: the setting.
+    """
+    checks = (
+        (paper.has_suite(results.suite), f"of suite {results.suite}, not {paper.suite}"),
+        (
+            not paper.has_suite(results.suite) or results.tasks in paper.test_tasks(),
+            f"on {len(results.tasks)} test tasks that are not the paper's {len(paper.test_tasks()[0])}",
+        ),
+        (paper.has_metric(results.metric), f"scored by {results.metric_name}, not {paper.metric}"),
+        (paper.has_backbone(results.backbone), f"of backbone {results.backbone}, not {paper.backbone}"),
+        (not paper.has_backbone(results.backbone) or paper.has_weights(results.frozen), _weights(results, paper)),
+    )
+    return [reason for holds, reason in checks if not holds]
+
+
+def _weights(results: Results, paper: Setting) -> str:
+    """What is said of a backbone that has the right name alone."""
+    if results.frozen is None:
+        return f"of scores that do not say which weights {results.backbone} has (`mhrctl evaluate` makes them anew)"
+    frozen = results.frozen
+    return f"of another {results.backbone} than {paper.backbone} ({frozen.source}, {frozen.parameters:,} weights)"
 
 
 def notes(results: Results, expected: Sequence[str]) -> list[str]:
@@ -72,11 +101,37 @@ def notes(results: Results, expected: Sequence[str]) -> list[str]:
     if not results.cells:
         return []
     lines = [group.note for group in results.groups if group.note]
+    lines += [*_undecided(results), *_tokenizers(results)]
     if others := [name for name in results.cells if name not in expected and name != BACKBONE]:
         lines.append(f"Not in the grid, but counted: {named(others)}.")
     if missing := results.lacking(expected):
         lines.append(f"No scores yet: {named(missing)}.")
     return lines
+
+
+def _undecided(results: Results) -> list[str]:
+    """Say where nothing in validation chose the step that was kept."""
+    cells = []
+    for name, cell in results.cells.items():
+        tied = [of for of in cell.by_task.values() if of.undecided]
+        zero = sum(of.validation == 0 for of in tied)
+        if tied:
+            cells.append(f"{name} in {len(tied)} of {cell.tasks} tasks{f' ({zero} with 0 at every step)' if zero else ''}")
+    return [f"No validation score ever differed, so that the first step was kept: {named(cells)}."] if cells else []
+
+
+def _tokenizers(results: Results) -> list[str]:
+    """Say which tasks have a ROUGE-L of other tokens than the English ones."""
+    by_tokenizer: dict[str, list[str]] = {}
+    for cell in results.cells.values():
+        for task, of in cell.by_task.items():
+            names = by_tokenizer.setdefault(of.rouge_tokenizer, [])
+            if of.metric == "rouge_l" and of.rouge_tokenizer != ENGLISH and task not in names:
+                names.append(task)
+    others = f"; of other tasks {TOKENIZERS[ENGLISH].title}" if ENGLISH in by_tokenizer else ""
+    return [
+        f"ROUGE-L compares {TOKENIZERS[name].title} in {named(tasks)}{others}." for name, tasks in by_tokenizer.items() if tasks
+    ]
 
 
 def named(names: Sequence[str]) -> str:

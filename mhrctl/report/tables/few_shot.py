@@ -8,7 +8,7 @@ from mhrctl.evaluation.metrics import is_over_choices
 from mhrctl.report.printed import MeanStd, PrintedTable, printed, printed_table
 from mhrctl.report.results import Group, Results
 from mhrctl.report.table import Table
-from mhrctl.report.tables.beside import NOT_RUN, beside, difference, notes, ours_are, papers_are, seeds, shown
+from mhrctl.report.tables.beside import NOT_RUN, beside, difference, differs, notes, ours_are, papers_are, seeds, shown
 
 FOLDED = (
     "mean and standard deviation over n seeds of the mean over tasks. Median of seeds: of each task; mean and standard"
@@ -31,13 +31,14 @@ def table4(results: Results, expected: Sequence[str]) -> Table:
     blocks = [printed_table("table4_t0"), printed_table("table4_superni")]
     random_mu = {"random_mu": MeanStd(printed()["text"]["random_mu"]["mean"], None)}
     scores = {"T0": blocks[0].rows | random_mu, "SuperNI": blocks[1].rows}
-    against = next((block for block in blocks if block.has_metric(results.metric)), blocks[0])  # their metrics differ
+    against = min(blocks, key=lambda block: len(differs(results, block)))
+    same = not differs(results, against)
     listed = scores["SuperNI"] | scores["T0"]
     rows = []
     for method, group, known in beside([group for group in results.methods if group.method in listed], listed):
         theirs = {suite: scores[suite].get(method) if known else None for suite in scores}
         ours = [group.mean("adapted"), group.median("adapted")] if group else [None, None]
-        comparable = theirs[against.suite] if against.has_metric(results.metric) else None
+        comparable = theirs[against.suite] if same else None
         rows.append(
             [
                 group.label if group else method,
@@ -64,7 +65,7 @@ def table4(results: Results, expected: Sequence[str]) -> Table:
 def _few_shot(title: str, paper: PrintedTable, where: str, results: Results, expected: Sequence[str]) -> Table:
     """All our methods, and those of a table in the paper. Exact match is left out where answers are chosen."""
     exact = not is_over_choices(results.metric) and not paper.has_metric("accuracy")
-    comparable = paper.has_metric(results.metric)
+    comparable = not differs(results, paper)
     rows = [
         [
             group.label if group else method,

@@ -8,12 +8,12 @@ from mhrctl.config.methods import BACKBONE
 from mhrctl.config.params import PLAIN
 from mhrctl.report.formulas import FORMULAS, t5_shapes, total
 from mhrctl.report.printed import PrintedBlock, PrintedRow, printed_blocks
-from mhrctl.report.results import ORDER, Group, Results
+from mhrctl.report.results import MISSING, ORDER, Group, Results
 from mhrctl.report.table import Table
 from mhrctl.report.tables.beside import (
-    MISSING,
     NOT_RUN,
     difference,
+    differs,
     exact,
     human,
     notes,
@@ -59,7 +59,7 @@ def table6(results: Results, expected: Sequence[str]) -> Table:
         layout = _layout(group)
         printed = blocks[layout].rows if layout in blocks and group.variant in (PLAIN, layout) else {}
         theirs = printed.get(group.method)
-        comparable = theirs is not None and blocks[layout].has_metric(results.metric)
+        comparable = theirs is not None and not differs(results, blocks[layout])
         rows.append(_row(group, theirs, comparable))
         ran |= {(layout, group.method)} if printed else set()
     plain = [_layout(group) for group in results.methods if group.variant == PLAIN and group.first.layout]

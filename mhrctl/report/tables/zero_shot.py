@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from mhrctl.config.params import PLAIN
 from mhrctl.report.printed import MeanStd, Setting, printed
-from mhrctl.report.results import Group, Results
+from mhrctl.report.results import MISSING, Group, Results
 from mhrctl.report.table import Table
-from mhrctl.report.tables.beside import MISSING, NOT_RUN, difference, notes, ours_are, papers_are, shown
+from mhrctl.report.tables.beside import NOT_RUN, difference, differs, notes, ours_are, papers_are, shown
 
 COLUMNS = 4
 """Numbers of steps in the paper. It does not say how many these are; the first is none."""
@@ -23,7 +23,7 @@ def table5(results: Results, expected: Sequence[str]) -> Table:
     scores = {row["method"]: row["values"] for row in printed()["table5"]["rows"] if row["backbone"] == paper.backbone}
     ours = [groups for groups in _by_step(results) if len(groups) > 1 or _any(groups).method in scores]
     steps = sorted({0}.union(*ours))
-    rows = [_row(groups, steps, scores, paper.has_metric(results.metric)) for groups in ours]
+    rows = [_row(groups, steps, scores, not differs(results, paper)) for groups in ours]
     ran = {_any(groups).method for groups in ours if _any(groups).variant == PLAIN}
     rows += [[name, *[NOT_RUN] * len(steps), "0", *_four(scores[name]), MISSING] for name in scores if name not in ran]
     columns = [*(f"{step:,}\nsteps" for step in steps), "n", *(f"paper\n{number}" for number in range(COLUMNS)), "vs.\n0"]

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from mhrctl.report.printed import BACKBONES, WEIGHTS, Setting
 from mhrctl.report.table import Table
 from tests.report.made import both, made_cell, write_cells
 
@@ -28,6 +29,25 @@ def everywhere(metrics: Path, **facts: Any) -> Path:
     """Say something else of every cell."""
     for file in (metrics / "evaluate").iterdir():
         file.write_text(json.dumps(json.loads(file.read_text()) | facts))
+    return metrics
+
+
+def as_paper(metrics: Path, suite: str, backbone: str, **facts: Any) -> Path:
+    """Make every cell one of a setting of the paper: its backbone, metric and test tasks, half of which are as either of two.
+
+    An odd task is between both, so that means stay what they were.
+    """
+    setting = Setting(suite, "accuracy" if suite == "T0" else "Rouge-L", backbone)
+    names = sorted(setting.test_tasks()[0])
+    facts |= {"suite": {"T0": "t0", "SuperNI": "superni"}[suite], "metric": "accuracy" if suite == "T0" else "rouge_l"}
+    facts["frozen"] = {"source": "hub", "parameters": WEIGHTS[backbone], "fingerprint": "none"} | facts.get("frozen", {})
+    for file in (metrics / "evaluate").iterdir():
+        cell = json.loads(file.read_text())
+        one, two = [cell["by_task"][name] for name in sorted(cell["by_task"])][:2]
+        between = one | {"adapted": one["adapted"] and (one["adapted"] + two["adapted"]) / 2}
+        half = len(names) // 2
+        tasks = dict(zip(names, [one] * half + [two] * half + [between] * (len(names) % 2), strict=True))
+        file.write_text(json.dumps(cell | {"backbone": BACKBONES[backbone], "by_task": tasks, "tasks": len(names)} | facts))
     return metrics
 
 

@@ -8,16 +8,16 @@ import pytest
 
 from mhrctl.report.tables import build_table
 from tests.report.made import both, made_cell, write_cells
-from tests.report.tables.made import everywhere, notes, row
+from tests.report.tables.made import as_paper, everywhere, notes, row
 
 
 def test_table2_folds_seeds_and_sets_the_paper_beside_them(metrics: Path) -> None:
-    table = build_table(2, metrics, [])
+    table = build_table(2, as_paper(metrics, "SuperNI", "T5-XL-LM"), [])
     # 60, 62, 67: mean 63, sample deviation sqrt((9 + 1 + 16) / 2) = 3.61; the paper prints 67.6
-    # medians of the two tasks: 57 and 67, mean 62, sample deviation 10 / sqrt(2) = 7.07
-    assert row(table, "lora") == ["lora", "3", "40.0±0.0", "63.0±3.6", "62.0±7.1", "50.0±0.0", "67.6±0.8", "-4.6"]
+    # medians of 10 tasks each: 57 and 67, mean 62, sample deviation sqrt(20 * 25 / 19) = 5.13
+    assert row(table, "lora") == ["lora", "3", "40.0±0.0", "63.0±3.6", "62.0±5.1", "50.0±0.0", "67.6±0.8", "-4.6"]
     # 80, 83: mean 81.5, sample deviation 3 / sqrt(2) = 2.12; the paper prints 68.5
-    assert row(table, "mhr h8") == ["mhr h8", "2", "41.5±0.7", "81.5±2.1", "81.5±7.1", "67.0±1.4", "68.5±0.3", "+13.0"]
+    assert row(table, "mhr h8") == ["mhr h8", "2", "41.5±0.7", "81.5±2.1", "81.5±5.1", "67.0±1.4", "68.5±0.3", "+13.0"]
 
 
 def test_table2_shows_no_deviation_of_one_seed_and_no_number_that_the_paper_lacks(metrics: Path) -> None:
@@ -34,27 +34,31 @@ def test_table2_lists_ours_in_the_order_of_the_methods_and_then_what_only_the_pa
 
 
 def test_table3_is_the_11b_of_t0(metrics: Path) -> None:
-    everywhere(metrics, suite="t0", backbone="bigscience/T0", metric="accuracy")
-    table = build_table(3, metrics, [])
-    assert row(table, "lora") == ["lora", "3", "40.0±0.0", "63.0±3.6", "62.0±7.1", "72.3±1.0", "-9.3"]
+    table = build_table(3, as_paper(metrics, "T0", "T0-11B"), [])
+    # medians of 5 tasks each and of one between: 57, 67 and 62, sample deviation sqrt(10 * 25 / 10) = 5
+    assert row(table, "lora") == ["lora", "3", "40.0±0.0", "63.0±3.6", "62.0±5.0", "72.3±1.0", "-9.3"]
     assert row(table, "tfew") == ["tfew", "0", *["not run"] * 3, "72.5±0.9", "-"]
-    assert "no reproduction" not in notes(table)
-    everywhere(metrics, backbone="google/t5-xl-lm-adapt")
-    assert "no reproduction" in notes(build_table(3, metrics, []))
+    assert "No difference" not in notes(table)
+    table = build_table(3, as_paper(metrics, "T0", "T5-XL-LM"), [])
+    assert row(table, "lora")[-1] == "-"
+    assert "No difference is taken: ours are of backbone google/t5-xl-lm-adapt, not T0-11B." in notes(table)
 
 
 def test_table4_compares_with_the_block_of_our_metric(metrics: Path) -> None:
-    table = build_table(4, metrics, [])
-    assert row(table, "lora") == ["lora", "3", "63.0±3.6", "62.0±7.1", "66.0±1.6", "67.6±0.8", "-4.6"]
+    table = build_table(4, as_paper(metrics, "SuperNI", "T5-XL-LM"), [])
+    assert row(table, "lora") == ["lora", "3", "63.0±3.6", "62.0±5.1", "66.0±1.6", "67.6±0.8", "-4.6"]
     assert row(table, "mhr_mu h8")[-3:] == ["69.1±0.9", "68.5±0.8", "+1.5"]
     assert row(table, "adapter_soup") == ["adapter_soup", "0", "not run", "not run", "62.1±1.0", "-", "-"]
     assert row(table, "random_mu")[-3:] == ["66.0", "-", "-"]
     assert "backbone" not in [row[0] for row in table.rows]
-    everywhere(metrics, suite="t0", backbone="google/t5-xl-lm-adapt", metric="accuracy")
-    table = build_table(4, metrics, [])
+    assert "No difference" not in notes(table)
+    table = build_table(4, as_paper(metrics, "T0", "T5-XL-LM"), [])
     assert row(table, "lora")[-1] == "-3.0"
     assert "vs. paper: T0." in notes(table)
-    assert "no reproduction" not in notes(table)
+    assert "No difference" not in notes(table)
+    table = build_table(4, as_paper(metrics, "T0", "T0-3B"), [])
+    assert {cells[-1] for cells in table.rows} == {"-"}
+    assert "No difference is taken: ours are of backbone bigscience/T0_3B, not T5-XL-LM." in notes(table)
 
 
 def test_a_variant_alone_leaves_the_papers_method_not_run(metrics: Path) -> None:
@@ -76,10 +80,10 @@ def test_the_score_is_each_tasks_own_and_its_name_that_of_the_metric(metrics: Pa
 
 @pytest.mark.parametrize(
     ("metric", "title", "exact"),
-    [("rouge_l", "ROUGE-L", True), ("f1", "F1", True), ("mixed", "score", True), ("choice_accuracy", "choice accuracy", False)],
+    [("rouge_l", "ROUGE-L", True), ("f1", "F1", True), ("mixed", "score", True), ("accuracy", "accuracy", False)],
 )
 def test_exact_match_is_left_out_where_answers_are_chosen(metrics: Path, metric: str, title: str, exact: bool) -> None:
-    table = build_table(2, everywhere(metrics, metric=metric), [])
+    table = build_table(2, everywhere(as_paper(metrics, "SuperNI", "T5-XL-LM"), metric=metric), [])
     assert f"adapted\n{title}" in table.columns
     assert ("adapted\nEM" in table.columns) == exact
     assert {len(row) for row in table.rows} == {len(table.columns)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mhrctl.report.tables import build_table
-from tests.report.tables.made import everywhere, extra_steps, notes, row
+from tests.report.tables.made import as_paper, everywhere, extra_steps, notes, row
 
 
 def test_table5_has_a_column_for_each_number_of_steps_and_names_what_was_not_run(metrics: Path) -> None:
@@ -18,11 +18,13 @@ def test_table5_has_a_column_for_each_number_of_steps_and_names_what_was_not_run
 
 
 def test_table5_compares_no_extra_steps_with_the_block_of_our_backbone(metrics: Path) -> None:
-    everywhere(extra_steps(metrics), suite="t0", backbone="bigscience/T0", metric="accuracy")
+    as_paper(extra_steps(metrics), "T0", "T0-11B")
     table = build_table(5, metrics, [])
     assert row(table, "lora")[4:] == ["61.2", "61.6", "61.5", "61.5", "-21.2"]
     assert row(table, "backbone")[3:] == ["1", "61.0", "-", "-", "-", "-51.0"]
     assert "T0-11B" in notes(table)
     everywhere(metrics, backbone="google/t5-large-lm-adapt")
+    assert row(build_table(5, metrics, []), "lora")[-2:] == ["55.7", "-"]
+    assert "ours are of backbone google/t5-large-lm-adapt, not T5-XL-LM." in notes(build_table(5, metrics, []))
+    as_paper(metrics, "T0", "T5-XL-LM")
     assert row(build_table(5, metrics, []), "lora")[-1] == "-16.5"
-    assert "no reproduction" in notes(build_table(5, metrics, []))
