@@ -85,7 +85,7 @@ def test_a_table_is_printed_in_each_form(walked: Path, run: Run, capfd: Capture,
 
 def test_the_report_folder(walked: Path) -> None:
     names = {path.name for path in (walked / "data/report").iterdir()}
-    assert names == {"table1.md", "table2.md", "differences.md", "scores.csv", "curves.csv", "summary.json"}
+    assert names == {"table1.md", "table2.md", "results.md", "differences.md", "scores.csv", "curves.csv", "summary.json"}
     summary = json.loads((walked / "data/report/summary.json").read_text())
     assert list(summary) == ["backbone", "lora", "poly", "mhr h4", "mhr_z h4", "mhr_mu h4"]
 
