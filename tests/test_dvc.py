@@ -103,7 +103,10 @@ pretrain) put "data/pretrain/$3/card.json"; put "data/metrics/pretrain/$3.csv" ;
 evaluate) put "data/evaluate/$3/card.json"; put "data/metrics/evaluate/$3.json" ;;
 average | adapt) put "data/$1/$3/card.json" ;;
 backbone | index) put "data/$1/card.json" ;;
-report) for name in table1.md table2.md results.md differences.md summary.json scores.csv curves.csv; do put data/report/$name; done ;;
+report)
+    for name in table1.md table2.md results.md differences.md summary.json scores.csv curves.csv; do
+        put data/report/$name
+    done ;;
 esac
 """
 

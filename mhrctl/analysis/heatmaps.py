@@ -19,7 +19,14 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
 
 FORMATS = ("png", "svg")
-STYLE = {"svg.hashsalt": "mhrctl", "svg.fonttype": "none", "font.size": 7, "axes.titlesize": 7, "figure.dpi": 150}
+STYLE = {
+    "svg.hashsalt": "mhrctl",
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.size": 7,
+    "axes.titlesize": 7,
+    "figure.dpi": 150,
+}
 COLOURS = "viridis"
 """The colours go from dark to light in steps that look even, also to the colour-blind and in print."""
 SCALE = 0.998

@@ -65,7 +65,8 @@ def papers_are(results: Results, papers: Sequence[Setting], where: str, *, compa
         return text
     if comparable:
         return f"{text} A difference is taken to {'; '.join(comparable)} alone."
-    return f"{text} No difference is taken: ours are {', '.join(min(reasons.values(), key=len))}."
+    nearest: list[str] = min(reasons.values(), key=len)
+    return f"{text} No difference is taken: ours are {', '.join(nearest)}."
 
 
 def differs(results: Results, paper: Setting) -> list[str]:

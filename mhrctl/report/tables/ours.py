@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mhrctl.evaluation.scores import PHASES
 from mhrctl.report.bootstrap import LEVEL
 from mhrctl.report.differences import BASELINE, Difference, compare, interval_notes
 from mhrctl.report.results import MISSING, NO_SCORES, Group, Results
@@ -36,7 +37,7 @@ def results_table(results: Results, expected: Sequence[str]) -> Table:
 
 
 def _row(group: Group, difference: Difference | None) -> list[str]:
-    scores = [shown(group.mean(phase)) for phase in ("zero_shot", "adapted")]  # type: ignore[arg-type]
+    scores = [shown(group.mean(phase)) for phase in PHASES]
     beside = [difference.mean, difference.ends] if difference else [MISSING, MISSING]
     trained = exact(group.first.parameters.adaptation) if group.values("adapted") else MISSING
     return [group.label, seeds(group), *scores, *beside, trained]
