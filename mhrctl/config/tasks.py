@@ -130,8 +130,8 @@ class PrepareParams(Closed):
         False,
         description="superni, hub: reject the first record that cannot be read; false leaves such records out and counts them",
     )
-    rouge_tokenizer: Literal["auto", "english", "gpt2"] = added(
-        "auto", description="of the test tasks' ROUGE-L; auto takes gpt2 for tasks with answers that english cannot read"
+    rouge_tokenizer: Literal["auto", "english", "gpt2", "by_reference"] = added(
+        "auto", description="of the test tasks' ROUGE-L; auto takes what reads each task's answers"
     )
 
     @model_validator(mode="after")

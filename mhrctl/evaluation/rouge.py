@@ -1,4 +1,4 @@
-"""ROUGE-L is computed on the tokens of one of two tokenizers, and a task has one of them in all its scores.
+"""ROUGE-L is computed on the tokens of two tokenizers, and a task has one of them, or one by reference, in all its scores.
 
 Both are of Super-NaturalInstructions' own evaluation: of its English tasks, and of its cross-lingual ones. `docs/metrics.md`
 says which tasks have which.
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from rouge_score.rouge_scorer import RougeScorer
     from tokenizers import Tokenizer
 
-AUTO, ENGLISH, GPT2 = "auto", "english", "gpt2"
+AUTO, ENGLISH, GPT2, BY_REFERENCE = "auto", "english", "gpt2", "by_reference"
 MERGES = "gpt2_merges.txt.gz"
 END_OF_TEXT = "<|endoftext|>"
 UPSTREAM_SOURCES = ("superni", "t0")
 """Sources of English benchmarks, whose published scores are of `english`."""
 SOME = 0.1
-"""Share of references with other letters than a to z, beyond which they are not those of a few names."""
+"""Share of references with other letters than a to z, beyond which they are not those of a few names or signs."""
 MOST = 0.5
 
 
@@ -36,13 +36,13 @@ class RougeTokenizer:
 
     Attributes:
         title: what it cuts texts into, as people read it.
-        scorer: makes what scores with it.
+        scorer: makes what scores with it; None asks another row, by the reference.
         compose: whether accents are composed first, so that one text written in two ways is one text.
     """
 
     title: str
-    scorer: Callable[[], RougeScorer]
-    compose: bool
+    scorer: Callable[[], RougeScorer] | None
+    compose: bool = False
 
 
 def _english_scorer() -> RougeScorer:
@@ -58,8 +58,9 @@ def _gpt2_scorer() -> RougeScorer:
 
 
 TOKENIZERS: dict[str, RougeTokenizer] = {
-    ENGLISH: RougeTokenizer("stemmed words of a to z and digits", _english_scorer, compose=False),
+    ENGLISH: RougeTokenizer("stemmed words of a to z and digits", _english_scorer),
     GPT2: RougeTokenizer("the tokens of GPT-2", _gpt2_scorer, compose=True),
+    BY_REFERENCE: RougeTokenizer("the tokens of GPT-2 where a reference has hardly a letter of a to z", None),
 }
 """All tokenizers by name: the name stands in a task's `rouge_tokenizer`, in its scores and on cards."""
 
@@ -72,15 +73,22 @@ def rouge_l(prediction: str, references: Sequence[str], tokenizer: str = ENGLISH
         references: any of which is right.
         tokenizer: a name of the table.
     """
-    if TOKENIZERS[tokenizer].compose:
-        prediction, references = composed(prediction), [composed(reference) for reference in references]
+    return max(_score(prediction, reference, tokenizer) for reference in references)
+
+
+def _score(prediction: str, reference: str, tokenizer: str) -> float:
     scorer = _scorer(tokenizer)
-    return max(100 * float(scorer.score(reference, prediction)["rougeL"].fmeasure) for reference in references)
+    if scorer is None:
+        return _score(prediction, reference, ENGLISH if _english_reads(reference) else GPT2)
+    if TOKENIZERS[tokenizer].compose:
+        prediction, reference = composed(prediction), composed(reference)
+    return 100 * float(scorer.score(reference, prediction)["rougeL"].fmeasure)
 
 
 @cache
-def _scorer(tokenizer: str) -> RougeScorer:
-    return TOKENIZERS[tokenizer].scorer()
+def _scorer(tokenizer: str) -> RougeScorer | None:
+    make = TOKENIZERS[tokenizer].scorer
+    return make() if make else None
 
 
 def composed(text: str) -> str:
@@ -133,20 +141,27 @@ def tokenizer_for(setting: str, source: str, references: Iterable[str]) -> str:
     Args:
         setting: `prepare.rouge_tokenizer`, a name of the table or `auto`.
         source: where the task comes from.
-        references: of all its examples. One that `english` cannot read, and many that it reads in part, take `gpt2`; of the
-            English benchmarks only tasks of which it cannot read most.
+        references: of all its examples. Many that `english` reads in part or not at all take `gpt2`, and a few that it cannot
+            read `by_reference`; of the English benchmarks only tasks of which it cannot read most have another than it.
     """
     if setting != AUTO:
         return setting
-    total = unreadable = with_others = 0
+    total = unreadable = in_part = 0
     for reference in references:
         total += 1
-        plain, others = _letters(reference)
-        unreadable += plain <= others  # which is so of a text without any letter or digit
-        with_others += others > 0
+        unreadable += not _english_reads(reference)
+        in_part += _letters(reference)[1] > 0
     if source in UPSTREAM_SOURCES:
         return GPT2 if unreadable > MOST * total else ENGLISH
-    return GPT2 if unreadable or with_others > SOME * total else ENGLISH
+    if max(unreadable, in_part) > SOME * total:
+        return GPT2
+    return BY_REFERENCE if unreadable else ENGLISH
+
+
+def _english_reads(reference: str) -> bool:
+    """Whether most letters and digits of a text are of ASCII; not, where it has none at all."""
+    plain, others = _letters(reference)
+    return plain > others
 
 
 def _letters(text: str) -> tuple[int, int]:

@@ -108,6 +108,15 @@ def test_a_right_answer_in_any_script_is_right_by_gpt2_however_its_accents_are_e
     assert rouge_l(unicodedata.normalize("NFD", text), [unicodedata.normalize("NFC", text)], "gpt2") == 100
 
 
+def test_by_reference_reads_each_as_it_can() -> None:
+    assert rouge_l("The cats sat", ["the cat sat"], "by_reference") == 100
+    assert rouge_l("caf\u00e9 x", ["caf\u00c9 x"], "by_reference") == 100
+    for right, wrong in (("???", "!!!"), ("άλφα", "βήτα"), ("άλφα 5", "βήτα 5"), ("→", "")):
+        assert rouge_l(right, [right], "by_reference") == 100
+        assert rouge_l(wrong, [right], "by_reference") < 100
+    assert rouge_l("good", ["???", "goods"], "by_reference") == 100  # the best reference counts
+
+
 @pytest.mark.parametrize("source", ["jsonl", "hub", "compositional"])
 @pytest.mark.parametrize(
     ("references", "expected"),
@@ -117,8 +126,9 @@ def test_a_right_answer_in_any_script_is_right_by_gpt2_however_its_accents_are_e
         (["Anna"] * 8 + ["Zoë"] * 2, "gpt2"),
         (["un café"] * 2 + ["un thé"], "gpt2"),
         (GREEK, "gpt2"),
-        (["alpha"] * 99 + ["άλφα"], "gpt2"),  # which could not be answered rightly otherwise
-        (["alpha"] * 99 + ["άλφα 5"], "gpt2"),  # which any 5 would answer rightly otherwise
+        (["alpha"] * 99 + ["άλφα"], "by_reference"),  # which could not be answered rightly otherwise
+        (["alpha"] * 99 + ["άλφα 5"], "by_reference"),  # which any 5 would answer rightly otherwise
+        (["great"] * 309 + ["???"], "by_reference"),  # one odd record changes no other's score
         (["a", "<"], "gpt2"),
         (["a", "→", "b"], "gpt2"),
         (["नमस्ते", "हाँ"], "gpt2"),
