@@ -19,12 +19,13 @@ from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from reprlib import repr as shortened
 from shutil import which
 from tempfile import NamedTemporaryFile, TemporaryFile
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from mhrctl import __version__
 from mhrctl.errors import MhrctlError, ParamsError, unknown
@@ -40,11 +41,19 @@ BATCH = ("HTCondorCluster", "LSFCluster", "OARCluster", "PBSCluster", "SGECluste
 CLUSTERS = {"LocalCluster": "distributed", **dict.fromkeys(BATCH, "dask_jobqueue")}
 """{class that a cluster file may name: its package}."""
 QUIET = logging.CRITICAL
+LOOPBACK = "127.0.0.1"
+DASHBOARD = {"dashboard_address": f"{LOOPBACK}:0"}
 DEFAULTS: dict[str, dict[str, Any]] = {
-    "dask_jobqueue": {"silence_logs": QUIET, "scheduler_options": {"dashboard_address": ":0"}},
-    "distributed": {"silence_logs": QUIET, "dashboard_address": ":0", "threads_per_worker": 1},
+    "dask_jobqueue": {"silence_logs": QUIET, "scheduler_options": DASHBOARD},
+    "distributed": {"silence_logs": QUIET, "threads_per_worker": 1, **DASHBOARD},
 }
-"""{package: settings that a cluster file may change}: any port for the dashboard, and no log lines amid the table of a run."""
+"""{package: settings that a cluster file may change}: no log lines amid the table of a run, and any port for the dashboard,
+which whoever reaches it can read, and which is this machine's alone."""
+MAX_BYTES = 1 << 20
+MAX_WORKERS = 100_000
+MAX_SHOWN = 200
+COUNTS = {"jobs", "cores", "n_workers", "threads_per_worker"}
+"""These settings of a cluster file are numbers of 1 or more."""
 NO_WORKER = "no worker is there: jobs wait until one joins (if none does, a batch system's queue and output files say why)"
 CONNECT_SECONDS = 10  # how long a scheduler may take to respond
 LOOK_EVERY = 5.0  # seconds between looks at whether there are workers
@@ -142,7 +151,7 @@ def _start_cluster(config: Path, jobs: int | None) -> tuple[AbstractContextManag
         if batch and which(kind.job_cls.submit_command) is None:
             raise ClusterError(f"{config}: {name}: there is no `{kind.job_cls.submit_command}` here; run on a login node")
         with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
-            cluster = kind(**DEFAULTS[package] | settings)
+            cluster = kind(**_over(DEFAULTS[package], settings))
         if bounds:
             cluster.adapt(**{f"{bound}_jobs" if batch else bound: number for bound, number in bounds.items()})
         elif batch:
@@ -154,26 +163,66 @@ def _start_cluster(config: Path, jobs: int | None) -> tuple[AbstractContextManag
     return cluster, int(count * settings.get("cores", settings.get("threads_per_worker", 1)))
 
 
+def _over(defaults: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings over defaults; those of a section over those of its default."""
+    inner = {
+        key: {**defaults[key], **value}
+        for key, value in settings.items()
+        if isinstance(defaults.get(key), Mapping) and isinstance(value, Mapping)
+    }
+    return {**defaults, **settings, **inner}
+
+
 def _read_config(path: Path) -> dict[str, Any]:
     """Read a cluster file: the name of a class, how many workers to keep (or, adaptive, between how many), and its settings."""
+    settings = _load_yaml(path)
+    if not isinstance(settings, dict) or "cluster" not in settings:
+        raise ParamsError(f"{path}: names no cluster; add a line such as `cluster: SLURMCluster`")
+    if not all(isinstance(key, str) for key in settings):
+        raise ParamsError(f"{path}: a setting's name is text, such as `jobs`")
+    cluster = settings["cluster"]
+    if not isinstance(cluster, str) or cluster not in CLUSTERS:
+        raise ParamsError(
+            f"{path}: {unknown('cluster', cluster if isinstance(cluster, str) else shortened(cluster), CLUSTERS)}"
+        )
+    for key in COUNTS & settings.keys():
+        _require_count(path, key, settings[key], least=1)
+    if "adaptive" in settings:
+        bounds = settings["adaptive"]
+        if not isinstance(bounds, dict) or set(bounds) != {"minimum", "maximum"}:
+            raise ParamsError(f"{path}: adaptive: write both bounds, such as {{minimum: 0, maximum: 8}}")
+        _require_count(path, "adaptive.minimum", bounds["minimum"], least=0)
+        _require_count(path, "adaptive.maximum", bounds["maximum"], least=max(1, bounds["minimum"]))
+        if vain := sorted({"jobs", "n_workers"} & settings.keys()):
+            raise ParamsError(f"{path}: adaptive and {vain[0]} both say how many workers there are; leave one out")
+    return settings
+
+
+def _require_count(path: Path, key: str, number: object, *, least: int) -> None:
+    if isinstance(number, bool) or not isinstance(number, int) or not least <= number <= MAX_WORKERS:
+        raise ParamsError(f"{path}: {key}: {shortened(number)} is not a number of {least} or more, at most {MAX_WORKERS:,}")
+
+
+def _load_yaml(path: Path) -> Any:  # noqa: ANN401 - YAML is any tree
+    """Read a YAML file, which is none of a pipe, and of no more than anybody writes."""
     try:
-        settings = YAML(typ="safe", pure=True).load(path)
+        if path.exists() and not path.is_file():
+            raise ParamsError(f"{path}: no file; --dask-config names a YAML file")
+        with path.open("rb") as stream:
+            content = stream.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise ParamsError(f"{path}: of more than {MAX_BYTES:,} bytes; --dask-config names a YAML file of a few lines")
+        return YAML(typ="safe", pure=True).load(content.decode("utf-8-sig"))
     except OSError as error:
         raise ParamsError(f"{path}: {error.strerror}; --dask-config names a YAML file") from None
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ParamsError(f"{path}:{line}: not UTF-8 text; save it as UTF-8") from None
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ParamsError(f"{path}:{line}: not valid YAML: {error.problem}") from None
-    if not isinstance(settings, dict) or "cluster" not in settings:
-        raise ParamsError(f"{path}: names no cluster; add a line such as `cluster: SLURMCluster`")
-    if settings["cluster"] not in CLUSTERS:
-        raise ParamsError(f"{path}: {unknown('cluster', str(settings['cluster']), CLUSTERS)}")
-    for key, number in [("jobs", settings.get("jobs", 1)), ("cores", settings.get("cores", 1))]:
-        if not isinstance(number, int) or number < 1:
-            raise ParamsError(f"{path}: {key}: {number!r} is not a number of 1 or more")
-    bounds = settings.get("adaptive", {"minimum": 0, "maximum": 1})
-    if not isinstance(bounds, dict) or set(bounds) != {"minimum", "maximum"}:
-        raise ParamsError(f"{path}: adaptive: write both bounds, such as {{minimum: 0, maximum: 8}}")
-    return settings
+    except (YAMLError, ValueError, RecursionError) as error:
+        raise ParamsError(f"{path}: not valid YAML: {' '.join(str(error).split())[:MAX_SHOWN]}") from None
 
 
 def _require_response(address: str) -> None:

@@ -60,11 +60,11 @@ def open_pipeline(project: Path, targets: Sequence[str]) -> Iterator[DvcPipeline
         try:
             repo = stack.enter_context(Repo(_wait_for_lock=True))
             pipeline = DvcPipeline(root, repo, targets)
+            stack.callback(pipeline.release_all)
+            yield pipeline
         except DvcException as error:
             where = "; `dvc status` says where" if hasattr(error, "__pretty_exc__") else ""
             raise DataError(" ".join(str(error).split()) + where) from None
-        stack.callback(pipeline.release_all)
-        yield pipeline
 
 
 class DvcPipeline(PublicPipeline):
@@ -314,9 +314,15 @@ def _status(stage: Any) -> list[Any]:  # noqa: ANN401
 
 def _drop_torn_rwlock(path: Path) -> None:
     """Remove DVC's list of busy paths if a process was killed while it wrote it: DVC itself then does nothing at all."""
+    if not path.exists():
+        return
+    if not path.is_file():
+        raise DataError(f"{path}: no file, where DVC keeps the list of busy paths; remove it and run again")
     try:
-        json.loads(path.read_text() if path.exists() else "{}")
-    except ValueError:
+        busy = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        busy = None
+    if not isinstance(busy, dict) or not all(isinstance(paths, dict) for paths in busy.values()):
         path.unlink()
 
 

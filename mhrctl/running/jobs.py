@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
+import re
 import secrets
 import signal
 import socket
+import stat
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from urllib.parse import quote, unquote
 
 from mhrctl.artifacts.writing import write_json
@@ -28,6 +31,7 @@ from mhrctl.errors import ArtifactError
 GRACE = 10.0  # seconds between SIGTERM and SIGKILL
 POLL = 0.2  # seconds between looks at a job's files
 DIED = -int(signal.SIGKILL)  # what a job without an exit code counts as
+NUMBER = re.compile(r"\d{1,10}", re.ASCII)  # an exit code, or the group of a process
 OUTDATED = 75  # exit code of a job that a newer one of the same stage has replaced before it began
 
 # $1 exit code file, $2 process file, $3 host, $4 script. Signals to the group end the script; the keeper lives on for its code.
@@ -83,14 +87,26 @@ class JobFiles:
             path.unlink(missing_ok=True)
 
 
+def require_job_files(folder: Path) -> None:
+    """Check that a folder of jobs holds files alone: a pipe would be waited for, a link written through.
+
+    Raises:
+        ArtifactError: naming what is none.
+    """
+    for path in sorted(folder.iterdir()):
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise ArtifactError(f"{path}: no file, where only files of jobs belong; remove it and run again")
+
+
 @contextmanager
 def only_run(folder: Path) -> Iterator[None]:
     """Keep other runs out of a project, whose files lie in a folder, until the block ends or this process does.
 
     Raises:
-        ArtifactError: if another run is in progress.
+        ArtifactError: if another run is in progress, or what lies in the folder is no file.
     """
-    with (folder / "run.lock").open("a+") as lock:
+    require_job_files(folder)
+    with (folder / "run.lock").open("a+", errors="replace") as lock:
         if not _try_lock(lock):
             lock.seek(0)
             raise ArtifactError(f"another `mhrctl run` works on this project ({lock.read().strip()}): wait for it, or end it")
@@ -134,7 +150,7 @@ def wait_job(folder: str, name: str) -> int:
     files = JobFiles(Path(folder), name)
     while is_alive(files):
         host, _, group = _read(files.process).strip().partition(" ")
-        if files.stop.exists() and group and host == socket.gethostname():
+        if files.stop.exists() and _number(group) is not None and host == socket.gethostname():
             _end(int(group), files)
         time.sleep(POLL)
     code = exit_code(files)
@@ -151,14 +167,18 @@ def is_alive(files: JobFiles) -> bool:
 
 
 def exit_code(files: JobFiles) -> int | None:
-    """The exit code of a job that has ended by itself."""
-    text = _read(files.code)
-    return int(text) if text else None
+    """The exit code of a job that has ended by itself; a rotten one is none, so that the job runs again."""
+    return _number(_read(files.code).strip())
 
 
 def ask_to_stop(files: JobFiles, *, hard: bool = False) -> None:
     """Ask whoever attends a job to end it: by SIGTERM and, after `GRACE` seconds, SIGKILL; at once if `hard`."""
     files.stop.write_text("kill" if hard else "term")
+
+
+def read_wish(files: JobFiles) -> str:
+    """How a job is to end: `term`, or `kill` for at once; empty if it is not."""
+    return _read(files.stop)
 
 
 def write_record(files: JobFiles, record: Record) -> None:
@@ -167,10 +187,16 @@ def write_record(files: JobFiles, record: Record) -> None:
 
 
 def read_record(files: JobFiles) -> Record | None:
-    """The note of a job whose result is not recorded yet."""
-    with suppress(OSError, ValueError, TypeError):
-        return Record(**json.loads(files.record.read_text()))
-    return None
+    """The note of a job whose result is not recorded yet; a rotten one is set aside, and the job runs again."""
+    text = _read(files.record)
+    if not text:
+        return None
+    try:
+        return _record_of(json.loads(text))
+    except (ValueError, TypeError, RecursionError):
+        with suppress(OSError):
+            files.record.replace(files.record.with_name(f"{files.record.name}.rotten"))
+        return None
 
 
 def ticketed(job: Job, record: Record) -> Job:
@@ -187,8 +213,30 @@ def unfinished(folder: Path) -> Mapping[str, Record]:
 def _read(path: Path) -> str:
     """The text of a file; empty if there is none."""
     with suppress(OSError):
-        return path.read_text()
+        return path.read_text(errors="replace") if path.is_file() else ""
     return ""
+
+
+def _record_of(tree: Any) -> Record:  # noqa: ANN401 - JSON is any tree
+    """The note that a tree is of; `ValueError` or `TypeError` if it is of none."""
+    record = Record(**tree)
+    kinds: dict[str, type | tuple[type, ...]] = {
+        "key": str,
+        "slots": dict,
+        "wrote": str,
+        "ticket": str,
+        "started": (int, float),
+    }
+    if not all(isinstance(getattr(record, name), kind) for name, kind in kinds.items()) or not 0 <= record.started < math.inf:
+        raise ValueError("no note of a job")
+    if not all(isinstance(share, int | float) and 0 < share <= 1 for share in record.slots.values()):
+        raise ValueError("no shares of slots")
+    return record
+
+
+def _number(text: str) -> int | None:
+    """The number that a keeper has written; None if it is none."""
+    return int(text) if NUMBER.fullmatch(text) else None
 
 
 def _try_lock(lock: IO[str]) -> bool:
@@ -215,7 +263,7 @@ def _end(group: int, files: JobFiles, reap: Callable[[], object] = lambda: None)
     """End the processes of a group: SIGTERM, then SIGKILL after `GRACE` seconds or when the stop file says so."""
     deadline = time.monotonic() + GRACE
     alive = _signal(group, signal.SIGTERM)
-    while alive and time.monotonic() < deadline and _read(files.stop) != "kill":
+    while alive and time.monotonic() < deadline and read_wish(files) != "kill":
         time.sleep(POLL / 4)
         reap()
         alive = _signal(group, 0)
@@ -225,6 +273,8 @@ def _end(group: int, files: JobFiles, reap: Callable[[], object] = lambda: None)
 
 def _signal(group: int, number: int) -> bool:
     """Signal a process group; False if there is none."""
+    if group <= 1:  # 0 is this process's own group, and 1 everything there is
+        return False
     try:
         os.killpg(group, number)
     except (ProcessLookupError, PermissionError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
@@ -11,6 +12,7 @@ from pathlib import Path
 from statistics import fmean
 
 from mhrctl.artifacts.writing import read_json
+from mhrctl.errors import MhrctlError
 from mhrctl.running.pipeline import State, command_of, stage_of
 
 ENDED = frozenset(State) - {State.WAITING, State.RUNNING}
@@ -89,7 +91,8 @@ def earlier_seconds(folder: Path) -> dict[str, float]:
     """Read how long stages took when they last ran, on average, from their logs: <stage>.json or <stage>-<cell>.json."""
     taken = defaultdict(list)
     for path in folder.glob("*.json"):
-        with suppress(OSError, ValueError, LookupError, TypeError):
-            seconds = float(read_json(path)["seconds"])
-            taken[command_of(path.stem)].append(seconds)
+        with suppress(OSError, ValueError, LookupError, TypeError, RecursionError, MhrctlError):
+            seconds = float(read_json(path)["seconds"]) if path.is_file() else math.nan
+            if 0 <= seconds < math.inf:
+                taken[command_of(path.stem)].append(seconds)
     return {stage: fmean(seconds) for stage, seconds in taken.items()}

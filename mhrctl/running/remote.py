@@ -27,7 +27,7 @@ from weakref import WeakValueDictionary
 from mhrctl.errors import ParamsError
 from mhrctl.running.clusters import MARK, ClusterExecutor, open_cluster
 from mhrctl.running.depot import COPIES, LINKS, SCRATCH, open_depot, remove, require_remote
-from mhrctl.running.jobs import POLL, Job, JobFiles, ask_to_stop, run_job
+from mhrctl.running.jobs import POLL, Job, JobFiles, ask_to_stop, read_wish, run_job
 from mhrctl.running.pipeline import StageFiles
 
 P = ParamSpec("P")
@@ -90,7 +90,7 @@ class RemoteExecutor(ThreadPoolExecutor):
             except TimeoutError:
                 if not here.stop.exists():
                     continue
-            begun = self._cluster.on_all(_stop_here, ticket, here.stop.read_text() == "kill")
+            begun = self._cluster.on_all(_stop_here, ticket, read_wish(here) == "kill")
             if True not in begun.values() and call.cancel():
                 return -signal.SIGTERM, b"", {}
 

@@ -14,7 +14,7 @@ pytest.importorskip("distributed")
 
 from distributed import LocalCluster
 
-from mhrctl.errors import MhrctlError
+from mhrctl.errors import MhrctlError, ParamsError
 from mhrctl.running import clusters
 from mhrctl.running.clusters import QUIET, ClusterError, open_cluster
 from mhrctl.running.engine import open_pipeline
@@ -163,6 +163,18 @@ def test_without_dask_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
         ("cluster: LocalCluster\nadaptive: {most: 2}\n", "adaptive: write both bounds"),
         ("cluster: SLURMCluster\njobs: many\n", "jobs: 'many' is not a number"),
         ("cluster: PBSCluster\n", "PBSCluster: there is no `qsub` here"),
+        ("cluster: [a]\n", "unknown cluster .*'a'"),
+        ("cluster: LocalCluster\n7: x\n", "a setting's name is text"),
+        ("cluster: LocalCluster\nthreads_per_worker: '2'\n", "threads_per_worker: '2' is not a number of 1 or more"),
+        ("cluster: LocalCluster\njobs: true\n", "jobs: True is not a number"),
+        ("cluster: LocalCluster\njobs: 9999999999\n", "jobs: 9999999999 is not a number of 1 or more, at most 100,000"),
+        ("cluster: LocalCluster\nadaptive: {minimum: a, maximum: 2}\n", "adaptive.minimum: 'a' is not a number"),
+        ("cluster: LocalCluster\nadaptive: {minimum: 3, maximum: 2}\n", "adaptive.maximum: 2 is not a number of 3 or more"),
+        ("cluster: LocalCluster\njobs: 1\nadaptive: {minimum: 0, maximum: 2}\n", "leave one out"),
+        ("cluster: LocalCluster\njobs: 1\njobs: 2\n", ":3: not valid YAML"),
+        ("cluster: \x07\n", "not valid YAML"),
+        ("a" * 2**21, "of more than 1,048,576 bytes"),
+        (f"jobs: {'9' * 5000}\n", "not valid YAML"),
     ],
 )
 def test_a_wrong_cluster_file_is_one_line(tmp_path: Path, text: str, reason: str) -> None:
@@ -170,6 +182,56 @@ def test_a_wrong_cluster_file_is_one_line(tmp_path: Path, text: str, reason: str
     with pytest.raises(MhrctlError, match=f"^{config}.*{reason}") as error, open_cluster(config=config):
         pass
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\0", b"cluster: Local\xe9\n"])
+def test_a_cluster_file_that_is_no_text_is_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "cluster.yaml").write_bytes(content)
+    with pytest.raises(ParamsError, match=r":1: not UTF-8 text"), open_cluster(config=tmp_path / "cluster.yaml"):
+        pass
+
+
+def test_a_cluster_file_that_is_no_file_is_one_line(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe"):
+        with pytest.raises(ParamsError, match=f"^{path}: no file; --dask-config names a YAML file"), open_cluster(config=path):
+            pass
+
+
+def listening(pids: list[int]) -> set[tuple[str, str]]:
+    """The (address, port) that processes listen on, in the hexadecimal of /proc/net."""
+    sockets = {str(link.readlink()) for pid in pids for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()}
+    rows = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
+    return {
+        (address, port)
+        for row in rows
+        if row[3] == "0A" and f"socket:[{row[9]}]" in sockets
+        for address, port in [row[1].rsplit(":", 1)]
+    }
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="this system has no /proc")
+def test_a_cluster_listens_to_this_machine_alone_unless_its_file_says_otherwise(tmp_path: Path) -> None:
+    loopback, everywhere = "0100007F", {"0" * 8, "0" * 32}
+    for more, is_open in (("", False), ("dashboard_address: ':0'\n", True)):
+        config = write_config(tmp_path, f"cluster: LocalCluster\njobs: 1\n{more}")
+        before = listening([os.getpid()])
+        with open_cluster(config=config, shared=tmp_path) as executor:
+            worker = executor.submit(os.getpid).result(30)
+            seen = {address for address, _ in listening([os.getpid(), worker]) - before}
+        assert loopback in seen
+        assert bool(seen & everywhere) is is_open
+        assert seen <= {loopback, *everywhere}
+
+
+def test_settings_go_over_defaults_within_a_section_too() -> None:
+    defaults = clusters.DEFAULTS["dask_jobqueue"]
+    over = clusters._over(defaults, {"scheduler_options": {"port": 7}, "cores": 1})
+    assert over["scheduler_options"] == {"dashboard_address": "127.0.0.1:0", "port": 7}
+    assert defaults["scheduler_options"] == {"dashboard_address": "127.0.0.1:0"}
+    assert clusters._over(defaults, {"scheduler_options": {"dashboard_address": ":0"}})["scheduler_options"] == {
+        "dashboard_address": ":0"
+    }
 
 
 SBATCH = """\

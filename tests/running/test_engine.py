@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +65,42 @@ def md5_of(lock: dict[str, Any], stage: str, out: str) -> str:
     return str(md5)
 
 
-def test_a_torn_list_of_busy_paths_is_dropped(done: Toy, run: Run) -> None:
+@pytest.mark.parametrize("content", [b"", b"\xff", b"[]", b"[" * 100_000, b'{"read": 5}'])
+def test_a_torn_list_of_busy_paths_is_dropped(done: Toy, run: Run, content: bytes) -> None:
     """As a process leaves it that is killed while it writes; DVC refuses to do anything then."""
-    (done.root / ".dvc/tmp/rwlock").write_text("")
+    (done.root / ".dvc/tmp/rwlock").write_bytes(content)
     assert run("run", "-C", done.root) == 0
     done.require_clean()
+
+
+def test_what_stands_in_place_of_files_of_dvc_is_one_line(toy: Toy, run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    makes: dict[str, Callable[[Path], object]] = {
+        ".dvc/tmp/rwlock": os.mkfifo,
+        "dvc.lock": os.mkfifo,
+        "dvc.yaml": lambda path: path.write_bytes(b"\xff\xfe"),
+    }
+    for name, make in makes.items():
+        path = toy.root / name
+        path.unlink(missing_ok=True)
+        make(path)
+        capfd.readouterr()
+        assert run("run", "-C", toy.root) == 2
+        error = capfd.readouterr().err
+        assert path.name in error
+        assert error.startswith("error: ")
+        assert error.count("\n") == 1
+        path.unlink()
+
+
+def test_what_dvc_raises_in_the_midst_is_one_line(toy: Toy, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dvc.dvcfile import Lockfile
+    from dvc.exceptions import DvcException
+
+    def fail(*_: object, **__: object) -> None:
+        raise DvcException("of its own\nin lines")
+
+    monkeypatch.setattr(Lockfile, "dump_stages", fail)
+    assert run("run", "-C", toy.root) == 2
 
 
 def test_a_lock_file_is_replaced_whole(done: Toy, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

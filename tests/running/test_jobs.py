@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from mhrctl.errors import ArtifactError
 from mhrctl.running import jobs
 from mhrctl.running.jobs import (
     OUTDATED,
@@ -19,6 +22,7 @@ from mhrctl.running.jobs import (
     ask_to_stop,
     exit_code,
     is_alive,
+    only_run,
     read_record,
     run_job,
     ticketed,
@@ -98,3 +102,49 @@ def test_a_job_without_an_exit_code_has_died(tmp_path: Path) -> None:
     assert wait_job(str(tmp_path), "train@a") == jobs.DIED
     JobFiles(tmp_path, "train@a").code.write_text("4\n")
     assert wait_job(str(tmp_path), "train@a") == 4
+
+
+ROTTEN = ["", "\0", "{", "[]", "7", "\ud800", "[" * 100_000, '{"key": 1, "slots": {}}', '{"key": "", "slots": {"0": "x"}}']
+ROTTEN += ['{"key": "", "slots": {"0": -1}}', '{"key": "", "slots": {"0": NaN}}', '{"key": "", "slots": [], "started": 1}']
+ROTTEN += [
+    '{"key": "", "slots": {}, "started": Infinity}',
+    '{"key": "", "slots": {}, "started": "now"}',
+    '{"key": "", "more": 1}',
+]
+
+
+@pytest.mark.parametrize("text", ROTTEN, ids=range(len(ROTTEN)))
+def test_a_rotten_note_is_set_aside(tmp_path: Path, text: str) -> None:
+    files = JobFiles(tmp_path, "train@a")
+    files.record.write_bytes(text.encode(errors="surrogatepass"))
+    assert read_record(files) is None
+    assert not text or not files.record.exists()
+    assert jobs.unfinished(tmp_path) == {}
+
+
+@pytest.mark.parametrize("text", [b"", b"\xff\xfe", b"abc", b"1e3", b"9" * 5000, b"-1", "٣".encode()])
+def test_a_rotten_exit_code_is_none(tmp_path: Path, text: bytes) -> None:
+    files = JobFiles(tmp_path, "train@a")
+    files.code.write_bytes(text)
+    assert exit_code(files) is None
+    files.process.write_bytes(text)
+    files.stop.write_bytes(text)
+    assert wait_job(str(tmp_path), "train@a") == jobs.DIED
+
+
+def test_what_is_no_file_of_a_job_is_named_and_nothing_waits_for_it(tmp_path: Path) -> None:
+    makes: dict[str, Callable[[Path], object]] = {
+        "a.json": Path.mkdir,
+        "b.flock": os.mkfifo,
+        "c.rc": lambda path: path.symlink_to("nowhere"),
+    }
+    for name, make in makes.items():
+        folder = tmp_path / name.partition(".")[0]
+        folder.mkdir()
+        make(folder / name)
+        with pytest.raises(ArtifactError, match=f"{name}: no file, where only files of jobs belong"), only_run(folder):
+            pass
+
+
+def test_no_signal_goes_to_all_processes_or_to_this_one() -> None:
+    assert [jobs._signal(group, 0) for group in (0, 1)] == [False, False]

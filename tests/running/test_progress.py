@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -31,7 +32,12 @@ def test_time_left_goes_by_finished_jobs_of_a_stage() -> None:
 def test_earlier_runs_are_a_beginning(tmp_path: Path) -> None:
     for name, seconds in (("pretrain-lora-s0", 4), ("pretrain-mhr-h8-s0", 8), ("report", 1)):
         (tmp_path / f"{name}.json").write_text(json.dumps({"seconds": seconds}))
-    (tmp_path / "broken.json").write_text("{")
+    for number, text in enumerate(
+        (b"{", b"\xff", b"[" * 100_000, b'{"seconds": NaN}', b'{"seconds": 1e400}', b'{"seconds": -1}')
+    ):
+        (tmp_path / f"report-broken{number}.json").write_bytes(text)
+    os.mkfifo(tmp_path / "report-pipe.json")
+    (tmp_path / "report-folder.json").mkdir()
     earlier = earlier_seconds(tmp_path)
     assert earlier == {"pretrain": 6.0, "report": 1.0}
     progress = Progress.of(["pretrain-extra@lora-s0", "report"], earlier)
