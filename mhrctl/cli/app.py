@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any, NoReturn
 
 import typer
 
@@ -27,11 +28,39 @@ from mhrctl.cli import (
     run,
 )
 from mhrctl.cli.display import complain
-from mhrctl.cli.once import App
+from mhrctl.cli.failures import reason_of
+from mhrctl.cli.once import App, OnceGroup
+from mhrctl.cli.signals import TerminatedError, raising_signals
 from mhrctl.errors import MhrctlError
+
+
+class Commands(OnceGroup):
+    """The commands, of which each ends with an exit code and a line, or with a traceback if it has met a bug."""
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - Typer's own
+        """Run a command: 2 for what the user can mend, 1 for what the environment does not give, 128 + N for a signal."""
+        try:
+            with raising_signals():
+                result = super().invoke(ctx)
+                sys.stdout.flush()  # else a pipe that is closed would be noticed at the very end, with a traceback
+                return result
+        except MhrctlError as error:
+            _fail(str(error), 2)
+        except BrokenPipeError:  # whoever read has seen enough
+            raise
+        except KeyboardInterrupt:
+            _fail("interrupted: what was there is as it was, and the same command goes on or begins anew", 130)
+        except TerminatedError:
+            _fail("terminated: what was there is as it was, and the same command goes on or begins anew", 143)
+        except Exception as error:
+            if (reason := reason_of(error)) is None:
+                raise
+            _fail(reason, 1)
+
 
 app = App(
     name="mhrctl",
+    cls=Commands,
     help="Cross-task generalisation with routed adapters: pre-train skills and routing, adapt to new tasks, report.",
     no_args_is_help=True,
     add_completion=False,
@@ -68,9 +97,13 @@ def root(
 
 
 def main() -> None:
-    """Run the command line: 0 for success, 2 and one line for what the user can mend, a traceback and 1 for the rest."""
+    """Run the command line: 0 for success, 2 and one line for what the user can mend, a traceback and 1 for a bug."""
     try:
         app()
-    except MhrctlError as error:
-        complain(str(error))
-        sys.exit(2)
+    except MhrctlError as error:  # of options before the command
+        _fail(str(error), 2)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    complain(message)
+    sys.exit(code)
