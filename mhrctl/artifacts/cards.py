@@ -67,6 +67,7 @@ class Card(Generic[F_co]):
             versions.
         files: {name: size and hash} of all else in the folder; None while it is being written.
         beside: {name: sha256} of what was written with it elsewhere: a training log, scores.
+        threads: CPU threads that computed it, if its last bits depend on them; None on a GPU, and where nothing is rounded.
     """
 
     stage: str
@@ -77,6 +78,7 @@ class Card(Generic[F_co]):
     version: int | None = None
     files: Mapping[str, Listed] | None = None
     beside: Mapping[str, str] = field(default_factory=dict)
+    threads: int | None = None
 
     @staticmethod
     def of(stage: str, params: Mapping[str, Any], parents: Mapping[str, Path], facts: F) -> Card[F]:
@@ -245,13 +247,20 @@ def _with_any_facts(folder: Path) -> Card[Any]:
 
 
 def is_up_to_date(
-    folder: Path, stage: str, params: Mapping[str, Any], parents: Mapping[str, Path], *, beside: Sequence[Path] = ()
+    folder: Path,
+    stage: str,
+    params: Mapping[str, Any],
+    parents: Mapping[str, Path],
+    *,
+    beside: Sequence[Path] = (),
+    threads: int | None = None,
 ) -> bool:
     """Return whether an output folder is what its stage would write now.
 
     Its card decides: all but the facts, which are results, is compared with what the card would hold now (of `parents`, files
     or folders, the hashes, once all else is equal), and with the files that are there, in the folder and `beside` it: each is
-    read and hashed, so that no output whose bytes have changed is taken for made.
+    read and hashed, so that no output whose bytes have changed is taken for made. Another number of `threads` gives another
+    output; None, there or here, is a GPU or any number.
     """
     card = try_card(folder)
     if card is None or card.files is None or card.parents.keys() != parents.keys():
@@ -259,6 +268,7 @@ def is_up_to_date(
     now = (stage, STAGE_VERSIONS[stage], _libraries(), json.loads(json.dumps(params, default=dict)))
     return (
         (card.stage, card.version, card.libraries, card.params) == now
+        and (None in (card.threads, threads) or card.threads == threads)
         and facts_in(folder, FACTS[stage]) is not None
         and not any(damaged_files(folder, card))
         and {path.name: digest(path) for path in beside if path.is_file()} == card.beside

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class Provenance:
         cases: which of the cases of `mhrctl.artifacts.inputs` are its own.
         is_complete: whether nothing else decides; if not, it reads what may have changed unseen, such as a branch on the hub,
             or folders of the user's that take as long to hash as to read.
+        rounds: whether its last bits depend on the number of CPU threads, which its card then holds.
     """
 
     stage: str
@@ -46,6 +47,7 @@ class Provenance:
     places: Places
     cases: AbstractSet[str] = field(default_factory=frozenset)
     is_complete: bool = True
+    rounds: bool = False
 
     @property
     def parents(self) -> dict[str, Path]:
@@ -66,13 +68,27 @@ class Provenance:
         for path in (path for place in self.places for path in inputs.given(self.places, place)):
             require_apart(out, path)
 
-    def card(self, facts: F) -> Card[F]:
-        """Return the card of an output, with the hashes of the parents as they are now."""
-        return Card.of(self.stage, self.params, self.parents, facts)
+    def card(self, facts: F, *, threads: int | None = None) -> Card[F]:
+        """Return the card of an output, with the hashes of the parents as they are now.
 
-    def is_up_to_date(self, folder: Path, *beside: Path) -> bool:
-        """Return whether an output is there already, whole: the folder, and what the stage writes beside it."""
-        return self.is_complete and cards.is_up_to_date(folder, self.stage, self.params, self.parents, beside=beside)
+        Args:
+            facts: of the output.
+            threads: CPU threads that it was computed with; None for a GPU.
+        """
+        card = Card.of(self.stage, self.params, self.parents, facts)
+        return replace(card, threads=threads) if self.rounds else card
+
+    def is_up_to_date(self, folder: Path, *beside: Path, threads: int | None = None) -> bool:
+        """Return whether an output is there already, whole: the folder, and what the stage writes beside it.
+
+        Args:
+            folder: of the output.
+            beside: what the stage writes elsewhere.
+            threads: CPU threads that it would be computed with; None for any number, and for a GPU.
+        """
+        return self.is_complete and cards.is_up_to_date(
+            folder, self.stage, self.params, self.parents, beside=beside, threads=threads if self.rounds else None
+        )
 
 
 def of_prepare(params: PrepareParams, *, root: Path) -> Provenance:
@@ -99,7 +115,7 @@ def of_backbone(params: BackboneParams, *, prepared: Path, root: Path) -> Proven
     if params.source == "hub":
         is_complete = _is_pinned(str(params.name), params.revision, root)
     places: Places = {"weights": weights, "prepare": prepared}
-    return Provenance("backbone", params.model_dump(), places, {params.source}, is_complete)
+    return Provenance("backbone", params.model_dump(), places, {params.source}, is_complete, rounds=params.source == "scratch")
 
 
 def of_pretrain(
@@ -109,7 +125,7 @@ def of_pretrain(
     places: Places = {"prepare": prepared, "backbone": backbone, "start": start}
     many = {"processes": processes} if processes > 1 else {}
     settings = {"cell": cell.model_dump(), "pretrain": params.model_dump(), **many}
-    return Provenance("pretrain", settings, places, _cases(cell))
+    return Provenance("pretrain", settings, places, _cases(cell), rounds=True)
 
 
 def of_average(pretrained: Path, card: Card[Facts]) -> Provenance:
@@ -121,7 +137,8 @@ def of_index(encoder: str, revision: str, examples: int, *, prepared: Path, root
     """Return the provenance of the index of training tasks."""
     params = {"encoder": encoder, "revision": revision, "examples": examples}
     places: Places = {"prepare": prepared, "encoder": root / encoder}
-    return Provenance("index", params, places, is_complete=_is_fixed(encoder, revision, root))
+    is_fixed = _is_fixed(encoder, revision, root)
+    return Provenance("index", params, places, is_complete=is_fixed, rounds=encoder != "tfidf")
 
 
 def of_adapt(
@@ -138,7 +155,7 @@ def of_adapt(
         is_complete = _is_fixed(encoder["encoder"], encoder["revision"], root)
     places: Places = {"prepare": prepared, "backbone": backbone, "index": index, "start": start}
     settings = {"cell": cell.model_dump(), "adapt": params.model_dump()}
-    return Provenance("adapt", settings, places, _cases(cell), is_complete)
+    return Provenance("adapt", settings, places, _cases(cell), is_complete, rounds=True)
 
 
 def of_evaluate(
@@ -147,7 +164,7 @@ def of_evaluate(
     """Return the provenance of an evaluation; of the bare backbone if `cell` is None, and zero-shot only if `adapted` is."""
     identity = cell.model_dump() if cell else {"method": BACKBONE}
     places: Places = {"prepare": prepared, "backbone": backbone, "start": start, "adapted": adapted}
-    return Provenance("evaluate", {"cell": identity, "evaluate": params.model_dump()}, places)
+    return Provenance("evaluate", {"cell": identity, "evaluate": params.model_dump()}, places, rounds=True)
 
 
 def _cases(cell: Cell) -> set[Case]:

@@ -24,6 +24,7 @@ from mhrctl.cli.options import (
     RecipeOption,
     SeedOption,
     SetOption,
+    ThreadsOption,
     TogetherOption,
     TrackOption,
     VariantOption,
@@ -33,6 +34,7 @@ from mhrctl.cli.options import (
     output_of,
     recording_of,
 )
+from mhrctl.cli.threads import expected_threads, taken_threads
 from mhrctl.config.cells import CellParams
 from mhrctl.data.table import shortage
 from mhrctl.errors import ParamsError, listed
@@ -53,6 +55,7 @@ def adapt(
     set_: SetOption = [],
     recipe: RecipeOption = None,
     device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
     together: TogetherOption = Speed.together,
     off: OffOption = [],
     checkpointing: CheckpointingOption = False,
@@ -77,18 +80,18 @@ def adapt(
     made = provenance.of_adapt(
         params.cell, params.adapt, prepared=prepared, backbone=frozen, start=start, index=index, root=where.root
     )
-    if nothing_to_do(made, out, force=force):
+    if nothing_to_do(made, out, threads=expected_threads(threads, device), force=force):
         return
     asked = params.adapt
     if (prepared / TASKS).exists() and (short := shortage(prepared, shots=asked.shots, validation=asked.validation)):
         display.done(f"note: {short}")
-    accelerator = open_accelerator(device)
+    accelerator = open_accelerator(device, threads)
     from mhrctl.stages.adapt import adapt as stage
     from mhrctl.training.execution import Execution
 
     with (
         locked(out),
-        logging_run(where.run_log("adapt", name), device=str(accelerator.device)),
+        logging_run(where.run_log("adapt", name), device=str(accelerator.device), threads=taken_threads()),
         unedited(lambda: read()[1].adapt, *made.watched),
         recording_of(track, where, "adapt", name) as recorder,
     ):

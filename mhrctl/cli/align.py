@@ -17,10 +17,12 @@ from mhrctl.cli.options import (
     MethodOption,
     ProjectOption,
     SeedOption,
+    ThreadsOption,
     VariantOption,
     chosen_cell,
     open_accelerator,
 )
+from mhrctl.cli.threads import taken_threads
 
 if TYPE_CHECKING:
     from mhrctl.analysis.alignment import Alignment
@@ -52,16 +54,19 @@ def align(
     ] = None,
     project: ProjectOption = HERE,
     device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
 ) -> None:
     """Measure the cosine between training tasks' gradients, on the shared skills and on the adapters composed of them."""
     where, params = chosen_cell(project, CellChoice(method, heads, variant, seed), reads="pretrain")
-    accelerator = open_accelerator(device)
+    accelerator = open_accelerator(device, threads)
     from mhrctl.report.table import rich_table
     from mhrctl.tools.align import align as measure
     from mhrctl.tools.align import alignment_name
 
     trained = params.cell.pretrain_cell
-    with logging_run(where.run_log("align", alignment_name(trained, at.value)), device=str(accelerator.device)):
+    with logging_run(
+        where.run_log("align", alignment_name(trained, at.value)), device=str(accelerator.device), threads=taken_threads()
+    ):
         alignment, out = measure(
             trained,
             params.pretrain,

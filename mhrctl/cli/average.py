@@ -19,10 +19,12 @@ from mhrctl.cli.options import (
     ProjectOption,
     SeedOption,
     SetOption,
+    ThreadsOption,
     VariantOption,
     chosen_cell,
     nothing_to_do,
 )
+from mhrctl.cli.threads import DEFAULT, prepare_threads
 
 
 def average(
@@ -33,6 +35,7 @@ def average(
     cell: CellOption = None,
     project: ProjectOption = HERE,
     set_: SetOption = [],
+    threads: ThreadsOption = None,
     force: ForceOption = False,
 ) -> None:
     """Average the skills of a pre-training cell into one ordinary LoRA."""
@@ -44,9 +47,14 @@ def average(
         card = read_card(pretrained, stage="pretrain", command=f"mhrctl pretrain {averaged.options}", cell=averaged)
         if nothing_to_do(provenance.of_average(pretrained, card), out, force=force):
             return
+    prepare_threads(threads, "cpu")
     from mhrctl.stages.average import average as stage
 
     inputs = watched("average", {"pretrain": pretrained})
-    with locked(out), logging_run(where.run_log("average", averaged.name)), unedited(lambda: averaged, *inputs):
+    with (
+        locked(out),
+        logging_run(where.run_log("average", averaged.name), threads=threads or DEFAULT),
+        unedited(lambda: averaged, *inputs),
+    ):
         stage(averaged, pretrained=pretrained, out=out)
     display.done(f"wrote {out}")

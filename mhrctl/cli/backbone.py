@@ -13,18 +13,21 @@ from mhrctl.cli.options import (
     ForceOption,
     ProjectOption,
     SetOption,
+    ThreadsOption,
     TrackOption,
     nothing_to_do,
     open_accelerator,
     open_project,
     recording_of,
 )
+from mhrctl.cli.threads import expected_threads, taken_threads
 
 
 def backbone(
     project: ProjectOption = HERE,
     set_: SetOption = [],
     device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
     track: TrackOption = [],
     force: ForceOption = False,
 ) -> None:
@@ -32,15 +35,15 @@ def backbone(
     where, settings = open_project(project, set_, reads=["backbone"])
     out = where.output("backbone")
     made = provenance.of_backbone(settings.params.backbone, prepared=where.output("prepare"), root=where.root)
-    if nothing_to_do(made, out, force=force):
+    if nothing_to_do(made, out, threads=expected_threads(threads, device), force=force):
         return
-    accelerator = open_accelerator(device)
+    accelerator = open_accelerator(device, threads)
     from mhrctl.stages.backbone import backbone as stage
     from mhrctl.training.execution import Execution
 
     with (
         locked(out),
-        logging_run(where.run_log("backbone"), device=str(accelerator.device)),
+        logging_run(where.run_log("backbone"), device=str(accelerator.device), threads=taken_threads()),
         unedited(lambda: open_project(project, set_, reads=["backbone"])[1].params.backbone, *made.watched),
         recording_of(track, where, "backbone") as recorder,
     ):

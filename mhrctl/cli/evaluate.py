@@ -27,6 +27,7 @@ from mhrctl.cli.options import (
     RecipeOption,
     SeedOption,
     SetOption,
+    ThreadsOption,
     TogetherOption,
     TrackOption,
     VariantOption,
@@ -38,6 +39,7 @@ from mhrctl.cli.options import (
     recording_of,
     require_alone,
 )
+from mhrctl.cli.threads import expected_threads, taken_threads
 from mhrctl.config.cells import Cell
 from mhrctl.config.methods import BACKBONE
 from mhrctl.config.params import EvaluateParams
@@ -60,6 +62,7 @@ def evaluate(
     set_: SetOption = [],
     recipe: RecipeOption = None,
     device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
     together: TogetherOption = Speed.together,
     off: OffOption = [],
     track: TrackOption = [],
@@ -91,15 +94,15 @@ def evaluate(
     out, scores = where.output("evaluate", name), where.scores(name)
     prepared, frozen = where.output("prepare"), where.output("backbone")
     made = provenance.of_evaluate(point, params, prepared=prepared, backbone=frozen, start=start, adapted=adapted)
-    if nothing_to_do(made, out, scores, force=force):
+    if nothing_to_do(made, out, scores, threads=expected_threads(threads, device), force=force):
         return
-    accelerator = open_accelerator(device)
+    accelerator = open_accelerator(device, threads)
     from mhrctl.stages.evaluate import evaluate as stage
     from mhrctl.training.execution import Execution
 
     with (
         locked(out),
-        logging_run(where.run_log("evaluate", name), device=str(accelerator.device)),
+        logging_run(where.run_log("evaluate", name), device=str(accelerator.device), threads=taken_threads()),
         unedited(read, *made.watched),
         recording_of(track, where, "evaluate", name) as recorder,
     ):

@@ -22,10 +22,12 @@ from mhrctl.cli.options import (
     RecipeOption,
     SeedOption,
     SetOption,
+    ThreadsOption,
     nothing_to_do,
     open_accelerator,
     open_project,
 )
+from mhrctl.cli.threads import expected_threads, taken_threads
 
 app = App(help="Embed each training task's inputs, for AdapterSoup.", invoke_without_command=True)
 
@@ -37,6 +39,7 @@ def index(
     set_: SetOption = [],
     recipe: RecipeOption = None,
     device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
     force: ForceOption = False,
 ) -> None:
     """Embed each training task's inputs, for AdapterSoup; `mhrctl index query` asks which tasks are similar."""
@@ -45,14 +48,14 @@ def index(
     where, settings = open_project(project, set_, recipe, reads=["index"])
     params, prepared, out = settings.params.index, where.output("prepare"), where.output("index")
     made = provenance.of_index(params.encoder, params.revision, params.examples, prepared=prepared, root=where.root)
-    if nothing_to_do(made, out, force=force):
+    if nothing_to_do(made, out, threads=expected_threads(threads, device), force=force):
         return
-    accelerator = open_accelerator(device)
+    accelerator = open_accelerator(device, threads)
     from mhrctl.stages.index import index as stage
 
     with (
         locked(out),
-        logging_run(where.run_log("index"), device=str(accelerator.device)),
+        logging_run(where.run_log("index"), device=str(accelerator.device), threads=taken_threads()),
         unedited(lambda: open_project(project, set_, recipe, reads=["index"])[1].params.index, *made.watched),
     ):
         card = stage(
@@ -76,10 +79,11 @@ def query(
     project: ProjectOption = HERE,
     set_: SetOption = [],
     device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
 ) -> None:
     """Show the training tasks whose inputs are most similar to those of a task: of a test task, to its shots of a seed."""
     where, settings = open_project(project, set_, reads=["adapt", "grid"])
-    accelerator = open_accelerator(device)
+    accelerator = open_accelerator(device, threads)
     from mhrctl.tools.index import query as rank
 
     adapt = settings.params.adapt

@@ -46,4 +46,4 @@ def init(
     display.done(SETUPS[made.setup])
     display.done("next:")
     for command in [*([] if folder.resolve() == Path.cwd() else [f"cd {folder}"]), *made.commands]:
-        display.done(f"  {command}" + ("    # or, several at once, mhrctl run --jobs 2" if command == "dvc repro" else ""))
+        display.done(f"  {command}" + ("    # or, one stage a core at once, mhrctl run" if command == "dvc repro" else ""))

@@ -19,10 +19,12 @@ from mhrctl.cli.options import (
     MethodOption,
     ProjectOption,
     SeedOption,
+    ThreadsOption,
     VariantOption,
     chosen_cell,
     open_accelerator,
 )
+from mhrctl.cli.threads import taken_threads
 
 
 class Stage(StrEnum):
@@ -50,17 +52,18 @@ def inspect(
     out: Annotated[Path | None, typer.Option("--out", help="Folder to write, in place of data/inspect/CELL.")] = None,
     project: ProjectOption = HERE,
     device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
 ) -> None:
     """Show what a routing has learned: sparsity, discreteness, skills in use, and which tasks are routed alike; draw it."""
     where, params = chosen_cell(project, CellChoice(method, heads, variant, seed, cell=cell), reads=stage.value)
-    accelerator = open_accelerator(device)
+    accelerator = open_accelerator(device, threads)
     from mhrctl.report.routing_tables import measures_table, pairs_table
     from mhrctl.report.table import rich_table
     from mhrctl.tools.inspect import inspect as look
 
     name = params.cell.pretrain_cell.name if stage is Stage.PRETRAIN else f"{params.cell.name}-adapt"
     folder = out or where.output("inspect", name)
-    with logging_run(where.run_log("inspect", name), device=str(accelerator.device)):
+    with logging_run(where.run_log("inspect", name), device=str(accelerator.device), threads=taken_threads()):
         findings = look(
             params.cell,
             stage=stage.value,

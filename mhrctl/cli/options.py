@@ -15,6 +15,7 @@ import typer
 from mhrctl.artifacts.names import Project
 from mhrctl.artifacts.provenance import Provenance
 from mhrctl.cli import display
+from mhrctl.cli.threads import DEFAULT, limit_threads, prepare_threads
 from mhrctl.config.cells import Cell, CellParams
 from mhrctl.config.fields import MAX_COUNT, MAX_SEED, MAX_WIDTH
 from mhrctl.config.methods import METHODS, method
@@ -26,6 +27,7 @@ from mhrctl.config.resolve import Settings, load_params, require_read, resolve_c
 from mhrctl.errors import ParamsError, listed
 from mhrctl.models.speed import OFF
 from mhrctl.progress import Recorder
+from mhrctl.running.machine import THREADS
 from mhrctl.tracking.backend import Subject
 from mhrctl.tracking.recording import recording
 from mhrctl.tracking.table import TRACKERS, require_trackers
@@ -33,6 +35,7 @@ from mhrctl.tracking.table import TRACKERS, require_trackers
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+MAX_THREADS = 1024
 HERE = Path()
 """This is the project unless `--project` names another."""
 ProjectOption = Annotated[
@@ -69,6 +72,17 @@ def _known_device(device: str) -> str:
 DeviceOption = Annotated[
     str,
     typer.Option("--device", help="`auto` (what accelerate finds) or `cpu`.", envvar="MHRCTL_DEVICE", callback=_known_device),
+]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        min=1,
+        max=MAX_THREADS,
+        help="CPU threads, on which the last bits of results depend. [default: 1; on a GPU what its libraries take]",
+        envvar=THREADS,
+        show_default=False,
+    ),
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Make the output anew, even if it is up to date.")]
 TogetherOption = Annotated[
@@ -224,7 +238,7 @@ def output_of(project: Project, output: tuple[str, Cell]) -> Path:
     return project.output(stage, cell.name)
 
 
-def nothing_to_do(made: Provenance, out: Path, *beside: Path, force: bool) -> bool:
+def nothing_to_do(made: Provenance, out: Path, *beside: Path, threads: int | None = None, force: bool) -> bool:
     """Decide whether a stage's output is up to date, and then say so; this comes before anything heavy is imported.
 
     Processes on one machine see the same files and decide alike; those on several may not, and then the output is made anew.
@@ -233,6 +247,7 @@ def nothing_to_do(made: Provenance, out: Path, *beside: Path, force: bool) -> bo
         made: what decides the output.
         out: the output folder.
         beside: what the stage writes elsewhere.
+        threads: how many CPU threads it would be made with; None for any number.
         force: make it anew in any case.
 
     Raises:
@@ -240,7 +255,7 @@ def nothing_to_do(made: Provenance, out: Path, *beside: Path, force: bool) -> bo
     """
     made.require_apart(out)
     on_one_machine = launched_processes() == int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if force or not on_one_machine or not made.is_up_to_date(out, *beside):
+    if force or not on_one_machine or not made.is_up_to_date(out, *beside, threads=threads):
         return False
     if os.environ.get("RANK", "0") == "0":
         display.done(f"{out} is made already; --force makes it anew")
@@ -263,18 +278,22 @@ def quieten() -> None:
         logging.getLogger(library).setLevel(logging.ERROR)
 
 
-def open_accelerator(device: str, *, many_processes: bool = False) -> Accelerator:
-    """Ask accelerate for the device.
+def open_accelerator(device: str, threads: int | None, *, many_processes: bool = False) -> Accelerator:
+    """Ask accelerate for the device, and take so many threads; this comes before anything else imports torch.
 
     Args:
         device: `auto` or `cpu`.
+        threads: of `--threads`.
         many_processes: whether the command can share its work between the processes of `accelerate launch`.
     """
+    prepare_threads(threads, device)
     quieten()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # which `prepare`, that needs no accelerator, makes use of
     from accelerate import Accelerator
 
     accelerator = Accelerator(cpu=device == "cpu")
+    if threads or accelerator.device.type == "cpu":
+        limit_threads(threads or DEFAULT)
     if accelerator.num_processes > 1 and not many_processes:
         raise ParamsError(f"{accelerator.num_processes} processes: only `mhrctl pretrain` runs in more than one")
     return accelerator

@@ -19,17 +19,23 @@ from mhrctl.cli.options import (
     ProjectOption,
     RecipeOption,
     SetOption,
+    ThreadsOption,
     nothing_to_do,
     open_project,
     quieten,
 )
+from mhrctl.cli.threads import DEFAULT, prepare_threads
 
 NAMED = 5
 """Tasks named for one reason; tasks.json has them all."""
 
 
 def prepare(
-    project: ProjectOption = HERE, set_: SetOption = [], recipe: RecipeOption = None, force: ForceOption = False
+    project: ProjectOption = HERE,
+    set_: SetOption = [],
+    recipe: RecipeOption = None,
+    threads: ThreadsOption = None,
+    force: ForceOption = False,
 ) -> None:
     """Read the suite's tasks, split them, put them into prompts and tokenise them."""
     where, settings = open_project(project, set_, recipe, reads=["prepare"])
@@ -37,12 +43,13 @@ def prepare(
     made = provenance.of_prepare(settings.params.prepare, root=where.root)
     if nothing_to_do(made, out, force=force):
         return
+    prepare_threads(threads, "cpu")
     quieten()
     from mhrctl.stages.prepare import prepare as stage
 
     with (
         locked(out),
-        logging_run(where.run_log("prepare")),
+        logging_run(where.run_log("prepare"), threads=threads or DEFAULT),
         unedited(lambda: open_project(project, set_, recipe, reads=["prepare"])[1].params.prepare, *made.watched),
     ):
         table = stage(settings.params.prepare, root=where.root, out=out, scratch=where.scratch, track=display.track)

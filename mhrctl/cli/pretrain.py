@@ -26,6 +26,7 @@ from mhrctl.cli.options import (
     RecipeOption,
     SeedOption,
     SetOption,
+    ThreadsOption,
     TogetherOption,
     TrackOption,
     VariantOption,
@@ -36,6 +37,7 @@ from mhrctl.cli.options import (
     output_of,
     recording_of,
 )
+from mhrctl.cli.threads import expected_threads, taken_threads
 from mhrctl.config.cells import CellParams
 from mhrctl.models.speed import Speed
 
@@ -51,6 +53,7 @@ def pretrain(
     set_: SetOption = [],
     recipe: RecipeOption = None,
     device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
     together: TogetherOption = Speed.together,
     off: OffOption = [],
     checkpointing: CheckpointingOption = False,
@@ -73,15 +76,15 @@ def pretrain(
     made = provenance.of_pretrain(
         trained, params.pretrain, prepared=prepared, backbone=frozen, start=start, processes=launched_processes()
     )
-    if nothing_to_do(made, out, log, force=force):
+    if nothing_to_do(made, out, log, threads=expected_threads(threads, device), force=force):
         return
-    accelerator = open_accelerator(device, many_processes=True)
+    accelerator = open_accelerator(device, threads, many_processes=True)
     from mhrctl.stages.pretrain import pretrain as stage
     from mhrctl.training.execution import Execution
 
     with (
         locked(out) if accelerator.is_main_process else nullcontext(),
-        logging_run(where.run_log("pretrain", trained.name), device=str(accelerator.device)),
+        logging_run(where.run_log("pretrain", trained.name), device=str(accelerator.device), threads=taken_threads()),
         unedited(lambda: read()[1].pretrain, *made.watched),
         recording_of(track, where, "pretrain", trained.name, main=accelerator.is_main_process) as recorder,
     ):

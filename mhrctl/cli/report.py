@@ -13,6 +13,7 @@ from mhrctl.artifacts.names import Project
 from mhrctl.artifacts.writing import replacing, write_text
 from mhrctl.cli import display
 from mhrctl.cli.options import HERE, ProjectOption, SetOption, open_project
+from mhrctl.cli.threads import prepare_threads
 from mhrctl.config.cells import grid_cells
 from mhrctl.errors import ParamsError
 
@@ -74,6 +75,7 @@ def report(
 
 
 def _write_stage(where: Project, tables: Sequence[int], expected: Sequence[str]) -> Table:
+    prepare_threads(None, "cpu")
     from mhrctl.stages.report import report as stage
 
     out = where.output("report")

@@ -8,26 +8,33 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mhrctl.cli import display
-from mhrctl.cli.options import HERE, ProjectOption
+from mhrctl.cli.options import HERE, ProjectOption, ThreadsOption
 from mhrctl.errors import ParamsError
 
 if TYPE_CHECKING:
     from mhrctl.tools.run import Cluster
 
+MAX_JOBS = 1000
 TargetsArgument = Annotated[
     list[str] | None, typer.Argument(help="Stages as `dvc repro` takes them: `pretrain`, `evaluate@mhr-h8-s0`; all if none.")
 ]
 JobsOption = Annotated[
-    int | None, typer.Option("--jobs", "-j", min=1, help="Jobs at once at most; 1, or what the slots allow, if not said.")
+    int | None,
+    typer.Option(
+        "--jobs",
+        "-j",
+        min=1,
+        max=MAX_JOBS,
+        help="Jobs at once at most; if not said, what GPUs, slots or workers allow, or as many as there are cores.",
+    ),
 ]
 GpusOption = Annotated[
-    str, typer.Option("--gpus", metavar="0,1,...", help="GPUs to use: one job each, or as `run.slots` in params.yaml says.")
+    str | None,
+    typer.Option("--gpus", metavar="0,1,...", help="GPUs to use: one job each, or as `run.slots` in params.yaml says."),
 ]
 SlotsOption = Annotated[
-    int | None, typer.Option("--slots", min=1, help="Slots, which `run.slots` in params.yaml divides as it does GPUs.")
-]
-ThreadsOption = Annotated[
-    int | None, typer.Option("--threads", min=1, help="CPU threads of a job; the last bits of results depend on them.")
+    int | None,
+    typer.Option("--slots", min=1, max=MAX_JOBS, help="Slots, which `run.slots` in params.yaml divides as it does GPUs."),
 ]
 DaskOption = Annotated[
     str | None, typer.Option("--dask", metavar="tcp://HOST:PORT", help="Run on the workers of this Dask scheduler.")
@@ -39,7 +46,8 @@ RemoteOption = Annotated[
     str | None, typer.Option("--remote", metavar="NAME", help="DVC remote, for Dask workers with checkouts of their own.")
 ]
 WorkerDirOption = Annotated[
-    str, typer.Option("--worker-dir", help="A worker's checkout, with --remote: by default where the worker was started.")
+    str | None,
+    typer.Option("--worker-dir", help="A worker's checkout, with --remote; by default where it was started."),
 ]
 WHERE_STARTED = "."
 
@@ -47,13 +55,13 @@ WHERE_STARTED = "."
 def run(
     targets: TargetsArgument = None,
     jobs: JobsOption = None,
-    gpus: GpusOption = "",
+    gpus: GpusOption = None,
     slots: SlotsOption = None,
     threads: ThreadsOption = None,
     dask: DaskOption = None,
     dask_config: DaskConfigOption = None,
     remote: RemoteOption = None,
-    worker_dir: WorkerDirOption = WHERE_STARTED,
+    worker_dir: WorkerDirOption = None,
     dry: Annotated[bool, typer.Option("--dry", help="Only show what would run, and why.")] = False,
     keep_going: Annotated[
         bool, typer.Option("--keep-going/--fail-fast", help="Whether other stages go on after one has failed.")
@@ -66,9 +74,9 @@ def run(
     from mhrctl.tools.run import run as execute
 
     cluster = _cluster(dask, dask_config, remote, worker_dir)
-    if cluster and (gpus or slots):
+    if cluster and (gpus is not None or slots):
         raise ParamsError("--gpus and --slots are of one machine; with Dask a worker runs one job a thread")
-    chosen = [gpu.strip() for gpu in gpus.split(",") if gpu.strip()]
+    chosen = [] if gpus is None else [gpu.strip() for gpu in gpus.split(",")]
     asked = Jobs(at_once=jobs, gpus=chosen, slots=slots, threads=threads, cluster=cluster)
     if dry:
         show_plan(plan(project, targets or [], asked, report=display.done))
@@ -84,14 +92,16 @@ def run(
         raise typer.Exit(1)
 
 
-def _cluster(dask: str | None, dask_config: Path | None, remote: str | None, worker_dir: str) -> Cluster | None:
+def _cluster(dask: str | None, dask_config: Path | None, remote: str | None, worker_dir: str | None) -> Cluster | None:
     """The other machines that jobs run on, if any; refuses options that do not go together."""
     from mhrctl.tools.run import Cluster
 
     if dask and dask_config:
         raise ParamsError("--dask names a running cluster, --dask-config starts one; leave one out")
     if dask or dask_config:  # the path is made whole now, for the project becomes the working directory
-        return Cluster(dask, dask_config.resolve() if dask_config else None, remote, worker_dir)
-    if remote or worker_dir != WHERE_STARTED:
+        if worker_dir is not None and not remote:
+            raise ParamsError("--worker-dir is a checkout of a worker that does not see the project; it needs --remote")
+        return Cluster(dask, dask_config.resolve() if dask_config else None, remote, worker_dir or WHERE_STARTED)
+    if remote or worker_dir is not None:
         raise ParamsError("--remote and --worker-dir are of Dask workers; they need --dask or --dask-config")
     return None

@@ -71,8 +71,6 @@ def make_slots(jobs: int | None, gpus: Sequence[str], slots: int | None, shares:
     """
     if gpus and slots:
         raise ParamsError("--gpus and --slots both say what there is; leave one out")
-    if repeated := [gpu for gpu in gpus if gpus.count(gpu) > 1]:
-        raise ParamsError(f"--gpus: {repeated[0]} occurs twice; to share a GPU set `run.slots` in params.yaml")
     names = list(gpus) or [str(number) for number in range(slots or jobs or 1)]
     if gpus or slots:
         return Slots(names, shares, limit=jobs, gpus=bool(gpus))

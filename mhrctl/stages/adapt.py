@@ -148,7 +148,7 @@ def adapt(
             save_adapter(begin.base, folder / SOUP)
             write_csv(folder / SOUP_TASKS, ("task", "training_task", "cosine"), begin.notes)
         write_csv(folder / VALIDATION, ("task", "step", "score"), curves)
-        card = made.card(facts)
+        card = made.card(facts, threads=execution.threads)
         write_card(folder, card)
     best_of = {f"best/{name}": score for name, score in facts.validation.items()}
     execution.recorder.summary(best_of | {"best_mean": fmean(best)})

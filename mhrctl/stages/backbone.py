@@ -89,7 +89,7 @@ def backbone(
             generation=dict(how.settings),
             config=config_digest(root / name) if local else None,
         )
-        card = provenance.of_backbone(params, prepared=prepared, root=root).card(facts)
+        card = provenance.of_backbone(params, prepared=prepared, root=root).card(facts, threads=execution.threads)
         write_card(folder, card)
     return card
 

@@ -152,7 +152,7 @@ def evaluate(
     with replacing(scores) as table, writing(out) as folder:
         _write_predictions(folder, results, recorded)
         _write_scores(folder, means, recorded)
-        card = made.card(EvaluateFacts(tasks=examples.tasks, rouge_tokenizers=tokenizer_of))
+        card = made.card(EvaluateFacts(tasks=examples.tasks, rouge_tokenizers=tokenizer_of), threads=execution.threads)
         table.write_text(as_json(metrics.model_dump()), encoding="utf-8")
         write_card(folder, card, beside={scores.name: table})
     execution.recorder.summary(_recorded(metrics))

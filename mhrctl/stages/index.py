@@ -74,9 +74,17 @@ def index(
     facts = IndexFacts(suite=parent.facts.suite, tasks=list(prompts), encoder=known.identity)
     with writing(out) as folder:
         save_file(tensors, folder / INDEX, {"tasks": json.dumps(list(prompts))})
-        card = provenance.of_index(encoder, revision, examples, prepared=prepared, root=root).card(facts)
+        made = provenance.of_index(encoder, revision, examples, prepared=prepared, root=root)
+        card = made.card(facts, threads=_threads(device) if made.rounds else None)
         write_card(folder, card)
     return card
+
+
+def _threads(device: str) -> int | None:
+    """The CPU threads of a sentence encoder; None if it runs elsewhere."""
+    import torch  # which words alone do without
+
+    return torch.get_num_threads() if torch.device(device).type == "cpu" else None
 
 
 def _prompts(path: Path, data_sets: Mapping[str, Sequence[str]], most: int) -> dict[str, list[str]]:

@@ -117,7 +117,7 @@ def pretrain(
     )
     many = execution.accelerator.num_processes
     made = provenance.of_pretrain(cell, params, prepared=prepared, backbone=backbone, start=start, processes=many)
-    card = made.card(facts)
+    card = made.card(facts, threads=execution.threads)
     key = json.dumps(card.record)
     training = _Training(frozen, examples, data_sets, cell, params, scratch, key, execution)
     rows = training.private(adapter) if private else training.shared(adapter)

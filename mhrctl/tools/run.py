@@ -14,19 +14,19 @@ from types import FrameType
 from typing import Protocol
 
 from mhrctl.artifacts.names import Project
+from mhrctl.config.reading import read_yaml
 from mhrctl.config.resolve import load_params
-from mhrctl.errors import ArtifactError, DataError
+from mhrctl.errors import ArtifactError, DataError, ParamsError
 from mhrctl.running.engine import DvcPipeline, open_pipeline
 from mhrctl.running.fallback import PublicPipeline, open_public_pipeline
 from mhrctl.running.internals import InternalsError, check_internals
 from mhrctl.running.jobs import only_run
+from mhrctl.running.machine import THREADS, WAITING, cores, may_have_gpu, require_gpus, thread_environment
 from mhrctl.running.plan import Planned, make_plan
 from mhrctl.running.progress import Progress, earlier_seconds
 from mhrctl.running.scheduler import Scheduler
 from mhrctl.running.slots import Slots, make_slots
 from mhrctl.tools.grid import require_in_step
-
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,10 @@ class Jobs:
     """Jobs are so many at once, and each of them gets so much.
 
     Attributes:
-        at_once: at most; None for as many as the slots or the workers allow.
-        gpus: numbers of GPUs, each of which is a slot.
+        at_once: at most; None for as many as the slots, the workers, or this machine's cores allow.
+        gpus: numbers or UUIDs of GPUs, each of which is a slot.
         slots: how many slots there are, in place of GPUs.
-        threads: CPU threads of a job; None leaves them to its libraries.
+        threads: CPU threads of a job; None for one, and on GPUs and workers for what their own environment says.
         cluster: the machines; None for this one.
     """
 
@@ -137,8 +137,6 @@ def run(project: Path, targets: Sequence[str], jobs: Jobs, *, view: View, keep_g
     slots = _slots(project, jobs)
     earlier = earlier_seconds(Project(project).run_log("run").parent)
     with _open_pipeline(project, targets, view.report) as pipeline, ExitStack() as stack:
-        if line := _hint(jobs, slots.limit):
-            view.report(line)
         stack.enter_context(only_run(pipeline.folder))
         executor: Executor
         if jobs.cluster:
@@ -151,7 +149,7 @@ def run(project: Path, targets: Sequence[str], jobs: Jobs, *, view: View, keep_g
             executor,
             slots.limit,
             slots=slots,
-            env=dict.fromkeys(THREADS, str(jobs.threads)) if jobs.threads else {},
+            env=_environment(jobs),
             keep_going=keep_going,
             earlier=earlier,
             watch=view.changed,
@@ -164,7 +162,16 @@ def run(project: Path, targets: Sequence[str], jobs: Jobs, *, view: View, keep_g
 
 
 def _slots(project: Path, jobs: Jobs) -> Slots:
-    return make_slots(jobs.at_once, jobs.gpus, jobs.slots, _shares(project))
+    shares = _shares(project)
+    gpus, at_once = jobs.gpus if jobs.slots else require_gpus(jobs.gpus), jobs.at_once
+    if at_once is None and not (gpus or jobs.slots) and _on_cpu(jobs):
+        at_once = max(1, cores() // (jobs.threads or 1))
+    try:
+        return make_slots(at_once, gpus, jobs.slots, shares)
+    except ParamsError as error:
+        stage = str(error).removeprefix("run.slots.").partition(":")[0]
+        place = f"{read_yaml(Project(project).params).at(('run', 'slots', stage))}: " if stage in shares else ""
+        raise ParamsError(f"{place}{error}") from None
 
 
 def _shares(project: Path) -> Mapping[str, float]:
@@ -179,11 +186,17 @@ def _shares(project: Path) -> Mapping[str, float]:
     return {str(stage): share for stage, share in settings.params.run.slots.items()}
 
 
-def _hint(jobs: Jobs, limit: int) -> str:
-    """What to do about jobs that would each use all of this machine's cores; empty if they do not."""
-    if limit == 1 or jobs.cluster or jobs.gpus or jobs.threads or os.environ.get(THREADS[0]):
-        return ""
-    return f"hint: each job may use every CPU core; --threads {max(1, (os.cpu_count() or 1) // limit)} shares them"
+def _on_cpu(jobs: Jobs) -> bool:
+    """Whether jobs compute on this machine's CPU: a GPU, if there may be one, takes one of them at once."""
+    elsewhere = jobs.gpus or jobs.cluster
+    return not elsewhere and (os.environ.get("MHRCTL_DEVICE") == "cpu" or not may_have_gpu())
+
+
+def _environment(jobs: Jobs) -> dict[str, str]:
+    """What jobs are told of threads; those of other programs than mhrctl, which has one by default, too."""
+    if jobs.threads is not None:
+        return {THREADS: str(jobs.threads), **thread_environment(jobs.threads)}
+    return thread_environment(1) if _on_cpu(jobs) else dict(WAITING)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 
@@ -15,7 +16,7 @@ from mhrctl.progress import Recorder, Track, Warn, silent, unheard, unrecorded
 
 @dataclass(frozen=True)
 class Execution:
-    """An execution is how a stage runs: nothing in it changes a result beyond rounding, and no key or card holds it.
+    """An execution is how a stage runs: nothing in it changes a result beyond rounding, and no key holds it.
 
     Attributes:
         accelerator: where to run; several processes share the micro-batches of a pre-training.
@@ -30,6 +31,11 @@ class Execution:
     track: Track = silent
     recorder: Recorder = unrecorded
     warn: Warn = unheard
+
+    @property
+    def threads(self) -> int | None:
+        """The CPU threads that torch computes with, on whose number the last bits depend; None on a GPU."""
+        return torch.get_num_threads() if self.accelerator.device.type == "cpu" else None
 
     def adapted(self, backbone: PreTrainedModel, adapter: Adapter | None) -> AdaptedModel:
         """Return a backbone with an adapter, which may be none, on the device."""

@@ -14,7 +14,7 @@ from mhrctl.artifacts.cards import Card, write_card
 from mhrctl.artifacts.facts import IndexFacts
 from mhrctl.artifacts.provenance import Provenance
 from mhrctl.config.cells import Cell
-from mhrctl.config.params import AdaptParams, BackboneParams
+from mhrctl.config.params import AdaptParams, BackboneParams, PretrainParams
 from mhrctl.config.sources import SOURCES
 from mhrctl.config.tasks import DataSetParams, PrepareParams
 from tests.conftest import mhrctl
@@ -190,3 +190,27 @@ def test_every_hashed_file_of_a_source_is_a_parent(tmp_path: Path) -> None:
     for source in SOURCES.values():
         if source.hashed:
             assert set(source.files(params)) <= {"tasks", "test_tasks"}  # the places that of_prepare knows
+
+
+def test_the_number_of_threads_counts_where_a_result_is_rounded(tmp_path: Path) -> None:
+    cell, scratch = Cell(method="lora"), BackboneParams.model_validate({"source": "scratch"})
+    local = BackboneParams.model_validate({"source": "local", "name": "weights"})
+    steps = PretrainParams(steps=1, batch_size=1)
+    places = {"prepared": tmp_path, "root": tmp_path}
+    rounds = {
+        "scratch": provenance.of_backbone(scratch, **places).rounds,
+        "local": provenance.of_backbone(local, **places).rounds,
+        "tfidf": provenance.of_index("tfidf", "main", 9, **places).rounds,
+        "encoder": provenance.of_index("an/encoder", COMMIT, 9, **places).rounds,
+        "pretrain": provenance.of_pretrain(cell, steps, prepared=tmp_path, backbone=tmp_path, start=None).rounds,
+    }
+    assert rounds == {"scratch": True, "local": False, "tfidf": False, "encoder": True, "pretrain": True}
+    facts = IndexFacts(suite="s", tasks=["t"], encoder="tfidf")
+    for is_rounded, held in ((True, 3), (False, None)):
+        made = Provenance("index", {}, {}, rounds=is_rounded)
+        card = made.card(facts, threads=3)
+        assert card.threads == held
+        out = tmp_path / f"index-{is_rounded}"
+        out.mkdir()
+        write_card(out, card)
+        assert [made.is_up_to_date(out, threads=threads) for threads in (3, 1, None)] == [True, not is_rounded, True]

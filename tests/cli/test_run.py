@@ -28,6 +28,9 @@ def test_bad_input_is_one_line_and_exit_code_2(made: Toy, tmp_path: Path, run: R
         (["-C", tmp_path / "nowhere"], "nowhere: no such folder"),
         (["-C", made.root, "trian"], "Stage 'trian' not found inside 'dvc.yaml' file"),
         (["-C", made.root, "--gpus", "0,0"], "--gpus: 0 occurs twice"),
+        (["-C", made.root, "--gpus", "nope,-3"], "--gpus: 'nope' is no GPU; give numbers from 0 on, or UUIDs"),
+        (["-C", made.root, "--gpus", "0,"], "--gpus: an empty entry is no GPU"),
+        (["-C", made.root, "--gpus", ""], "--gpus: an empty entry is no GPU"),
         (["-C", made.root, "--gpus", "0", "--slots", 2], "--gpus and --slots both say what there is"),
     ):
         capfd.readouterr()
@@ -51,7 +54,8 @@ def test_a_grid_out_of_step_is_refused(project: Path, made: Toy, run: Run, capfd
     where.params.write_text(where.params.read_text() + "run:\n  slots: {pretrain: 3}\n")
     assert run("run", "train@a", "-C", project) == 0
     assert run("run", "train@a", "--slots", 2, "-C", project) == 2
-    assert "run.slots.pretrain: 3 is more than the 2 slots there are" in capfd.readouterr().err
+    line = len(where.params.read_text().splitlines())
+    assert f"params.yaml:{line}: run.slots.pretrain: 3 is more than the 2 slots there are" in capfd.readouterr().err
 
 
 def test_dry_shows_what_would_run_and_why_and_runs_nothing(made: Toy, tmp_path: Path, run: Run, capfd: Capture) -> None:
@@ -69,23 +73,33 @@ def test_dry_shows_what_would_run_and_why_and_runs_nothing(made: Toy, tmp_path: 
     assert not toy.began()
 
 
-def test_threads_are_those_asked_for(
-    made: Toy, tmp_path: Path, run: Run, capfd: Capture, monkeypatch: pytest.MonkeyPatch
+def test_jobs_have_one_thread_or_those_asked_for_and_wait_without_spinning(
+    made: Toy, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     toy = made.copy(tmp_path / "toy")
-    (toy.root / "dvc.yaml").write_text("stages:\n  seen: {cmd: 'echo \"$OMP_NUM_THREADS,$MKL_NUM_THREADS\" >> seen'}\n")
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
-    for arguments, hinted in ((["--threads", 3, "-j", 2], False), ([], False), (["-j", 2], True)):
-        assert run("run", *arguments, "-C", toy.root) == 0
-        assert ("hint: each job may use every CPU core" in capfd.readouterr().err) is hinted
-    assert (toy.root / "seen").read_text() == "3,3\n,\n,\n"
+    names = "$MHRCTL_THREADS,$OMP_NUM_THREADS,$MKL_NUM_THREADS,$OMP_WAIT_POLICY"
+    (toy.root / "dvc.yaml").write_text(f"stages:\n  seen: {{cmd: 'echo \"{names}\" >> seen'}}\n")
+    for name in ("MHRCTL_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("mhrctl.tools.run.may_have_gpu", lambda: False)
+    assert run("run", "--threads", 3, "-j", 2, "-C", toy.root) == 0
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    assert run("run", "-C", toy.root) == 0
+    monkeypatch.setenv("MHRCTL_THREADS", "2")
+    assert run("run", "-C", toy.root) == 0
+    monkeypatch.delenv("MHRCTL_THREADS")
+    monkeypatch.delenv("MHRCTL_DEVICE", raising=False)
+    monkeypatch.setattr("mhrctl.tools.run.may_have_gpu", lambda: True)
+    assert run("run", "-C", toy.root) == 0
+    seen = ["3,3,3,PASSIVE", ",1,1,PASSIVE", "2,2,2,PASSIVE", ",7,,PASSIVE"]
+    assert (toy.root / "seen").read_text().splitlines() == seen
 
 
 def test_other_machines_are_named_by_one_option_each(made: Toy, run: Run, capfd: Capture) -> None:
     for arguments, message in (
         (["--remote", "store"], "--remote and --worker-dir are of Dask workers; they need --dask or --dask-config"),
         (["--worker-dir", "x"], "--remote and --worker-dir are of Dask workers"),
+        (["--dask", "tcp://127.0.0.1:9", "--worker-dir", "x"], "--worker-dir is a checkout of a worker"),
         (["--dask", "tcp://127.0.0.1:9", "--dask-config", "x.yaml"], "leave one out"),
         (["--dask", "tcp://127.0.0.1:9", "--gpus", "0"], "--gpus and --slots are of one machine"),
         (["--dask", "tcp://127.0.0.1:9"], "--dask tcp://127.0.0.1:9: Connection refused"),

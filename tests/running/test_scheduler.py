@@ -99,7 +99,7 @@ def test_a_failure_stops_only_what_needs_it(toy: Toy, run: Run, capfd: Capture) 
 
 def test_fail_fast_starts_nothing_more(toy: Toy, run: Run) -> None:
     (toy.root / "fail-train-a").touch()
-    assert run("run", "--fail-fast", "-C", toy.root) == 1
+    assert run("run", "--fail-fast", "-j", 1, "-C", toy.root) == 1
     assert set(toy.began()) == {"data", "train-a"}
 
 
@@ -132,7 +132,8 @@ def test_jobs_run_at_once_and_no_more_than_asked(toy: Toy, run: Run) -> None:
     assert toy.at_once() == 2
 
 
-def test_each_gpu_serves_one_job(toy: Toy, run: Run) -> None:
+def test_each_gpu_serves_one_job(toy: Toy, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mhrctl.running.machine._known_gpus", lambda: None)
     toy.pace(0.7)
     assert run("run", "train", "--gpus", "4,7", "-C", toy.root) == 0
     seen = [line[2] for line in toy.lines() if line[0] == "begin"]

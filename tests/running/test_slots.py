@@ -66,7 +66,6 @@ def test_jobs_limit_what_shares_a_slot() -> None:
         (["0"], None, {"pretrain": 2}, r"run.slots.pretrain: 2 is more than the 1 slots"),
         (["0", "1"], None, {"pretrain": 1.5}, r"run.slots.pretrain: 1.5 is neither a part of a slot nor a whole number"),
         (["0"], 2, {}, r"--gpus and --slots both"),
-        (["0", "0"], None, {}, r"--gpus: 0 occurs twice"),
     ],
 )
 def test_what_cannot_be_is_refused(gpus: list[str], slots: int | None, shares: dict[str, float], message: str) -> None:

@@ -105,17 +105,26 @@ def test_an_untested_dvc_is_reported_and_gone_around(toy: Toy) -> None:
         run(toy.root, [], elsewhere, view=view)
 
 
-def test_cores_that_jobs_would_share_are_hinted_at(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 12)
-    for threads, hinted in ((None, ["hint: each job may use every CPU core; --threads 4 shares them"]), (2, [])):
-        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+def test_jobs_are_as_many_as_cores_unless_there_may_be_a_gpu(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mhrctl.tools.run.cores", lambda: 6)
+    monkeypatch.delenv("MHRCTL_DEVICE", raising=False)
+    for gpu, jobs, at_once in (
+        (False, Jobs(), 6),
+        (False, Jobs(threads=4), 1),
+        (False, Jobs(threads=2), 3),
+        (False, Jobs(threads=9), 1),
+        (False, Jobs(at_once=2), 2),
+        (False, Jobs(slots=3), 3),
+        (True, Jobs(), 1),
+    ):
+        monkeypatch.setattr("mhrctl.tools.run.may_have_gpu", lambda gpu=gpu: gpu)
         view = Recorder()
-        run(toy.root, ["data"], Jobs(slots=3, threads=threads), view=view)
-        assert view.lines == hinted
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+        run(toy.root, ["data"], jobs, view=view)
+        assert (view.at_once, view.lines) == (at_once, [])
+    monkeypatch.setenv("MHRCTL_DEVICE", "cpu")
     view = Recorder()
-    run(toy.root, ["data"], Jobs(slots=3), view=view)
-    assert view.lines == []
+    run(toy.root, ["data"], Jobs(), view=view)
+    assert view.at_once == 6
 
 
 def test_slots_are_those_of_params_yaml(project: Path) -> None:
@@ -124,7 +133,7 @@ def test_slots_are_those_of_params_yaml(project: Path) -> None:
     with pytest.raises(ArtifactError, match=r"data/cells: 8 files not in step with params.yaml; run `mhrctl grid sync`"):
         run(project, [], Jobs(), view=Recorder())
     sync(load_params(where.params), where)
-    with pytest.raises(ParamsError, match=r"run.slots.pretrain: 3 is more than the 2 slots there are"):
+    with pytest.raises(ParamsError, match=r"params.yaml:\d+: run.slots.pretrain: 3 is more than the 2 slots there are"):
         plan(project, [], Jobs(slots=2), report=Recorder().report)
     with pytest.raises(DataError, match="nowhere: no such folder"):
         run(project / "nowhere", [], Jobs(), view=Recorder())

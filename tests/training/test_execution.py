@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import FrozenInstanceError
+from types import SimpleNamespace
 
 import pytest
+import torch
 from accelerate import Accelerator
 from transformers import T5ForConditionalGeneration
 
@@ -43,3 +45,12 @@ def test_a_model_is_adapted_as_the_execution_says(accelerator: Accelerator, tiny
     assert (model.backbone, model.adapter, model.speed) == (tiny_t5, adapter, execution.speed)
     assert {parameter.device for parameter in model.parameters()} == {accelerator.device}
     assert execution.adapted(tiny_t5, None).adapter is None
+
+
+def test_threads_are_torchs_on_a_cpu_and_none_on_a_gpu(accelerator: Accelerator) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    assert Execution(accelerator).threads == 2
+    torch.set_num_threads(before)
+    on_gpu = SimpleNamespace(device=torch.device("cuda"))
+    assert Execution(on_gpu).threads is None
