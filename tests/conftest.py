@@ -31,6 +31,7 @@ from mhrctl.config.params import ScratchParams
 from mhrctl.stages import pretrain
 from mhrctl.stages.backbone import scratch_config
 from mhrctl.training import checkpoint
+from tests.robustness.outcomes import table
 
 transformers_logging.disable_progress_bar()
 
@@ -92,6 +93,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if "slow" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="slow; run with --slow"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what the campaigns of tests/robustness counted; here, since with pytest-xdist the printing process knows no other."""
+    reports = [report for which in terminalreporter.stats.values() for report in which if isinstance(report, pytest.TestReport)]
+    counted = [value for report in reports for name, value in report.user_properties if name == "campaign"]
+    if counted:
+        terminalreporter.section("campaigns")
+        for line in table(counted):
+            terminalreporter.write_line(line)
+    if path := os.environ.get("MHRCTL_CAMPAIGNS"):
+        Path(path).write_text(json.dumps(counted, indent=1))
 
 
 @pytest.fixture(scope="session")
