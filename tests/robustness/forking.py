@@ -1,8 +1,8 @@
 """A server that has imported everything forks a child for each command, so that a command takes a tenth of a second.
 
-It runs as a process of its own (`python -m tests.robustness.forking`), since a fork of pytest would carry its threads along. It reads a
-request a line and answers a line. Children write to files, are killed at their time limit, and may be killed earlier or patched
-on request.
+It runs as a process of its own (`python -m tests.robustness.forking`), since a fork of pytest would carry its threads along. It
+reads a request a line and answers a line. Children write to files, are killed at their time limit, and may be killed earlier or
+patched on request.
 """
 
 from __future__ import annotations
@@ -51,10 +51,15 @@ def serve() -> None:
     for name in (*LIBRARIES, *rooms):
         importlib.import_module(name)
     gc.freeze()
-    print(json.dumps("ready"), flush=True)
+    _answer("ready")
     for line in sys.stdin:
         request = json.loads(line)
-        print(json.dumps(together(request["jobs"], request["limit"])), flush=True)
+        _answer(together(request["jobs"], request["limit"]))
+
+
+def _answer(value: object) -> None:
+    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.flush()
 
 
 def together(jobs: list[dict[str, Any]], limit: float) -> list[dict[str, Any]]:
@@ -109,10 +114,10 @@ def _command(job: dict[str, Any]) -> int:
     """Be the command: what Python does around `main()`, with an exit code at the end."""
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    with open(os.devnull) as nothing:
+    with Path(os.devnull).open() as nothing:
         os.dup2(nothing.fileno(), 0)
     for number, name in ((1, "out"), (2, "err")):
-        with open(job[name], "wb") as stream:
+        with Path(job[name]).open("wb") as stream:
             os.dup2(stream.fileno(), number)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -149,7 +154,8 @@ def _patch(module: str, name: str, value: object) -> None:
     Args:
         module: that has it.
         name: of it; a dotted one is of something within.
-        value: {"raises": text} for a function that fails, {"returns": value} for one that does nothing else, or a value.
+        value: {"raises": text} for a function that fails, {"sleeps": seconds} for one that waits, {"returns": value} for one
+            that does nothing else, or a value.
     """
     holder: Any = importlib.import_module(module)
     *path, last = name.split(".")
@@ -161,6 +167,8 @@ def _patch(module: str, name: str, value: object) -> None:
             raise RuntimeError(value["raises"])
 
         setattr(holder, last, replacement)
+    elif isinstance(value, dict) and "sleeps" in value:
+        setattr(holder, last, lambda *_, **__: time.sleep(value["sleeps"]))
     elif isinstance(value, dict) and "returns" in value:
         setattr(holder, last, lambda *_, **__: value["returns"])
     else:

@@ -12,7 +12,7 @@ Kind = Literal["right", "refused", "unexpected", "tracebacks", "silent", "lost",
 """The ends of a command.
 
 right: done, with the results that are meant. refused: an `error:` line, exit 2 (1 where the environment is at fault).
-unexpected: any other end. tracebacks: a bug. silent: exit 0 with other results, or in spite of a wrong thing, and no word of it.
+unexpected: any other end. tracebacks: a bug. silent: exit 0 with other results, or in spite of a wrong thing, without a word.
 lost: a file that was there and is no output of the command is gone or changed. hangs: killed at its time limit.
 """
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -105,11 +105,10 @@ def sampled(cases: list[T], form: str, quick: int) -> list[T]:
 
 def table(campaigns: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return the lines of a table of counts: a line for each campaign, and one for all."""
-    rows = sorted(campaigns, key=lambda counts: str(counts["name"]))
     columns = ("tried", *KINDS)
-    total = {column: sum(counts.get(column, 0) for counts in rows) for column in columns}
-    lines = [f"{'campaign':36}" + "".join(f"{name:>11}" for name in columns)]
-    return lines + [
-        f"{counts['name']:36}" + "".join(f"{counts.get(column, 0):>11}" for column in columns)
-        for counts in (*rows, {"name": "all", **total})
-    ]
+    rows: dict[str, Counter[str]] = {}
+    for counts in campaigns:
+        for name in (str(counts["name"]), "~ all"):
+            rows.setdefault(name, Counter()).update({column: counts.get(column, 0) for column in columns})
+    lines = [f"{'campaign':40}" + "".join(f"{name:>11}" for name in columns)]
+    return lines + [f"{name:40}" + "".join(f"{rows[name][column]:>11}" for column in columns) for name in sorted(rows)]

@@ -35,9 +35,7 @@ READERS = {
     "query": Reader(("index", "query", "--task", "swap"), answers=True),
     "pretrain lora": _stage("pretrain", "lora", "lora-s0", "data/metrics/pretrain/lora-s0.csv"),
     "pretrain mhr": _stage("pretrain", "mhr", "mhr-h4-s0", "data/metrics/pretrain/mhr-h4-s0.csv"),
-    "pretrain cell": Reader(
-        ("pretrain", "--cell", "lora-s0"), ("data/pretrain/lora-s0", "data/metrics/pretrain/lora-s0.csv")
-    ),
+    "pretrain cell": Reader(("pretrain", "--cell", "lora-s0"), ("data/pretrain/lora-s0", "data/metrics/pretrain/lora-s0.csv")),
     "average mhr": _stage("average", "mhr", "mhr-h4-s0"),
     "adapt lora": _stage("adapt", "lora", "lora-s0"),
     "adapt mhr_mu": _stage("adapt", "mhr_mu", "mhr_mu-h4-s0"),
@@ -81,7 +79,9 @@ TABLE = (
 
 def pairs(names: list[str]) -> list[tuple[str, str]]:
     """Return (file, reader) of all files that a command reads."""
-    made = [(name, reader) for pattern, *readers in TABLE for name in names if fnmatch.fnmatch(name, pattern) for reader in readers]
+    made = [
+        (name, reader) for pattern, *readers in TABLE for name in names if fnmatch.fnmatch(name, pattern) for reader in readers
+    ]
     return list(dict.fromkeys(made))
 
 

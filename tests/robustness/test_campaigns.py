@@ -6,7 +6,6 @@ import json
 
 import pytest
 
-from tests.robustness.conftest import Counting
 from tests.robustness.outcomes import Campaign, Ended, Kind, sampled, table
 from tests.robustness.readers import READERS, judge
 from tests.robustness.workshop import Workshop
@@ -60,24 +59,23 @@ def test_a_quick_form_takes_cases_of_the_whole_list() -> None:
 
 def test_a_bug_is_counted_as_a_traceback(workshop: Workshop) -> None:
     """A bug is injected: the command's own function raises what nobody meant."""
-    ended = workshop.run("report", "--table", "1", patches=(("mhrctl.config.resolve", "Settings.__init__", {"raises": "a bug"}),))
+    ended = workshop.run(
+        "report", "--table", "1", patches=(("mhrctl.config.resolve", "Settings.__init__", {"raises": "a bug"}),)
+    )
     assert ended.code == 1
     assert ended.kind() == "tracebacks"
     assert "RuntimeError: a bug" in ended.err
 
 
 def test_a_hang_is_counted_and_ended(workshop: Workshop) -> None:
-    """A command that waits for ever is injected: it reads a pipe that nobody writes."""
-    import os
-
-    (workshop.root / "params.yaml").unlink()
-    os.mkfifo(workshop.root / "params.yaml")
-    ended = workshop.run("check", limit=5.0, patches=(("time", "strftime", "no function"),))
-    assert ended.kind() in {"hangs", "refused"}
+    """A command that waits is injected."""
+    ended = workshop.run("check", limit=0.5, patches=(("mhrctl.config.resolve", "Settings.__init__", {"sleeps": 600}),))
+    assert ended.kind() == "hangs"
+    assert ended.seconds < 300
 
 
-def test_other_bytes_are_counted_as_silent(workshop: Workshop, counting: Counting) -> None:
-    """A tensor is changed, and the file's card is made to say that nothing is: the command cannot know it, the harness sees it."""
+def test_other_bytes_are_counted_as_silent(workshop: Workshop) -> None:
+    """An exit 0 with other files is no success, whatever the command says."""
     reader = READERS["adapt lora"]
     weights = workshop.root / "data/pretrain/lora-s1/adapters.safetensors"
     damaged = "data/adapt/lora-s0/validation.csv"

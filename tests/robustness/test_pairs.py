@@ -1,4 +1,4 @@
-"""Two processes at once in one project: each does its work or says that the other does, and the results are whole and the same."""
+"""Two processes at once in one project: each does its work or says that the other does, and the results are whole."""
 
 from __future__ import annotations
 
@@ -102,5 +102,5 @@ def test_a_prune_leaves_a_running_stage_its_folder(workshop: Workshop, counting:
         still = [name for name in left if (workshop.root / name).exists() and kinds[1] == "right"]
         bad = [kind for kind in kinds if kind not in {"right", "refused"}]
         kind: Kind = bad[0] if bad else "lost" if gone else "unexpected" if still or kinds[0] != "right" else "right"
-        campaign.count(f"{stage} and a prune {later} s later", kind, ends[0 if kinds[0] not in {"right"} else 1], f"{gone[:3]}")
+        campaign.count(f"{stage} and a prune {later} s later", kind, ends[0 if kinds[0] != "right" else 1], f"{gone[:3]}")
     campaign.require_clean()

@@ -123,9 +123,9 @@ def files_of(root: Path) -> dict[str, Path]:
 
 
 def content(path: Path) -> str:
-    """Return what a file holds, as a hash; of a card without its parents, whose other bytes are told where it matters."""
+    """Return what a file holds, as a hash, or where a link leads."""
     if path.is_symlink():
-        return f"-> {os.readlink(path)}"
+        return f"-> {path.readlink()}"
     if not path.is_file():
         return "no plain file"
     return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -144,6 +144,11 @@ class Workshop:
         shutil.copytree(pristine, root, symlinks=True)
         self._good = {name: (path, content(path)) for name, path in files_of(pristine).items()}
         self._stamps = {name: _stamp(path) for name, path in files_of(root).items()}
+
+    @property
+    def names(self) -> set[str]:
+        """The names of all files of the undamaged project."""
+        return {*self._good}
 
     def run(self, *argv: object, **rest: Any) -> Ended:
         """Run a command in the copy."""
