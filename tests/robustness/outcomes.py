@@ -40,6 +40,11 @@ class Ended:
         return [line for line in self.err.splitlines() if line.startswith("error: ")]
 
     @property
+    def complaints(self) -> list[str]:
+        """The errors but for that of files that are to be synced, which follows each edit of params.yaml."""
+        return [line for line in self.errors if "mhrctl grid sync" not in line]
+
+    @property
     def text(self) -> str:
         """All that it said."""
         return self.out + self.err
@@ -61,7 +66,8 @@ class Ended:
         if self.code == 0:
             return "right"
         lines = [line for line in self.err.splitlines() if line.strip()]
-        one_line = len(self.errors) == 1 and lines[-1] == self.errors[0]
+        many = self.argv[0] == "check"  # which goes on after a problem, to name them all
+        one_line = bool(self.errors) and lines[-len(self.errors) :] == self.errors and (many or len(self.errors) == 1)
         by_the_parser = bool(USAGE.search(self.err)) and not self.errors  # typer's own: an option that there is not
         return "refused" if self.code in codes and (one_line or by_the_parser) else "unexpected"
 

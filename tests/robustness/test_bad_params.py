@@ -100,7 +100,7 @@ def as_yaml(value: object) -> str:
 def judged(ended: Ended, *names: str) -> tuple[Kind, str]:
     """Say how a wrong setting ended: right is a refusal that names it."""
     kind = ended.kind()
-    if kind == "right":
+    if kind == "right" or (kind == "refused" and ended.errors and not ended.complaints):
         return "silent", "taken"
     if kind == "refused" and not all(ended.says(name) for name in names):
         return "unexpected", f"names no {names}: {ended.errors or ended.err[-200:]}"

@@ -8,6 +8,7 @@ import pytest
 
 from tests.robustness.outcomes import Campaign, Ended, Kind, sampled, table
 from tests.robustness.readers import READERS, judge
+from tests.robustness.test_flipped_bits import Flip, tried
 from tests.robustness.workshop import Workshop
 
 ONE_LINE = "error: params.yaml:3: wrong; mend it\n"
@@ -89,6 +90,19 @@ def test_other_bytes_are_counted_as_silent(workshop: Workshop) -> None:
     workshop.restore()
     answer = READERS["query"]
     assert judge(workshop, Ended(answer.argv, 0, "b", ""), answer, "x", answer="a", absent=False)[0] == "silent"
+
+
+def test_a_damage_that_is_not_looked_for_is_counted_as_silent(workshop: Workshop) -> None:
+    """A silent acceptance is injected: the comparison with the card's hashes is taken away."""
+    case = Flip("data/pretrain/lora-s0/adapters.safetensors", "adapt lora", _bit_of_a_number(workshop), absent=True)
+    assert tried(workshop, case, "")[0] == "refused"
+    patches = (("mhrctl.artifacts.reading", "verify", {"returns": None}),)
+    assert tried(workshop, case, "", patches=patches)[0] == "silent"
+
+
+def _bit_of_a_number(workshop: Workshop) -> int:
+    """A bit in the middle of the mantissa of the last tensor's last number: a number like any other."""
+    return 8 * (workshop.root / "data/pretrain/lora-s0/adapters.safetensors").stat().st_size - 8 * 2 + 3
 
 
 def test_a_refusal_that_names_another_thing_is_unexpected(workshop: Workshop) -> None:

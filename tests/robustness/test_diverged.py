@@ -100,7 +100,10 @@ def test_tensors_that_are_not_finite_are_refused_at_every_border(workshop: Works
         kind, why = judged(ended)
         changed = workshop.changed(but=[file])
         campaign.count(
-            f"{file}: {name} {number}", "lost" if changed and kind == "refused" else kind, ended, why or f"{changed[:3]}"
+            f"{file}: {name} {number}",
+            "lost" if changed and kind == "refused" else kind,
+            ended,
+            why or (f"{changed[:3]}" if changed else ""),
         )
         workshop.restore()
     campaign.require_clean()
