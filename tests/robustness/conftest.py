@@ -17,7 +17,7 @@ recipe: null
 prepare: {source: jsonl, path: tasks, tokenizer: word, examples: 4, max_input_tokens: 32, max_target_tokens: 8}
 backbone:
   source: scratch
-  scratch: {d_model: 16, d_ff: 32, d_kv: 4, attention_heads: 4, layers: 1, steps: 60, batch_size: 8, lr: 0.01}
+  scratch: {d_model: 16, d_ff: 32, d_kv: 4, attention_heads: 4, layers: 1, steps: 30, batch_size: 8, lr: 0.02}
 pretrain: {skills: 2, steps: 4, batch_size: 4, lr: 0.05, log_every: 2}
 index: {encoder: tfidf, examples: 9}
 adapt: {shots: 3, validation: 3, steps: 4, batch_size: 2, lr: 0.05, evaluate_every: 2, max_new_tokens: 4}

@@ -21,7 +21,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+from typer.main import get_command
+
 import mhrctl
+from mhrctl.cli.app import app, main
 
 LIBRARIES = (
     "accelerate",
@@ -50,6 +54,8 @@ def serve() -> None:
     rooms = [room.name for room in pkgutil.walk_packages(mhrctl.__path__, "mhrctl.") if not room.name.endswith("__main__")]
     for name in (*LIBRARIES, *rooms):
         importlib.import_module(name)
+    get_checkpoint_conversion_mapping("t5")  # compiles hundreds of regular expressions, once a process
+    get_command(app)
     gc.freeze()
     _answer("ready")
     for line in sys.stdin:
@@ -128,8 +134,6 @@ def _command(job: dict[str, Any]) -> int:
     for patch in job.get("patches", []):
         _patch(*patch)
     sys.argv = ["mhrctl", *job["argv"]]
-    from mhrctl.cli.app import main
-
     try:
         main()
     except SystemExit as stop:

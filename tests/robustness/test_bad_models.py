@@ -193,7 +193,7 @@ def test_the_folder_is_good_before_it_is_damaged(workshop: Workshop) -> None:
 @FORMS
 def test_damaged_backbones_are_refused_before_training(workshop: Workshop, counting: Counting, form: str) -> None:
     campaign = counting(f"bad backbones ({form})")
-    for name, damage in sampled([*BACKBONES.items()], form, 16):
+    for name, damage in sampled([*BACKBONES.items()], form, 9):
         mine = local(workshop)
         damage(mine)
         ends: list[Ended] = []
@@ -272,7 +272,7 @@ def test_the_adapter_is_good_before_it_is_damaged(workshop: Workshop) -> None:
 @FORMS
 def test_damaged_adapters_are_refused(workshop: Workshop, counting: Counting, form: str) -> None:
     campaign = counting(f"bad imports ({form})")
-    for name, damage in sampled([*ADAPTERS.items()], form, 16):
+    for name, damage in sampled([*ADAPTERS.items()], form, 9):
         folder = adapter(workshop)
         damage(folder)
         ended = workshop.run("import", folder, "--seed", 112)

@@ -100,7 +100,7 @@ def test_no_corrupted_file_is_used_unseen(workshop: Workshop, counting: Counting
     cases = [(file, reader, damage) for damage in DAMAGES for file, reader in read]
     random.Random(0).shuffle(cases)
     checked: set[tuple[str, str]] = set()
-    for file, name, damage in sampled(cases, form, 24):
+    for file, name, damage in sampled(cases, form, 12):
         reader, case = READERS[name], f"{file} {damage.__name__}"
         damage(workshop.root / file)
         if (file, damage.__name__) not in checked:
@@ -117,7 +117,10 @@ def test_no_corrupted_file_is_used_unseen(workshop: Workshop, counting: Counting
     deep.require_clean()
 
 
-@pytest.mark.parametrize(("folder", "other"), OTHERS.items())
+@pytest.mark.parametrize(
+    ("folder", "other"),
+    [pytest.param(*pair, marks=[] if number == 0 else pytest.mark.slow) for number, pair in enumerate(OTHERS.items())],
+)
 def test_another_cells_folder_is_not_used_under_this_name(
     workshop: Workshop, counting: Counting, folder: str, other: str
 ) -> None:

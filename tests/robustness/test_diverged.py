@@ -55,7 +55,7 @@ def is_finite(folder: Path) -> bool:
 def test_rates_that_are_too_high_are_refused_or_stay_finite(workshop: Workshop, counting: Counting, form: str) -> None:
     """Whatever the rate, there is either an output whose tensors and losses are finite, or one line with step and rate."""
     campaign = counting(f"diverged: rates ({form})")
-    for stage, _, method, rate, *further in sampled([*FAST], form, 4):
+    for stage, _, method, rate, *further in sampled([*FAST], form, 3):
         sets = [f"{rate}={INF}", f"{stage}.steps={STEPS}", f"{stage}.clip_norm=1000000000.0", f"{stage}.warmup=0.0", *further]
         folder = f"data/{stage}/{'mhr_mu-h4' if method == 'mhr_mu' else 'mhr-h4' if method == 'mhr' else method}-s0"
         before = workshop.names & {f"{folder}/card.json"}
@@ -90,7 +90,7 @@ def test_tensors_that_are_not_finite_are_refused_at_every_border(workshop: Works
     """One number of one tensor is not finite."""
     campaign = counting(f"diverged: tensors ({form})")
     cases = [(*case, number) for case in TENSORS for number in NUMBERS]
-    for file, stage, method, number in sampled(cases, form, 5):
+    for file, stage, method, number in sampled(cases, form, 4):
         path = workshop.root / file
         tensors = load_file(path)
         name = sorted(tensors)[len(tensors) // 2]
@@ -126,7 +126,7 @@ def test_a_local_backbone_that_is_not_finite_is_refused_before_training(
     params.write_text(f"{text[:start]}backbone: {{source: local, name: mine}}\n{text[end:]}")
     good = load_file(local / "model.safetensors")
     for number, value in sampled([*NUMBERS.items()], form, 2):
-        for name in sampled(sorted(good), form, 2):
+        for name in sampled(sorted(good), form, 1):
             changed = {key: tensor.clone() for key, tensor in good.items()}
             changed[name].view(-1)[-1] = value
             save_file(changed, local / "model.safetensors", {"format": "pt"})

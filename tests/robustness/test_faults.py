@@ -244,7 +244,7 @@ def test_a_backbone_without_a_decoder_start_is_refused_before_training(fault: Fa
     assert 2 in {prepared.code, made.code}
 
 
-@pytest.mark.parametrize("tasks", ["tasks", "tasks-latin"])
+@pytest.mark.parametrize("tasks", ["tasks", pytest.param("tasks-latin", marks=pytest.mark.slow)])
 @of("nonlatin-rouge")
 def test_text_of_every_script_is_scored(fault: Fault, tasks: str) -> None:
     if tasks != "tasks":
