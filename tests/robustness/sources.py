@@ -54,7 +54,7 @@ def t0(root: Path) -> str:
         lines = [
             {
                 "template": "is",
-                "idx": i,
+                "idx": 8 * seed + i,
                 "inputs_pretokenized": f"q {seed} {i}",
                 "answer_choices": ["yes", "no"],
                 "label": i % 2,

@@ -80,7 +80,6 @@ OTHERS: tuple[tuple[str, ...], ...] = (
     ("report", "--table", "x"),
     ("report", "--format", "nope"),
     ("align", "-m", "lora", "--tasks", "1"),
-    ("align", "-m", "lora", "--tasks", "99"),
     ("align", "-m", "lora", "--at", "nope"),
     ("align", "-m", "lora", "--at", "checkpoint"),
     ("export", "-m", "lora", "--task", "nope"),
