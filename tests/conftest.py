@@ -98,7 +98,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print what the campaigns of tests/robustness counted; here, since xdist's printing process reads no other conftest."""
     reports = [report for which in terminalreporter.stats.values() for report in which if isinstance(report, pytest.TestReport)]
-    counted = [value for report in reports for name, value in report.user_properties if name == "campaign"]
+    counted = [
+        value for report in reports for name, value in report.user_properties if name == "campaign" and isinstance(value, dict)
+    ]
     if counted:
         terminalreporter.section("campaigns")
         for line in table(counted):

@@ -146,9 +146,9 @@ def _command(job: dict[str, Any]) -> int:
         code = 1
     else:
         code = 0
-    for stream in (sys.stdout, sys.stderr):
+    for written in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
-            stream.flush()
+            written.flush()
     return code
 
 

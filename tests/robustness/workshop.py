@@ -89,7 +89,7 @@ class Runner:
         self._server.stdin.flush()
         answers = self._answer()
         return [
-            Ended(job.argv, answer["code"], *(_text(names[name]) for name in ("out", "err")), answer["hung"], answer["seconds"])
+            Ended(job.argv, answer["code"], _text(names["out"]), _text(names["err"]), answer["hung"], answer["seconds"])
             for job, answer, names in zip(jobs, answers, files, strict=True)
         ]
 
