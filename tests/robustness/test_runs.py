@@ -70,7 +70,7 @@ def test_two_runs_at_once_and_a_killed_one(study: Path, tmp_path: Path, counting
     first = ended(started(alone))
     assert first.code == 0, first.err
     whole = results(alone)
-    for turn, (later, kill) in enumerate(((0.0, None), (1.0, None), (5.0, None), (3.0, 8.0))):
+    for turn, (later, kill) in enumerate(((0.0, None), (3.0, 8.0))):
         root = Path(shutil.copytree(study, tmp_path / f"turn{turn}", symlinks=True))
         processes = [started(root)]
         time.sleep(later)
