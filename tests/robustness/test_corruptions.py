@@ -142,8 +142,11 @@ def test_another_cells_folder_is_not_used_under_this_name(
     campaign.require_clean()
 
 
+FOLDERS = ("data/prepare", "data/backbone", "data/pretrain/lora-s0", "data/adapt/lora-s0", "data/index")
+
+
 @pytest.mark.parametrize(
-    "folder", ["data/prepare", "data/backbone", "data/pretrain/lora-s0", "data/adapt/lora-s0", "data/index"]
+    "folder", [pytest.param(name, marks=pytest.mark.slow if name in FOLDERS[1:4] else []) for name in FOLDERS]
 )
 def test_foreign_files_are_named_and_never_removed(workshop: Workshop, counting: Counting, folder: str) -> None:
     """A file that no card lists lies in an output: `check --deep` names it, and a stage that makes it anew leaves it be."""
