@@ -17,7 +17,7 @@ lost: a file that was there and is no output of the command is gone or changed. 
 """
 KINDS: tuple[Kind, ...] = get_args(Kind)
 GOOD: frozenset[Kind] = frozenset({"right", "refused"})
-USAGE = re.compile(r"^\s*Usage: mhrctl", re.MULTILINE)
+USAGE = re.compile(r"^\s*Usage: ", re.MULTILINE)
 SHOWN = 12
 
 T = TypeVar("T")
