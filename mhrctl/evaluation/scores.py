@@ -214,8 +214,13 @@ def require_name(file: Path, metrics: CellMetrics) -> None:
     """
     cell = BACKBONE
     if metrics.method != BACKBONE:
-        identity = {"heads": metrics.heads or 1, "seed": metrics.seed or 0}
-        identity |= {"variant": metrics.variant, "extra_steps": metrics.extra_steps, "trial": metrics.trial}
-        cell = Cell.model_construct(method=metrics.method, **identity).name
+        cell = Cell.model_construct(  # a name is asked for, whatever it may be: nothing is checked
+            method=metrics.method,
+            heads=metrics.heads or 1,
+            seed=metrics.seed or 0,
+            variant=metrics.variant,
+            extra_steps=metrics.extra_steps,
+            trial=metrics.trial,
+        ).name
     if cell != file.stem:
         raise ArtifactError(f"{file}: holds the scores of {cell}; run `mhrctl evaluate` for {file.stem} again, or remove it")

@@ -39,7 +39,7 @@ def write_stage(folder: Path, stage: str, adapter: Inventory, tasks: list[str], 
     folder.mkdir(parents=True, exist_ok=True)
     save_adapter(adapter, folder / "adapters.safetensors")
     params: dict[str, Any] = {"adapt": {"shots": 3, "validation": 3}} if stage == "adapt" else {}
-    method, heads, seed = re.fullmatch(r"(\w+)(?:-h(\d+))?-s(\d+)", folder.name).groups()  # type: ignore[union-attr]
+    method, heads, seed = re.fullmatch(r"(\w+)(?:-h(\d+))?-s(\d+)", folder.name).groups()
     params["cell"] = {"method": method, "heads": int(heads or 1), "seed": int(seed)}
     pretrained = PretrainFacts(suite="made", tasks=tasks, backbone="none", parameters=Parameters())
     adapted = AdaptFacts(suite="made", tasks=tasks, shots={}, validation={}, backbone="none", parameters=Parameters())
