@@ -185,3 +185,15 @@ def test_a_cell_gives_means_and_own_scores_of_the_phases_it_has() -> None:
     assert cell.means("adapted") == {"score": 80.1, "rouge_l": 80.1, "exact_match": 66.0}
     assert (cell.own_scores("zero_shot"), cell.own_scores("adapted")) == ({"swap": 41.2}, {"swap": 80.1})
     assert (bare.means("adapted"), bare.own_scores("adapted")) == ({}, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [("mhr-h8-s1", {}), ("mhr-h4-s0", {}), ("mhr-h8-light-s0", {}), ("lora-s0", {}), ("backbone", {}), ("mhr-h8-s0", BARE)],
+)
+def test_scores_of_another_cell_than_the_file_s_name_says_are_refused(
+    tmp_path: Path, name: str, changes: dict[str, object]
+) -> None:
+    write(tmp_path, name, **changes)
+    with pytest.raises(ArtifactError, match=rf"{name}\.json: holds the scores of (mhr-h8-s0|backbone); run `mhrctl evaluate`"):
+        read_metrics(tmp_path)
