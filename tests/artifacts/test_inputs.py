@@ -44,7 +44,7 @@ def asked(project: Path, command: str) -> tuple[Provenance, Path]:
     """What a command says that decides its output, and where that is; nothing is computed."""
     answers: list[tuple[Provenance, Path]] = []
 
-    def is_up_to_date(made: Provenance, out: Path, *_: Path) -> bool:
+    def is_up_to_date(made: Provenance, out: Path, *_: Path, **_options: object) -> bool:
         answers.append((made, out))
         return True
 

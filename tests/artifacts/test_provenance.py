@@ -62,8 +62,8 @@ def is_up_to_date(shared: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[st
     real = Provenance.is_up_to_date
     answers: list[bool] = []
 
-    def answer(made: Provenance, *paths: Path) -> bool:
-        answers.append(real(made, *paths))
+    def answer(made: Provenance, *paths: Path, **options: Any) -> bool:
+        answers.append(real(made, *paths, **options))
         return True
 
     def ask(command: str) -> bool:
