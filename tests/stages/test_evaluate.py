@@ -137,16 +137,15 @@ def test_a_setting_decides_the_tokenizer(copy: Path, run: Run) -> None:
     assert run("prepare", "-C", copy, "--set", "prepare.rouge_tokenizer=gpt3") == 2
 
 
-def test_a_task_without_test_examples_is_refused(copy: Path) -> None:
-    file = copy / "data/prepare/test_tasks.parquet"
-    table = pq.read_table(file)
+def test_a_task_without_test_examples_is_refused(walked: Path, tmp_path: Path) -> None:
+    table = pq.read_table(walked / "data/prepare/test_tasks.parquet")
     keep = pc.or_(pc.not_equal(table["task"], "twice"), pc.not_equal(table["split"], "test"))
-    pq.write_table(table.filter(keep), file)
+    pq.write_table(table.filter(keep), tmp_path / "test_tasks.parquet")
     with pytest.raises(ArtifactError, match=r"test_tasks.parquet: no test examples: twice; run `mhrctl prepare`"):
-        evaluate._test_examples(copy / "data/prepare")
-    pq.write_table(table.filter(pc.not_equal(table["split"], "test")).slice(0, 0), file)
+        evaluate._test_examples(tmp_path)
+    pq.write_table(table.slice(0, 0), tmp_path / "test_tasks.parquet")
     with pytest.raises(ArtifactError, match="no test examples: of any task"):
-        evaluate._test_examples(copy / "data/prepare")
+        evaluate._test_examples(tmp_path)
 
 
 def with_choices(path: Path) -> None:
