@@ -110,7 +110,8 @@ def test_places_of_chosen_answers_are_kept(copy: Path, run: Run) -> None:
 
 def test_scores_and_cards_name_the_tokenizer_and_the_weights(copy: Path, run: Run) -> None:
     path = copy / "tasks/test/twice.jsonl"
-    rows = [json.loads(line) | {"target": "άλφα"} for line in path.read_text().splitlines()]
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows = [row | {"target": f"{row['target']} άλφα"} for row in rows]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert run("prepare", "-C", copy) == 0
     expected = {"swap": "english", "twice": "gpt2"}
