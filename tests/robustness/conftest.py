@@ -44,8 +44,6 @@ STAGES = [
     *((stage, "-m", method) for method in ("mhr_mu", "adapter_soup") for stage in ("adapt", "evaluate")),
     ("evaluate", "-m", "backbone"),
     ("report",),
-    ("export", "-m", "lora"),
-    ("export", "-m", "lora", "--stage", "pretrain"),
     ("inspect", "-m", "poly"),
     ("align", "-m", "lora", "--tasks", "2"),
 ]
@@ -79,10 +77,17 @@ def choose(path: Path) -> None:
     path.write_text("".join(json.dumps(row | {"choices": ["ant", "bee", "cat", "dog", "elk", "fox"]}) + "\n" for row in rows))
 
 
+@pytest.fixture(scope="session")
+def only_workshop(runner: Runner, pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    """The copy of the walked project that tests damage one after the other."""
+    return Workshop(runner, pristine, tmp_path_factory.mktemp("workshop") / "project")
+
+
 @pytest.fixture
-def workshop(runner: Runner, pristine: Path, tmp_path: Path) -> Workshop:
+def workshop(only_workshop: Workshop) -> Iterator[Workshop]:
     """A copy of the walked project, to be damaged."""
-    return Workshop(runner, pristine, tmp_path / "project")
+    yield only_workshop
+    only_workshop.restore()
 
 
 Counting = Callable[[str], Campaign]

@@ -34,7 +34,7 @@ def superni(root: Path) -> str:
     for split, names in (("train", ["task001_a", "task002_b"]), ("test", ["task003_c", "task004_d"])):
         (root / f"ni/splits/default/{split}_tasks.txt").write_text("\n".join(names) + "\n")
         for name in names:
-            instances = [{"id": f"{name}-{i}", "input": f"say {i} {name[-1]}", "output": [f"{i}"]} for i in range(30)]
+            instances = [{"id": f"{name}-{i}", "input": f"say {i} {name[-1]}", "output": [WORDS[i % 6]]} for i in range(30)]
             whole = {"Definition": ["Copy it"], "Positive Examples": [], "Instances": instances}
             (root / f"ni/tasks/{name}.json").write_text(json.dumps(whole, indent=1))
     return "source: superni, path: ni"

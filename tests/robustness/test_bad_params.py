@@ -199,7 +199,7 @@ def test_paths_that_lead_nowhere_are_refused_where_they_are_read(workshop: Works
     for argv in (("check",), ("prepare",)):
         ended = workshop.run(*argv, limit=QUICK)
         kind, why = judged(ended)
-        if kind == "refused" and not any(ended.says(place) for place in ("prepare", "tasks", "params.yaml:")):
+        if kind == "refused" and not any(ended.says(place) for place in ("prepare", "tasks", "params.yaml:", PATHS[name])):
             kind, why = "unexpected", f"names no setting: {ended.errors}"
         campaign.count(name, *_sorted((kind, why), ended))
     campaign.require_clean()

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ ENVIRONMENT = {
     "COLUMNS": "200",
     "PYTHONHASHSEED": "0",
 }
+PLACED = (("export", "-m", "lora"), ("export", "-m", "lora", "--stage", "pretrain"))
+"""Commands whose outputs name the place of the project, so that each copy has others."""
 ALIVE = ("data/log/",)
 """Below these, files may differ between two equal runs."""
 
@@ -135,13 +138,21 @@ class Workshop:
     """A workshop damages a copy and puts it back.
 
     Attributes:
+        runner: of its commands.
         root: the copy, to be damaged.
-        pristine: what it was copied from.
+        pristine: another copy, never to be changed.
     """
 
-    def __init__(self, runner: Runner, pristine: Path, root: Path) -> None:
-        self.runner, self.pristine, self.root = runner, pristine, root
-        shutil.copytree(pristine, root, symlinks=True)
+    def __init__(self, runner: Runner, walked: Path, root: Path) -> None:
+        self.runner, self.root = runner, root
+        shutil.copytree(walked, root, symlinks=True)
+        for argv in PLACED:
+            ended = self.run(*argv)
+            assert ended.code == 0, ended.err
+        self.pristine = Path(tempfile.mkdtemp(prefix="mhrctl-pristine-")) / "project"
+        weakref.finalize(self, shutil.rmtree, self.pristine.parent)
+        shutil.copytree(root, self.pristine, symlinks=True)
+        pristine = self.pristine
         self._good = {name: (path, content(path)) for name, path in files_of(pristine).items()}
         self._stamps = {name: _stamp(path) for name, path in files_of(root).items()}
 
