@@ -45,7 +45,7 @@ def t0(root: Path) -> str:
     config = root / "p3/imdb_Sentiment_with_choices_"
     config.mkdir(parents=True)
     columns = {
-        "inputs_pretokenized": [f"{WORDS[i % 6]} {i}" for i in range(40)],
+        "inputs_pretokenized": [f"{WORDS[i % 6]} {i} yes no" for i in range(40)],
         "targets_pretokenized": [WORDS[i % 6] for i in range(40)],
     }
     pq.write_table(pa.table(columns), config / "train-00000-of-00001.parquet")

@@ -193,7 +193,7 @@ def test_the_folder_is_good_before_it_is_damaged(workshop: Workshop) -> None:
 @FORMS
 def test_damaged_backbones_are_refused_before_training(workshop: Workshop, counting: Counting, form: str) -> None:
     campaign = counting(f"bad backbones ({form})")
-    for name, damage in sampled([*BACKBONES.items()], form, 9):
+    for name, damage in sampled([*BACKBONES.items()], form, 6):
         mine = local(workshop)
         damage(mine)
         ends: list[Ended] = []
@@ -298,7 +298,12 @@ STRANGE: dict[str, bytes] = {
 }
 
 
-@pytest.mark.parametrize("ending", ["pt", "bin", "ckpt", "safetensors", "th", "txt"])
+ENDINGS = ("pt", "safetensors", "bin", "ckpt", "th", "txt")
+
+
+@pytest.mark.parametrize(
+    "ending", [pytest.param(name, marks=pytest.mark.slow if number > 1 else []) for number, name in enumerate(ENDINGS)]
+)
 def test_strange_files_are_no_adapters(workshop: Workshop, counting: Counting, ending: str) -> None:
     campaign = counting("bad imports: files")
     for name, content in STRANGE.items():
