@@ -35,6 +35,7 @@ READERS = {
     "query": Reader(("index", "query", "--task", "swap"), answers=True),
     "pretrain lora": _stage("pretrain", "lora", "lora-s0", "data/metrics/pretrain/lora-s0.csv"),
     "pretrain mhr": _stage("pretrain", "mhr", "mhr-h4-s0", "data/metrics/pretrain/mhr-h4-s0.csv"),
+    "pretrain soup": _stage("pretrain", "adapter_soup", "adapter_soup-s0", "data/metrics/pretrain/adapter_soup-s0.csv"),
     "pretrain cell": Reader(("pretrain", "--cell", "lora-s0"), ("data/pretrain/lora-s0", "data/metrics/pretrain/lora-s0.csv")),
     "average mhr": _stage("average", "mhr", "mhr-h4-s0"),
     "adapt lora": _stage("adapt", "lora", "lora-s0"),
