@@ -83,6 +83,8 @@ DAMAGES: tuple[Callable[[Path], None], ...] = (
 )
 HARMLESS = (crlf, with_bom)
 """These may change nothing but hashes."""
+UNSEEN = {(".txt", cut)}
+"""(ending, damage): a list of names that ends at a line's end is a list of names, of which nobody can say that it is cut."""
 TOLD = ("passed over", "left out", "skipped", "unreadable", "not read", "counted", "dropped", "equal", "repeated", "odd")
 
 
@@ -114,6 +116,7 @@ def test_damaged_files_of_every_source(runner: Runner, tmp_path: Path, counting:
         assert ended.code == 0, ended.err
         whole[source] = results(tmp_path / f"whole {source}")
     cases = [(source, file, damage) for damage in DAMAGES for source, (_, files) in SOURCES.items() for file in files]
+    cases = [(source, file, damage) for source, file, damage in cases if (Path(file).suffix, damage) not in UNSEEN]
     for number, (source, file, damage) in enumerate(sampled(cases, form, 12)):
         for argv in (("prepare",), ("check",)) if form == "long" else (("prepare",),):
             root = tmp_path / f"{number}{argv[0]}"
@@ -189,7 +192,7 @@ def test_odd_records_are_refused_by_line_or_counted(runner: Runner, tmp_path: Pa
         for argv in (("prepare",), ("check",)) if form == "long" else (("prepare",),):
             ended = runner.run(*argv, "-C", root)
             kind, why = ended.kind(), ""
-            if kind == "refused" and not ended.says(f"{Path(file).name}:4"):
+            if kind == "refused" and ended.complaints and not ended.says(f"{Path(file).name}:4"):
                 kind, why = "unexpected", f"no line: {ended.errors}"
             campaign.count(f"{file}:4 {name}, {argv[0]}", kind, ended, why)
     campaign.require_clean()
