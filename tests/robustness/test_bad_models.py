@@ -323,9 +323,9 @@ ENDINGS = ("pt", "safetensors", "bin", "ckpt", "th", "txt")
 )
 def test_strange_files_are_no_adapters(workshop: Workshop, counting: Counting, ending: str) -> None:
     campaign = counting("bad imports: files")
-    for name, content in STRANGE.items():
+    for name, strange in STRANGE.items():
         path = workshop.root / f"strange.{ending}"
-        path.write_bytes(content)
+        path.write_bytes(strange)
         ended = workshop.run("import", path, "--seed", 112)
         kind, why = ended.kind(), ""
         if kind == "right" or "a pickle has been run" in ended.text:
