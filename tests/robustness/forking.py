@@ -25,7 +25,8 @@ from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 from typer.main import get_command
 
 import mhrctl
-from mhrctl.cli.app import app, main
+from mhrctl.__main__ import main
+from mhrctl.cli.app import app
 
 LIBRARIES = (
     "accelerate",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from tests.robustness.conftest import Counting
 from tests.robustness.outcomes import Ended, Kind, sampled
 from tests.robustness.sources import SOURCES, make
 from tests.robustness.test_corruptions import a_folder, cut, emptied, garbled, zeroed
-from tests.robustness.workshop import Runner, content, files_of
+from tests.robustness.workshop import Runner, files_of
 
 FORMS = pytest.mark.parametrize("form", ["quick", pytest.param("long", marks=pytest.mark.slow)])
 
@@ -89,8 +90,9 @@ TOLD = ("passed over", "left out", "skipped", "unreadable", "not read", "counted
 
 
 def results(root: Path) -> dict[str, str]:
-    """Return {name: hash} of what `prepare` writes, but of the card, which has hashes of its inputs."""
-    return {name: content(path) for name, path in files_of(root / "data/prepare").items() if name != "card.json"}
+    """Return {name: content} of what `prepare` writes, but of the card, which has hashes of its inputs; without their place."""
+    made = {name: path.read_bytes() for name, path in files_of(root / "data/prepare").items() if name != "card.json"}
+    return {name: hashlib.sha256(whole.replace(bytes(root), b"")).hexdigest() for name, whole in made.items()}
 
 
 def judged(ended: Ended, root: Path, whole: dict[str, str], *names: str) -> tuple[Kind, str]:

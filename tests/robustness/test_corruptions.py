@@ -12,7 +12,7 @@ import pytest
 from tests.robustness.conftest import Counting
 from tests.robustness.outcomes import sampled
 from tests.robustness.readers import READERS, Reader, judge, pairs
-from tests.robustness.workshop import Workshop, files_of
+from tests.robustness.workshop import Workshop, content, files_of
 
 FORMS = pytest.mark.parametrize("form", ["quick", pytest.param("long", marks=pytest.mark.slow)])
 OTHERS = {
@@ -102,7 +102,12 @@ def test_no_corrupted_file_is_used_unseen(workshop: Workshop, counting: Counting
     checked: set[tuple[str, str]] = set()
     for file, name, damage in sampled(cases, form, 12):
         reader, case = READERS[name], f"{file} {damage.__name__}"
+        if name == "report" and damage is missing:  # a cell that has not been evaluated yet is no damage
+            continue
+        before = content(workshop.root / file)
         damage(workshop.root / file)
+        if content(workshop.root / file) == before:  # the other cell's file is the same
+            continue
         if (file, damage.__name__) not in checked:
             checked.add((file, damage.__name__))
             looked = workshop.run("check", "--deep")
