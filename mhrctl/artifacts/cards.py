@@ -29,7 +29,7 @@ from mhrctl.artifacts.facts import (
     PrepareFacts,
     PretrainFacts,
 )
-from mhrctl.artifacts.hashing import content_hash, digest, files_in
+from mhrctl.artifacts.hashing import content_hash, digest, digest_of, files_in
 from mhrctl.artifacts.inputs import CASES, Places
 from mhrctl.artifacts.names import CARD
 from mhrctl.artifacts.ownership import require_listed
@@ -128,18 +128,17 @@ def _listed(file: Path) -> Listed:
 def known_digest(path: Path) -> str:
     """Return the `digest` of a file or folder by the hashes in its output's card, or of what is no output's, by its content.
 
-    Whoever reads the content of an output compares it with its card; so an input that was read need not be hashed once more.
+    Whoever reads the content of an output compares it with its card; so an input that was read need not be hashed once more,
+    and one that is not read need not be there.
     """
-    return digest(path, _known_hash)
-
-
-def _known_hash(file: Path) -> str:
-    for folder in list(file.parents)[:2]:
+    for folder in list(path.parents)[:2]:
         card = try_card(folder)
-        listed = (card.files or {}).get(file.relative_to(folder).as_posix()) if card else None
-        if listed:
-            return listed["sha256"]
-    return content_hash(file)
+        name = path.relative_to(folder)
+        listed = {Path(each): of["sha256"] for each, of in (card.files or {}).items()} if card else {}
+        inside = {each.relative_to(name): hashed for each, hashed in listed.items() if each.is_relative_to(name)}
+        if inside:
+            return digest_of(inside)
+    return digest(path)
 
 
 def require_replaceable(folder: Path, stage: str) -> None:

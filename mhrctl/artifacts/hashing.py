@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 
@@ -13,17 +13,21 @@ def content_hash(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def digest(path: Path, content: Callable[[Path], str] = content_hash) -> str:
-    """Return the sha256 of a file, or of a folder's files and their names.
+def digest(path: Path) -> str:
+    """Return the sha256 of a file, or of a folder's files and their names."""
+    return digest_of({file.relative_to(path): content_hash(file) for file in files_in(path)})
+
+
+def digest_of(files: Mapping[Path, str]) -> str:
+    """Return the `digest` of what has these files.
 
     Args:
-        path: the file or folder.
-        content: gives the hash of a file; by default the file is read.
+        files: {path in the folder, or `.` for a file alone: sha256}.
     """
     total = hashlib.sha256()
-    for file in files_in(path):
-        total.update(file.relative_to(path).as_posix().encode())
-        total.update(bytes.fromhex(content(file)))
+    for file in sorted(files):
+        total.update(file.as_posix().encode())
+        total.update(bytes.fromhex(files[file]))
     return total.hexdigest()
 
 

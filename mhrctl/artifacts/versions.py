@@ -7,14 +7,14 @@ An installed tool is no dependency that DVC could see. So each stage has a numbe
 from __future__ import annotations
 
 STAGE_VERSIONS = {
-    "prepare": 1,
-    "backbone": 1,
-    "pretrain": 2,
-    "average": 1,
-    "index": 1,
-    "adapt": 2,
-    "evaluate": 2,
-    "report": 1,
+    "prepare": 2,
+    "backbone": 2,
+    "pretrain": 3,
+    "average": 2,
+    "index": 2,
+    "adapt": 3,
+    "evaluate": 3,
+    "report": 2,
 }
 """{stage: the version of its results}.
 

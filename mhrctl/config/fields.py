@@ -28,7 +28,7 @@ Positive = Annotated[int, Field(gt=0, le=MAX_COUNT)]
 NonNegative = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 
 
-Rate = Annotated[float, Field(gt=0, le=1e9)]
+Rate = Annotated[float, Field(gt=0)]
 
 
 MAX_SEED = 2**31 - 1

@@ -165,7 +165,7 @@ T0 = {"training_few_shot": ["rte"], "few_shot": "sets"}
         (backbone(source="hub", name="google/t5", revision=COMMIT), True),
         (backbone(source="hub", name="google/t5", revision="main"), False),
         (backbone(source="hub", name="google/t5", revision=COMMIT[:7]), False),
-        (backbone(source="local", name="folder", revision=COMMIT), False),
+        (backbone(source="local", name="folder"), False),
         (indexed("tfidf"), True),
         (indexed("sentence-transformers/x", COMMIT), True),
         (indexed("sentence-transformers/x"), False),

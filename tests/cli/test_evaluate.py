@@ -35,6 +35,7 @@ def measured(project: Path) -> Path:
         for first, second in numbers
     ]
     write_lines(project / "tasks/test/sign.jsonl", signs)
+    write_lines(project / "tasks/training/signs.jsonl", ({"input": sign, "target": sign} for sign in SIGNS * 4))  # known words
     swap = project / "tasks/test/swap.jsonl"
     write_lines(swap, ({**json.loads(line), "metric": "f1"} for line in swap.read_text().splitlines()))
     return project

@@ -47,7 +47,7 @@ def test_what_a_stage_depends_on_is_watched(
 ) -> None:
     watched: list[Path] = []
 
-    def is_up_to_date(made: Provenance, *_: Path) -> bool:
+    def is_up_to_date(made: Provenance, *_: Path, **_options: object) -> bool:
         watched.extend(made.watched)
         return True
 

@@ -230,7 +230,7 @@ def test_every_method_starts_as_the_backbone(tiny_t5: T5ForConditionalGeneration
 
 
 def test_a_backbone_of_another_tokenizer_is_refused(copy: Path, run: Run, capfd: pytest.CaptureFixture[str]) -> None:
-    assert run("prepare", "-C", copy, "--set", "prepare.vocab_size=38") == 0
+    assert run("prepare", "-C", copy, "--set", "prepare.vocab_size=42") == 0
     capfd.readouterr()
     assert run("pretrain", "-m", "lora", "-C", copy, "--force") == 2
     assert re.search(r"data/backbone: .* has changed since; run `mhrctl backbone` or `dvc repro`", capfd.readouterr().err)
