@@ -119,7 +119,7 @@ def test_damaged_files_of_every_source(runner: Runner, tmp_path: Path, counting:
         whole[source] = results(tmp_path / f"whole {source}")
     cases = [(source, file, damage) for damage in DAMAGES for source, (_, files) in SOURCES.items() for file in files]
     cases = [(source, file, damage) for source, file, damage in cases if (Path(file).suffix, damage) not in UNSEEN]
-    for number, (source, file, damage) in enumerate(sampled(cases, form, 12)):
+    for number, (source, file, damage) in enumerate(sampled(cases, form, 8)):
         for argv in (("prepare",), ("check",)) if form == "long" else (("prepare",),):
             root = tmp_path / f"{number}{argv[0]}"
             make(root, source)
@@ -186,7 +186,7 @@ def test_odd_records_are_refused_by_line_or_counted(runner: Runner, tmp_path: Pa
     """A record that is read as it stands counts as right: what it may say is the source's own matter, and tested there."""
     campaign = counting(f"bad data: records ({form})")
     cases = [(name, file) for name in RECORDS for file in SOURCES["jsonl"][1]]
-    for number, (name, file) in enumerate(sampled(cases, form, 12)):
+    for number, (name, file) in enumerate(sampled(cases, form, 8)):
         root = tmp_path / str(number)
         make(root, "jsonl")
         lines = (root / file).read_bytes().splitlines()
@@ -233,7 +233,7 @@ def test_odd_task_files_of_super_natural_instructions(runner: Runner, tmp_path: 
         *(("Definition", name, value) for name, value in DEFINITIONS.items()),
     ]
     every = [(case, strict, file) for case in cases for strict in ("", ", strict: true") for file in SOURCES["superni"][1][:2]]
-    for number, ((key, name, value), strict, file) in enumerate(sampled(every, form, 6)):
+    for number, ((key, name, value), strict, file) in enumerate(sampled(every, form, 4)):
         root = tmp_path / str(number)
         make(root, "superni", strict)
         tree = json.loads((root / file).read_text())
@@ -247,7 +247,7 @@ def test_odd_task_files_of_super_natural_instructions(runner: Runner, tmp_path: 
     campaign.require_clean()
 
 
-@pytest.mark.parametrize("examples", [6, pytest.param(150, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [4, pytest.param(150, marks=pytest.mark.slow)])
 def test_lines_of_any_json_end_in_one_line(runner: Runner, tmp_path: Path, counting: Counting, examples: int) -> None:
     """A line is whatever JSON hypothesis thinks of, or any bytes."""
     campaign = counting(f"bad data: any line ({examples})")

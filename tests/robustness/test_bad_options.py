@@ -111,7 +111,7 @@ def cases() -> list[tuple[str, ...]]:
 @FORMS
 def test_wrong_options_are_refused(workshop: Workshop, counting: Counting, form: str) -> None:
     campaign = counting(f"bad options ({form})")
-    for argv in sampled(cases(), form, 25):
+    for argv in sampled(cases(), form, 15):
         ended = workshop.run(*argv)
         kind = ended.kind()
         changed = workshop.changed()

@@ -100,7 +100,7 @@ def test_no_corrupted_file_is_used_unseen(workshop: Workshop, counting: Counting
     cases = [(file, reader, damage) for damage in DAMAGES for file, reader in read]
     random.Random(0).shuffle(cases)
     checked: set[tuple[str, str]] = set()
-    for file, name, damage in sampled(cases, form, 12):
+    for file, name, damage in sampled(cases, form, 8):
         reader, case = READERS[name], f"{file} {damage.__name__}"
         if name == "report" and damage is missing:  # a cell that has not been evaluated yet is no damage
             continue

@@ -49,7 +49,7 @@ def test_a_full_disk_loses_nothing(runner: Runner, pristine: Path, tmp_path: Pat
     with small_disk(tmp_path / "disk", READ_ONLY_MEGABYTES) as disk:
         workshop = Workshop(runner, pristine, disk / "project")
         cases = [(argv, free) for free in FREE for argv in COMMANDS]
-        for argv, free in sampled(cases, form, 6):
+        for argv, free in sampled(cases, form, 4):
             ballast = fill(disk, free)
             ended = workshop.run(*argv, env={"TMPDIR": str(disk)})
             kind, why = judged(workshop, ended)
@@ -74,7 +74,7 @@ def test_a_read_only_project_is_refused_in_one_line(
         reading: list[tuple[str, ...]] = [("check",), ("grid", "sync", "--check")]
         reading += [("prepare",), ("adapt", "-m", "lora"), ("grid", "prune")]
         remount(disk, writable=False)
-        for argv in sampled([*COMMANDS, *reading], form, 7):
+        for argv in sampled([*COMMANDS, *reading], form, 5):
             ended = workshop.run(*argv)
             kind, why = judged(workshop, ended)
             if argv in reading and kind != "right":

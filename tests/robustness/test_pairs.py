@@ -79,7 +79,7 @@ def tried(workshop: Workshop, pair: Pair) -> tuple[Kind, str, Ended]:
 @FORMS
 def test_pairs_of_processes_do_no_harm_to_each_other(workshop: Workshop, counting: Counting, form: str) -> None:
     campaign = counting(f"pairs of processes ({form})")
-    for pair in sampled([*SAME, *OTHERS, *KILLED], form, 8):
+    for pair in sampled([*SAME, *OTHERS, *KILLED], form, 6):
         kind, why, ended = tried(workshop, pair)
         campaign.count(str(pair), kind, ended, why)
     campaign.require_clean()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import write_tasks
 from tests.robustness.conftest import PARAMS, Counting
 from tests.robustness.outcomes import Ended, Kind
 from tests.robustness.workshop import ENVIRONMENT, ROOT, Runner, content, files_of
@@ -27,6 +28,8 @@ def study(runner: Runner, tmp_path: Path) -> Path:
     root = tmp_path / "study"
     assert runner.run("init", root, "--no-scm").code == 0
     (root / "params.yaml").write_text(SMALL)
+    shutil.rmtree(root / "tasks")
+    write_tasks(root / "tasks")
     assert runner.run("grid", "sync", "-C", root).code == 0
     return root
 
