@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mhrctl.artifacts.names import CARD
-from mhrctl.errors import ArtifactError
+from mhrctl.errors import ArtifactError, MhrctlError
 
 PARTIAL = re.compile(r"\.(?P<name>.+)\.(?P<process>\d+)-[0-9a-f]{8}\.partial")
 """The name of what is unfinished."""
@@ -51,6 +51,8 @@ def about(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.filename is None:
             error.filename = str(path)
+        raise
+    except MhrctlError:
         raise
     except Exception as error:
         if match := _OS_ERROR.search(str(error)):

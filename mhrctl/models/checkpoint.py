@@ -38,6 +38,7 @@ def load_whole(auto: Any, name: str, *, where: str, revision: str | None, dtype:
         raise DataError(
             f"{where}: holds an adapter of PEFT, not a whole model; name the model, and `mhrctl import` the adapter"
         )
+    _require_files(Path(name))
     try:
         with loading(where):
             model, report = auto.from_pretrained(
@@ -48,8 +49,8 @@ def load_whole(auto: Any, name: str, *, where: str, revision: str | None, dtype:
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # which the report then has by name
             )
-    except DataError as error:
-        _require_readable(Path(name), error)
+    except DataError:
+        _require_readable(Path(name))
         raise
     require_report(report, where)
     model.eval()
@@ -123,9 +124,15 @@ def _header(file: Path) -> Iterable[tuple[str, str]]:
         return [(name, str(tensor.dtype).removeprefix("torch.")) for name, tensor in held.items()]
 
 
-def _require_readable(folder: Path, error: DataError) -> None:
+def _require_files(folder: Path) -> None:
+    """Check that weights in a folder are ordinary files: a pipe would be waited for without end."""
+    for file in _files(folder):
+        if not file.is_file():
+            what = "is no ordinary file" if file.exists() else "is missing"
+            raise DataError(f"{file}: {what}; the weights of {folder} should be in it")
+
+
+def _require_readable(folder: Path) -> None:
     """Name the file that could not be read, which the libraries do not."""
     for file in _files(folder):
-        if not file.exists():
-            raise DataError(f"{file}: is missing, one of the files that the weights of {folder} are in") from error
         _header(file)

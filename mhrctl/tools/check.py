@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configobj import ConfigObj, ConfigObjError  # type: ignore[import-untyped]
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from ruamel.yaml import YAML
 
 from mhrctl.artifacts import provenance
@@ -25,7 +27,7 @@ from mhrctl.config.recipes import RECIPES
 from mhrctl.config.tasks import TRAINED_TOKENIZERS, PrepareParams
 from mhrctl.data.loading import json_object
 from mhrctl.data.table import shortage
-from mhrctl.errors import ArtifactError, ParamsError, in_section, listed, unknown
+from mhrctl.errors import ArtifactError, DataError, ParamsError, in_section, listed, unknown
 from mhrctl.evaluation.metrics import OVER_CHOICES
 from mhrctl.projects.templates import dvc_yaml
 from mhrctl.suites.reading import require_folder
@@ -60,9 +62,24 @@ def check_suite(params: Params, project: Project) -> Seen:
     if any(METHODS[name].needs_index for name in params.grid.methods) and encoder.startswith((".", "/")):
         require_folder(root / encoder, "index.encoder")  # any other name may be one of the hub
     unchecked = seen.unchecked
+    if params.backbone.source == "hub":
+        _require_id(str(params.backbone.name), "backbone.name")
     if tokenizer not in TRAINED_TOKENIZERS and not (root / tokenizer).is_dir():
+        _require_id(tokenizer, "prepare.tokenizer")
         unchecked += (f"prepare.tokenizer {tokenizer} on the hub",)
     return Seen(prepared_tasks(project) or seen.tasks, unchecked, seen.notes)
+
+
+def _require_id(name: str, setting: str) -> None:
+    """Check that what is no folder can be an id of the hub.
+
+    Raises:
+        DataError: if it can be none.
+    """
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        raise DataError(f"{setting} {name!r}: no such folder, and no id of the hub") from None
 
 
 def check_backbone(params: Params, project: Project) -> list[str]:

@@ -26,7 +26,7 @@ from mhrctl.artifacts.placing import (
     restore,
     settle,
 )
-from mhrctl.errors import ArtifactError
+from mhrctl.errors import ArtifactError, DataError
 
 
 def folder(path: Path, content: str) -> Path:
@@ -134,6 +134,8 @@ def test_errors_of_the_system_name_the_file(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=re.escape(str(tmp_path))) as caught, about(tmp_path):
         raise RuntimeError("I/O error: No space left on device (os error 28)")
     assert caught.value.errno == errno.ENOSPC
+    with pytest.raises(DataError, match="input: No such"), about(tmp_path):  # which says more than we could
+        raise DataError("input: No such device (os error 19)")
     with pytest.raises(RuntimeError, match="a bug"), about(tmp_path):
         raise RuntimeError("a bug")
 

@@ -109,13 +109,22 @@ def test_a_file_that_was_cut_is_named(folder: Path, size: int) -> None:
         load(folder)
 
 
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_weights_that_are_no_file_are_named_and_never_waited_for(folder: Path, make: Callable[[Path], None]) -> None:
+    path = folder / "model.safetensors"
+    path.unlink()
+    make(path)
+    with pytest.raises(DataError, match=r"model.safetensors: is no ordinary file; the weights of .*t5 should be in it"):
+        load(folder)
+
+
 def test_a_file_of_several_that_is_missing_is_named(folder: Path, tiny_t5: T5ForConditionalGeneration) -> None:
     (folder / "model.safetensors").unlink()
     tiny_t5.save_pretrained(folder, max_shard_size="10KB")
     load(folder)
     shard = min(folder.glob("model-00002-*.safetensors"))
     shard.unlink()
-    with pytest.raises(DataError, match=rf"{shard.name}: is missing, one of the files that the weights of .*t5 are in"):
+    with pytest.raises(DataError, match=rf"{shard.name}: is missing; the weights of .*t5 should be in it"):
         load(folder)
     (folder / "model.safetensors.index.json").write_text("{")
     with pytest.raises(DataError, match=r"index.json: cannot be read as JSON"):

@@ -47,7 +47,8 @@ def judged(workshop: Workshop, ended: Ended, again: Ended, reader: Reader, lost:
     if kind != "right":
         return ("unexpected" if kind == "refused" else kind), f"the rerun: {again.err[-300:]}"
     changed = workshop.changed()
-    others = [name for name in changed if not is_output(name, reader)]
+    # A stage that is killed when its output is in place leaves the file of its lock, which holds nothing.
+    others = [name for name in changed if not is_output(name, reader) and not name.endswith(".lock")]
     return ("lost", f"{others[:3]}") if others else ("silent", f"{changed[:3]}") if changed else ("right", "")
 
 

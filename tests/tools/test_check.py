@@ -42,6 +42,18 @@ def test_tasks_are_counted_from_their_files(project: Path) -> None:
         check_suite(loaded(project), Project(project))
 
 
+@pytest.mark.parametrize(
+    "sets",
+    [
+        ("prepare.tokenizer=no/such/folder",),
+        ("backbone.source=hub", "backbone.name=no/such/folder", "backbone.revision=main"),
+    ],
+)
+def test_a_name_that_is_neither_folder_nor_id_is_rejected(project: Path, sets: tuple[str, ...]) -> None:
+    with pytest.raises(DataError, match=r"(tokenizer|backbone.name) 'no/such/folder': no such folder, and no id of the hub"):
+        check_suite(loaded(project, *sets), Project(project))
+
+
 def test_tasks_that_are_prepared_count(project: Path) -> None:
     assert prepared_tasks(Project(project)) is None
     rows = [
