@@ -34,7 +34,7 @@ def require_apart(out: Path, path: Path) -> None:
     Raises:
         ParamsError: if writing the output would replace or litter the input.
     """
-    output, read = out.resolve(), path.resolve()
+    output, read = (Path(os.path.realpath(each)) for each in (out, path))  # `resolve` fails at a link to itself
     if output == read or output in read.parents or read in output.parents:
         how = "is" if output == read else "lies in" if output in read.parents else "holds"
         raise ParamsError(f"{path}: {how} {out}, which would be written while this is read; name another folder")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Any, NoReturn
 
@@ -30,7 +31,7 @@ from mhrctl.cli import (
 from mhrctl.cli.display import complain
 from mhrctl.cli.failures import reason_of
 from mhrctl.cli.once import App, OnceGroup
-from mhrctl.cli.signals import TerminatedError, raising_signals
+from mhrctl.cli.signals import TerminatedError, asked_to_end, raising_signals
 from mhrctl.errors import MhrctlError
 
 
@@ -44,15 +45,15 @@ class Commands(OnceGroup):
                 result = super().invoke(ctx)
                 sys.stdout.flush()  # else a pipe that is closed would be noticed at the very end, with a traceback
                 return result
-        except MhrctlError as error:
-            _fail(str(error), 2)
         except BrokenPipeError:  # whoever read has seen enough
             raise
-        except KeyboardInterrupt:
-            _fail("interrupted: what was there is as it was, and the same command goes on or begins anew", 130)
-        except TerminatedError:
-            _fail("terminated: what was there is as it was, and the same command goes on or begins anew", 143)
+        except (KeyboardInterrupt, TerminatedError) as error:
+            _end(signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM)
         except Exception as error:
+            if number := asked_to_end():  # of which a library has made an error of its own
+                _end(number)
+            if isinstance(error, MhrctlError):
+                _fail(str(error), 2)
             if (reason := reason_of(error)) is None:
                 raise
             _fail(reason, 1)
@@ -102,6 +103,11 @@ def main() -> None:
         app()
     except MhrctlError as error:  # of options before the command
         _fail(str(error), 2)
+
+
+def _end(number: int) -> NoReturn:
+    what = "interrupted" if number == signal.SIGINT else "terminated"
+    _fail(f"{what}: what was there is as it was, and the same command goes on or begins anew", 128 + number)
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -66,7 +66,7 @@ def prepare(
 ROW_NOTES = {
     ("repeats", "of_tests"): "examples equal to a test example are kept out of training",
     ("repeats", "of_tests_kept"): "few-shot examples equal to a test example stay, as the source gives them",
-    ("repeats", "in_pool"): "examples that repeat another are kept out of the pool",
+    ("repeats", "in_pool"): "examples that repeat another are left out",
     ("repeats", "in_tests"): "test examples repeat another, and count as often",
     ("unknown", "inputs"): "inputs have words that the tokenizer does not know",
     ("unknown", "targets"): "targets have words that the tokenizer does not know",

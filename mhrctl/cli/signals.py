@@ -25,9 +25,19 @@ class TerminatedError(BaseException):
     """The process has been asked to end, by SIGTERM."""
 
 
+_asked: list[int] = []
+"""The signals that have come, of which libraries may have made errors of their own."""
+
+
+def asked_to_end() -> int | None:
+    """Return the first signal that has come since `raising_signals`, whatever error has come of it; None if none has."""
+    return _asked[0] if _asked else None
+
+
 @contextmanager
 def raising_signals() -> Iterator[None]:
     """Raise what SIGINT and SIGTERM ask for until the block ends; a signal that is ignored stays so."""
+    _asked.clear()
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -46,6 +56,7 @@ def _raise(number: int, frame: FrameType | None) -> None:
     if _is_importing(frame):
         os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, WORDS[signal.Signals(number)])
         os._exit(128 + number)
+    _asked.append(number)
     raise KeyboardInterrupt if number == signal.SIGINT else TerminatedError
 
 

@@ -50,6 +50,10 @@ Width = Annotated[int, Field(gt=0, le=MAX_WIDTH)]
 """Of a layer, of a head, of a rank, of an inventory."""
 
 
+Shots = Annotated[int, Field(gt=0, le=10**5)]
+"""Examples of one task that is adapted to."""
+
+
 Batch = Annotated[int, Field(gt=0, le=10**6)]
 
 

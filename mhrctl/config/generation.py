@@ -66,6 +66,8 @@ SETTINGS: Mapping[str, Setting] = {
 """{name in generation_config.json: what it may be}, of all that shapes an answer."""
 TOKENS = (START, PAD, END)
 """Those that a model cannot do without; the others may be neutral."""
+TOKEN_SETTINGS = {"forced_bos_token_id", "forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens", "bad_words_ids"}
+"""Those that may be neutral and name tokens, each of which the model must have."""
 _SAMPLING = "answers are not sampled, so that scores come again"
 _LENGTH = "set max_new_tokens of `adapt` and `evaluate`"
 ELSEWHERE: Mapping[str, str] = {
@@ -117,6 +119,11 @@ def require_value(name: str, value: Any) -> None:  # noqa: ANN401 - what YAML or
         raise ValueError(f"{name} {value!r}: {error.errors()[0]['msg'].lower()}") from None
     except TypeError:
         raise ValueError(f"{name}: holds what JSON cannot") from None
+
+
+def flat_ids(value: Any) -> list[int]:  # noqa: ANN401
+    """Return the ids in a value of a setting of `TOKEN_SETTINGS`: one, a list, or lists of them."""
+    return [token for each in value for token in flat_ids(each)] if isinstance(value, list) else [value]
 
 
 def is_neutral(name: str, value: Any) -> bool:  # noqa: ANN401

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from mhrctl.config.fields import (
+    MAX_COUNT,
     Batch,
     Beams,
     Closed,
@@ -26,6 +27,7 @@ from mhrctl.config.fields import (
     Rate,
     Seed,
     SettingError,
+    Shots,
     Tokens,
     Weight,
     Width,
@@ -152,7 +154,7 @@ class PretrainParams(OptimisationParams):
     validate_examples: NonNegative = Field(10, description="validation examples a training task for the final loss by task")
     options: dict[str, Any] = added({}, description="the method's own settings, such as mosa's copies; see docs/methods.md")
     align_every: NonNegative = Field(0, description="steps between measurements of gradient alignment; 0 for none")
-    align_tasks: Annotated[int, Field(ge=2)] = Field(16, description="training tasks drawn for it")
+    align_tasks: Annotated[int, Field(ge=2, le=MAX_COUNT)] = Field(16, description="training tasks drawn for it")
     align_examples: Positive = Field(16, description="training examples of each")
 
     @model_validator(mode="after")
@@ -190,8 +192,8 @@ class IndexParams(Closed):
 class AdaptParams(OptimisationParams):
     """The section sets the few-shot adaptation to each test task."""
 
-    shots: Positive | None = Field(description="training examples a test task; null takes a seed's whole few-shot set (t0)")
-    validation: Positive = Field(100, description="validation examples a test task, where they are held out")
+    shots: Shots | None = Field(description="training examples a test task; null takes a seed's whole few-shot set (t0)")
+    validation: Shots = Field(100, description="validation examples a test task, where they are held out")
     validate_on: Literal["held_out", "test"] = Field(
         "held_out", description="what chooses the best step: examples held out, or the test split itself (the paper's T0)"
     )

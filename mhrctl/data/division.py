@@ -7,7 +7,7 @@ once. A task without equal texts is divided as if nobody had looked.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mhrctl.data.leaks import TestTexts, distinct
 from mhrctl.data.splits import held_out_size, training_split
@@ -24,7 +24,7 @@ class Division:
         splits: {split: its examples}.
         dropped: why the task cannot be used; empty if it can be.
         leaks: examples that are equal to a test row, left out.
-        repeated: examples of the pool that repeat another, left out.
+        repeated: examples that repeat another, left out of the pool, or of a task of few texts altogether.
         repeated_tests: test rows that repeat another; they stay, for the test set is what it is.
         given_leaks: examples that are equal to a test row and stay, since the source gives its few-shot sets.
     """
@@ -52,7 +52,8 @@ def divide(task: Task, *, size: int, seed: int, tests: TestTexts) -> Division:
         tests: the test rows of all test tasks, of which a task that is trained on may have none; a test task keeps to its own.
     """
     if task.role == "test":
-        return _test_division(task, size)
+        division = _test_division(task, task.examples, size)
+        return (_of_distinct_texts(task, size) if division.dropped else None) or division
     examples = tests.without(task.examples)
     leaks = len(task.examples) - len(examples)
     given, free = _given(examples)
@@ -66,14 +67,28 @@ def divide(task: Task, *, size: int, seed: int, tests: TestTexts) -> Division:
     return Division({"train": given["train"], "validation": given["validation"][:size]}, reason, leaks)
 
 
-def _test_division(task: Task, size: int) -> Division:
-    given, free = _given(task.examples)
+def _of_distinct_texts(task: Task, size: int) -> Division | None:
+    """Divide a test task that repeats so few texts that none would be left to learn from: each is in one split, once.
+
+    Returns:
+        The division; None if the source names splits, or if this does not help.
+    """
+    examples = distinct(task.examples)
+    repeated = len(task.examples) - len(examples)
+    if not repeated or any(example.split is not None for example in examples):
+        return None
+    division = _test_division(task, examples, size)
+    return None if division.dropped else replace(division, repeated=division.repeated + repeated)
+
+
+def _test_division(task: Task, examples: Sequence[Example], size: int) -> Division:
+    given, free = _given(examples)
     if task.keeps_splits:
         tests = TestTexts.of(given["test"])
         kept = sum(example in tests for example in given["train"] + given["validation"])
         return Division(given, repeated_tests=_repeated(given["test"]), given_leaks=kept)
     if not given["test"]:
-        held_out = held_out_size(len(task.examples), size=size)
+        held_out = held_out_size(len(examples), size=size)
         given["test"], free = free[:held_out], free[held_out:]
     scored = given["test"][:size]
     tests = TestTexts.of(scored)

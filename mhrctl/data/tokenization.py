@@ -79,7 +79,8 @@ def load_tokenizer(name: str, *, revision: str = "main") -> PreTrainedTokenizerB
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
     if tokenizer.pad_token_id is None:
         raise DataError(f"tokenizer {name!r}: has no padding token; add `pad_token` to its tokenizer_config.json")
-    Ending.of(tokenizer)
+    with loading(what):  # which asks it for the tokens of a text, that a damaged one has not
+        Ending.of(tokenizer)
     return tokenizer
 
 

@@ -140,14 +140,19 @@ def as_numbers(file: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         DataError: if one is not dense and real, or holds what is no finite number in fp32; names it.
     """
     if odd := [name for name, tensor in tensors.items() if not _is_plain(tensor)]:
-        raise refused(file, odd, "no dense tensor of real numbers")
+        raise refused(file, odd, "no dense tensor of floating-point numbers")
     numbers = {name: tensor.float() for name, tensor in tensors.items()}
     require_finite(numbers, file, how="only an adapter whose numbers are all finite in fp32 is read")
     return numbers
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    return tensor.layout == torch.strided and tensor.device.type == "cpu" and not (tensor.is_complex() or tensor.is_quantized)
+    return (
+        tensor.layout == torch.strided
+        and tensor.device.type == "cpu"
+        and tensor.is_floating_point()
+        and not tensor.is_quantized
+    )
 
 
 def read_alpha(file: Path, value: object, *, name: str = "lora_alpha") -> float:

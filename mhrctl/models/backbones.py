@@ -125,17 +125,18 @@ def location(folder: Path, card: Card[BackboneFacts]) -> str:
     return str(folder / (card.facts.path or "")) if card.facts.source == "local" else str(folder)
 
 
-def shape_model(config: PretrainedConfig, *, tied: bool = True) -> PreTrainedModel:
+def shape_model(config: PretrainedConfig, *, where: str = "", tied: bool = True) -> PreTrainedModel:
     """Build a backbone without storage, to count and to check names.
 
     Args:
         config: of an encoder-decoder.
+        where: names the backbone in errors.
         tied: whether transformers may tie output layer and embedding, as it does in every T5 made from a config.
 
     Raises:
         DataError: if no model can be made from the config.
     """
-    what = f"a {config.model_type} with this config"
+    what = f"{where}{': ' if where else ''}a {config.model_type} with this config"
     require_sizes(config, what)
     with loading(what), torch.device("meta"):
         model: PreTrainedModel = AutoModelForSeq2SeqLM.from_config(config)

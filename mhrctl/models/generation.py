@@ -13,7 +13,19 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from mhrctl.config.generation import ELSEWHERE, END, NEUTRAL, PAD, SETTINGS, START, TOKENS, is_neutral, require_value
+from mhrctl.config.generation import (
+    ELSEWHERE,
+    END,
+    NEUTRAL,
+    PAD,
+    SETTINGS,
+    START,
+    TOKEN_SETTINGS,
+    TOKENS,
+    flat_ids,
+    is_neutral,
+    require_value,
+)
 from mhrctl.data.loading import json_object
 from mhrctl.errors import DataError
 
@@ -85,6 +97,9 @@ def answering(
         if not all(isinstance(token, int) and 0 <= token < vocabulary for token in _ids(value)):
             raise DataError(f"{where}: {name} {value} is none of its {vocabulary} tokens; set backbone.generation.{name}")
     settings = {name: value for name, value in shaping.items() if not is_neutral(name, value)}
+    for name in TOKEN_SETTINGS & settings.keys():
+        if strange := [token for token in flat_ids(settings[name]) if token >= vocabulary]:
+            raise DataError(f"{where}: {name} {strange[0]} is none of its {vocabulary} tokens; set backbone.generation.{name}")
     settings |= {name: value for name, value in tokens.items() if value != _of_config(config, name)}
     return Answering(
         start=tokens[START],

@@ -30,7 +30,7 @@ from mhrctl.data.rows import SCHEMA, TEST_SCHEMA, Draft, Encoder
 from mhrctl.data.shards import copy_shard, read_counts, read_cuts, write_shard
 from mhrctl.data.speech import Speech
 from mhrctl.data.tokenization import is_trained_here, load_tokenizer, train_tokenizer
-from mhrctl.errors import DataError, in_section, unknown
+from mhrctl.errors import DataError, in_section
 from mhrctl.evaluation.metrics import OVER_CHOICES
 from mhrctl.evaluation.rouge import tokenizer_for
 from mhrctl.progress import Bar, Track, silent
@@ -108,14 +108,8 @@ def _key(params: PrepareParams, tokenizer: Path, parents: Mapping[str, Path], te
 
 def _selected(suite: Suite, names: list[str]) -> list[Task]:
     """Keep the named test tasks, or all."""
-    known = [task.name for task in suite.tasks if task.role == "test"]
-    if suite.named:
-        names = suite.named(names, known)
-    for name in names:
-        if name not in known:
-            raise DataError(f"prepare.test_tasks: {unknown('test task', name, known)}")
-    if names:
-        suite.dropped |= {name: "not in prepare.test_tasks" for name in known if name not in names}
+    chosen, known = suite.chosen(names), suite.chosen([])
+    suite.dropped |= {name: "not in prepare.test_tasks" for name in known if name not in chosen}
     return [task for task in suite.tasks if task.name not in suite.dropped]
 
 

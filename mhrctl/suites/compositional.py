@@ -66,7 +66,9 @@ def read(params: PrepareParams, root: Path, *, metrics: Metrics, track: Track) -
 
 def check(params: Params, root: Path, *, metrics: Metrics) -> Seen:  # noqa: ARG001 - of every source
     """Count the tasks."""
-    return Seen(TaskCounts.of(read_compositional().tasks))
+    suite = read_compositional()
+    suite.chosen(params.prepare.test_tasks)
+    return Seen(TaskCounts.of(suite.tasks))
 
 
 def read_compositional() -> Suite:

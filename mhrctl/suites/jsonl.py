@@ -93,6 +93,7 @@ def check(params: Params, root: Path, *, metrics: Metrics) -> Seen:
     if sum(file.stat().st_size for file in inside.files) > READABLE:
         return Seen(None, (f"the lines of {path}, which are many",), inside.notes)
     suite = read_jsonl(path, metrics=metrics)
+    suite.chosen(params.prepare.test_tasks)
     return Seen(TaskCounts.of(suite.tasks), notes=suite.notes)
 
 

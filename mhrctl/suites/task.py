@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from mhrctl.errors import DataError
+from mhrctl.errors import DataError, unknown
 
 Metrics = Mapping[str, bool]
 """{metric that a task may have: whether it is over answer choices}."""
@@ -115,6 +115,20 @@ class Suite:
     notes: dict[str, int] = field(default_factory=dict)
     named: Callable[[Sequence[str], Collection[str]], list[str]] | None = None
     prompter: Prompter | None = None
+
+    def chosen(self, names: Sequence[str]) -> list[str]:
+        """Return the test tasks that `prepare.test_tasks` names; all, if it names none.
+
+        Raises:
+            DataError: if one of them is no test task.
+        """
+        known = [task.name for task in self.tasks if task.role == "test"]
+        if self.named:
+            names = self.named(names, known)
+        for name in names:
+            if name not in known:
+                raise DataError(f"prepare.test_tasks: {unknown('test task', name, known)}")
+        return list(names) or known
 
     def __post_init__(self) -> None:
         seen: set[str] = set()

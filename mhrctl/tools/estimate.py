@@ -164,7 +164,8 @@ def backbone_shape(params: BackboneParams, root: Path, vocab_size: int) -> Shape
         return t5_shape(_t5_sizes(says, folder / "config.json"))
     from mhrctl.models.backbones import pretrained_config, shape_model
 
-    return _model_shape(shape_model(pretrained_config(str(folder), name=params.name)))
+    where = f"backbone.name {params.name!r}"
+    return _model_shape(shape_model(pretrained_config(str(folder), name=params.name), where=where))
 
 
 def _t5_sizes(says: Mapping[str, Any], path: Path) -> dict[str, Any]:

@@ -37,6 +37,7 @@ from mhrctl.errors import ArtifactError, MhrctlError
 from mhrctl.evaluation.scores import read_metrics_of
 from mhrctl.progress import Track, silent
 from mhrctl.report.logs import read_log
+from mhrctl.tools.grid import differences, expand
 
 SINGLE = ("prepare", "backbone", "index")
 """Stages with one output a project."""
@@ -114,7 +115,7 @@ def verify_project(settings: Settings, project: Project, *, track: Track = silen
             verified.metrics += 1
             verified.problems += _of_metrics(file, project)
             bar.advance(note=file.name)
-    verified.problems += _unfinished(project)
+    verified.problems += [*_generated(settings, project), *_unfinished(project)]
     return verified
 
 
@@ -175,6 +176,9 @@ class _Output:
         again = f"run `{command_of(card)}` or `dvc repro`"
         for name, what in damaged_files(self.folder, card):
             yield Problem(Fault.ROTTEN, self.folder / name, f"{self.folder / name}: {what}; {again}")
+        for file in self._beside(card):
+            if not file.exists():
+                yield Problem(Fault.ROTTEN, file, f"{file}: is missing; {again}")
         for file in foreign_files(self.folder):
             yield Problem(Fault.FOREIGN, file, f"{file}: not listed by the card of {self.folder}; move it away")
         if self.stage in BY_CELL and (cell := cell_of(card)) != self.folder.name:
@@ -183,6 +187,10 @@ class _Output:
         elif reason := self._staleness(card):
             fault = Fault.FOREIGN if "another backbone" in reason else Fault.STALE
             yield Problem(fault, self.folder, f"{self.folder}: {reason}; {again}")
+
+    def _beside(self, card: Card[Any]) -> list[Path]:
+        """What a stage wrote elsewhere."""
+        return [self.project.metrics / self.stage / name for name in card.beside]
 
     def _card(self, command: str) -> Card[Any]:
         if self.stage in (*SINGLE, *BY_CELL):
@@ -276,6 +284,16 @@ def _of_metrics(file: Path, project: Project) -> Iterator[Problem]:
         yield Problem(fault, file, str(error))
     except ValueError as error:
         yield Problem(Fault.ROTTEN, file, f"{file}: {error}; run `mhrctl align` for this cell again")
+
+
+def _generated(settings: Settings, project: Project) -> Iterator[Problem]:
+    """What of data/cells is not as params.yaml and this mhrctl make it; nothing in a project whose grid was never synced."""
+    if project.cell_index.exists():
+        for line in differences(expand(settings, project), project):
+            state, _, name = line.partition(" ")
+            path = project.root / name.strip()
+            what = f"{path}: {state}, not as params.yaml and this mhrctl make it; run `mhrctl grid sync`"
+            yield Problem(Fault.STALE, path, what)
 
 
 def _unfinished(project: Project) -> Iterator[Problem]:

@@ -186,8 +186,11 @@ ROUTED = f"model.{Q}.selector.module_logits"
         (lambda s: s.pop(f"model.{Q}.up"), r"SelfAttention\.q\.up: missing"),
         (lambda s: s[f"model.{Q}.up"].view(-1)[:1].fill_(torch.nan), rf": model\.{Q}\.up holds NaN or infinity; only"),
         (lambda s: s[ROUTED].fill_(torch.inf), rf": {ROUTED} holds NaN or infinity; only"),
-        (lambda s: s.update({f"model.{Q}.up": torch.ones(3, 3).to_sparse()}), rf": model\.{Q}\.up: no dense tensor of real"),
-        (lambda s: s.update({f"model.{Q}.up": torch.ones(3, dtype=torch.cfloat)}), rf"{Q}\.up: no dense tensor of real"),
+        (
+            lambda s: s.update({f"model.{Q}.up": torch.ones(3, 3).to_sparse()}),
+            rf": model\.{Q}\.up: no dense tensor of floating",
+        ),
+        (lambda s: s.update({f"model.{Q}.up": torch.ones(3, dtype=torch.cfloat)}), rf"{Q}\.up: no dense tensor of floating"),
         (lambda s: s.pop(ROUTED), r"q\.selector\.module_logits: missing, and 3 skills need a routing"),
         (lambda s: s.update({ROUTED: torch.ones(2, 5)}), r"not of shape \[tasks, 1 heads \* 3 skills\]"),
         (lambda s: s.update({ROUTED: torch.ones(2, 3)}), r"differ from .* in heads, skills, rank or tasks"),

@@ -114,7 +114,7 @@ def test_a_task_set_as_training_and_test_task_is_dropped_from_training(project: 
 
 def test_repeats_that_leave_no_test_task_say_why(project: Path) -> None:
     (project / "tasks/test/twice.jsonl").unlink()
-    write_lines(project / "tasks/test/swap.jsonl", *said([*range(4)] * 3))
+    write_lines(project / "tasks/test/swap.jsonl", *said([0] * 12))
     message = r"suite jsonl: no test tasks are left; swap has too few examples \(12\) .*: 8 of 12 are equal to test examples"
     with pytest.raises(DataError, match=message):
         prepare(params(), root=project, out=project / "out", scratch=project / "scratch")

@@ -50,6 +50,8 @@ def check(params: Params, root: Path, *, metrics: Metrics) -> Seen:  # noqa: ARG
         if not split.is_file():
             raise DataError(f"{split}: no such file; prepare.path must be {FORM}")
         names[role] = read_text(split).split()
+        if not names[role]:
+            raise DataError(f"{split}: names no task")
         for name in names[role]:
             if not (path / "tasks" / f"{name}.json").is_file():
                 raise DataError(f"{split}: names {name}, but there is no {path / 'tasks' / name}.json")

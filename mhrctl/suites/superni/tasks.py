@@ -273,6 +273,8 @@ def _split_names(path: Path, file: str, places: dict[str, str]) -> list[str]:
                 raise DataError(f"{split}:{line}: {name!r} was named before, in {places[name]}; remove one of them")
             places[name] = f"{split}:{line}"
             names.append(name)
+    if not names:
+        raise DataError(f"{split}: names no task")
     return names
 
 
