@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
-from mhrctl.data.speech import Speech
 from mhrctl.data.tokenization import Ending
+from mhrctl.data.vocabulary import Unsayable
 from mhrctl.suites.task import Example, Split
 
 SCHEMA = pa.schema(
@@ -49,7 +49,7 @@ class Encoder:
         max_input_tokens: longer inputs are cut, the end token kept.
         max_target_tokens: likewise, of targets and choices.
         cut: how many inputs, targets and choices were cut so far.
-        speech: what the tokenizer could not say of them.
+        unsayable: what the tokenizer could not say of them.
         notes: {what: count} of what a stream left out on its way here.
     """
 
@@ -59,11 +59,11 @@ class Encoder:
     max_input_tokens: int
     max_target_tokens: int
     cut: Counter[str] = field(default_factory=Counter)
-    speech: Speech = field(init=False)
+    unsayable: Unsayable = field(init=False)
     notes: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        self.speech = Speech(self.tokenizer)
+        self.unsayable = Unsayable(self.tokenizer)
 
     def table(self, drafts: Sequence[Draft], schema: pa.Schema) -> pa.Table:
         """Return the rows of some examples."""
@@ -73,7 +73,7 @@ class Encoder:
         choices = self._nested([example.choices for _, example, _ in drafts], "choice")
         gold = [_gold(example) for _, example, _ in drafts]
         for row, (split, example, _) in enumerate(drafts):
-            self.speech.add(split, example, inputs[row], targets[row], choices[row], gold[row])
+            self.unsayable.add(split, example, inputs[row], targets[row], choices[row], gold[row])
         columns: dict[str, list[Any]] = {
             "task": [self.task] * len(drafts),
             "split": [split for split, _, _ in drafts],

@@ -39,7 +39,7 @@ def write_shard(examples: Iterator[Example], encoder: Encoder, shard: Path, adva
             writer.write_table(encoder.table([("train", example, 0) for example in chunk], SCHEMA))
             advance(len(chunk))
         writer.add_key_value_metadata({f"cut_{what}": str(count) for what, count in encoder.cut.items()})
-        writer.add_key_value_metadata({"unknown": json.dumps(encoder.speech.counts), "notes": json.dumps(encoder.notes)})
+        writer.add_key_value_metadata({"unknown": json.dumps(encoder.unsayable.counts), "notes": json.dumps(encoder.notes)})
 
 
 def read_cuts(shard: Path) -> dict[str, int]:

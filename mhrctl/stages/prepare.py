@@ -28,8 +28,8 @@ from mhrctl.data.division import Division, divide
 from mhrctl.data.leaks import LEAKS, TestTexts
 from mhrctl.data.rows import SCHEMA, TEST_SCHEMA, Draft, Encoder
 from mhrctl.data.shards import copy_shard, read_counts, read_cuts, write_shard
-from mhrctl.data.speech import Speech
 from mhrctl.data.tokenization import is_trained_here, load_tokenizer, train_tokenizer
+from mhrctl.data.vocabulary import Unsayable
 from mhrctl.errors import DataError, in_section
 from mhrctl.evaluation.metrics import OVER_CHOICES
 from mhrctl.evaluation.rouge import tokenizer_for
@@ -208,7 +208,7 @@ def _write_task(
     ]
     writer.write_table(encoder.table(drafts, schema))
     if task.role == "test":
-        _require_speech(task, division.used, params, encoder.speech)
+        _require_sayable(task, division.used, params, encoder.unsayable)
     unused = len(task.examples) - sum(division.used.values()) - division.leaks - division.repeated
     repeats = {
         "of_tests": division.leaks,
@@ -216,31 +216,31 @@ def _write_task(
         "in_pool": division.repeated,
         "in_tests": division.repeated_tests,
     }
-    row = _task_row(task, division.used, unused, encoder.cut, repeats, encoder.speech.counts)
+    row = _task_row(task, division.used, unused, encoder.cut, repeats, encoder.unsayable.counts)
     references = (target for example in task.examples for target in example.targets)
     tokenizer = tokenizer_for(params.rouge_tokenizer, params.source, references) if task.role == "test" else None
     return row | ({"rouge_tokenizer": tokenizer} if tokenizer else {})
 
 
-def _require_speech(task: Task, used: Mapping[str, int], params: PrepareParams, speech: Speech) -> None:
+def _require_sayable(task: Task, used: Mapping[str, int], params: PrepareParams, unsayable: Unsayable) -> None:
     """Require that the tokenizer can say what a test task is scored by.
 
     Raises:
         DataError: if the right one of a row's choices is the same tokens as a wrong one, or no target of any row says anything.
     """
     how = f"set a prepare.tokenizer that knows its words, or leave the task out; this is {params.tokenizer!r}"
-    if alike := speech.first_alike if OVER_CHOICES[task.metric] else None:
+    if alike := unsayable.first_alike if OVER_CHOICES[task.metric] else None:
         if alike.tokens >= params.max_target_tokens:
             how = f"raise prepare.max_target_tokens, which cuts them to {params.max_target_tokens}"
         rows = sum(used.values())
         if (
-            not task.keeps_splits or 2 * speech.alike > rows
+            not task.keeps_splits or 2 * unsayable.alike > rows
         ):  # rows that a benchmark gives are kept and counted, if they are few
             raise DataError(
                 f"test task {task.name}, example {alike.example}: the choices {reprlib.repr(alike.right)}, which is right, and "
-                f"{reprlib.repr(alike.wrong)} are the same tokens (so in {speech.alike:,} of {rows:,} examples); {how}"
+                f"{reprlib.repr(alike.wrong)} are the same tokens (so in {unsayable.alike:,} of {rows:,} examples); {how}"
             )
-    elif not OVER_CHOICES[task.metric] and speech.unsayable["test"] == used.get("test"):
+    elif not OVER_CHOICES[task.metric] and unsayable.wordless["test"] == used.get("test"):
         raise DataError(f"test task {task.name}: none of its targets has a token other than the unknown one; {how}")
 
 

@@ -6,15 +6,15 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from mhrctl.data.speech import Alike, Speech
 from mhrctl.data.tokenization import train_tokenizer
+from mhrctl.data.vocabulary import Alike, Unsayable
 from mhrctl.suites.task import Example
 
 
-def speech(*examples: Example, tokenizer: PreTrainedTokenizerBase | None = None, longest: int = 99) -> Speech:
+def unsayable(*examples: Example, tokenizer: PreTrainedTokenizerBase | None = None, longest: int = 99) -> Unsayable:
     """What is counted of examples of a split `test`, cut to `longest` tokens."""
     tokenizer = tokenizer or train_tokenizer("word", ["say one two three"], vocab_size=100)
-    counted = Speech(tokenizer)
+    counted = Unsayable(tokenizer)
 
     def ids(text: str) -> list[int]:
         tokens = tokenizer(text)["input_ids"]
@@ -27,17 +27,17 @@ def speech(*examples: Example, tokenizer: PreTrainedTokenizerBase | None = None,
 
 
 def test_texts_with_unknown_tokens_are_counted() -> None:
-    counted = speech(
+    counted = unsayable(
         Example("a", "say uno", ("one", "due tre"), ()),
         Example("b", "say one", ("one",), ("one", "due")),
         Example("c", "x", ("x",)),
     )
     assert counted.counts == {"inputs": 2, "targets": 2, "choices": 1, "unsayable": 1, "alike": 0}
-    assert counted.unsayable == {"test": 1}
+    assert counted.wordless == {"test": 1}
 
 
 def test_a_target_of_known_words_among_others_can_be_said_and_an_empty_one_is_no_fault() -> None:
-    assert speech(Example("a", "say", ("uno one",)), Example("b", "say", ("",))).counts["unsayable"] == 0
+    assert unsayable(Example("a", "say", ("uno one",)), Example("b", "say", ("",))).counts["unsayable"] == 0
 
 
 def test_white_space_tokens_before_unknown_ones_say_nothing() -> None:
@@ -50,8 +50,8 @@ def test_white_space_tokens_before_unknown_ones_say_nothing() -> None:
     tokenizer.decoder = decoders.Metaspace()
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
     assert fast("\u03b2")["input_ids"] == [3, 2, 1]
-    assert speech(Example("a", "a", ("\u03b2",)), tokenizer=fast).counts["unsayable"] == 1
-    assert speech(Example("a", "a", ("\u03b2", "a")), tokenizer=fast).counts["unsayable"] == 0
+    assert unsayable(Example("a", "a", ("\u03b2",)), tokenizer=fast).counts["unsayable"] == 1
+    assert unsayable(Example("a", "a", ("\u03b2", "a")), tokenizer=fast).counts["unsayable"] == 0
 
 
 @pytest.mark.parametrize(
@@ -65,22 +65,22 @@ def test_white_space_tokens_before_unknown_ones_say_nothing() -> None:
     ],
 )
 def test_a_wrong_choice_of_the_same_tokens_is_named(choices: tuple[str, ...], target: str, alike: Alike | None) -> None:
-    counted = speech(Example("e", "say", (target,), choices))
+    counted = unsayable(Example("e", "say", (target,), choices))
     assert counted.first_alike == alike
     assert counted.alike == (alike is not None)
 
 
 def test_choices_can_be_alike_for_being_cut() -> None:
     example = Example("e", "say", ("one two three",), ("one two three", "one two one"))
-    assert speech(example).first_alike is None
-    assert speech(example, longest=3).first_alike == Alike("e", "one two three", "one two one", 3)
+    assert unsayable(example).first_alike is None
+    assert unsayable(example, longest=3).first_alike == Alike("e", "one two three", "one two one", 3)
 
 
 def test_a_choice_that_is_right_too_is_not_wrong() -> None:
-    assert speech(Example("e", "say", ("uno", "due"), ("uno", "due", "one"))).alike == 0
+    assert unsayable(Example("e", "say", ("uno", "due"), ("uno", "due", "one"))).alike == 0
 
 
 def test_an_end_token_that_is_called_unknown_is_not() -> None:
     tokenizer = train_tokenizer("word", ["say one"], vocab_size=100)
     tokenizer.unk_token = tokenizer.eos_token
-    assert speech(Example("a", "say one", ("one",)), tokenizer=tokenizer).counts["inputs"] == 0
+    assert unsayable(Example("a", "say one", ("one",)), tokenizer=tokenizer).counts["inputs"] == 0

@@ -24,20 +24,20 @@ class Alike(NamedTuple):
 
 
 @dataclass
-class Speech:
+class Unsayable:
     """This counts what a tokenizer cannot say.
 
     Attributes:
         tokenizer: the tokenizer.
         unknown: {`inputs`, `targets` or `choices`: texts with unknown tokens in them}.
-        unsayable: {split: examples of whose targets none has a token that means anything}.
+        wordless: {split: examples of whose targets none has a token that means anything}.
         alike: examples whose right choice is the same tokens as a wrong one.
         first_alike: the first of them.
     """
 
     tokenizer: PreTrainedTokenizerBase
     unknown: Counter[str] = field(default_factory=Counter)
-    unsayable: Counter[str] = field(default_factory=Counter)
+    wordless: Counter[str] = field(default_factory=Counter)
     alike: int = 0
     first_alike: Alike | None = None
 
@@ -64,7 +64,7 @@ class Speech:
         self.unknown["targets"] += sum(self._unknown in ids for ids in target_ids)
         self.unknown["choices"] += sum(self._unknown in ids for ids in choice_ids)
         targets = zip(example.targets, target_ids, strict=True)
-        self.unsayable[split] += all(text.strip() and self._says_nothing(ids) for text, ids in targets)
+        self.wordless[split] += all(text.strip() and self._says_nothing(ids) for text, ids in targets)
         right = {tuple(choice_ids[place]): example.choices[place] for place in gold}
         for ids, text in zip(choice_ids, example.choices, strict=True):
             same = right.get(tuple(ids))
@@ -77,7 +77,7 @@ class Speech:
     def counts(self) -> dict[str, int]:
         """The counts, as a row of the task table has them."""
         texts = {what: self.unknown[what] for what in ("inputs", "targets", "choices")}
-        return texts | {"unsayable": self.unsayable.total(), "alike": self.alike}
+        return texts | {"unsayable": self.wordless.total(), "alike": self.alike}
 
     def _says_nothing(self, ids: Ids) -> bool:
         """Whether nothing is left of a text without unknown tokens; T5's has a token of white space before them."""
