@@ -221,7 +221,7 @@ def test_sections_that_params_leave_out_are_not_missed(stubbed: Pipeline) -> Non
 def test_a_raised_stage_version_reruns_that_stage_and_what_hangs_on_it(
     stubbed: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mhrctl.tools.grid.STAGE_VERSIONS", STAGE_VERSIONS | {"average": 2})
+    monkeypatch.setattr("mhrctl.tools.grid.STAGE_VERSIONS", STAGE_VERSIONS | {"average": STAGE_VERSIONS["average"] + 1})
     assert mhrctl("grid", "sync", "--check", "-C", stubbed.root) == 2
     assert mhrctl("check", "-C", stubbed.root) == 2
     assert mhrctl("grid", "sync", "-C", stubbed.root) == 0
