@@ -96,7 +96,11 @@ def settle(path: Path) -> None:
     if path.is_dir():
         for each in path.iterdir():
             settle(each)
-    stream = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    _to_disk(path, os.O_NOFOLLOW)
+
+
+def _to_disk(path: Path, flags: int) -> None:
+    stream = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
     try:
         with _if_supported():
             os.fsync(stream)
@@ -125,14 +129,14 @@ def put_in_place(aside: Path, folder: Path) -> None:
         folder.rename(old)  # a kill after this line is put right by `restore`
         aside.rename(folder)
         shutil.rmtree(old, ignore_errors=True)
-    _settle_names(folder.parent)
+    _to_disk(folder.parent, os.O_DIRECTORY)
 
 
 def put_file_in_place(aside: Path, path: Path, *, durable: bool) -> None:
     """Give a finished file its name, in place of the file or link that had it."""
     aside.replace(path)
     if durable:
-        _settle_names(path.parent)
+        _to_disk(path.parent, os.O_DIRECTORY)
 
 
 def restore(folder: Path) -> None:
@@ -155,15 +159,6 @@ def require_file(path: Path) -> None:
     if os.path.lexists(path) and not path.is_symlink() and not path.is_file():
         what = "a folder" if path.is_dir() else "no ordinary file"
         raise ArtifactError(f"{path}: is {what}, in the way of a file; move it away or name another")
-
-
-def _settle_names(folder: Path) -> None:
-    stream = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        with _if_supported():
-            os.fsync(stream)
-    finally:
-        os.close(stream)
 
 
 def _exchange(one: Path, other: Path) -> bool:
