@@ -15,54 +15,25 @@ from typing_extensions import TypedDict
 
 MAX_TEXT = 4096
 """Characters of a text: a path of Linux has no more."""
-
 MAX_COUNT = 10**9
-
-
 MAX_WIDTH = 2**16
-
-
-Positive = Annotated[int, Field(gt=0, le=MAX_COUNT)]
-
-
-NonNegative = Annotated[int, Field(ge=0, le=MAX_COUNT)]
-
-
-Rate = Annotated[float, Field(gt=0)]
-
-
 MAX_SEED = 2**31 - 1
 
-
-Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
-
-
+Positive = Annotated[int, Field(gt=0, le=MAX_COUNT)]
+NonNegative = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+Rate = Annotated[float, Field(gt=0, le=3.4e38)]
+"""Of learning, and other factors: up to what fp32 holds, since a training that a rate is too high for says so itself."""
 Weight = Annotated[float, Field(ge=0, le=1e9)]
-
-
 Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Layers = Annotated[int, Field(gt=0, le=1000)]
-
-
 Width = Annotated[int, Field(gt=0, le=MAX_WIDTH)]
 """Of a layer, of a head, of a rank, of an inventory."""
-
-
 Shots = Annotated[int, Field(gt=0, le=10**5)]
 """Examples of one task that is adapted to."""
-
-
 Batch = Annotated[int, Field(gt=0, le=10**6)]
-
-
 Vocabulary = Annotated[int, Field(gt=0, le=10**7)]
-
-
 Beams = Annotated[int, Field(gt=0, le=1000)]
-
-
 Tokens = Annotated[int, Field(gt=0, le=10**5)]
 
 

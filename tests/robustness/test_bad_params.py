@@ -257,7 +257,7 @@ MEANINGLESS: list[tuple[Keys, Any, str]] = [
     (("pretrain", "skills"), 10**9, "skills"),
     (("pretrain", "uniform_steps"), 5, "uniform_steps"),
     (("pretrain", "options"), {"copies": 3}, "options"),
-    (("pretrain", "lr"), 10**30, "lr"),
+    (("pretrain", "lr"), 10**39, "lr"),
     (("adapt", "epoch_steps"), {"no_such_task": 3}, "no_such_task"),
     (("adapt", "beams"), 100_000, "beams"),
     (("adapt", "max_new_tokens"), 10**12, "max_new_tokens"),

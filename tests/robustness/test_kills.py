@@ -46,9 +46,9 @@ def judged(workshop: Workshop, ended: Ended, again: Ended, reader: Reader, lost:
     kind = again.kind()
     if kind != "right":
         return ("unexpected" if kind == "refused" else kind), f"the rerun: {again.err[-300:]}"
-    changed = workshop.changed()
     # A stage that is killed when its output is in place leaves the file of its lock, which holds nothing.
-    others = [name for name in changed if not is_output(name, reader) and not name.endswith(".lock")]
+    changed = [name for name in workshop.changed() if not name.endswith(".lock")]
+    others = [name for name in changed if not is_output(name, reader)]
     return ("lost", f"{others[:3]}") if others else ("silent", f"{changed[:3]}") if changed else ("right", "")
 
 
