@@ -7,31 +7,14 @@ import pickle
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
-
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 
 from mhrctl.errors import DataError, MhrctlError
 
 LONGEST = 240
 """Letters of a library's own words that an error repeats."""
-UNLOADABLE = (
-    OSError,
-    ValueError,
-    LookupError,
-    ImportError,
-    AttributeError,
-    TypeError,
-    ArithmeticError,
-    RuntimeError,
-    StrictDataclassError,
-    SafetensorError,
-    pickle.UnpicklingError,
-)
-"""What transformers, sentence-transformers and torch raise for files that are missing, damaged, or none of their own."""
-
 SHOWN = 3
 """Tensors that an error names."""
 HARMLESS = re.compile(
@@ -43,6 +26,16 @@ HARMLESS = re.compile(
 )
 """What public checkpoints hold that their models have no place for, and need none."""
 HOW = "put the whole checkpoint there, or the config.json that belongs to it"
+
+
+@cache
+def unloadable() -> tuple[type[Exception], ...]:
+    """Return what libraries of models raise for files that are missing, damaged, or none of their own."""
+    from huggingface_hub.errors import StrictDataclassError  # it imports a client of the network
+    from safetensors import SafetensorError
+
+    general = (OSError, ValueError, LookupError, ImportError, AttributeError, TypeError, ArithmeticError, RuntimeError)
+    return (*general, StrictDataclassError, SafetensorError, pickle.UnpicklingError)
 
 
 @contextmanager
@@ -63,7 +56,7 @@ def loading(what: str, *, hint: str = "", error: type[MhrctlError] = DataError) 
         raise
     except Exception as raised:
         # The tokenizers library raises Exception itself, not a kind of it.
-        if not isinstance(raised, UNLOADABLE) and type(raised) is not Exception:
+        if not isinstance(raised, unloadable()) and type(raised) is not Exception:
             raise
         raise error(f"{what}: cannot be loaded: {reason(raised)}{f'; {hint}' if hint else ''}") from raised
 

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configobj import ConfigObj, ConfigObjError  # type: ignore[import-untyped]
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
 from ruamel.yaml import YAML
 
 from mhrctl.artifacts import provenance
@@ -76,6 +74,9 @@ def _require_id(name: str, setting: str) -> None:
     Raises:
         DataError: if it can be none.
     """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
     try:
         validate_repo_id(name)
     except HFValidationError:
