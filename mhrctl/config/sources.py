@@ -6,6 +6,7 @@ params.yaml is held to it, provenance, the watch over edited files and dvc.yaml 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -135,6 +136,8 @@ def _hub_pins(params: TaskSettings) -> list[Pin]:
     return _hub(params) + ([(test.hub, test.revision)] if test and test.hub else [])
 
 
+HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+"""How a model or a data set is named on the hub: by its name, or its owner and its name."""
 SOURCES: dict[str, Source] = {
     "compositional": Source(
         "the embedded suite: compositions of list operations",

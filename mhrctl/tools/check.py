@@ -22,6 +22,7 @@ from mhrctl.config.methods import METHODS
 from mhrctl.config.params import Params
 from mhrctl.config.reading import Document, read_text, read_yaml
 from mhrctl.config.recipes import RECIPES
+from mhrctl.config.sources import HUB_ID
 from mhrctl.config.tasks import TRAINED_TOKENIZERS, PrepareParams
 from mhrctl.data.loading import json_object
 from mhrctl.data.table import shortage
@@ -74,13 +75,8 @@ def _require_id(name: str, setting: str) -> None:
     Raises:
         DataError: if it can be none.
     """
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
-
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        raise DataError(f"{setting} {name!r}: no such folder, and no id of the hub") from None
+    if not HUB_ID.fullmatch(name):
+        raise DataError(f"{setting} {name!r}: no such folder, and no id of the hub")
 
 
 def check_backbone(params: Params, project: Project) -> list[str]:

@@ -19,7 +19,7 @@ from mhrctl.artifacts.names import Project
 from mhrctl.artifacts.writing import replacing
 from mhrctl.config.params import BackboneParams
 from mhrctl.config.resolve import load_params
-from mhrctl.config.sources import SOURCES
+from mhrctl.config.sources import HUB_ID, SOURCES
 from mhrctl.errors import DataError, ParamsError, unknown
 from mhrctl.projects.templates import dvc_yaml, rendered, task_files, template_files
 from mhrctl.tools.grid import sync
@@ -33,7 +33,6 @@ EXTENDED = (Path(".gitignore"), Path(".gitattributes"))
 """Files to which lines are added where the user has one, as DVC itself does."""
 KEPT = (Path("README.md"), Path(".dvc/plots/curves.json"))
 """Files that are left out where the user has one."""
-HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from mhrctl.config.sources import HUB_ID
 from mhrctl.errors import DataError, unknown
 from mhrctl.suites.files import LINKED, data_files, require_file
 from mhrctl.suites.reading import READABLE, file_errors, hub_errors, parse, read_text
@@ -28,7 +28,6 @@ PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 """Endings of files that `datasets` unpacks."""
 SAVED = ("dataset_dict.json", "state.json")
 """Files by which a folder that `save_to_disk` wrote is known."""
-HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 Record = Mapping[str, Any]
 
 
