@@ -78,7 +78,8 @@ def test_no_moment_has_a_traceback(copy: Path) -> None:
     for step in range(60):
         code, said = interrupted(command, 0.25 + step * 0.05, signal.SIGINT)
         assert "Traceback" not in said, said
-        assert code in (0, 130), said
+        # Python takes handlers away as it ends: a signal from then on ends a process that is done.
+        assert code in (0, 130) or (code == -signal.SIGINT and "wrote" in said), said
         assert (copy / "data/prepare/card.json").exists()
 
 
