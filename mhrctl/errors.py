@@ -75,6 +75,18 @@ _TURNS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 """Signs that embed, override or isolate a direction of writing."""
 
 
+def known(kind: str, name: str, table: Iterable[str]) -> str:
+    """Return a name that is in a table.
+
+    Raises:
+        ValueError: naming the known ones, if it is not.
+    """
+    names = list(table)
+    if name not in names:
+        raise ValueError(unknown(kind, name, names))
+    return name
+
+
 def listed(names: Sequence[str], most: int = SHOWN) -> str:
     """List names in a line, or the first of many and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""

@@ -14,6 +14,7 @@ from mhrctl.errors import (
     ParamsError,
     TrackingError,
     in_section,
+    known,
     listed,
     printable,
     unknown,
@@ -77,3 +78,9 @@ def test_what_a_terminal_would_obey_is_shown_in_its_place(text: str, shown: str)
 
 def test_lines_can_be_kept() -> None:
     assert printable("a\nb\x1b", keep="\n") == "a\nb\\x1b"
+
+
+def test_a_known_name_is_returned_and_another_rejected() -> None:
+    assert known("method", "mhr", ("lora", "mhr")) == "mhr"
+    with pytest.raises(ValueError, match=r"^unknown method 'mhrr'; did you mean 'mhr'\? \(known: lora, mhr\)$"):
+        known("method", "mhrr", iter(["lora", "mhr"]))

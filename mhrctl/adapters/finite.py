@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mhrctl.errors import DataError, MhrctlError
+from mhrctl.errors import DataError, MhrctlError, listed
 
 SHOWN = 3
 """Tensors that an error names."""
@@ -30,9 +30,8 @@ def require_finite(
     """
     names = list(not_finite(tensors))
     if names:
-        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         verb = "holds" if len(names) == 1 else "hold"
-        raise error(f"{where}: {', '.join(names[:SHOWN])}{more} {verb} NaN or infinity{f'; {how}' if how else ''}")
+        raise error(f"{where}: {listed(names, SHOWN)} {verb} NaN or infinity{f'; {how}' if how else ''}")
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> Iterator[str]:

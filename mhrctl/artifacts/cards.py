@@ -212,13 +212,17 @@ def read_card(folder: Path, *, stage: str, command: str, cell: Cell | None = Non
 
 def cell_of(card: Card[Any]) -> str | None:
     """Return the name of the cell that an output is of: None if it is of no cell, or of none that there is now."""
-    cell = card.params.get("cell") if isinstance(card.params, Mapping) else None
-    if not isinstance(cell, Mapping):
-        return None
-    if cell == {"method": BACKBONE}:
+    if isinstance(card.params, Mapping) and card.params.get("cell") == {"method": BACKBONE}:
         return BACKBONE
+    cell = cell_in(card)
+    return cell.name if cell else None
+
+
+def cell_in(card: Card[Any]) -> Cell | None:
+    """Return the cell that an output is of: None as of `cell_of`, and for the bare backbone, which is none."""
+    cell = card.params.get("cell") if isinstance(card.params, Mapping) else None
     try:
-        return Cell.model_validate_json(json.dumps(dict(cell))).name
+        return Cell.model_validate_json(json.dumps(dict(cell))) if isinstance(cell, Mapping) else None
     except (ValueError, MhrctlError):
         return None
 
@@ -227,12 +231,10 @@ def command_of(card: Card[Any]) -> str:
     """Return the command that makes an output again."""
     if card.stage in ("export", "inspect") or "imported" in card.parents:
         return f"mhrctl {'import' if 'imported' in card.parents else card.stage}"
-    name = cell_of(card)
-    if name is None:
-        return f"mhrctl {card.stage}"
-    if name == BACKBONE:
+    if cell_of(card) == BACKBONE:
         return f"mhrctl {card.stage} --method {BACKBONE}"
-    return f"mhrctl {card.stage} {Cell.model_validate_json(json.dumps(card.params['cell'])).options}"
+    cell = cell_in(card)
+    return f"mhrctl {card.stage} {cell.options}" if cell else f"mhrctl {card.stage}"
 
 
 def _why_no_card(error: Exception) -> str:

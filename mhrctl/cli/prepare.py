@@ -25,6 +25,7 @@ from mhrctl.cli.options import (
     quieten,
 )
 from mhrctl.cli.threads import DEFAULT, prepare_threads
+from mhrctl.suites.files import first
 
 NAMED = 5
 """Tasks named for one reason; tasks.json has them all."""
@@ -55,7 +56,7 @@ def prepare(
         table = stage(settings.params.prepare, root=where.root, out=out, scratch=where.scratch, track=display.track)
     display.err.print(_task_table(table))
     for reason, names in _by_reason(table["dropped"]).items():
-        display.done(f"not used: {_named(names)}: {reason}")
+        display.done(f"not used: {first(names, NAMED)}: {reason}")
     for what, count in table["notes"].items():
         display.done(f"note: {count} {what}")
     for line in _row_notes(table["tasks"]):
@@ -82,11 +83,7 @@ def _row_notes(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for (column, key), what in ROW_NOTES.items():
         counts = {row["name"]: row[column].get(key, 0) for row in rows if row[column].get(key, 0)}
         if counts:
-            yield f"{sum(counts.values()):,} {what}: {_named([f'{name} ({count:,})' for name, count in counts.items()])}"
-
-
-def _named(names: Sequence[str]) -> str:
-    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED:,} more" if len(names) > NAMED else "")
+            yield f"{sum(counts.values()):,} {what}: {first([f'{name} ({count:,})' for name, count in counts.items()], NAMED)}"
 
 
 def _by_reason(dropped: dict[str, str]) -> dict[str, list[str]]:

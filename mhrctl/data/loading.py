@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mhrctl.errors import DataError, MhrctlError
+from mhrctl.errors import DataError, MhrctlError, listed
 
 LONGEST = 240
 """Letters of a library's own words that an error repeats."""
@@ -114,5 +114,4 @@ def require_report(report: Mapping[str, Collection[Any]], where: str, *, roots: 
 def some_tensors(names: Iterable[str]) -> str:
     """Name the first of some tensors and how many more there are, with a verb."""
     every = sorted(names)
-    more = f" and {len(every) - SHOWN} more" if len(every) > SHOWN else ""
-    return f"{', '.join(every[:SHOWN])}{more} {'is' if len(every) == 1 else 'are'}"
+    return f"{listed(every, SHOWN)} {'is' if len(every) == 1 else 'are'}"

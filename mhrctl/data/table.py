@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mhrctl.artifacts.names import TASKS
 from mhrctl.artifacts.reading import read_json_of
+from mhrctl.suites.files import first
 
 NAMED = 5
 """Tasks that a message names."""
@@ -56,8 +57,7 @@ def shortage(prepared: Path, *, shots: int | None, validation: int) -> str | Non
     if not short:
         return None
     names = [f"{name} ({count})" for name, count in short.items()]
-    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
     return (
         f"fewer examples than the {shots} shots and {validation} of validation that are asked for, and what there is "
-        f"is divided in this proportion: {', '.join(names[:NAMED])}{more}"
+        f"is divided in this proportion: {first(names, NAMED)}"
     )

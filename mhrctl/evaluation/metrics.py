@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from mhrctl.errors import unknown
+from mhrctl.errors import known
 from mhrctl.evaluation.rouge import ENGLISH, composed, rouge_l
 
 MIXED = "mixed"
@@ -165,9 +165,7 @@ def known_metric(name: str) -> str:
     Raises:
         ValueError: naming the known metrics, if it is not.
     """
-    if name not in METRICS:
-        raise ValueError(unknown("metric", name, METRICS))
-    return name
+    return known("metric", name, METRICS)
 
 
 def recorded_metrics(names: Iterable[str]) -> list[str]:

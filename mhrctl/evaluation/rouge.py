@@ -14,7 +14,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 from unicodedata import category, normalize
 
-from mhrctl.errors import unknown
+from mhrctl.errors import known
 
 if TYPE_CHECKING:
     from rouge_score.rouge_scorer import RougeScorer
@@ -130,9 +130,7 @@ def known_tokenizer(name: str) -> str:
     Raises:
         ValueError: naming the known tokenizers, if it is not.
     """
-    if name not in TOKENIZERS:
-        raise ValueError(unknown("ROUGE tokenizer", name, TOKENIZERS))
-    return name
+    return known("ROUGE tokenizer", name, TOKENIZERS)
 
 
 def tokenizer_for(setting: str, source: str, references: Iterable[str]) -> str:

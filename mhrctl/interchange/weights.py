@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mhrctl.adapters.finite import require_finite
-from mhrctl.errors import DataError
+from mhrctl.errors import DataError, listed
 
 Shapes = Mapping[str, tuple[int, int]]
 """{layer name: (d_in, d_out)} of all linear layers of a backbone."""
@@ -119,8 +119,7 @@ def _sizes(layer: LayerSkills) -> tuple[int, int, int, int | None]:
 def refused(file: Path, names: Iterable[str], reason: str) -> DataError:
     """Make the error that names a file, the first few of the tensors or layers at fault, and the reason."""
     shown = [name if name.isprintable() else ascii(name) for name in names]
-    more = f" and {len(shown) - 3} more" if len(shown) > 3 else ""
-    return DataError(f"{file}: {', '.join(shown[:3])}{more}: {reason}")
+    return DataError(f"{file}: {listed(shown, 3)}: {reason}")
 
 
 def no_such_layer(file: Path, names: Iterable[str], shapes: Shapes) -> DataError:

@@ -92,10 +92,10 @@ def visible(paths: Sequence[Path]) -> list[Path]:
     return [path for path in paths if not is_hidden(path.name)]
 
 
-def first(names: Sequence[str]) -> str:
+def first(names: Sequence[str], most: int = NAMED) -> str:
     """List the first of many names, and say how many more there are."""
-    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def printable(name: str) -> str:

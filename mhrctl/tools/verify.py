@@ -16,6 +16,7 @@ from typing import Any
 from mhrctl.artifacts import inputs, provenance
 from mhrctl.artifacts.cards import (
     Card,
+    cell_in,
     cell_of,
     command_of,
     damaged_files,
@@ -30,7 +31,7 @@ from mhrctl.artifacts.ownership import foreign_files
 from mhrctl.artifacts.placing import PARTIAL, is_alive
 from mhrctl.artifacts.reading import read_json_of, verify_metrics
 from mhrctl.artifacts.sealing import opened
-from mhrctl.config.cells import Cell, CellParams, grid_cells
+from mhrctl.config.cells import CellParams, grid_cells
 from mhrctl.config.methods import BACKBONE
 from mhrctl.config.resolve import Settings, resolve_cell
 from mhrctl.errors import ArtifactError, MhrctlError
@@ -229,11 +230,11 @@ class _Output:
         places: Places = {"prepare": where.output("prepare"), "index": where.output("index")}
         if self.stage == "prepare":
             return provenance.of_prepare(self.settings.params.prepare, root=where.root).places
-        if self.stage in SINGLE or (name := cell_of(card)) is None:
-            return places
-        if name == BACKBONE:
+        if self.stage not in SINGLE and cell_of(card) == BACKBONE:
             return {"prepare": where.output("prepare")}
-        cell = Cell.model_validate_json(_json(card.params["cell"]))
+        cell = None if self.stage in SINGLE else cell_in(card)
+        if cell is None:
+            return places
         stage, origin = cell.origin if self.stage == "pretrain" else cell.start
         start = where.output(stage, origin.name)
         adapted = where.output("adapt", cell.name)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from mhrctl.config.methods import BACKBONE
 from mhrctl.config.params import PLAIN
+from mhrctl.errors import listed
 from mhrctl.evaluation.rouge import ENGLISH, TOKENIZERS
 from mhrctl.report.printed import MeanStd, Setting
 from mhrctl.report.results import MISSING, NO_SCORES, ORDER, Group, Results
@@ -137,8 +138,7 @@ def _tokenizers(results: Results) -> list[str]:
 
 def named(names: Sequence[str]) -> str:
     """List names, or the first of many."""
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+    return listed(names, NAMED)
 
 
 def human(count: int) -> str:
