@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, T5ForConditionalGeneration
 from benchmarks.shapes import TASKS, Shape, new_backbone
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.config.methods import METHODS
-from mhrctl.config.params import PretrainParams
+from mhrctl.config.sections import PretrainParams
 from mhrctl.data.batches import Batch
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import LAYOUTS, new_adapter

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from transformers import T5ForConditionalGeneration
 
-from mhrctl.config.params import ScratchParams
+from mhrctl.config.sections import ScratchParams
 from mhrctl.data.batches import Batch, collate
 from mhrctl.data.examples import Sample
 from mhrctl.stages.backbone import scratch_config

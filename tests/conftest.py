@@ -27,7 +27,7 @@ from mhrctl.artifacts.sealing import opened, sealed
 from mhrctl.cli.app import main
 from mhrctl.config import methods
 from mhrctl.config.methods import METHODS
-from mhrctl.config.params import ScratchParams
+from mhrctl.config.sections import ScratchParams
 from mhrctl.stages import pretrain
 from mhrctl.stages.backbone import scratch_config
 from mhrctl.training import checkpoint

@@ -21,7 +21,7 @@ from mhrctl.artifacts.inputs import Case, Places
 from mhrctl.artifacts.ownership import require_apart
 from mhrctl.config.cells import Cell
 from mhrctl.config.methods import BACKBONE
-from mhrctl.config.params import AdaptParams, BackboneParams, EvaluateParams, PretrainParams
+from mhrctl.config.sections import AdaptParams, BackboneParams, EvaluateParams, PretrainParams
 from mhrctl.config.sources import SOURCES
 from mhrctl.config.tasks import TRAINED_TOKENIZERS, PrepareParams
 

@@ -29,8 +29,9 @@ from mhrctl.cli.options import (
     open_project,
 )
 from mhrctl.config.cells import Cell, CellParams, grid_cells
-from mhrctl.config.params import PLAIN, OptimisationParams
+from mhrctl.config.grid import PLAIN
 from mhrctl.config.resolve import CELL_SECTIONS, Settings, resolve_cell, setting_at, sources
+from mhrctl.config.sections import OptimisationParams
 from mhrctl.errors import ArtifactError, MhrctlError, ParamsError
 from mhrctl.suites.task import TaskCounts
 from mhrctl.tools.check import (

@@ -42,7 +42,7 @@ from mhrctl.cli.options import (
 from mhrctl.cli.threads import expected_threads, taken_threads
 from mhrctl.config.cells import Cell
 from mhrctl.config.methods import BACKBONE
-from mhrctl.config.params import EvaluateParams
+from mhrctl.config.sections import EvaluateParams
 from mhrctl.errors import ParamsError
 from mhrctl.evaluation.metrics import is_over_choices, title_of
 from mhrctl.evaluation.scores import PHASES, SCORE, CellMetrics

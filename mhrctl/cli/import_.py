@@ -18,7 +18,7 @@ from mhrctl.cli.options import (
     quieten,
 )
 from mhrctl.config.cells import grid_cells
-from mhrctl.config.params import PLAIN
+from mhrctl.config.grid import PLAIN
 from mhrctl.errors import ParamsError, unknown
 
 

@@ -18,9 +18,10 @@ from mhrctl.cli import display
 from mhrctl.cli.threads import DEFAULT, limit_threads, prepare_threads
 from mhrctl.config.cells import Cell, CellParams
 from mhrctl.config.fields import MAX_COUNT, MAX_SEED, MAX_WIDTH
+from mhrctl.config.grid import PLAIN
 from mhrctl.config.methods import METHODS, method
 from mhrctl.config.overrides import require_sections
-from mhrctl.config.params import PLAIN, Params
+from mhrctl.config.params import Params
 from mhrctl.config.recipes import RECIPES
 from mhrctl.config.recipes import recipe as recipe_of
 from mhrctl.config.resolve import Settings, load_params, require_read, resolve_cell

@@ -8,9 +8,11 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from mhrctl.config.fields import Closed, NonNegative, Positive, Seed, is_variant
+from mhrctl.config.grid import PLAIN
 from mhrctl.config.methods import METHODS, Method, method
-from mhrctl.config.params import PLAIN, AdaptParams, EvaluateParams, Params, PretrainParams
+from mhrctl.config.params import Params
 from mhrctl.config.reading import shown
+from mhrctl.config.sections import AdaptParams, EvaluateParams, PretrainParams
 from mhrctl.errors import ParamsError
 
 StartStage = Literal["pretrain", "average"]

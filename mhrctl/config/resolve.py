@@ -12,12 +12,14 @@ from pydantic import ValidationError
 from mhrctl.config.cells import Cell, CellParams, grid_cells
 from mhrctl.config.complaints import complaint, name
 from mhrctl.config.fields import Closed
+from mhrctl.config.grid import PLAIN, MethodAxes, Variant
+from mhrctl.config.grid import Override as CellOverride
 from mhrctl.config.methods import METHODS, reads
 from mhrctl.config.overrides import Override, layer_of, over, put_into, read_overrides
-from mhrctl.config.params import PLAIN, MethodAxes, Params, PretrainParams, Variant
-from mhrctl.config.params import Override as CellOverride
+from mhrctl.config.params import Params
 from mhrctl.config.reading import Document, Place, read_yaml
 from mhrctl.config.recipes import RECIPES, Recipe, recipe
+from mhrctl.config.sections import PretrainParams
 from mhrctl.errors import ParamsError, unknown
 
 PARAMS_FILE = "params.yaml"

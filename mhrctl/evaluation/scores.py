@@ -12,8 +12,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from mhrctl.artifacts.reading import reading, verify_metrics
 from mhrctl.config.cells import Cell
+from mhrctl.config.grid import PLAIN
 from mhrctl.config.methods import BACKBONE, METHODS
-from mhrctl.config.params import PLAIN
 from mhrctl.errors import ArtifactError, unknown
 from mhrctl.evaluation.metrics import MIXED, known_metric, recorded_metrics
 from mhrctl.evaluation.rouge import ENGLISH, known_tokenizer

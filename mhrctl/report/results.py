@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median, stdev
 
+from mhrctl.config.grid import PLAIN
 from mhrctl.config.methods import BACKBONE, METHODS
-from mhrctl.config.params import PLAIN
 from mhrctl.errors import printable
 from mhrctl.evaluation.metrics import METRICS, title_of
 from mhrctl.evaluation.scores import PHASES, SCORE, CellMetrics, FrozenBackbone, Phase, read_metrics

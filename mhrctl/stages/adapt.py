@@ -21,7 +21,7 @@ from mhrctl.artifacts.names import ADAPTERS, SOUP, SOUP_TASKS, VALIDATION
 from mhrctl.artifacts.writing import write_csv, writing
 from mhrctl.config.cells import Cell
 from mhrctl.config.methods import METHODS
-from mhrctl.config.params import AdaptParams, PretrainParams
+from mhrctl.config.sections import AdaptParams, PretrainParams
 from mhrctl.data.batches import GroupedOrder, RunBatches
 from mhrctl.data.index import load_index
 from mhrctl.data.shots import TaskShots, draw_shots

@@ -15,7 +15,7 @@ from mhrctl.artifacts.cards import Card, read_card, write_card
 from mhrctl.artifacts.facts import BackboneFacts
 from mhrctl.artifacts.names import BACKBONE_EXAMPLES, TOKENIZER, TRAINING_EXAMPLES
 from mhrctl.artifacts.writing import writing
-from mhrctl.config.params import BackboneParams, ScratchParams
+from mhrctl.config.sections import BackboneParams, ScratchParams
 from mhrctl.data.batches import Batch, Order, collate
 from mhrctl.data.examples import Examples, Sample
 from mhrctl.data.tokenization import Ending, entries, saved_tokenizer, sentinel_ids

@@ -22,7 +22,7 @@ from mhrctl.artifacts.names import ADAPTERS, PREDICTIONS, SCORES, SOUP, TEST_EXA
 from mhrctl.artifacts.writing import as_json, replacing, write_csv, writing
 from mhrctl.config.cells import Cell
 from mhrctl.config.methods import BACKBONE
-from mhrctl.config.params import EvaluateParams
+from mhrctl.config.sections import EvaluateParams
 from mhrctl.data.examples import Examples
 from mhrctl.data.table import rouge_tokenizers, task_metrics
 from mhrctl.errors import ArtifactError, DivergedError, listed

@@ -25,7 +25,7 @@ from mhrctl.artifacts.facts import Parameters, PretrainFacts
 from mhrctl.artifacts.names import ADAPTERS, LOG, TRAINING_EXAMPLES, VALIDATION
 from mhrctl.artifacts.writing import replacing, write_csv, write_rows, write_text, writing
 from mhrctl.config.cells import Cell
-from mhrctl.config.params import PretrainParams
+from mhrctl.config.sections import PretrainParams
 from mhrctl.data.batches import Batch, MixedBatches, Order, RunBatches
 from mhrctl.data.examples import Examples, Sample
 from mhrctl.data.table import training_data_sets

@@ -20,7 +20,7 @@ from mhrctl.artifacts.names import ADAPTERS, TRAINING_EXAMPLES, Project
 from mhrctl.artifacts.sealing import sealed
 from mhrctl.artifacts.writing import write_json
 from mhrctl.config.cells import Cell
-from mhrctl.config.params import PretrainParams
+from mhrctl.config.sections import PretrainParams
 from mhrctl.data.examples import Examples
 from mhrctl.errors import ArtifactError, ParamsError, in_section
 from mhrctl.models.adapted import AdaptedModel

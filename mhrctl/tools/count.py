@@ -10,7 +10,7 @@ import torch
 
 from mhrctl.adapters.adapter import Shapes, trainable
 from mhrctl.config.methods import METHODS, Method
-from mhrctl.config.params import PretrainParams
+from mhrctl.config.sections import PretrainParams
 from mhrctl.models.attach import LAYOUTS, linear_shapes, shape_adapters
 from mhrctl.models.backbones import sized_model
 from mhrctl.report.printed import printed

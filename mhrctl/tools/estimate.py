@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mhrctl.config.cells import CellParams
-from mhrctl.config.params import BackboneParams, OptimisationParams
+from mhrctl.config.sections import BackboneParams, OptimisationParams
 from mhrctl.data.loading import json_object
 from mhrctl.errors import DataError, ParamsError, in_section
 from mhrctl.models.speed import Speed

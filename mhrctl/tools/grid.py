@@ -24,9 +24,10 @@ from mhrctl.config.cells import NAME, Cell, CellParams, grid_cells
 from mhrctl.config.complaints import complaint
 from mhrctl.config.fields import Closed
 from mhrctl.config.methods import BACKBONE
-from mhrctl.config.params import EvaluateParams, Params
+from mhrctl.config.params import Params
 from mhrctl.config.reading import read_text, shown
 from mhrctl.config.resolve import Settings, resolve_cell
+from mhrctl.config.sections import EvaluateParams
 from mhrctl.errors import ArtifactError, MhrctlError, ParamsError
 
 HEADER = "# Generated from params.yaml by `mhrctl grid sync`; not edited by hand.\n"

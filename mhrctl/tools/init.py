@@ -17,8 +17,8 @@ from typing import Literal
 
 from mhrctl.artifacts.names import Project
 from mhrctl.artifacts.writing import replacing
-from mhrctl.config.params import BackboneParams
 from mhrctl.config.resolve import load_params
+from mhrctl.config.sections import BackboneParams
 from mhrctl.config.sources import HUB_ID, SOURCES
 from mhrctl.errors import DataError, ParamsError, unknown
 from mhrctl.projects.templates import dvc_yaml, rendered, task_files, template_files

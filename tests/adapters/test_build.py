@@ -11,7 +11,7 @@ from mhrctl.adapters.build import adapter_class, build_adapter, start_of
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.mosa import MoSA
 from mhrctl.config.methods import METHODS, MosaOptions
-from mhrctl.config.params import PretrainParams
+from mhrctl.config.sections import PretrainParams
 
 SHAPES = {"a.q": (8, 16), "a.v": (8, 8)}
 BACKBONE = nn.Linear(4, 4)

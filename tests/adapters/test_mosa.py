@@ -20,7 +20,7 @@ from mhrctl.adapters.config import InventoryConfig
 from mhrctl.adapters.files import load_adapter, save_adapter
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.mosa import DIVIDED, MoSA
-from mhrctl.config.params import PretrainParams
+from mhrctl.config.sections import PretrainParams
 from mhrctl.data.batches import Batch, collate
 from mhrctl.data.examples import Sample
 from mhrctl.models.adapted import AdaptedModel

@@ -21,7 +21,7 @@ from mhrctl.adapters.scales import Scales
 from mhrctl.analysis.alignment import gradient_alignment, require_shared, task_batches
 from mhrctl.config.cells import Cell
 from mhrctl.config.methods import METHODS
-from mhrctl.config.params import PretrainParams
+from mhrctl.config.sections import PretrainParams
 from mhrctl.data.batches import Batch
 from mhrctl.data.examples import Examples
 from mhrctl.errors import DataError, DivergedError, ParamsError

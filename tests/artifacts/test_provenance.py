@@ -14,7 +14,7 @@ from mhrctl.artifacts.cards import Card, write_card
 from mhrctl.artifacts.facts import IndexFacts
 from mhrctl.artifacts.provenance import Provenance
 from mhrctl.config.cells import Cell
-from mhrctl.config.params import AdaptParams, BackboneParams, PretrainParams
+from mhrctl.config.sections import AdaptParams, BackboneParams, PretrainParams
 from mhrctl.config.sources import SOURCES
 from mhrctl.config.tasks import DataSetParams, PrepareParams
 from tests.conftest import mhrctl

@@ -8,7 +8,8 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from mhrctl.config.complaints import complaint, name
-from mhrctl.config.params import GridParams, PretrainParams
+from mhrctl.config.grid import GridParams
+from mhrctl.config.sections import PretrainParams
 from mhrctl.config.tasks import PrepareParams
 
 GRID: dict[str, Any] = {"seeds": [0], "methods": {"lora": None}}

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from mhrctl.config.params import BackboneParams
 from mhrctl.config.resolve import load_params
+from mhrctl.config.sections import BackboneParams
 from mhrctl.projects.templates import dvc_yaml, rendered, template_files
 
 ROOT = Path(__file__).parents[2]

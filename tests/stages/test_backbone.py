@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast, T5ForConditionalGeneration
 
-from mhrctl.config.params import BackboneParams, ScratchParams
+from mhrctl.config.sections import BackboneParams, ScratchParams
 from mhrctl.data.examples import Sample
 from mhrctl.data.tokenization import SENTINELS, saved_tokenizer
 from mhrctl.errors import ArtifactError, DataError, ParamsError

@@ -19,7 +19,7 @@ from mhrctl.adapters.inventory import Inventory
 from mhrctl.artifacts.hashing import digest
 from mhrctl.artifacts.names import TRAINING_EXAMPLES
 from mhrctl.config.methods import METHODS
-from mhrctl.config.params import PretrainParams
+from mhrctl.config.sections import PretrainParams
 from mhrctl.data.rows import SCHEMA
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import new_adapter

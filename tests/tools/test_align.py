@@ -13,7 +13,7 @@ from mhrctl.adapters.files import load_adapter
 from mhrctl.analysis.alignment import Alignment, gradient_alignment, task_batches
 from mhrctl.artifacts.names import Project
 from mhrctl.config.cells import Cell
-from mhrctl.config.params import PretrainParams
+from mhrctl.config.sections import PretrainParams
 from mhrctl.data.examples import Examples
 from mhrctl.errors import ArtifactError
 from mhrctl.models.adapted import AdaptedModel

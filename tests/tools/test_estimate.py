@@ -10,8 +10,8 @@ from transformers import BartConfig, T5Config
 
 from mhrctl.artifacts.names import ADAPTERS, Project
 from mhrctl.config.cells import Cell
-from mhrctl.config.params import BackboneParams
 from mhrctl.config.resolve import load_params, resolve_cell
+from mhrctl.config.sections import BackboneParams
 from mhrctl.errors import DataError, ParamsError
 from mhrctl.models.attach import linear_shapes
 from mhrctl.models.backbones import T5_SIZES, shape_model

@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from mhrctl.config.params import PretrainParams
+from mhrctl.config.sections import PretrainParams
 from mhrctl.errors import ArtifactError, DivergedError
 from mhrctl.training import checkpoint
 from mhrctl.training.checkpoint import (

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from mhrctl.config.params import PretrainParams
+from mhrctl.config.sections import PretrainParams
 from mhrctl.errors import DivergedError
 from mhrctl.training.divergence import UNNAMED, Training, Watch
 from mhrctl.training.optimizers import make_optimizer

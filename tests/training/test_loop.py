@@ -18,7 +18,7 @@ from transformers import T5ForConditionalGeneration
 
 from mhrctl.adapters.config import InventoryConfig
 from mhrctl.adapters.inventory import Inventory
-from mhrctl.config.params import PretrainParams
+from mhrctl.config.sections import PretrainParams
 from mhrctl.data.batches import Batch
 from mhrctl.errors import DivergedError
 from mhrctl.models.adapted import AdaptedModel

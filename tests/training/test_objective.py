@@ -10,7 +10,7 @@ import torch
 from transformers import T5ForConditionalGeneration
 
 from mhrctl.adapters.inventory import Inventory
-from mhrctl.config.params import PretrainParams
+from mhrctl.config.sections import PretrainParams
 from mhrctl.data.batches import IGNORED, Batch, collate
 from mhrctl.data.examples import Sample
 from mhrctl.models.adapted import AdaptedModel

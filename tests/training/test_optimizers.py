@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import Adafactor
 
-from mhrctl.config.params import PretrainParams
+from mhrctl.config.sections import PretrainParams
 from mhrctl.training.optimizers import StackedAdafactor, clip_runs, make_optimizer, rate_settings, select_runs
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from mhrctl.config.grid import PLAIN
 from mhrctl.config.methods import BACKBONE
-from mhrctl.config.params import PLAIN
 from mhrctl.report.figures.sizes import COARSER, NOTEBOOK, PARAMETERS, coarser, draw_line
 from mhrctl.report.figures.style import (
     LOOKS,

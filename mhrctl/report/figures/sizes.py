@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import cycle
 from typing import TYPE_CHECKING
 
-from mhrctl.config.params import PLAIN
+from mhrctl.config.grid import PLAIN
 from mhrctl.report.figures.style import Line, Place, annotate, empty, handle, mark, scale_parameters
 from mhrctl.report.results import Group, Results
 

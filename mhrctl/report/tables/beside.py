@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from mhrctl.config.grid import PLAIN
 from mhrctl.config.methods import BACKBONE
-from mhrctl.config.params import PLAIN
 from mhrctl.errors import listed
 from mhrctl.evaluation.rouge import ENGLISH, TOKENIZERS
 from mhrctl.report.printed import MeanStd, Setting

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mhrctl.config.grid import PLAIN
 from mhrctl.config.methods import BACKBONE
-from mhrctl.config.params import PLAIN
 from mhrctl.report.formulas import FORMULAS, t5_shapes, total
 from mhrctl.report.printed import PrintedBlock, PrintedRow, printed_blocks
 from mhrctl.report.results import MISSING, ORDER, Group, Results

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mhrctl.config.params import PLAIN
+from mhrctl.config.grid import PLAIN
 from mhrctl.report.printed import MeanStd, Setting, printed
 from mhrctl.report.results import MISSING, Group, Results
 from mhrctl.report.table import Table
