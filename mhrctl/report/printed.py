@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any, NamedTuple
 
+from mhrctl.config.methods import METHODS
 from mhrctl.evaluation.scores import FrozenBackbone
 from mhrctl.suites.superni.tasks import named_tasks
 
@@ -75,33 +77,34 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class PrintedTable(Setting):
-    """This is a table of scores in the paper.
-
-    Attributes:
-        rows: {method: mean and standard deviation}.
-    """
-
-    rows: dict[str, MeanStd]
-
-
-@dataclass(frozen=True)
 class PrintedRow:
-    """This is a row of the paper's Table 6.
+    """This is a row of a table of the paper.
 
     Attributes:
         method: row of the methods table.
-        heads: of a routing; None where there is none.
-        multi_task: parameters kept from pre-training, as printed; the routing of the training tasks is not counted.
-        adaptation: parameters of a new task, as printed; of poly and mhr those of the mixed LoRA.
+        heads: of its routing; None where it has none, and for mhr and its kin where the paper does not say how many.
+        layout: of the adapted layers; None where the method has none to choose.
         score: mean and standard deviation, where one is printed.
+        multi_task: parameters kept from pre-training, as Table 6 prints them; the routing of the training tasks is not counted.
+        adaptation: parameters of a new task, as Table 6 prints them; of poly and mhr those of the mixed LoRA.
     """
 
     method: str
     heads: int | None
-    multi_task: str
-    adaptation: str
+    layout: str | None
     score: MeanStd
+    multi_task: str = ""
+    adaptation: str = ""
+
+    @property
+    def has_known_heads(self) -> bool:
+        """Whether the paper says how many heads it has, if it can have several."""
+        return self.heads is not None or not can_have_heads(self.method)
+
+    @property
+    def label(self) -> str:
+        """The method, with its heads if it can have several and they are known: `mhr h64`."""
+        return f"{self.method} h{self.heads}" if can_have_heads(self.method) and self.heads else self.method
 
     @property
     def adapted_parameters(self) -> float:
@@ -110,16 +113,30 @@ class PrintedRow:
 
 
 @dataclass(frozen=True)
-class PrintedBlock(Setting):
-    """This is a block of the paper's Table 6.
+class PrintedTable(Setting):
+    """This is a table of scores in the paper, or a block of its Table 6.
 
     Attributes:
-        layout: of the adapted layers, `full` or `light`.
+        layout: of the adapted layers; a row may have another.
         rows: by method.
+        note: what does not fit in it, if anything.
     """
 
     layout: str
-    rows: dict[str, PrintedRow]
+    rows: Mapping[str, PrintedRow]
+    note: str = ""
+
+    @property
+    def shape(self) -> str:
+        """The layout, and the heads of the methods that can have several, in words."""
+        several = [row for row in self.rows.values() if can_have_heads(row.method)]
+        heads = ", ".join(f"{row.method} {row.heads or 'not said'}" for row in several)
+        return f"layout {self.layout}{f', heads {heads}' if heads else ''}"
+
+
+def can_have_heads(method: str) -> bool:
+    """Return whether a row of the paper, which may be the bare backbone, is of a method that can have several heads."""
+    return method in METHODS and METHODS[method].multi_head
 
 
 @cache
@@ -131,29 +148,39 @@ def printed() -> dict[str, Any]:
 
 def printed_table(name: str) -> PrintedTable:
     """Return a table of scores, such as `table2`."""
-    table = printed()[name]
-    rows = {row["method"]: MeanStd(row["mean"], row["std"]) for row in table["rows"]}
-    return PrintedTable(table["suite"], table["metric"], table["backbone"], rows)
+    return _table(printed()[name])
 
 
-def printed_blocks() -> list[PrintedBlock]:
+def printed_blocks() -> list[PrintedTable]:
     """Return the blocks of Table 6, in its order."""
-    return [
-        PrintedBlock(
-            block["suite"],
-            block.get("metric", "accuracy"),
-            block["backbone"],
-            block["layout"],
-            {
-                row["method"]: PrintedRow(
-                    row["method"],
-                    row["heads"],
-                    row["multi_task_params"],
-                    row["adaptation_params"],
-                    MeanStd(row["mean"], row["std"]),
-                )
-                for row in block["rows"]
-            },
-        )
-        for block in printed()["table6"]["blocks"]
-    ]
+    return [_table(block) for block in printed()["table6"]["blocks"]]
+
+
+def zero_shot_rows(backbone: str) -> dict[str, tuple[PrintedRow, Sequence[float]]]:
+    """Return the rows of Table 5 for a backbone as the paper names it, by method, each with its scores by number of steps."""
+    table = printed()["table5"]
+    of_backbone = [row for row in table["rows"] if row["backbone"] == backbone]
+    return {row["method"]: (_row(row | {"mean": row["values"][0]}, table["layout"]), row["values"]) for row in of_backbone}
+
+
+def one_adapter(layout: str) -> str | None:
+    """Return the parameters of a single adapter as the paper prints them: what an average is, kept and tuned (appendix A.1)."""
+    parameters: str | None = printed()["text"]["one_adapter"].get(layout)
+    return parameters
+
+
+def _table(table: Mapping[str, Any]) -> PrintedTable:
+    rows = {row["method"]: _row(row, table["layout"]) for row in table["rows"]}
+    metric = table.get("metric", "accuracy")
+    return PrintedTable(table["suite"], metric, table["backbone"], table["layout"], rows, table.get("note", ""))
+
+
+def _row(row: Mapping[str, Any], layout: str) -> PrintedRow:
+    return PrintedRow(
+        row["method"],
+        row.get("heads"),
+        row.get("layout", layout),
+        MeanStd(row["mean"], row.get("std")),
+        row.get("multi_task_params", ""),
+        row.get("adaptation_params", ""),
+    )

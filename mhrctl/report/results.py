@@ -5,25 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, median, stdev
+from statistics import fmean
 
 from mhrctl.config.grid import PLAIN
 from mhrctl.config.methods import BACKBONE, METHODS
 from mhrctl.errors import printable
 from mhrctl.evaluation.metrics import METRICS, title_of
 from mhrctl.evaluation.scores import PHASES, SCORE, CellMetrics, FrozenBackbone, Phase, read_metrics
+from mhrctl.report.aggregates import MEDIANS, aggregate_of, mean_of_medians, mean_std
 from mhrctl.report.printed import MeanStd
 
 ORDER = [BACKBONE, *METHODS]
 MISSING = "-"
 NO_SCORES = "No scores yet; run `dvc repro`, or `mhrctl evaluate` for each cell."
-
-
-def mean_std(values: Sequence[float]) -> MeanStd | None:
-    """Compute mean and standard deviation; None of no values."""
-    if not values:
-        return None
-    return MeanStd(fmean(values), stdev(values) if len(values) > 1 else None)
 
 
 @dataclass(frozen=True)
@@ -71,11 +65,12 @@ class Group:
         return by_task
 
     def median(self, phase: Phase) -> MeanStd | None:
-        """Aggregate as the paper does for T0: each task's median over seeds; of those, mean and standard deviation over tasks.
+        """Compute the mean over tasks of medians over seeds, and of deviations over seeds, by the tasks' own metrics."""
+        return mean_of_medians({task: list(seeds.values()) for task, seeds in self.by_task(phase).items()})
 
-        As the authors' `get_metrics.py` has it (docs/recipe.md, section 1.5): the deviation is of tasks, not of seeds.
-        """
-        return mean_std([median(seeds.values()) for seeds in self.by_task(phase).values()])
+    def score(self, phase: Phase) -> MeanStd | None:
+        """Fold the scores as the suite's are reported: of T0 by medians over seeds, of any other by means."""
+        return self.median(phase) if aggregate_of(self.first.suite) is MEDIANS else self.mean(phase)
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,10 @@ def _score_rows(results: Results, scores: Sequence[str]) -> Iterator[tuple[Any, 
 
 
 def _summary(group: Group, scores: Sequence[str]) -> dict[str, float]:
-    """Means over seeds."""
-    means = {f"{phase}_{score}": group.mean(phase, score) for phase in PHASES for score in scores}
+    """The score as the suite's are reported, and means over seeds by metric."""
+    means = {
+        f"{phase}_{score}": group.score(phase) if score == SCORE else group.mean(phase, score)
+        for phase in PHASES
+        for score in scores
+    }
     return {name: round(mean.mean, 2) for name, mean in means.items() if mean}

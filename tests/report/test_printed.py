@@ -17,7 +17,7 @@ PAPER = Path(__file__).parents[3] / "shared/paper/mhr-paper.txt"
 def test_table2_as_printed() -> None:
     table = printed_table("table2")
     assert (table.suite, table.metric, table.backbone) == ("SuperNI", "Rouge-L", "T5-XL-LM")
-    assert table.rows == {
+    assert {name: row.score for name, row in table.rows.items()} == {
         "lora": (67.6, 0.8),
         "lora_big": (67.2, 0.7),
         "poly_z": (64.6, 0.3),
@@ -39,7 +39,7 @@ def test_table2_as_printed() -> None:
 )
 def test_other_tables_of_scores(name: str, suite: str, backbone: str, rows: int, mhr: tuple[float, float]) -> None:
     table = printed_table(name)
-    assert (table.suite, table.backbone, len(table.rows), table.rows["mhr"]) == (suite, backbone, rows, mhr)
+    assert (table.suite, table.backbone, len(table.rows), table.rows["mhr"].score) == (suite, backbone, rows, mhr)
 
 
 def test_package_data_is_whole() -> None:

@@ -9,25 +9,12 @@ import pytest
 
 from mhrctl.errors import ArtifactError
 from mhrctl.evaluation.scores import CellMetrics
-from mhrctl.report.results import Group, fold_seeds, mean_std, read_results
+from mhrctl.report.results import Group, fold_seeds, read_results
 from tests.report.made import both, made_cell, write_cells
 
 
 def folded(cells: dict[str, dict[str, Any]]) -> list[Group]:
     return fold_seeds({name: CellMetrics.model_validate(cell) for name, cell in cells.items()})
-
-
-@pytest.mark.parametrize(
-    ("values", "text"),
-    [([60.0, 62.0, 67.0], "63.0±3.6"), ([80.0], "80.0"), ([3.0, 3.0], "3.0±0.0")],
-    ids=["three", "one has no deviation", "two alike"],
-)
-def test_a_spread_is_the_mean_and_the_deviation_of_a_sample(values: list[float], text: str) -> None:
-    assert str(mean_std(values)) == text  # 60, 62, 67: squares 9 + 1 + 16, over 2, root 3.61
-
-
-def test_nothing_has_no_spread() -> None:
-    assert mean_std([]) is None
 
 
 def test_groups_are_methods_heads_variants_and_extra_steps_in_the_order_of_the_methods() -> None:
@@ -61,15 +48,23 @@ def test_the_two_aggregations_differ() -> None:
     )
     # seeds: 30, 55, 65 have the mean 50, squares 400 + 25 + 225, over 2, root 18.03
     assert str(group.mean("adapted")) == "50.0±18.0"
-    # medians 20 and 70 have the mean 45, squares 625 + 625, over 1, root 35.36
-    assert str(group.median("adapted")) == "45.0±35.4"
+    # medians 20 and 70 have the mean 45; a deviates by 26.46 (squares 400 + 100 + 900, over 2), b by 20 (400 + 0 + 400, over 2)
+    assert str(group.median("adapted")) == "45.0±23.2"
+    assert group.score("adapted") == group.mean("adapted")
+
+
+def test_the_score_of_t0_is_the_papers() -> None:
+    cells = {f"poly-s{seed}": made_cell("poly", 1, seed, {"a": 10.0 + seed**2, "b": 50.0}, suite="t0") for seed in range(3)}
+    (group,) = folded(cells)
+    assert group.score("adapted") == group.median("adapted") != group.mean("adapted")
+    assert str(group.score("zero_shot")) == "40.0±0.0"
 
 
 def test_a_group_without_adaptation_has_no_adapted_scores() -> None:
     (group,) = folded({"backbone": made_cell("backbone", None, None, zero_shot=12.0)})
     assert group.mean("adapted") is None
     assert group.median("adapted") is None
-    assert group.mean("zero_shot") == mean_std([12.0])
+    assert str(group.mean("zero_shot")) == "12.0"
 
 
 def search(*validations: float | None, seeds: int = 2) -> dict[str, dict[str, Any]]:

@@ -5,10 +5,9 @@ Scores are points with their deviations and no bars: bars from zero would hide w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mhrctl.config.grid import PLAIN
 from mhrctl.config.methods import BACKBONE
 from mhrctl.report.figures.sizes import COARSER, NOTEBOOK, PARAMETERS, coarser, draw_line
 from mhrctl.report.figures.style import (
@@ -22,9 +21,9 @@ from mhrctl.report.figures.style import (
     say_missing,
     scale_parameters,
 )
-from mhrctl.report.printed import MeanStd, PrintedBlock, printed, printed_blocks, printed_table
-from mhrctl.report.results import NO_SCORES, Group, Results
-from mhrctl.report.tables.beside import beside
+from mhrctl.report.printed import PrintedTable, printed, printed_blocks, printed_table
+from mhrctl.report.results import NO_SCORES, Results
+from mhrctl.report.tables.beside import Row, beside
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,13 +71,14 @@ def _draw_t0(left: Axes, middle: Axes, right: Axes, results: Results, notes: Seq
     missing = []
     for table, axes in zip(tables, (left, middle), strict=True):
         ours = results.adapted if table is home else []
-        lacking = _lacking(ours, table.rows, f"T0 on {table.backbone}")
+        rows = beside(results, ours, [table])
+        lacking = _lacking(rows, f"T0 on {table.backbone}")
         whose = f"; ours: {results.backbone}" if ours and not table.has_backbone(results.backbone) else ""
-        _draw_methods(axes, ours, table.rows, f"T0, {table.backbone}{whose}", table.metric, lacking)
+        _draw_methods(axes, rows, f"T0, {table.backbone}{whose}", table.metric, lacking)
         missing += lacking
-    rows = max(axes.get_ylim()[0] for axes in (left, middle))
+    low = max(axes.get_ylim()[0] for axes in (left, middle))
     for axes in (left, middle):
-        axes.set_ylim(rows, TOP)
+        axes.set_ylim(low, TOP)
     block = next(block for block in printed_blocks() if (block.suite, block.backbone) == ("T0", home.backbone))
     _draw_parameters(right, results, block, f"T0, {home.backbone}", block.metric, notes)
     return missing
@@ -87,48 +87,46 @@ def _draw_t0(left: Axes, middle: Axes, right: Axes, results: Results, notes: Seq
 def _draw_apart(methods: Axes, parameters: Axes, results: Results) -> list[str]:
     """Ours of another suite than T0, with the paper's scores of that suite if it has it. Returns what is missing."""
     block = next((block for block in printed_blocks() if block.has_suite(results.suite)), None)
-    paper = {name: row.score for name, row in block.rows.items()} if block else {}
+    rows = beside(results, results.adapted, [block] if block else [])
     where = f"{results.suite}, {results.backbone}"
-    lacking = _lacking(results.adapted, paper, where)
-    bare = next((group.mean("zero_shot") for group in results.methods if group.method == BACKBONE), None)
+    lacking = _lacking(rows, where)
+    bare = next((group.score("zero_shot") for group in results.methods if group.method == BACKBONE), None)
     label = results.metric_name + (f" (bare backbone, zero-shot: {bare})" if bare else "")
-    _draw_methods(methods, results.adapted, paper, f"ours: {where}", label, lacking)
+    _draw_methods(methods, rows, f"ours: {where}", label, lacking)
     _draw_parameters(parameters, results, block, f"ours: {where}", results.metric_name)
     return lacking
 
 
-def _lacking(ours: Sequence[Group], paper: Mapping[str, MeanStd], where: str) -> list[str]:
-    """Which methods of the paper we have no scores of."""
-    if not ours:
+def _lacking(rows: Sequence[Row], where: str) -> list[str]:
+    """Which rows of the paper we have no scores of."""
+    if not any(row.group for row in rows):
         return [f"No cells of {where} yet."]
-    plain = {group.method for group in ours if group.variant == PLAIN and group.values("adapted")}
-    lacking = [method for method in paper if method not in plain]
+    lacking = [row.label for row in rows if not row.group]
     return [f"No cells of {', '.join(lacking)} for {where} yet."] if lacking else []
 
 
-def _draw_methods(
-    axes: Axes, ours: Sequence[Group], paper: Mapping[str, MeanStd], title: str, metric: str, missing: Sequence[str]
-) -> None:
+def _draw_methods(axes: Axes, rows: Sequence[Row], title: str, metric: str, missing: Sequence[str]) -> None:
     """A row for each method: ours above the paper's."""
-    rows = beside(ours, paper)
-    for place, (method, group, theirs) in enumerate(rows):
-        score = group.mean("adapted") if group else None
+    for place, row in enumerate(rows):
+        score = row.group.score("adapted") if row.group else None
+        theirs = next((paper for paper in row.papers if paper), None)
+        method = row.label.split()[0]
         if score:
             mark(axes, score.mean, place - (APART if theirs else 0), method, ours=True, x_std=score)
         if theirs:
-            mark(axes, theirs.mean, place + (APART if score else 0), method, ours=False, x_std=theirs)
-    axes.set_yticks(range(len(rows)), [group.label if group else method for method, group, _ in rows])
+            mark(axes, theirs.score.mean, place + (APART if score else 0), method, ours=False, x_std=theirs.score)
+    axes.set_yticks(range(len(rows)), [row.label for row in rows])
     axes.set_ylim(len(rows) - 0.4, TOP)
     axes.set_title(title, loc="left")
     say_missing(axes, metric, missing, 48)
 
 
 def _draw_parameters(
-    axes: Axes, results: Results, block: PrintedBlock | None, title: str, metric: str, missing: Sequence[str] = ()
+    axes: Axes, results: Results, block: PrintedTable | None, title: str, metric: str, missing: Sequence[str] = ()
 ) -> None:
     """A point for each method; what only differs in the granularity of its routing is joined by a line."""
     for group in results.adapted:
-        score = group.mean("adapted")
+        score = group.score("adapted")
         if score and group.first.parameters.adaptation:
             mark(axes, group.first.parameters.adaptation, score.mean, group.method, ours=True, y_std=score)
     for series in coarser(results, "mhr_z"):

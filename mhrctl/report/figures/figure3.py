@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mhrctl.config.methods import GREY
+from mhrctl.report.aggregates import mean_std
 from mhrctl.report.figures.sizes import draw_sizes, size_handles
 from mhrctl.report.figures.style import (
     LOOKS,
@@ -21,7 +22,7 @@ from mhrctl.report.figures.style import (
     say_missing,
 )
 from mhrctl.report.logs import Alignment, Log, label_of
-from mhrctl.report.results import Results, mean_std
+from mhrctl.report.results import Results
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -93,14 +93,14 @@ def draw_sizes(axes: Axes, results: Results, methods: tuple[str, str]) -> list[s
 
 def draw_line(axes: Axes, series: Series, line: Line, colour: str = GREY_LINE) -> None:
     """Draw a line through groups."""
-    points = [(group.first.parameters.adaptation, score.mean) for group in series.groups if (score := group.mean("adapted"))]
+    points = [(group.first.parameters.adaptation, score.mean) for group in series.groups if (score := group.score("adapted"))]
     axes.plot([x for x, _ in points], [y for _, y in points], line, color=colour, linewidth=1, zorder=1)
 
 
 def draw_points(axes: Axes, series: Series, *places: Place) -> None:
     """Draw groups, each with its name, at these places by turns."""
     for group, name, place in zip(series.groups, series.names, cycle(places)):
-        if score := group.mean("adapted"):
+        if score := group.score("adapted"):
             x = group.first.parameters.adaptation
             mark(axes, x, score.mean, group.method, ours=True, y_std=score)
             annotate(axes, name, x, score.mean, place)

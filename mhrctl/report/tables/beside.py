@@ -2,30 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from mhrctl.config.grid import PLAIN
 from mhrctl.config.methods import BACKBONE
 from mhrctl.errors import listed
 from mhrctl.evaluation.rouge import ENGLISH, TOKENIZERS
-from mhrctl.report.printed import MeanStd, Setting
+from mhrctl.report.printed import MeanStd, PrintedRow, PrintedTable, Setting, can_have_heads
 from mhrctl.report.results import MISSING, NO_SCORES, ORDER, Group, Results
 
 NOT_RUN = "not run"
+SKILLS, GRANULARITY = 8, "layer"
+"""Of every printed routing."""
 NAMED = 12
 """How many cells a note names."""
 
 
-def beside(groups: Sequence[Group], paper: Mapping[str, MeanStd]) -> list[tuple[str, Group | None, MeanStd | None]]:
-    """Pair ours with the paper's scores of a method.
+@dataclass(frozen=True)
+class Row:
+    """A row has ours, or the paper's alone, or both.
+
+    Attributes:
+        label: of the method, its heads and its variant.
+        group: ours; None if it has not been run.
+        papers: the paper's, one for each table that stands beside ours; None where it has nothing alike.
+    """
+
+    label: str
+    group: Group | None
+    papers: Sequence[PrintedRow | None]
+
+
+def beside(results: Results, groups: Sequence[Group], papers: Sequence[PrintedTable], *, strict: bool = False) -> list[Row]:
+    """Set rows of the paper beside ours of the same method and number of heads.
+
+    Where a difference is taken to a table, or if `strict`, layout, skills and granularity are the same too. Where none is,
+    the paper's stand beside the plain methods, for orientation.
+
+    Args:
+        results: ours.
+        groups: of these.
+        papers: tables of the paper.
+        strict: whether everything must be the same in any case.
 
     Returns:
-        (method, ours, paper's): all of ours, then what only the paper has. Variants have nothing of the paper's.
+        All of ours, then what only the paper has.
     """
-    ran = [(group.method, group, paper.get(group.method) if group.variant == PLAIN else None) for group in groups]
-    plain = {group.method for group in groups if group.variant == PLAIN}
-    rest = sorted((method for method in paper if method not in plain), key=ORDER.index)
-    return [*ran, *((method, None, paper[method]) for method in rest)]
+    exactly = [strict or not differs(results, paper) for paper in papers]
+    taken: set[tuple[int, str]] = set()
+    rows = []
+    for group in sorted(groups, key=lambda group: group.variant != PLAIN):
+        theirs: list[PrintedRow | None] = []
+        for place, paper in enumerate(papers):
+            row = paper.rows.get(group.method)
+            is_free = row is not None and ((place, row.method) not in taken or not row.has_known_heads)
+            theirs.append(row if row and is_free and _is_alike(row, group, exactly=exactly[place]) else None)
+            taken |= {(place, row.method)} if row and theirs[-1] else set()
+        rows.append(Row(group.label, group, theirs))
+    rows.sort(key=lambda row: groups.index(row.group))
+    labels, rest = {group.label for group in groups}, dict[str, list[PrintedRow | None]]()
+    for place, paper in enumerate(papers):
+        for row in paper.rows.values():
+            if (place, row.method) not in taken:
+                label = f"{row.label} ({row.layout})" if row.label in labels else row.label
+                rest.setdefault(label, [None] * len(papers))[place] = row
+    alone = [Row(label, None, theirs) for label, theirs in rest.items()]
+    return rows + sorted(alone, key=lambda row: ORDER.index(row.label.split()[0]))
+
+
+def _is_alike(row: PrintedRow, group: Group, *, exactly: bool) -> bool:
+    """Whether a row of the paper is of the same method as ours."""
+    if row.method != group.method or (can_have_heads(row.method) and row.heads not in (None, group.heads)):
+        return False
+    if not exactly:
+        return group.variant == PLAIN
+    cell = group.first
+    return row.layout in (None, cell.layout) and cell.skills in (None, SKILLS) and cell.granularity in (None, GRANULARITY)
 
 
 def seeds(group: Group | None) -> str:
@@ -38,9 +91,10 @@ def shown(score: MeanStd | None) -> str:
     return MISSING if score is None else str(score)
 
 
-def difference(ours: MeanStd | None, paper: MeanStd | None) -> str:
-    """Return ours less the paper's, where there are both."""
-    return f"{ours.mean - paper.mean:+z.1f}" if ours and paper else MISSING
+def difference(ours: MeanStd | None, paper: PrintedRow | None, *, comparable: bool) -> str:
+    """Return ours less the paper's, where there are both and they are comparable; not where it leaves the heads unsaid."""
+    known = ours and paper and comparable and paper.has_known_heads
+    return f"{ours.mean - paper.score.mean:+z.1f}" if ours and paper and known else MISSING
 
 
 def ours_are(results: Results, what: str) -> str:
@@ -57,7 +111,8 @@ def papers_are(results: Results, papers: Sequence[Setting], where: str, *, compa
         where: in the paper.
         compared: those that differences are taken to; all if none are named.
     """
-    text = f"Paper: {'; '.join(map(str, papers))} ({where})."
+    tables = [f"{paper}, {paper.shape}" if isinstance(paper, PrintedTable) else str(paper) for paper in papers]
+    text = f"Paper: {'; '.join(tables)} ({where})."
     if not results.cells:
         return text
     reasons = {str(other): differs(results, other) for other in compared or papers}
@@ -88,6 +143,13 @@ def differs(results: Results, paper: Setting) -> list[str]:
         (not paper.has_backbone(results.backbone) or paper.has_weights(results.frozen), _weights(results, paper)),
     )
     return [reason for holds, reason in checks if not holds]
+
+
+def unsaid_heads(rows: Sequence[Row]) -> list[str]:
+    """Say of which methods beside ours the paper does not say how many heads they have, in a line if there are any."""
+    theirs = [paper for row in rows if row.group for paper in row.papers if paper]
+    methods = dict.fromkeys(paper.method for paper in theirs if not paper.has_known_heads)
+    return [f"The paper does not say how many heads {', '.join(methods)} has there: no difference is taken."] if methods else []
 
 
 def _weights(results: Results, paper: Setting) -> str:

@@ -5,89 +5,125 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mhrctl.evaluation.metrics import is_over_choices
-from mhrctl.report.printed import MeanStd, PrintedTable, printed, printed_table
+from mhrctl.report.aggregates import MEANS, MEDIANS, aggregate_of
+from mhrctl.report.printed import MeanStd, PrintedRow, PrintedTable, printed, printed_table
 from mhrctl.report.results import Group, Results
 from mhrctl.report.table import Table
-from mhrctl.report.tables.beside import NOT_RUN, beside, difference, differs, notes, ours_are, papers_are, seeds, shown
-
-FOLDED = (
-    "mean and standard deviation over n seeds of the mean over tasks. Median of seeds: of each task; mean and standard"
-    " deviation over tasks, as the authors did for T0."
+from mhrctl.report.tables.beside import (
+    NOT_RUN,
+    Row,
+    beside,
+    difference,
+    differs,
+    notes,
+    ours_are,
+    papers_are,
+    seeds,
+    shown,
+    unsaid_heads,
 )
 
 
 def table2(results: Results, expected: Sequence[str]) -> Table:
     """Build the table of Super-NaturalInstructions."""
-    return _few_shot("Table 2: few-shot adaptation", printed_table("table2"), "Table 2", results, expected)
+    return _few_shot("Table 2: few-shot adaptation", printed_table("table2"), "Table 2", results, results.methods, expected)
 
 
 def table3(results: Results, expected: Sequence[str]) -> Table:
-    """Build the table of T0 on the 11B backbone."""
-    return _few_shot("Table 3: few-shot adaptation at 11B", printed_table("table3"), "Table 3", results, expected)
+    """Build the table of T0 on the 11B backbone; ours stand in it only if they are of that backbone."""
+    paper = printed_table("table3")
+    groups = results.methods if paper.has_backbone(results.backbone) else []
+    return _few_shot("Table 3: few-shot adaptation at 11B", paper, "Table 3", results, groups, expected)
 
 
 def table4(results: Results, expected: Sequence[str]) -> Table:
     """Build the table of averaged skills, in two blocks: T0 and Super-NaturalInstructions; with random_mu of section 5.2."""
-    blocks = [printed_table("table4_t0"), printed_table("table4_superni")]
-    random_mu = {"random_mu": MeanStd(printed()["text"]["random_mu"]["mean"], None)}
-    scores = {"T0": blocks[0].rows | random_mu, "SuperNI": blocks[1].rows}
-    against = min(blocks, key=lambda block: len(differs(results, block)))
+    t0, superni = printed_table("table4_t0"), printed_table("table4_superni")
+    random_mu = PrintedRow("random_mu", None, t0.layout, MeanStd(printed()["text"]["random_mu"]["mean"], None))
+    blocks = [PrintedTable(t0.suite, t0.metric, t0.backbone, t0.layout, {**t0.rows, "random_mu": random_mu}), superni]
+    place = min(range(len(blocks)), key=lambda place: len(differs(results, blocks[place])))
+    against = blocks[place]
     same = not differs(results, against)
-    listed = scores["SuperNI"] | scores["T0"]
-    rows = []
-    for method, group, known in beside([group for group in results.methods if group.method in listed], listed):
-        theirs = {suite: scores[suite].get(method) if known else None for suite in scores}
-        ours = [group.mean("adapted"), group.median("adapted")] if group else [None, None]
-        comparable = theirs[against.suite] if same else None
-        rows.append(
-            [
-                group.label if group else method,
-                seeds(group),
-                *(map(shown, ours) if group else [NOT_RUN] * 2),
-                *map(shown, theirs.values()),
-                difference(ours[0], comparable),
-            ]
-        )
-    columns = (f"adapted\n{results.metric_name}", "median\nof seeds", "paper\nT0", "paper\nSuperNI", "vs.\npaper")
+    listed = {method for block in blocks for method in block.rows}
+    rows = beside(results, [group for group in results.methods if group.method in listed], blocks)
+    columns = (*_columns(results), "paper\nT0", "paper\nSuperNI", "vs.\npaper")
     return Table(
         "Table 4: adaptation of the average (mu)",
         ("method", "n", *columns),
-        rows,
+        [
+            [
+                row.label,
+                seeds(row.group),
+                *_scores(row.group),
+                *(shown(theirs.score if theirs else None) for theirs in row.papers),
+                difference(row.group.score("adapted") if row.group else None, row.papers[place], comparable=same),
+            ]
+            for row in rows
+        ],
         (
-            ours_are(results, FOLDED),
+            ours_are(results, _folded(results)),
             papers_are(results, blocks, "Table 4; random_mu is of section 5.2", compared=[against]),
             f"vs. paper: {against.suite}. mu: the skills are averaged after pre-training, and the average, one LoRA, is tuned.",
+            "The paper does not say the heads of mhr_mu: taken to be those of the mhr whose skills it averages.",
             *notes(results, expected),
         ),
     )
 
 
-def _few_shot(title: str, paper: PrintedTable, where: str, results: Results, expected: Sequence[str]) -> Table:
-    """All our methods, and those of a table in the paper. Exact match is left out where answers are chosen."""
+def _few_shot(
+    title: str, paper: PrintedTable, where: str, results: Results, groups: Sequence[Group], expected: Sequence[str]
+) -> Table:
+    """Some of our methods, and those of a table in the paper. Exact match is left out where answers are chosen."""
     exact = not is_over_choices(results.metric) and not paper.has_metric("accuracy")
     comparable = not differs(results, paper)
-    rows = [
-        [
-            group.label if group else method,
-            seeds(group),
-            *_scores(group, exact),
-            shown(theirs),
-            difference(group.mean("adapted") if group else None, theirs if comparable else None),
-        ]
-        for method, group, theirs in beside(results.methods, paper.rows)
-    ]
-    metric = results.metric_name
-    columns = [f"zero-shot\n{metric}", f"adapted\n{metric}", "median\nof seeds", *(["adapted\nEM"] if exact else [])]
+    rows = beside(results, groups, [paper])
+    columns = [f"zero-shot\n{results.metric_name}", *_columns(results), *(["adapted\nEM"] if exact else [])]
+    apart = [f"Ours are not of {paper.backbone}: they stand in the other tables."] if results.cells and not groups else []
     return Table(
         title,
         ("method", "n", *columns, "paper", "vs.\npaper"),
-        rows,
-        (ours_are(results, FOLDED), papers_are(results, [paper], where), *notes(results, expected)),
+        [_row(row, exact=exact, comparable=comparable) for row in rows],
+        (
+            ours_are(results, _folded(results)),
+            papers_are(results, [paper], where),
+            *apart,
+            *unsaid_heads(rows),
+            *([paper.note] if paper.note else []),
+            *notes(results, expected),
+        ),
     )
 
 
-def _scores(group: Group | None, exact: bool) -> list[str]:
+def _row(row: Row, *, exact: bool, comparable: bool) -> list[str]:
+    group, (theirs,) = row.group, row.papers
+    zero_shot = shown(group.score("zero_shot")) if group else NOT_RUN
+    matches = [shown(group.mean("adapted", "exact_match")) if group else NOT_RUN] if exact else []
+    return [
+        row.label,
+        seeds(group),
+        zero_shot,
+        *_scores(group),
+        *matches,
+        shown(theirs.score if theirs else None),
+        difference(group.score("adapted") if group else None, theirs, comparable=comparable),
+    ]
+
+
+def _columns(results: Results) -> list[str]:
+    """The suite's own aggregate, and the other one."""
+    other = MEANS if aggregate_of(results.suite) is MEDIANS else MEDIANS
+    return [f"adapted\n{results.metric_name}", other.title]
+
+
+def _scores(group: Group | None) -> list[str]:
     if group is None:
-        return [NOT_RUN] * (4 if exact else 3)
-    scores = [group.mean("zero_shot"), group.mean("adapted"), group.median("adapted")]
-    return [shown(score) for score in (*scores, *([group.mean("adapted", "exact_match")] if exact else []))]
+        return [NOT_RUN] * 2
+    of_t0 = aggregate_of(group.first.suite) is MEDIANS
+    return [shown(group.score("adapted")), shown(group.mean("adapted") if of_t0 else group.median("adapted"))]
+
+
+def _folded(results: Results) -> str:
+    """What the columns of ours are, in words."""
+    chosen = aggregate_of(results.suite)
+    other = MEANS if chosen is MEDIANS else MEDIANS
+    return f"{chosen.says}. {other.title.replace(chr(10), ' ').capitalize()}: {other.says}."

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mhrctl.evaluation.scores import PHASES
+from mhrctl.report.aggregates import MEDIANS, aggregate_of
 from mhrctl.report.bootstrap import LEVEL
 from mhrctl.report.differences import BASELINE, Difference, compare, interval_notes
 from mhrctl.report.results import MISSING, NO_SCORES, Group, Results
 from mhrctl.report.table import Table
 from mhrctl.report.tables.beside import exact, notes, ours_are, seeds, shown
-
-FOLDED = "mean and standard deviation over n seeds of the mean over tasks; trained: numbers for each new task."
 
 
 def results_table(results: Results, expected: Sequence[str]) -> Table:
@@ -37,14 +36,16 @@ def results_table(results: Results, expected: Sequence[str]) -> Table:
 
 
 def _row(group: Group, difference: Difference | None) -> list[str]:
-    scores = [shown(group.mean(phase)) for phase in PHASES]
+    scores = [shown(group.score(phase)) for phase in PHASES]
     beside = [difference.mean, difference.ends] if difference else [MISSING, MISSING]
     trained = exact(group.first.parameters.adaptation) if group.values("adapted") else MISSING
     return [group.label, seeds(group), *scores, *beside, trained]
 
 
 def _notes(results: Results, compared: dict[str, Difference | None], expected: Sequence[str]) -> list[str]:
-    lines = [ours_are(results, FOLDED)]
+    lines = [ours_are(results, f"{aggregate_of(results.suite).says}. Trained: numbers for each new task.")]
+    if any(compared.values()) and aggregate_of(results.suite) is MEDIANS:
+        lines.append(f"vs. {BASELINE}: the mean over tasks and seeds of what a score is above {BASELINE}'s, not of medians.")
     lines += interval_notes(differences) if (differences := [each for each in compared.values() if each]) else []
     if apart := [label for label, difference in compared.items() if difference is None]:
         lines.append(f"No task and seed in common with {BASELINE}: {', '.join(apart)}.")

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 
 from mhrctl.config.grid import PLAIN
 from mhrctl.config.methods import BACKBONE
+from mhrctl.report.aggregates import aggregate_of
 from mhrctl.report.formulas import FORMULAS, t5_shapes, total
-from mhrctl.report.printed import PrintedBlock, PrintedRow, printed_blocks
-from mhrctl.report.results import MISSING, ORDER, Group, Results
+from mhrctl.report.printed import PrintedRow, PrintedTable, one_adapter, printed_blocks
+from mhrctl.report.results import MISSING, Group, Results
 from mhrctl.report.table import Table
 from mhrctl.report.tables.beside import (
     NOT_RUN,
+    Row,
+    beside,
     difference,
     differs,
     exact,
@@ -26,8 +29,8 @@ from mhrctl.report.tables.beside import (
 T5_XL = {"d_model": 2048, "d_ff": 5120, "layers": 24}
 PAPER_SIZES = {"rank": 1, "skills": 8, "tasks": 313}
 PAPER_HEADS = 64
-SCALING = ("ia3", "tfew")
-"""Methods that the paper lists with the full layout, though they scale k, v and wi_1 alone."""
+AVERAGES = ("poly_mu", "mhr_mu")
+"""Methods of which the paper's text tells the parameters, and its Table 6 nothing."""
 
 
 def table1() -> Table:
@@ -52,75 +55,65 @@ def table1() -> Table:
 
 
 def table6(results: Results, expected: Sequence[str]) -> Table:
-    """Set our methods each beside the paper's block of its layout, and list the rest of these blocks."""
+    """Set our methods beside the paper's of the same layout and heads, on our backbone or else on T5-XL-LM."""
     blocks = _blocks(results)
-    rows, ran = [], set()
-    for group in results.methods:
-        layout = _layout(group)
-        printed = blocks[layout].rows if layout in blocks and group.variant in (PLAIN, layout) else {}
-        theirs = printed.get(group.method)
-        comparable = theirs is not None and not differs(results, blocks[layout])
-        rows.append(_row(group, theirs, comparable))
-        ran |= {(layout, group.method)} if printed else set()
-    plain = [_layout(group) for group in results.methods if group.variant == PLAIN and group.first.layout]
-    usual = next(iter(plain or blocks))
-    used = [layout for layout in blocks if any(layout == of_ran for of_ran, _ in ran)] or list(blocks)[:1]
-    for layout in used:
-        lacking = [method for method in blocks[layout].rows if (layout, method) not in ran]
-        suffix = "" if layout == usual else f" {layout}"
-        rows += [_not_run(blocks[layout].rows[method], suffix) for method in sorted(lacking, key=ORDER.index)]
-    papers = [blocks[layout] for layout in used]
+    comparable = [not differs(results, block) for block in blocks]
+    rows = beside(results, results.methods, blocks, strict=True)
     columns = ("trained\non all", "trained\non new", "n", f"adapted\n{results.metric_name}")
     return Table(
         "Table 6: parameters and scores",
         ("method", *columns, "paper\non all", "paper\non new", "paper", "vs.\npaper"),
-        rows,
+        [*(_row(row.group, row.papers, comparable) for row in rows if row.group), *_not_run(rows, blocks)],
         (
-            ours_are(results, "numbers of trained parameters, routing included; the backbone's score is zero-shot."),
-            papers_are(results, papers, "Table 6"),
-            f"The paper's heads: {'; '.join(map(_heads, papers))}.",
-            "The paper counts no routing of training tasks, and the mixed LoRA of poly and mhr.",
+            ours_are(results, f"numbers of trained parameters, routing included. Scores: {aggregate_of(results.suite).says}."),
+            "The backbone's score is zero-shot.",
+            papers_are(results, blocks, "Table 6"),
+            "The paper counts no routing of training tasks; of poly and mhr the mixed LoRA, of their mu the average.",
+            *dict.fromkeys(block.note for block in blocks if block.note),
             *notes(results, expected),
         ),
     )
 
 
-def _blocks(results: Results) -> dict[str, PrintedBlock]:
-    """The blocks to stand beside ours, by layout: of our suite or else of T0, and of our backbone where there is one."""
+def _blocks(results: Results) -> list[PrintedTable]:
+    """The blocks to stand beside ours: of our suite or else of T0, and of our backbone if it is one of the paper's."""
     every = printed_blocks()
     of_suite = [block for block in every if block.has_suite(results.suite)] or [block for block in every if block.suite == "T0"]
-    by_layout: dict[str, PrintedBlock] = {}
-    for block in sorted(of_suite, key=lambda block: not block.has_backbone(results.backbone)):
-        by_layout.setdefault(block.layout, block)
-    return by_layout
+    home = next((block for block in of_suite if block.has_backbone(results.backbone)), of_suite[0])
+    return [block for block in of_suite if block.backbone == home.backbone]
 
 
-def _layout(group: Group) -> str:
-    """Where the paper lists a group."""
-    return "full" if group.first.layout is None or group.method in SCALING else group.first.layout
-
-
-def _row(group: Group, paper: PrintedRow | None, comparable: bool) -> list[str]:
+def _row(group: Group, papers: Sequence[PrintedRow | None], comparable: Sequence[bool]) -> list[str]:
+    place, paper = next(((place, paper) for place, paper in enumerate(papers) if paper), (0, None))
     parameters = group.first.parameters
-    ours = group.mean("adapted")
-    theirs = paper.score if paper else None
     return [
         group.label,
         exact(parameters.multi_task),
         exact(parameters.adaptation),
         seeds(group),
-        shown(group.mean("zero_shot") if group.method == BACKBONE else ours),
-        *([paper.multi_task, paper.adaptation] if paper else [MISSING] * 2),
-        shown(theirs),
-        difference(ours, theirs if comparable else None),
+        shown(group.score("zero_shot" if group.method == BACKBONE else "adapted")),
+        *_printed(group, paper),
+        shown(paper.score if paper else None),
+        difference(group.score("adapted"), paper, comparable=comparable[place]),
     ]
 
 
-def _not_run(paper: PrintedRow, suffix: str) -> list[str]:
-    ours = [MISSING, MISSING, "0", NOT_RUN]
-    return [f"{paper.method}{suffix}", *ours, paper.multi_task, paper.adaptation, str(paper.score), MISSING]
+def _printed(group: Group, paper: PrintedRow | None) -> tuple[str, str]:
+    """What the paper counts of a method: in its table, or of an average in its text."""
+    if paper:
+        return paper.multi_task, paper.adaptation
+    average = one_adapter(group.first.layout or "") if group.method in AVERAGES and group.variant == PLAIN else None
+    return average or MISSING, average or MISSING
 
 
-def _heads(block: PrintedBlock) -> str:
-    rows = [f"{row.method} {row.heads}" for row in block.rows.values() if row.method.startswith("mhr")]
-    return f"{', '.join(rows)} ({block.layout})"
+def _not_run(rows: Sequence[Row], blocks: Sequence[PrintedTable]) -> list[list[str]]:
+    """What only the paper has, block by block."""
+    lines = []
+    for place, block in enumerate(blocks):
+        suffix = "" if block.layout == blocks[0].layout else f" ({block.layout})"
+        for row in [row for row in rows if not row.group]:
+            if paper := row.papers[place]:
+                ours = [MISSING, MISSING, "0", NOT_RUN]
+                label = row.label if row.label.endswith(")") else f"{row.label}{suffix}"
+                lines.append([label, *ours, paper.multi_task, paper.adaptation, str(paper.score), MISSING])
+    return lines

@@ -40,6 +40,7 @@ def as_paper(metrics: Path, suite: str, backbone: str, **facts: Any) -> Path:
     setting = Setting(suite, "accuracy" if suite == "T0" else "Rouge-L", backbone)
     names = sorted(setting.test_tasks()[0])
     facts |= {"suite": {"T0": "t0", "SuperNI": "superni"}[suite], "metric": "accuracy" if suite == "T0" else "rouge_l"}
+    facts["layout"] = facts.get("layout", "full" if suite == "T0" else "light")
     facts["frozen"] = {"source": "hub", "parameters": WEIGHTS[backbone], "fingerprint": "none"} | facts.get("frozen", {})
     for file in (metrics / "evaluate").iterdir():
         cell = json.loads(file.read_text())

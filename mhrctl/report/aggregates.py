@@ -1,0 +1,60 @@
+"""The scores of a method's seeds and tasks are folded into one: by means, or as the paper does for T0 by medians over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median, stdev
+
+from mhrctl.report.printed import MeanStd
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """An aggregate is a way to fold scores.
+
+    Attributes:
+        title: heads a column of such scores.
+        says: tells what a score and its deviation are.
+    """
+
+    title: str
+    says: str
+
+
+MEANS = Aggregate("mean\nof seeds", "mean over n seeds of the mean over tasks, ± its deviation over seeds")
+MEDIANS = Aggregate(
+    "median\nof seeds", "mean over tasks of each task's median over n seeds, ± the mean over tasks of the deviation over seeds"
+)
+BY_SUITE: Mapping[str, Aggregate] = {"t0": MEDIANS}
+"""{suite: the aggregate of its scores in the paper} (section 4.2); of any other suite it is MEANS."""
+
+
+def aggregate_of(suite: str | None) -> Aggregate:
+    """Return the aggregate by which the scores of a suite are reported."""
+    return BY_SUITE.get(suite or "", MEANS)
+
+
+def mean_std(values: Sequence[float]) -> MeanStd | None:
+    """Compute mean and standard deviation (of a sample: by n - 1); None of no values."""
+    if not values:
+        return None
+    return MeanStd(fmean(values), stdev(values) if len(values) > 1 else None)
+
+
+def mean_of_medians(by_task: Mapping[str, Sequence[float]]) -> MeanStd | None:
+    """Compute the mean over tasks of each task's median over seeds, and of each task's deviation over seeds.
+
+    The deviation is not that of the authors' `get_metrics.py`, which is over tasks and an order of magnitude larger than what
+    the paper prints (docs/fidelity.md).
+
+    Args:
+        by_task: {task: scores, one a seed}.
+
+    Returns:
+        None of no tasks; no deviation where a task has a single seed.
+    """
+    if not by_task:
+        return None
+    deviation = fmean(map(stdev, by_task.values())) if all(len(scores) > 1 for scores in by_task.values()) else None
+    return MeanStd(fmean(map(median, by_task.values())), deviation)
