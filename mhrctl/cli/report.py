@@ -18,7 +18,9 @@ from mhrctl.config.cells import grid_cells
 from mhrctl.errors import ParamsError
 
 if TYPE_CHECKING:
+    from mhrctl.config.sections import ReportParams
     from mhrctl.report.table import Table
+    from mhrctl.report.trials import Choice
 
 
 class Format(StrEnum):
@@ -50,37 +52,39 @@ def report(
 ) -> None:
     """Write the report into data/report and print the results, or print tables and differences, draw figures, write HTML."""
     stage_runs = not (tables or figures or compare or html)
-    where, settings = open_project(project, set_, reads=["report", "grid"] if stage_runs else ["grid"])
+    where, settings = open_project(project, set_, reads=["report", "grid"])
     if to and not compare:
         raise ParamsError(f"--to {to}: name what is compared to it with --compare, or --compare all")
     if out and not (figures or html):
         raise ParamsError(f"--out {out}: it is for --figure and --html")
     expected = [cell.name for cell in grid_cells(settings.params)]
     if stage_runs:
-        _print_tables([_write_stage(where, settings.params.report.tables, expected)], form)
+        _print_tables([_write_stage(where, settings.params.report, expected)], form)
         return
     from mhrctl.report.differences import BASELINE, differences_table
     from mhrctl.report.results import read_results
     from mhrctl.report.tables import build_table
 
-    printed = [build_table(number, where.metrics, expected) for number in tables]
+    trials = settings.params.report.trials
+    results = read_results(where.metrics, trials)
+    printed = [build_table(number, results, expected) for number in tables]
     if compare:
-        printed.append(differences_table(read_results(where.metrics), against=to or BASELINE, labels=compare))
+        printed.append(differences_table(results, against=to or BASELINE, labels=compare))
     _print_tables(printed, form)
     folder = out or where.output("report")
     if figures:
         _draw(where, figures, folder)
     if html:
-        _write_html(where, expected, folder)
+        _write_html(where, expected, folder, trials)
 
 
-def _write_stage(where: Project, tables: Sequence[int], expected: Sequence[str]) -> Table:
+def _write_stage(where: Project, params: ReportParams, expected: Sequence[str]) -> Table:
     prepare_threads(None, "cpu")
     from mhrctl.stages.report import report as stage
 
     out = where.output("report")
     out.mkdir(parents=True, exist_ok=True)
-    ours = stage(where.metrics, out, tables=tables, expected_cells=expected)
+    ours = stage(where.metrics, out, tables=params.tables, expected_cells=expected, trials=params.trials)
     display.done(f"wrote {out}")
     return ours
 
@@ -111,9 +115,9 @@ def _draw(where: Project, numbers: Sequence[int], folder: Path) -> None:
         display.done(f"wrote {folder / f'figure{number}'}.{{{','.join(FORMATS)}}}")
 
 
-def _write_html(where: Project, expected: Sequence[str], folder: Path) -> None:
+def _write_html(where: Project, expected: Sequence[str], folder: Path, trials: Choice) -> None:
     from mhrctl.report.html import html_report
 
-    text = html_report(where.data, expected)
+    text = html_report(where.data, expected, trials)
     write_text(folder / "report.html", text)
     display.done(f"wrote {folder / 'report.html'}")

@@ -214,6 +214,9 @@ class ReportParams(Closed):
     """The section says what the report stage writes."""
 
     tables: Annotated[list[Annotated[int, Field(ge=1, le=6)]], Once] = Field([1, 2], description="the paper's tables to write")
+    trials: Literal["by_task", "overall"] = Field(
+        "by_task", description="of a search: the trial that is best in validation for each test task, or on the mean over tasks"
+    )
 
 
 class RunParams(Closed):

@@ -24,6 +24,7 @@ from mhrctl.report.table import Table
 from mhrctl.report.tables import TABLES, build_table
 from mhrctl.report.tables.beside import named
 from mhrctl.report.tables.ours import results_table
+from mhrctl.report.trials import Choice
 
 STAGES = ("prepare", "backbone", "index", "pretrain", "average", "adapt", "evaluate")
 TEMPLATE = "report.html.jinja"
@@ -37,12 +38,13 @@ class ShownCard:
     lines: Sequence[str]
 
 
-def html_report(data: Path, expected_cells: Sequence[str]) -> str:
+def html_report(data: Path, expected_cells: Sequence[str], trials: Choice = "by_task") -> str:
     """Write the report of a project.
 
     Args:
         data: the project's `data` folder; what is not there is named.
         expected_cells: the grid's cells.
+        trials: how those of a search are chosen.
 
     Returns:
         HTML without scripts and without anything that is loaded from elsewhere.
@@ -51,7 +53,7 @@ def html_report(data: Path, expected_cells: Sequence[str]) -> str:
         ArtifactError: if scores or logs are malformed or do not fit together.
     """
     metrics = data / "metrics"
-    results, logs = read_results(metrics), read_logs(metrics / "pretrain")
+    results, logs = read_results(metrics, trials), read_logs(metrics / "pretrain")
     cards = list(read_cards(data))
     without = [name for name in _expected_cards(results, logs) if name not in {card.name for card in cards}]
     return _render(
@@ -59,7 +61,7 @@ def html_report(data: Path, expected_cells: Sequence[str]) -> str:
         headline=_headline(results, expected_cells),
         tables=[
             results_table(results, expected_cells),
-            *(build_table(number, metrics, expected_cells) for number in TABLES),
+            *(build_table(number, results, expected_cells) for number in TABLES),
         ],
         differences=baseline_differences(results),
         figures=[_embedded(draw_figure(number, metrics)) for number in FIGURES],

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 
 from mhrctl.config.grid import PLAIN
 from mhrctl.config.methods import BACKBONE, METHODS
@@ -14,6 +13,7 @@ from mhrctl.evaluation.metrics import METRICS, title_of
 from mhrctl.evaluation.scores import PHASES, SCORE, CellMetrics, FrozenBackbone, Phase, read_metrics
 from mhrctl.report.aggregates import MEDIANS, aggregate_of, mean_of_medians, mean_std
 from mhrctl.report.printed import MeanStd
+from mhrctl.report.trials import Choice, choose_trial
 
 ORDER = [BACKBONE, *METHODS]
 MISSING = "-"
@@ -137,61 +137,39 @@ class Results:
         return [name for name in expected if name not in self.cells]
 
 
-def read_results(metrics: Path) -> Results:
+def read_results(metrics: Path, trials: Choice = "by_task") -> Results:
     """Read the scores of all cells, which may be none.
 
     Args:
         metrics: folder of the scores and logs, `data/metrics`.
+        trials: how those of a search are chosen.
 
     Raises:
         ArtifactError: if one is malformed, or two are of different suites or backbones.
     """
     folder = metrics / "evaluate"
     cells = read_metrics(folder) if any(folder.glob("*.json")) else {}
-    return Results(cells, fold_seeds(cells))
+    return Results(cells, fold_seeds(cells, trials))
 
 
-def fold_seeds(cells: Mapping[str, CellMetrics]) -> list[Group]:
+def fold_seeds(cells: Mapping[str, CellMetrics], trials: Choice = "by_task") -> list[Group]:
     """Group cells by method, heads, variant and extra steps, in the order of the methods table.
 
-    Cells that differ in nothing but their trial are of a search over settings of adaptation: the group is the trial with the
-    best mean validation score over seeds, the same for all seeds (docs/recipe.md, section 3.2).
+    Cells that differ in nothing but their trial are of a search over settings of adaptation, of which some are chosen
+    (docs/recipe.md, section 3.2).
     """
     by_key: dict[tuple[int, int, str, int], dict[str, CellMetrics]] = {}
     for name, cell in cells.items():
         variant = "" if cell.variant == PLAIN else cell.variant
         key = (ORDER.index(cell.method), cell.heads or 0, variant, cell.extra_steps)
         by_key.setdefault(key, {})[name] = cell
-    return [_group(by_key[key]) for key in sorted(by_key)]
+    return [_group(by_key[key], trials) for key in sorted(by_key)]
 
 
-def _group(cells: Mapping[str, CellMetrics]) -> Group:
+def _group(cells: Mapping[str, CellMetrics], trials: Choice) -> Group:
     cell = next(iter(cells.values()))
     heads = f" h{cell.heads}" if cell.method in METHODS and METHODS[cell.method].multi_head else ""
     label = f"{cell.method}{heads}{'' if cell.variant == PLAIN else f' {cell.variant}'}"
-    chosen, note = _best_trial(cells)
+    chosen, note = choose_trial(cells, trials)
     by_seed = dict(sorted(chosen.items(), key=lambda item: (item[1].seed or 0, item[0])))
     return Group(label, cell.method, cell.heads, cell.variant, cell.extra_steps, by_seed, f"{label}: {note}" if note else "")
-
-
-def _best_trial(cells: Mapping[str, CellMetrics]) -> tuple[dict[str, CellMetrics], str]:
-    """The cells of the trial with the best mean validation score among those with the most seeds, and how it was chosen."""
-    trials: dict[int, dict[str, CellMetrics]] = {}
-    for name, cell in sorted(cells.items(), key=lambda item: item[1].trial):
-        trials.setdefault(cell.trial, {})[name] = cell
-    if len(trials) == 1:
-        return trials.popitem()[1], ""
-    most = max(map(len, trials.values()))
-    means = {number: _mean_validation(trial.values()) for number, trial in trials.items() if len(trial) == most}
-    known = {number: mean for number, mean in means.items() if mean is not None}
-    best = max(known, key=lambda number: known[number]) if known else min(means)
-    why = f"has the best mean validation score, {known[best]:.1f}" if known else "is the first; no trial has validation scores"
-    short = "" if len(means) == len(trials) else f", of those with {most} seeds"
-    settings = ", ".join(f"{key} {value}" for key, value in next(iter(trials[best].values())).settings.items())
-    return trials[best], f"of {len(trials)} trials number {best} {why}{short} ({settings or 'no settings recorded'})."
-
-
-def _mean_validation(cells: Iterable[CellMetrics]) -> float | None:
-    scores = [cell.validation for cell in cells]
-    known = [score for score in scores if score is not None]
-    return fmean(known) if known and len(known) == len(scores) else None

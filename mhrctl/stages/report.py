@@ -14,12 +14,15 @@ from mhrctl.report.results import Group, Results, fold_seeds
 from mhrctl.report.table import Table, markdown
 from mhrctl.report.tables import build_table
 from mhrctl.report.tables.ours import results_table
+from mhrctl.report.trials import Choice
 
 POINT = ("cell", "method", "heads", "variant", "extra_steps", "seed", "phase")
 """Columns of the scores table that say which point of the grid a row is of."""
 
 
-def report(metrics: Path, out: Path, *, tables: Sequence[int], expected_cells: Sequence[str]) -> Table:
+def report(
+    metrics: Path, out: Path, *, tables: Sequence[int], expected_cells: Sequence[str], trials: Choice = "by_task"
+) -> Table:
     """Write results, tables and differences as Markdown; scores, curves and means for DVC's plots and metrics.
 
     Args:
@@ -27,6 +30,7 @@ def report(metrics: Path, out: Path, *, tables: Sequence[int], expected_cells: S
         out: the output folder, which is there.
         tables: numbers in the paper.
         expected_cells: the grid's cells; those without scores are named.
+        trials: how those of a search are chosen.
 
     Returns:
         The table of our results.
@@ -36,11 +40,11 @@ def report(metrics: Path, out: Path, *, tables: Sequence[int], expected_cells: S
         ArtifactError: if there are no scores yet, or scores or logs are malformed or do not fit together.
     """
     cells = read_metrics(metrics / "evaluate")
-    results = Results(cells, fold_seeds(cells))
+    results = Results(cells, fold_seeds(cells, trials))
     ours = results_table(results, expected_cells)
     write_text(out / "results.md", markdown(ours))
     for number in tables:
-        write_text(out / f"table{number}.md", markdown(build_table(number, metrics, expected_cells)))
+        write_text(out / f"table{number}.md", markdown(build_table(number, results, expected_cells)))
     write_text(out / "differences.md", markdown(baseline_differences(results)))
     scores = (*results.recorded, SCORE)
     write_csv(out / "scores.csv", (*POINT, *scores, "trial", "multi_task", "adaptation"), _score_rows(results, scores))

@@ -16,6 +16,7 @@ from mhrctl.adapters.files import load_adapter
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.weights import Weights
 from mhrctl.config.methods import METHODS, reads
+from mhrctl.report.results import read_results
 from mhrctl.report.tables import build_table
 from mhrctl.stages import pretrain
 from mhrctl.training import checkpoint
@@ -54,21 +55,22 @@ def test_what_each_method_trains(
 
 
 def test_every_method_is_in_the_report_with_its_counts(walked_all: Path) -> None:
-    table = build_table(6, walked_all / "data/metrics", [])
+    table = build_table(6, read_results(walked_all / "data/metrics"), [])
     shown = {row[0]: row for row in table.rows}
     assert {label.split()[0] for label in shown} == {"backbone", *METHODS}
     assert shown["adapter_soup"][1:3] == [f"{TRAINING_TASKS * LORA:,}", f"{LORA:,}"]
     assert "mhr h4 light" in [row[0] for row in table.rows]
-    assert {row[0].split()[0] for row in build_table(2, walked_all / "data/metrics", []).rows} == {"backbone", *METHODS}
+    few_shot = build_table(2, read_results(walked_all / "data/metrics"), [])
+    assert {row[0].split()[0] for row in few_shot.rows} == {"backbone", *METHODS}
 
 
 def test_zero_shot_after_extra_steps_is_a_table_of_its_own(walked_all: Path) -> None:
-    table = build_table(5, walked_all / "data/metrics", [])
+    table = build_table(5, read_results(walked_all / "data/metrics"), [])
     assert list(table.columns)[:3] == ["method", "0\nsteps", "3\nsteps"]
     rows = {row[0]: row for row in table.rows}
     assert rows["lora"][2] != "-"
     assert rows["mhr_mu h4"][2] != "-"
-    assert "-x3" not in str(build_table(2, walked_all / "data/metrics", []).rows)
+    assert "-x3" not in str(build_table(2, read_results(walked_all / "data/metrics"), []).rows)
 
 
 def test_extra_steps_start_from_the_average_and_train_it(walked_all: Path) -> None:

@@ -67,52 +67,6 @@ def test_a_group_without_adaptation_has_no_adapted_scores() -> None:
     assert str(group.mean("zero_shot")) == "12.0"
 
 
-def search(*validations: float | None, seeds: int = 2) -> dict[str, dict[str, Any]]:
-    """A trial for each mean validation score; the first seed is a point above it, the second a point below."""
-    return {
-        f"mhr-h8-t{trial}-s{seed}": made_cell(
-            "mhr",
-            8,
-            seed,
-            both(60.0 + trial),
-            validation=None if validation is None else validation + 1 - 2 * seed,
-            trial=trial,
-            settings={"lr": trial / 1000, "routing_lr": 0.1},
-        )
-        for trial, validation in enumerate(validations, 1)
-        for seed in range(seeds)
-    }
-
-
-def test_of_a_search_the_trial_with_the_best_mean_validation_score_counts_for_all_seeds() -> None:
-    cells = search(50.0, 70.0, 60.0)
-    cells["mhr-h8-t3-s0"]["validation"] = 71.5  # the best of its seed, and not on the mean
-    cells["mhr-h8-t3-s1"]["validation"] = 40.0
-    (group,) = folded(cells)
-    assert list(group.cells) == ["mhr-h8-t2-s0", "mhr-h8-t2-s1"]
-    assert group.values("adapted") == [62.0, 62.0]
-    assert group.note == "mhr h8: of 3 trials number 2 has the best mean validation score, 70.0 (lr 0.002, routing_lr 0.1)."
-
-
-def test_a_trial_that_lacks_seeds_is_not_chosen() -> None:
-    cells = search(50.0, 60.0)
-    del cells["mhr-h8-t2-s1"]
-    (group,) = folded(cells)
-    assert list(group.cells) == ["mhr-h8-t1-s0", "mhr-h8-t1-s1"]
-    assert "of those with 2 seeds" in group.note
-
-
-def test_of_trials_without_validation_scores_the_first_is_shown() -> None:
-    (group,) = folded(search(None, None))
-    assert list(group.cells) == ["mhr-h8-t1-s0", "mhr-h8-t1-s1"]
-    assert "no trial has validation scores" in group.note
-
-
-def test_one_trial_needs_no_note() -> None:
-    (group,) = folded(search(50.0))
-    assert group.note == ""
-
-
 def test_no_scores_are_no_error(tmp_path: Path) -> None:
     results = read_results(tmp_path)
     assert (results.cells, results.groups, results.suite, results.metric_name) == ({}, [], None, "score")

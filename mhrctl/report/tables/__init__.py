@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from mhrctl.errors import ParamsError, unknown
-from mhrctl.report.results import Results, read_results
+from mhrctl.report.results import Results
 from mhrctl.report.table import Table
 from mhrctl.report.tables.few_shot import table2, table3, table4
 from mhrctl.report.tables.parameters import table1, table6
@@ -22,18 +21,17 @@ TABLES: dict[int, Callable[[Results, Sequence[str]], Table]] = {
 }
 
 
-def build_table(number: int, metrics: Path, expected_cells: Sequence[str]) -> Table:
+def build_table(number: int, results: Results, expected_cells: Sequence[str]) -> Table:
     """Build one of the paper's tables.
 
     Args:
         number: of the table in the paper.
-        metrics: folder of the scores, `data/metrics`; without scores the table has the paper's numbers alone.
+        results: ours; without scores the table has the paper's numbers alone.
         expected_cells: the grid's cells; those without scores are named under the table.
 
     Raises:
         ParamsError: if there is no such table.
-        ArtifactError: if the scores are malformed or do not fit together.
     """
     if number not in TABLES:
         raise ParamsError(unknown("table", str(number), map(str, TABLES)))
-    return TABLES[number](read_results(metrics), expected_cells)
+    return TABLES[number](results, expected_cells)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mhrctl.report.printed import BACKBONES, WEIGHTS, Setting
+from mhrctl.report.results import read_results
 from mhrctl.report.table import Table
+from mhrctl.report.tables import build_table
 from tests.report.made import both, made_cell, write_cells
 
 BARE = {"multi_task": 0, "adaptation": 0}
@@ -50,6 +53,11 @@ def as_paper(metrics: Path, suite: str, backbone: str, **facts: Any) -> Path:
         tasks = dict(zip(names, [one] * half + [two] * half + [between] * (len(names) % 2), strict=True))
         file.write_text(json.dumps(cell | {"backbone": BACKBONES[backbone], "by_task": tasks, "tasks": len(names)} | facts))
     return metrics
+
+
+def built(number: int, metrics: Path, expected: Sequence[str] = ()) -> Table:
+    """A table of the paper from these scores."""
+    return build_table(number, read_results(metrics), expected)
 
 
 def row(table: Table, label: str) -> list[str]:

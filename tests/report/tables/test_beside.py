@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from mhrctl.report.tables import build_table
 from mhrctl.report.tables.beside import human, named
 from tests.report.made import both, made_cell, write_cells
-from tests.report.tables.made import as_paper, everywhere, notes, row
+from tests.report.tables.made import as_paper, built, everywhere, notes, row
 
 LOCAL = {"source": "local", "parameters": 2_849_757_184, "fingerprint": "none"}
 SMALL = {"source": "hub", "parameters": 27_872, "fingerprint": "none"}
@@ -18,7 +17,7 @@ THREE = {name: {"metric": "rouge_l", "zero_shot": 1.0, "adapted": None, "validat
 
 
 def test_a_difference_is_taken_where_all_is_the_papers(metrics: Path) -> None:
-    table = build_table(2, as_paper(metrics, "SuperNI", "T5-XL-LM"), [])
+    table = built(2, as_paper(metrics, "SuperNI", "T5-XL-LM"))
     assert row(table, "lora")[-2:] == ["67.6±0.8", "-4.6"]
     assert "No difference" not in notes(table)
 
@@ -40,7 +39,7 @@ def test_a_difference_is_taken_where_all_is_the_papers(metrics: Path) -> None:
 def test_a_difference_that_would_mean_nothing_is_left_out_with_the_reason(
     metrics: Path, facts: dict[str, Any], why: str
 ) -> None:
-    table = build_table(2, everywhere(as_paper(metrics, "SuperNI", "T5-XL-LM"), **facts), [])
+    table = built(2, everywhere(as_paper(metrics, "SuperNI", "T5-XL-LM"), **facts))
     assert {cells[-1] for cells in table.rows} == {"-"}
     assert row(table, "mhr_z h64")[-2] == "68.0±0.2"
     assert f"No difference is taken: ours are {why}" in notes(table)
@@ -49,7 +48,7 @@ def test_a_difference_that_would_mean_nothing_is_left_out_with_the_reason(
 def test_where_nothing_chose_the_step_it_is_said(metrics: Path) -> None:
     tied = made_cell("poly", 1, 0, both(50.0), validation=0.0)
     tied["by_task"]["one"]["undecided"] = True
-    table = build_table(2, write_cells(metrics, {"poly-s0": tied}), [])
+    table = built(2, write_cells(metrics, {"poly-s0": tied}))
     said = (
         "No validation score ever differed, so that the first step was kept: poly-s0 in 1 of 2 tasks (1 with 0 at every step)."
     )
@@ -58,9 +57,9 @@ def test_where_nothing_chose_the_step_it_is_said(metrics: Path) -> None:
 
 def test_the_tokens_of_rouge_are_named_where_they_are_not_the_english_ones(metrics: Path) -> None:
     cell = made_cell("poly", 1, 0, both(50.0))
-    assert "tokens of GPT-2" not in notes(build_table(2, metrics, []))
+    assert "tokens of GPT-2" not in notes(built(2, metrics))
     cell["by_task"]["two"]["rouge_tokenizer"] = "gpt2"
-    table = build_table(2, write_cells(metrics, {"poly-s0": cell}), [])
+    table = built(2, write_cells(metrics, {"poly-s0": cell}))
     assert "ROUGE-L compares the tokens of GPT-2 in two; of other tasks stemmed words of a to z and digits." in table.notes
 
 
@@ -73,13 +72,16 @@ def test_a_chosen_trial_is_named(metrics: Path) -> None:
         f"poly-t{trial}-s0": made_cell("poly", 1, 0, both(50.0), validation=40.0 + trial, trial=trial, settings={"lr": trial})
         for trial in (1, 2)
     }
-    assert "poly: of 2 trials number 2" in notes(build_table(2, write_cells(metrics, trials), []))
+    assert (
+        "poly: of 2 trials each task has the one with its best mean validation score: number 2 (lr 2) in 2 of 2 tasks."
+        in notes(built(2, write_cells(metrics, trials)))
+    )
 
 
 def test_a_difference_that_rounds_to_nothing_has_no_minus(metrics: Path) -> None:
     write_cells(metrics, {"poly-s0": made_cell("poly", 1, 0, both(67.77))})
     as_paper(metrics, "SuperNI", "T5-XL-LM")
-    assert row(build_table(2, metrics, []), "poly")[-2:] == ["67.8±0.8", "+0.0"]
+    assert row(built(2, metrics), "poly")[-2:] == ["67.8±0.8", "+0.0"]
 
 
 @pytest.mark.parametrize(

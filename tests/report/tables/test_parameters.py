@@ -7,21 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from mhrctl.report.tables import build_table
 from tests.report.made import both, made_cell, write_cells
-from tests.report.tables.made import as_paper, notes, row
+from tests.report.tables.made import as_paper, built, notes, row
 
 
 def test_table1_needs_no_scores(tmp_path: Path) -> None:
-    table = build_table(1, tmp_path / "missing", [])
+    table = built(1, tmp_path / "missing")
     assert row(table, "lora") == ["lora", "d r", "d r", "d r", "2.2M", "2.2M", "2.2M"]
     assert row(table, "poly") == ["poly", "K d r + T K", "K d r + K", "d r", "18.8M", "17.7M", "2.2M"]
     assert row(table, "mhr_z") == ["mhr_z", "K d r + T K H", "K H", "d r", "86.9M", "221.2K", "2.2M"]
 
 
 def test_table1_says_which_rows_and_counts_are_not_the_papers(tmp_path: Path) -> None:
-    assert "poly_mu" in notes(build_table(1, tmp_path, []))
-    assert "full_ft" in notes(build_table(1, tmp_path, []))
+    assert "poly_mu" in notes(built(1, tmp_path))
+    assert "full_ft" in notes(built(1, tmp_path))
 
 
 def test_table6_sets_layouts_beside_the_papers_and_other_variants_beside_nothing(metrics: Path) -> None:
@@ -34,7 +33,7 @@ def test_table6_sets_layouts_beside_the_papers_and_other_variants_beside_nothing
         write_cells(
             metrics, {file.stem: json.loads(file.read_text()) | {"layout": "light" if "light" in file.stem else "full"}}
         )
-    table = build_table(6, metrics, [])
+    table = built(6, metrics)
     assert row(table, "lora") == ["lora", "17,694,720", "3,456", "3", "62.0±3.6", "2.2M", "2.2M", "67.4±0.8", "-5.4"]
     assert row(table, "mhr h8")[-4:] == ["17M", "2.2M", "69.3±1.2", "+12.2"]
     assert row(table, "mhr h16")[-4:] == ["-", "-", "-", "-"]  # the paper's has 8 heads
@@ -53,11 +52,11 @@ def test_table6_sets_the_papers_lora_big_of_superni_beside_its_fork(metrics: Pat
     cells = {f"lora_big{name}-s0": made_cell("lora_big", 1, 0, both(68.0)) for name in ("", "-attention")}
     cells["lora_big-attention-s0"]["variant"] = "attention"
     as_paper(write_cells(metrics, cells), "SuperNI", "T5-XL-LM")
-    alone = build_table(6, metrics, [])
+    alone = built(6, metrics)
     assert row(alone, "lora_big")[-1] == "-"
     assert row(alone, "lora_big attention")[-4:] == ["-", "-", "-", "-"]  # so called, but of the light layout
     fork = json.loads((metrics / "evaluate/lora_big-attention-s0.json").read_text())
-    table = build_table(6, write_cells(metrics, {"lora_big-attention-s0": fork | {"layout": "attention"}}), [])
+    table = built(6, write_cells(metrics, {"lora_big-attention-s0": fork | {"layout": "attention"}}))
     assert row(table, "lora_big")[-2:] == ["-", "-"]
     assert row(table, "lora_big attention")[-4:] == ["18M", "18M", "67.2±0.7", "+0.8"]
     assert "rank 16 on q k v o (18,874,368), not the light layout (14,942,208)" in notes(table)
@@ -78,6 +77,6 @@ def test_table6_takes_the_block_of_our_suite_backbone_and_layout(
     metrics: Path, setting: tuple[str, str, str], expected: list[str]
 ) -> None:
     suite, backbone, layout = setting
-    table = build_table(6, as_paper(metrics, suite, backbone, layout=layout), [])
+    table = built(6, as_paper(metrics, suite, backbone, layout=layout))
     assert row(table, "lora")[-4:] == expected
     assert "No difference" not in notes(table)
