@@ -131,7 +131,7 @@ _ROWS = (
     Method("lora", "one LoRA shared by all tasks, then tuned on each: the plain baseline", "lora", look=(BLUE, "o")),
     Method(
         "lora_big",
-        "LoRA of rank 16: as many parameters as an inventory of skills",
+        "LoRA of rank 16: twice the parameters of eight skills of rank 1",
         "lora_big",
         settings=_RANK_16,
         look=(BLUE, "D"),

@@ -21,6 +21,8 @@ WEIGHTS = {"T5-XL-LM": T5_XL, "T0-3B": T5_XL, "T0-11B": T5_XXL}
 LISTS = ("few_shot_20", "zero_shot_20")
 """Lists of test tasks that the authors name for Super-NaturalInstructions (docs/recipe.md, section 2.3)."""
 METRICS = {"accuracy": "accuracy", "Rouge-L": "rouge_l"}
+AVERAGES = ("poly_mu", "mhr_mu")
+"""Methods of which the paper's text tells the parameters (appendix A.1), and its Table 6 nothing."""
 UNITS = {"K": 10**3, "M": 10**6, "B": 10**9}
 
 

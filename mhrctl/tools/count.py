@@ -13,11 +13,14 @@ from mhrctl.config.methods import METHODS, Method
 from mhrctl.config.sections import PretrainParams
 from mhrctl.models.attach import LAYOUTS, linear_shapes, shape_adapters
 from mhrctl.models.backbones import sized_model
-from mhrctl.report.printed import printed
+from mhrctl.report.printed import AVERAGES, PrintedTable, one_adapter, printed_blocks
 from mhrctl.report.table import Table
 
 NOTHING = "-"
 PAPER_BACKBONE = "t5-xl"
+SUPERNI_TASKS = 756
+"""Training tasks of its default split."""
+COLUMNS = ("method", "trained\non all", "routing\non all", "trained\non new", "paper\non all", "paper\non new")
 
 
 @dataclass(frozen=True)
@@ -55,16 +58,20 @@ class Sizes:
     rank: int = 1
     tasks: int = 313
     datasets: int = 38
-    heads: Sequence[int] = (8, 64)
+    heads: Sequence[int] = (8, 32, 64)
 
 
 def count(backbone: str, layouts: Sequence[str], sizes: Sizes) -> list[Table]:
-    """Count what each method trains on a backbone, without its weights: a table for each layout.
+    """Count what each method trains on a backbone, without its weights.
 
     Args:
         backbone: a size such as `t5-xl`, a hub id, or a folder.
         layouts: of the adapters.
         sizes: the rest.
+
+    Returns:
+        A table for each layout; and where the layout is that of the paper's block of SuperNI and the rest is its too, that
+        block's rows, each in its own layout.
 
     Raises:
         ParamsError: if there is no such backbone, or it has no layer of a layout.
@@ -72,7 +79,11 @@ def count(backbone: str, layouts: Sequence[str], sizes: Sizes) -> list[Table]:
     """
     model = sized_model(backbone)
     linears, weights = linear_shapes(model), model.num_parameters()
-    return [counts_table(backbone, name, count_methods(linears, weights, name, sizes), sizes) for name in layouts]
+    tables = [counts_table(backbone, name, count_methods(linears, weights, name, sizes), sizes) for name in layouts]
+    if _is_the_papers(backbone, sizes):
+        blocks = [block for block in printed_blocks() if block.suite == "SuperNI" and block.layout in layouts]
+        tables += [_block_table(block, linears, weights) for block in blocks]
+    return tables
 
 
 def count_methods(linears: Shapes, weights: int, layout: str, sizes: Sizes) -> list[Counts]:
@@ -90,10 +101,14 @@ def count_methods(linears: Shapes, weights: int, layout: str, sizes: Sizes) -> l
     """
     counts = []
     for row in METHODS.values():
-        settings = PretrainParams(steps=0, batch_size=1, rank=sizes.rank, skills=sizes.skills, targets=layout)
-        settings = settings.model_copy(update=_placed(row, linears))
+        settings = _settings(row, linears, layout, sizes)
         counts += [_count(row, settings, linears, weights, heads, sizes) for heads in (sizes.heads if row.multi_head else [1])]
     return counts
+
+
+def _settings(row: Method, linears: Shapes, layout: str, sizes: Sizes) -> PretrainParams:
+    settings = PretrainParams(steps=0, batch_size=1, rank=sizes.rank, skills=sizes.skills, targets=layout)
+    return settings.model_copy(update=_placed(row, linears))
 
 
 def _placed(row: Method, linears: Shapes) -> dict[str, Any]:
@@ -107,27 +122,57 @@ def _placed(row: Method, linears: Shapes) -> dict[str, Any]:
 
 
 def counts_table(backbone: str, layout: str, counts: Sequence[Counts], sizes: Sizes) -> Table:
-    """Return the counts beside those that the paper prints for T5-XL."""
-    comparable = backbone == PAPER_BACKBONE and sizes == Sizes(heads=sizes.heads)
-    rows = [
-        [
-            f"{row.method} h{row.heads}" if row.heads else row.method,
-            f"{row.multi_task:,}",
-            f"{row.routing:,}" if row.routing else NOTHING,
-            f"{row.adaptation:,}",
-            *(_printed(row, layout) if comparable else (NOTHING, NOTHING)),
-        ]
-        for row in counts
-    ]
+    """Return the counts beside those that the paper prints of T0."""
+    blocks = [block for block in printed_blocks() if block.suite == "T0" and block.layout == layout]
+    block = blocks[0] if blocks and _is_the_papers(backbone, sizes) else None
+    beside = [_printed(row, block) if block else (NOTHING, NOTHING) for row in counts]
     return Table(
         f"Parameters on {backbone}, layout {layout}",
-        ("method", "trained\non all", "routing\non all", "trained\non new", "paper\non all", "paper\non new"),
-        rows,
+        COLUMNS,
+        [_line(row, printed) for row, printed in zip(counts, beside, strict=True)],
         (
             f"{sizes.skills} skills of rank {sizes.rank}, {sizes.tasks} tasks; adapter_soup: {sizes.datasets} data sets.",
-            "On a new task the paper counts the mixed LoRA of poly and mhr (as large as lora's), we what is trained.",
+            "On a new task the paper counts the mixed LoRA of poly and mhr (as large as lora's), we what is trained;",
+            "on all tasks it counts of poly_mu and mhr_mu the average that is kept, we the skills that are averaged.",
+            *([block.note] if block and block.note else []),
         ),
     )
+
+
+def _block_table(block: PrintedTable, linears: Shapes, weights: int) -> Table:
+    """The rows of a block of the paper's Table 6, each counted in its own layout."""
+    sizes = Sizes(tasks=SUPERNI_TASKS)
+    lines = []
+    for printed in block.rows.values():
+        settings = _settings(METHODS[printed.method], linears, printed.layout or block.layout, sizes)
+        row = _count(METHODS[printed.method], settings, linears, weights, printed.heads or 1, sizes)
+        name, *numbers = _line(row, (printed.multi_task, printed.adaptation))
+        lines.append([name if printed.layout == block.layout else f"{name} {printed.layout}", *numbers])
+    title = f"Parameters on {PAPER_BACKBONE}: Table 6 of {block.suite}, layout {block.layout}"
+    return Table(title, COLUMNS, lines, (f"{sizes.skills} skills, {sizes.tasks} tasks.", block.note))
+
+
+def _is_the_papers(backbone: str, sizes: Sizes) -> bool:
+    return backbone == PAPER_BACKBONE and sizes == Sizes(heads=sizes.heads)
+
+
+def _line(row: Counts, printed: tuple[str, str]) -> list[str]:
+    return [
+        f"{row.method} h{row.heads}" if row.heads else row.method,
+        f"{row.multi_task:,}",
+        f"{row.routing:,}" if row.routing else NOTHING,
+        f"{row.adaptation:,}",
+        *printed,
+    ]
+
+
+def _printed(row: Counts, block: PrintedTable) -> tuple[str, str]:
+    """What the paper prints for a method, on all tasks and on a new one: in its Table 6, or for averages in its text."""
+    other = block.rows.get("ia3" if row.method == "tfew" and "tfew" not in block.rows else row.method)
+    if other and (row.heads is None or other.heads == row.heads):
+        return other.multi_task, other.adaptation
+    average = one_adapter(block.layout) if row.method in AVERAGES else None
+    return average or NOTHING, average or NOTHING
 
 
 def _count(row: Method, settings: PretrainParams, linears: Shapes, weights: int, heads: int, sizes: Sizes) -> Counts:
@@ -142,13 +187,3 @@ def _count(row: Method, settings: PretrainParams, linears: Shapes, weights: int,
         trainable(before.routing_parameters()),
         trainable(parameter for parameter in after.parameters() if parameter.requires_grad),
     )
-
-
-def _printed(row: Counts, layout: str) -> tuple[str, str]:
-    """What Table 6 prints on T0 for a method and layout: on all tasks, on a new one."""
-    for block in printed()["table6"]["blocks"]:
-        for other in block["rows"]:
-            same_heads = other["heads"] in (None, 1, row.heads)
-            if block["suite"] == "T0" and block["layout"] == layout and other["method"] == row.method and same_heads:
-                return other["multi_task_params"], other["adaptation_params"]
-    return NOTHING, NOTHING

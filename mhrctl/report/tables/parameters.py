@@ -8,7 +8,7 @@ from mhrctl.config.grid import PLAIN
 from mhrctl.config.methods import BACKBONE
 from mhrctl.report.aggregates import aggregate_of
 from mhrctl.report.formulas import FORMULAS, t5_shapes, total
-from mhrctl.report.printed import PrintedRow, PrintedTable, one_adapter, printed_blocks
+from mhrctl.report.printed import AVERAGES, PrintedRow, PrintedTable, one_adapter, printed_blocks
 from mhrctl.report.results import MISSING, Group, Results
 from mhrctl.report.table import Table
 from mhrctl.report.tables.beside import (
@@ -29,8 +29,6 @@ from mhrctl.report.tables.beside import (
 T5_XL = {"d_model": 2048, "d_ff": 5120, "layers": 24}
 PAPER_SIZES = {"rank": 1, "skills": 8, "tasks": 313}
 PAPER_HEADS = 64
-AVERAGES = ("poly_mu", "mhr_mu")
-"""Methods of which the paper's text tells the parameters, and its Table 6 nothing."""
 
 
 def table1() -> Table:
