@@ -17,10 +17,7 @@ def count(
     ] = "t5-xl",
     layout: Annotated[
         list[str], typer.Option("--layout", help="`full`, `light`, `attention`, or a regular expression; repeatable.")
-    ] = [
-        "full",
-        "light",
-    ],
+    ] = ["full", "light"],
     heads: Annotated[list[int], typer.Option("--heads", min=1, help="Of mhr and its variants; repeatable.")] = [8, 32, 64],
     skills: Annotated[int, typer.Option(min=2, help="Skills of the inventory.")] = 8,
     rank: Annotated[int, typer.Option(min=1, help="Of a LoRA.")] = 1,

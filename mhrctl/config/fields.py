@@ -73,7 +73,7 @@ def compiles(targets: str) -> str:
     try:
         re.compile(targets)
     except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(f"neither a layout (full, light) nor a regular expression: {error}") from None
+        raise ValueError(f"neither a layout (full, light, attention) nor a regular expression: {error}") from None
     return targets
 
 

@@ -125,8 +125,7 @@ RECIPES = {
         "Super-NaturalInstructions with skills of rank 16 on q k v o and a relaxed Bernoulli",
         {
             **_SUPERNI_SECTIONS,
-            "pretrain": _SUPERNI_PRETRAIN
-            | {"rank": 16, "targets": ["q", "k", "v", "o"], "relaxed_bernoulli": True, "temperature": 1.0},
+            "pretrain": _SUPERNI_PRETRAIN | {"rank": 16, "targets": "attention", "relaxed_bernoulli": True, "temperature": 1.0},
         },
         _SLOW_LORA,
     ),

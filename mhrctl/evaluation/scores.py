@@ -116,7 +116,9 @@ class CellMetrics(_Closed):
     method: str
     heads: int | None
     variant: str = Field(PLAIN, description="of the grid")
-    layout: str | None = Field(None, description="of the adapted layers: full, light or other; none for whole weights")
+    layout: str | None = Field(
+        None, description="of the adapted layers: full, light, attention or other; none for whole weights"
+    )
     extra_steps: int = Field(0, description="of further multi-task training before the zero-shot evaluation")
     seed: int | None
     trial: int = Field(0, description="of a search over settings of adaptation; 0 is no search, or its first")

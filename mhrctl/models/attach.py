@@ -20,8 +20,9 @@ from mhrctl.models.layer import AdaptedLinear
 LAYOUTS = {
     "full": ("q", "k", "v", "o", "wi_0", "wi_1", "wo"),
     "light": ("k", "v", "wi_1"),
+    "attention": ("q", "k", "v", "o"),
 }
-"""The paper's layouts, by the last names of T5's linear layers."""
+"""The layouts of the paper and of its code, by the last names of T5's linear layers."""
 MATCH_SECONDS = 5
 """For all names together: an expression that anybody means takes milliseconds."""
 

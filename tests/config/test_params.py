@@ -90,7 +90,7 @@ def test_mistakes_are_rejected_with_file_line_and_key(project: Path, old: str, n
         (
             "  skills: 2",
             "  targets: '(['",
-            r"params.yaml:12: pretrain.targets: neither a layout \(full, light\) nor a regular expression",
+            r"params.yaml:12: pretrain.targets: neither a layout \(full, light, attention\) nor a regular expression",
         ),
         ("  skills: 2", "  targets: [q, q]", r"params.yaml:12: pretrain.targets.1: 'q' occurs twice"),
         ("tables: [1, 2]", "tables: [1, 1]", r"params.yaml:32: report.tables.1: 1 occurs twice"),

@@ -35,7 +35,7 @@ def test_superni_as_the_reference_recipe_has_it(tmp_path: Path) -> None:
     assert (poly.rank, poly.targets, poly.relaxed_bernoulli) == (1, "light", False)
     path.write_text(MINIMAL.format(recipe="superni_attention"))
     poly = resolve_cell(load_params(path), Cell(method="poly")).pretrain
-    assert (poly.rank, poly.targets, poly.relaxed_bernoulli) == (16, ["q", "k", "v", "o"], True)
+    assert (poly.rank, poly.targets, poly.relaxed_bernoulli) == (16, "attention", True)
 
 
 def test_recipes_name_methods_and_keys_that_there_are(tmp_path: Path) -> None:

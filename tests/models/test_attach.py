@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from torch import nn
 from transformers import T5ForConditionalGeneration
@@ -9,9 +11,12 @@ from transformers import T5ForConditionalGeneration
 from mhrctl.adapters.config import InventoryConfig
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.weights import Weights
+from mhrctl.config.fields import compiles
+from mhrctl.config.sections import BackboneParams, PretrainParams
 from mhrctl.errors import ParamsError
 from mhrctl.models.attach import LAYOUTS, attach, find_layers, inject, layout_name, linear_shapes
 from mhrctl.models.layer import AdaptedLinear
+from mhrctl.tools.estimate import backbone_shape
 
 
 @pytest.mark.parametrize(
@@ -33,7 +38,7 @@ def test_targets(tiny_t5: T5ForConditionalGeneration, targets: str | list[str], 
     [
         (["q", "c_attn"], r"no linear layer is named 'c_attn' \(there are: k, lm_head, o, q"),
         ("EncDecAttention", r"no linear layer's name matches 'EncDecAttention' \(names look like encoder.block.0.layer.0"),
-        ("([", r"'\(\[' is neither a layout \(full, light\) nor a regular expression"),
+        ("([", r"'\(\[' is neither a layout \(full, light, attention\) nor a regular expression"),
     ],
 )
 def test_targets_that_match_nothing_are_rejected(
@@ -69,6 +74,23 @@ def test_a_layout_is_known_by_the_layers_that_it_chose(tiny_t5: T5ForConditional
     chosen = find_layers(linear_shapes(tiny_t5), name)
     assert layout_name(chosen) == name
     assert layout_name([*chosen, "lm_head"]) == "other"
+
+
+def test_the_numbers_that_the_paper_prints_for_superni_are_of_the_attention_layout() -> None:
+    """The 18M of LoRA-big, and the 147K and 74K of a routing of 64 and of 32 heads (Table 6), which the light layout has not."""
+    xl = backbone_shape(BackboneParams(source="hub", name="google/t5-xl-lm-adapt", revision="main"), Path(), 32_100)
+    assert xl is not None
+    shapes = find_layers(xl.linears, "attention")
+    assert len(shapes) == 288
+    assert 16 * sum(d_in + d_out for d_in, d_out in shapes.values()) == 18_874_368
+    assert [len(shapes) * 8 * heads for heads in (64, 32)] == [147_456, 73_728]
+
+
+def test_config_and_models_name_the_same_layouts() -> None:
+    with pytest.raises(ValueError, match=rf"neither a layout \({', '.join(LAYOUTS)}\)"):
+        compiles("([")
+    described = PretrainParams.model_fields["targets"].description or ""
+    assert all(f"`{name}` ({' '.join(layers)})" in described for name, layers in LAYOUTS.items())
 
 
 def test_an_adapter_is_attached_to_the_layers_that_it_was_made_for(tiny_t5: T5ForConditionalGeneration) -> None:
