@@ -196,7 +196,7 @@ def _estimate(settings: Settings, each: CellParams, shape: Shape, tasks: TaskCou
         section, _, key = str(error).partition(":")[0].partition(".")
         if key:
             raise ParamsError(f"{setting_at(settings, each.cell, section, key)}: {error}") from None
-        heads = settings.document.at(("grid", "methods", each.cell.method, "heads"))
+        heads = settings.document.at(("grid", "methods", each.cell.method, "heads", each.cell.variant))
         raise ParamsError(f"{heads}: {error}") from None
 
 

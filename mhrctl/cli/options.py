@@ -18,7 +18,7 @@ from mhrctl.cli import display
 from mhrctl.cli.threads import DEFAULT, limit_threads, prepare_threads
 from mhrctl.config.cells import Cell, CellParams
 from mhrctl.config.fields import MAX_COUNT, MAX_SEED, MAX_WIDTH
-from mhrctl.config.grid import PLAIN
+from mhrctl.config.grid import PLAIN, MethodAxes
 from mhrctl.config.methods import METHODS, method
 from mhrctl.config.overrides import require_sections
 from mhrctl.config.params import Params
@@ -216,17 +216,17 @@ def named_cell(settings: Settings, choice: CellChoice) -> Cell:
     grid = settings.params.grid
     if choice.method is None:
         raise ParamsError(f"name the cell with --method (one of: {', '.join(METHODS)}) or --cell")
-    row = method(choice.method)
+    row, variant = method(choice.method), choice.variant or PLAIN
     heads = choice.heads
     if heads is None:
-        axes = grid.methods.get(choice.method) or grid.methods.get(row.pretrain)
-        if row.multi_head and not (axes and axes.heads):
+        axes = grid.methods.get(choice.method) or grid.methods.get(row.pretrain) or MethodAxes()
+        if row.multi_head and not axes.heads_of(variant):
             raise ParamsError(f"--method {choice.method} needs --heads")
-        heads = axes.heads[0] if row.multi_head and axes else 1
+        heads = axes.heads_of(variant)[0] if row.multi_head else 1
     return Cell(
         method=choice.method,
         heads=heads,
-        variant=choice.variant or PLAIN,
+        variant=variant,
         seed=grid.seeds[0] if choice.seed is None else choice.seed,
         pretrain_seed=grid.pretrain_seed,
         extra_steps=choice.extra_steps or 0,

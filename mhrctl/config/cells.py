@@ -122,9 +122,8 @@ def grid_cells(params: Params) -> list[Cell]:
             settings=tuple(settings.items()),
         )
         for name, axes in params.grid.methods.items()
-        for heads in axes.heads or [1]
-        for variant in axes.variants
-        for extra_steps in (0, *axes.extra_steps)
+        for heads, variant in axes.points()
+        for extra_steps in (0, *axes.extra_steps_of(variant))
         for trial, settings in enumerate(axes.trials if not extra_steps else [{}], 1)
         for seed in params.grid.seeds
     ]

@@ -14,7 +14,7 @@ from mhrctl.config.fields import SettingError
 from mhrctl.config.reading import Place, shown
 from mhrctl.errors import unknown
 
-_OF_PYDANTIC = re.compile(r"\[key\]|(constrained-)?str|(list|function-[a-z]+)\[.*\]")
+_OF_PYDANTIC = re.compile(r"\[key\]|(constrained-)?str|(list|dict|function-[a-z]+)\[.*\]")
 """Parts of a location that are no keys: which type of several was tried."""
 
 

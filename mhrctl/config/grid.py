@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from mhrctl.config.fields import Closed, Once, Positive, Seed, SettingError, Width, is_variant, part_of
 from mhrctl.config.methods import METHODS, reads
@@ -29,6 +29,17 @@ else:
     PretrainPart, AdaptPart, EvaluatePart = (part_of(section) for section in (PretrainParams, AdaptParams, EvaluateParams))
     SearchPart = part_of(AdaptParams, lists=True)
 
+_LIST, _MAPPING = "list[]", "dict[]"
+"""Names of the two forms of `ByVariant`, which are no keys of params.yaml (`mhrctl.config.complaints`)."""
+HeadsList = Annotated[list[Width], Once, Field(max_length=MAX_VALUES)]
+ExtraStepsList = Annotated[list[Positive], Once, Field(max_length=MAX_VALUES)]
+ByVariant = Discriminator(lambda values: _MAPPING if isinstance(values, Mapping) else _LIST)
+"""Of values of an axis: a list for every variant, or {variant: list}."""
+Heads: TypeAlias = Annotated[Annotated[HeadsList, Tag(_LIST)] | Annotated[dict[str, HeadsList], Tag(_MAPPING)], ByVariant]
+ExtraSteps: TypeAlias = Annotated[
+    Annotated[ExtraStepsList, Tag(_LIST)] | Annotated[dict[str, ExtraStepsList], Tag(_MAPPING)], ByVariant
+]
+
 
 class Variant(Closed):
     """A variant is another pre-training of a method: its layout, granularity or skills, and what adaptation needs with it."""
@@ -44,14 +55,14 @@ class Variant(Closed):
 class MethodAxes(Closed):
     """A method of the grid has its own axes, and its own settings over the stages' sections."""
 
-    heads: Annotated[list[Width], Once] = Field([], max_length=MAX_VALUES, description="head counts, for mhr and its variants")
+    heads: Heads = Field([], description="head counts, for mhr and its kin: a list, or {variant: list}")
     variants: Annotated[list[str], Once] = Field(
         [PLAIN], min_length=1, max_length=MAX_VALUES, description="of grid.variants; `plain` is the method as it is"
     )
-    extra_steps: Annotated[list[Positive], Once] = Field(
+    extra_steps: ExtraSteps = Field(
         [],
-        max_length=MAX_VALUES,
-        description="further multi-task training of a single adapter (lora, the averages), evaluated zero-shot",
+        description="further multi-task training of a single adapter (lora, the averages), evaluated zero-shot: a list,"
+        " or {variant: list}",
     )
     pretrain: PretrainPart = Field({}, description="settings over the `pretrain` section")
     adapt: AdaptPart = Field({}, description="settings over the `adapt` section")
@@ -65,10 +76,26 @@ class MethodAxes(Closed):
             yield from ((section, key, at) for key in part)
         yield from (("adapt", key, "search") for key in self.search)
 
+    def heads_of(self, variant: str) -> Sequence[int]:
+        """Return the head counts of a variant; none for a method of one head, or a variant that is not named."""
+        return _of(self.heads, variant)
+
+    def extra_steps_of(self, variant: str) -> Sequence[int]:
+        """Return the extra steps of a variant."""
+        return _of(self.extra_steps, variant)
+
+    def points(self) -> list[tuple[int, str]]:
+        """Return each head count with each of its variants, in the order of params.yaml."""
+        points = [(heads, variant) for variant in self.variants for heads in self.heads_of(variant) or [1]]
+        places = {heads: place for place, heads in enumerate(dict.fromkeys(heads for heads, _ in points))}
+        return sorted(points, key=lambda point: places[point[0]])
+
     def count(self) -> int:
         """Count the method's cells of one seed."""
         trials = math.prod(len(values) for values in self.search.values())
-        return len(self.heads or [1]) * len(self.variants) * (trials + len(self.extra_steps))
+        return sum(
+            len(self.heads_of(variant) or [1]) * (trials + len(self.extra_steps_of(variant))) for variant in self.variants
+        )
 
     @property
     def trials(self) -> list[dict[str, Any]]:
@@ -131,6 +158,18 @@ class GridParams(Closed):
         return self
 
     @model_validator(mode="after")
+    def _variants_are_the_methods(self) -> GridParams:
+        for name, axes in self.methods.items():
+            at = ("methods", name)
+            for axis, values in (("heads", axes.heads), ("extra_steps", axes.extra_steps)):
+                for variant in values if isinstance(values, dict) else ():
+                    if variant not in axes.variants:
+                        raise SettingError(unknown(f"variant of {name}", variant, axes.variants), *at, axis, variant)
+            if axes.heads and (lacking := [variant for variant in axes.variants if not axes.heads_of(variant)]):
+                raise SettingError(f"{name} needs `heads` of its variant {lacking[0]!r} too", *at, "heads", lacking[0])
+        return self
+
+    @model_validator(mode="after")
     def _methods_read_what_is_set(self) -> GridParams:
         for name, axes in self.methods.items():
             at, row = ("methods", name), METHODS[name]
@@ -150,3 +189,8 @@ class GridParams(Closed):
         if cells > MAX_CELLS:
             raise SettingError(f"{cells:,} cells; at most {MAX_CELLS:,} are made into files", "methods")
         return self
+
+
+def _of(values: Sequence[int] | Mapping[str, Sequence[int]], variant: str) -> Sequence[int]:
+    """What an axis has for a variant."""
+    return values.get(variant, []) if isinstance(values, Mapping) else values

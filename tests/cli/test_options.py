@@ -147,6 +147,13 @@ def test_what_options_leave_open_is_the_grids_first(project: Path) -> None:
     assert (cell.name, cell.pretrain_cell.name) == ("mhr-h4-s5", "mhr-h4-s7")
     assert named_cell(settings, CellChoice("mhr", 2, "light", 0)).name == "mhr-h2-light-s0"
     assert named_cell(settings, CellChoice("lora", extra_steps=3)).name == "lora-x3-s5"
+    by_variant = "variants: [plain, light], heads: {plain: [8, 4], light: [2]}"
+    text = params.read_text().replace("mhr_z: {heads: [4]}", f"mhr_z: {{{by_variant}}}")
+    params.write_text(text.replace("  seeds:", "  variants: {light: {pretrain: {targets: light}}}\n  seeds:"))
+    other = load_params(params)
+    assert [named_cell(other, CellChoice("mhr_z", variant=name)).heads for name in (None, "plain", "light")] == [8, 8, 2]
+    with pytest.raises(ParamsError, match="--method mhr_z needs --heads"):
+        named_cell(other, CellChoice("mhr_z", variant="block"))
     with pytest.raises(ParamsError, match="name the cell with --method"):
         named_cell(settings, CellChoice())
 

@@ -41,6 +41,24 @@ def test_cells_of_extra_steps(project_file: Path) -> None:
         Cell(method="mhr", heads=4, extra_steps=1)
 
 
+def test_cells_of_single_variants(project_file: Path) -> None:
+    text = project_file.read_text().replace(
+        "  seeds: [0]", "  seeds: [0, 1]\n  variants: {light: {pretrain: {targets: light}}}"
+    )
+    text = text.replace("mhr_z: {heads: [4]}", "mhr_z: {heads: {plain: [4, 2], light: [2]}, variants: [plain, light]}")
+    text = text.replace("    lora:", "    lora: {variants: [plain, light], extra_steps: {plain: [5]}}")
+    project_file.write_text(text)
+    params = load_params(project_file).params
+    cells = grid_cells(params)
+    assert [cell.name for cell in cells if cell.method == "mhr_z"] == [
+        f"mhr_z-{point}-s{seed}" for point in ("h4", "h2", "h2-light") for seed in (0, 1)
+    ]
+    assert [cell.name for cell in cells if cell.method == "lora"] == [
+        f"lora{point}-s{seed}" for point in ("", "-x5", "-light") for seed in (0, 1)
+    ]
+    assert len(cells) == 2 * sum(axes.count() for axes in params.grid.methods.values())
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_cell_starts_from_what_its_method_says(method: str) -> None:
     row = METHODS[method]
