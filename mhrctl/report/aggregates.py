@@ -45,8 +45,8 @@ def mean_std(values: Sequence[float]) -> MeanStd | None:
 def mean_of_medians(by_task: Mapping[str, Sequence[float]]) -> MeanStd | None:
     """Compute the mean over tasks of each task's median over seeds, and of each task's deviation over seeds.
 
-    The deviation is not that of the authors' `get_metrics.py`, which is over tasks and an order of magnitude larger than what
-    the paper prints (docs/fidelity.md).
+    Of the paper's sentence, "the median and standard deviation [...] for each test task across 3 seeds" (section 4.2), this is
+    the reading whose size is that of what it prints; the authors' `get_metrics.py` had two others (docs/fidelity.md).
 
     Args:
         by_task: {task: scores, one a seed}.

@@ -167,7 +167,7 @@ def zero_shot_rows(backbone: str) -> dict[str, tuple[PrintedRow, Sequence[float]
 
 def one_adapter(layout: str) -> str | None:
     """Return the parameters of a single adapter as the paper prints them: what an average is, kept and tuned (appendix A.1)."""
-    parameters: str | None = printed()["text"]["one_adapter"].get(layout)
+    parameters: str | None = printed()["one_adapter"].get(layout)
     return parameters
 
 
