@@ -45,22 +45,23 @@ class TaskSettings(Protocol):
 
 
 @dataclass(frozen=True)
-class Start:
-    """This is what a new project of a source begins with, beside its template `projects/files/<name>.yaml.jinja`.
+class Study:
+    """A study is what a new project begins with: the tasks of a source, on a backbone.
 
     Attributes:
-        title: of its README. A file `<name>.md.jinja` beside the template, if there is one, says more.
+        title: of its README.
+        template: its params.yaml is made of `projects/files/<template>.yaml.jinja`; `<template>.md.jinja` there, if there is
+            one, says more in the README.
         table: of the paper, to look at first.
         backbone: on the hub; None for a small one that is trained in the project.
-        fetch: {folder: shell command that brings it into the project}, kept out of git.
-        example: a file or folder beside the template that is copied into a project whose tasks are not named.
+        tokenizer: on the hub, in place of the backbone's; None for the backbone's.
     """
 
     title: str
+    template: str
     table: int = 2
     backbone: str | None = None
-    fetch: Mapping[str, str] = field(default_factory=dict)
-    example: str = ""
+    tokenizer: str | None = None
 
 
 def _path(params: TaskSettings) -> dict[str, str]:
@@ -82,7 +83,9 @@ class Source:
     Attributes:
         summary: what it is, in a line.
         module: its functions `read` and `check` (`mhrctl.suites.source.SourceModule`).
-        start: what its project begins with.
+        studies: what its projects begin with; the first is that of any backbone without one.
+        fetch: {folder: shell command that brings it into a project}, kept out of git.
+        example: a file or folder beside the templates that is copied into a project whose tasks are not named.
         places: which of `prepare.path` and `prepare.hub` may name its tasks; neither, if it makes them itself.
         needs: what it cannot do without, in words for one who has named no place.
         problem: says what else is wrong with its settings.
@@ -95,7 +98,9 @@ class Source:
 
     summary: str
     module: str
-    start: Start
+    studies: tuple[Study, ...]
+    fetch: Mapping[str, str] = field(default_factory=dict)
+    example: str = ""
     places: tuple[Literal["path", "hub"], ...] = ()
     needs: str = ""
     problem: Callable[[TaskSettings], str | None] = _no_problem
@@ -104,6 +109,10 @@ class Source:
     hashed: bool = True
     pins: Callable[[TaskSettings], Sequence[Pin]] = _hub
     reads_elsewhere: bool = False
+
+    def study(self, backbone: str | None) -> Study:
+        """Return the study of its tasks on a backbone of the hub."""
+        return next((study for study in self.studies if study.backbone == backbone), self.studies[0])
 
 
 def _superni_files(params: TaskSettings) -> dict[str, str]:
@@ -142,16 +151,13 @@ SOURCES: dict[str, Source] = {
     "compositional": Source(
         "the embedded suite: compositions of list operations",
         module="mhrctl.suites.compositional",
-        start=Start("Compositions of list operations"),
+        studies=(Study("Compositions of list operations", "compositional"),),
     ),
     "superni": Source(
         "Super-NaturalInstructions, from a clone of upstream or a mirror on the hub",
         module="mhrctl.suites.superni.source",
-        start=Start(
-            "Super-NaturalInstructions",
-            backbone=T5_XL,
-            fetch={"natural-instructions": "git clone --depth 1 https://github.com/allenai/natural-instructions"},
-        ),
+        studies=(Study("Super-NaturalInstructions", "superni", backbone=T5_XL),),
+        fetch={"natural-instructions": "git clone --depth 1 https://github.com/allenai/natural-instructions"},
         places=("path", "hub"),
         needs="`path`, a clone of upstream, or `hub`, a mirror",
         files=_superni_files,
@@ -160,16 +166,16 @@ SOURCES: dict[str, Source] = {
     "t0": Source(
         "T0: P3's training tasks, and the 11 test tasks of its paper",
         module="mhrctl.suites.t0.source",
-        start=Start(
-            "T0",
-            table=4,
-            backbone=T5_XL,
-            fetch={
-                "t-few": "git clone https://github.com/r-three/t-few",
-                "promptsource": "git clone https://github.com/bigscience-workshop/promptsource",
-                "evaluation": "mkdir evaluation    # for storycloze.jsonl",
-            },
+        studies=(
+            Study("T0", "t0", table=4, backbone=T5_XL),
+            Study("T0 on T0-3B", "t0-3b", table=6, backbone="bigscience/T0_3B", tokenizer=T5_XL),
+            Study("T0 on T0-11B", "t0-11b", table=3, backbone="bigscience/T0", tokenizer=T5_XL),
         ),
+        fetch={
+            "t-few": "git clone https://github.com/r-three/t-few",
+            "promptsource": "git clone https://github.com/bigscience-workshop/promptsource",
+            "evaluation": "mkdir evaluation    # for storycloze.jsonl",
+        },
         places=("path", "hub"),
         problem=_t0_problem,
         files=_t0_files,
@@ -179,14 +185,16 @@ SOURCES: dict[str, Source] = {
     "jsonl": Source(
         "tasks of your own, in JSON Lines",
         module="mhrctl.suites.jsonl",
-        start=Start("Our own tasks", example="tasks"),
+        studies=(Study("Our own tasks", "jsonl"),),
+        example="tasks",
         places=("path",),
         needs="`path`, the folder of its tasks",
     ),
     "hub": Source(
         "any data set of the Hugging Face hub, or a folder or file that `datasets` reads",
         module="mhrctl.suites.hub.source",
-        start=Start("Tasks of a data set", example="questions.csv"),
+        studies=(Study("Tasks of a data set", "hub"),),
+        example="questions.csv",
         places=("path", "hub"),
         needs="`hub`, a data set's id, or `path`, a file or folder that `datasets` reads",
         settings=("config", "columns", "splits", "test", "metric", "max_rows"),
@@ -195,6 +203,14 @@ SOURCES: dict[str, Source] = {
     ),
 }
 """{`prepare.source`: the source}. A new source is a row, the module that it names, and its project's template."""
+
+TOKENIZERS = {
+    study.backbone: study.tokenizer
+    for source in SOURCES.values()
+    for study in source.studies
+    if study.backbone and study.tokenizer
+}
+"""{backbone of the hub: the tokenizer to take}, for those whose own repository has no tokenizer.json."""
 
 
 def complaint(params: TaskSettings, defaults: Mapping[str, Any]) -> str | None:

@@ -12,7 +12,8 @@ from ruamel.yaml import YAML
 
 from mhrctl.artifacts.inputs import Place
 from mhrctl.config.params import Params
-from mhrctl.config.sources import SOURCES
+from mhrctl.config.sections import BackboneParams
+from mhrctl.config.sources import SOURCES, TOKENIZERS
 from mhrctl.config.tasks import PrepareParams
 from mhrctl.projects.pipeline import stage_dependencies, stage_settings
 
@@ -42,6 +43,20 @@ def rendered(name: str, **content: Any) -> str:  # noqa: ANN401 - whatever the t
     )
     environment.filters["yaml"] = _scalar
     return environment.get_template(f"{name}.jinja").render(**content)
+
+
+def params_yaml(template: str, *, tasks: str | None, backbone: BackboneParams | None) -> str:
+    """Return params.yaml of a new project.
+
+    Args:
+        template: of a study (`mhrctl.config.sources.Study`).
+        tasks: where the user has them; None for the place that the template says.
+        backbone: the user's, or the study's; None for a small one that is trained in the project.
+    """
+    tokenizer = backbone.name if backbone else None
+    if backbone and backbone.source == "hub":
+        tokenizer = TOKENIZERS.get(str(tokenizer), tokenizer)
+    return rendered(f"{template}.yaml", tasks=tasks, backbone=backbone, tokenizer=tokenizer)
 
 
 def dvc_yaml(params: Params) -> str:

@@ -21,7 +21,7 @@ from mhrctl.config.resolve import load_params
 from mhrctl.config.sections import BackboneParams
 from mhrctl.config.sources import HUB_ID, SOURCES
 from mhrctl.errors import DataError, ParamsError, unknown
-from mhrctl.projects.templates import dvc_yaml, rendered, task_files, template_files
+from mhrctl.projects.templates import dvc_yaml, params_yaml, rendered, task_files, template_files
 from mhrctl.tools.grid import sync
 
 Setup = Literal["git", "subdir", "no_scm", "already"]
@@ -128,7 +128,7 @@ def _tasks(suite: str, tasks: Path | None, folder: Path) -> str | None:
 
 
 def _backbone(suite: str, backbone: str | None, folder: Path) -> BackboneParams | None:
-    name = backbone or SOURCES[suite].start.backbone
+    name = backbone or SOURCES[suite].studies[0].backbone
     if name is None:
         return None
     if backbone and Path(backbone).is_dir():
@@ -146,8 +146,9 @@ def _seen_from(folder: Path, path: Path) -> str:
 
 def _fill(new: Path, folder: Path, suite: str, setup: Setup, tasks: str | None, backbone: BackboneParams | None) -> list[str]:
     """Write the project's files into the empty folder `new`, and return the commands to run next in `folder`."""
-    start, project = SOURCES[suite].start, Project(new)
-    project.params.write_text(rendered(f"{suite}.yaml", tasks=tasks, backbone=backbone), encoding="utf-8")
+    source, project = SOURCES[suite], Project(new)
+    study = source.study(backbone.name if backbone and backbone.source == "hub" else None)
+    project.params.write_text(params_yaml(study.template, tasks=tasks, backbone=backbone), encoding="utf-8")
     settings = load_params(project.params)
     sync(settings, project)
     (new / "dvc.yaml").write_text(dvc_yaml(settings.params), encoding="utf-8")
@@ -155,16 +156,16 @@ def _fill(new: Path, folder: Path, suite: str, setup: Setup, tasks: str | None, 
         (new / ".dvc/plots").mkdir(parents=True)
         shutil.copyfile(templates / "curves.json", new / ".dvc/plots/curves.json")
         shutil.copyfile(templates / "gitattributes", new / ".gitattributes")
-        if start.example and not tasks:
-            copy = shutil.copytree if (templates / start.example).is_dir() else shutil.copyfile
-            copy(templates / start.example, new / start.example)
+        if source.example and not tasks:
+            copy = shutil.copytree if (templates / source.example).is_dir() else shutil.copyfile
+            copy(templates / source.example, new / source.example)
     roots = {Path(path).parts[0] for path in task_files(settings.params.prepare)}
-    fetched = [name for name in start.fetch if name in roots]
+    fetched = [name for name in source.fetch if name in roots]
     (new / ".gitignore").write_text(rendered("gitignore", fetched=fetched), encoding="utf-8")
-    missing = [start.fetch[name] for name in fetched if not (folder / name).exists()]
-    commands = [*missing, "mhrctl check", "dvc repro", f"mhrctl report --table {start.table}"]
-    about = f"{suite}.md" if (template_files() / f"{suite}.md.jinja").is_file() else None
-    words = {"title": start.title, "summary": SOURCES[suite].summary, "about": about, "tasks": tasks}
+    missing = [source.fetch[name] for name in fetched if not (folder / name).exists()]
+    commands = [*missing, "mhrctl check", "dvc repro", f"mhrctl report --table {study.table}"]
+    about = f"{study.template}.md" if (template_files() / f"{study.template}.md.jinja").is_file() else None
+    words = {"title": study.title, "summary": source.summary, "about": about, "tasks": tasks, "backbone": backbone}
     readme = rendered("README.md", setup=setup, commands=commands, **words)
     (new / "README.md").write_text(readme, encoding="utf-8")
     return commands

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from mhrctl.config.fields import added
-from mhrctl.config.sources import SOURCES
+from mhrctl.config.sources import SOURCES, TOKENIZERS
 from mhrctl.config.tasks import PrepareParams
 from mhrctl.projects.templates import template_files
 
@@ -37,11 +37,19 @@ def test_every_row_is_whole(name: str) -> None:
     source = SOURCES[name]
     assert source.summary
     assert (ROOT / f"{source.module.replace('.', '/')}.py").is_file()
-    assert (template_files() / f"{name}.yaml.jinja").is_file()
-    example = template_files() / source.start.example
+    assert all(study.title and (template_files() / f"{study.template}.yaml.jinja").is_file() for study in source.studies)
+    example = template_files() / source.example
     assert example.is_file() or example.is_dir()
     assert set(source.settings) <= set(PrepareParams.model_fields)
     assert params(name, **MINIMAL[name]).source == name
+
+
+def test_a_backbone_without_a_study_has_the_first() -> None:
+    t0 = SOURCES["t0"]
+    assert [t0.study(name).template for name in ("bigscience/T0_3B", "bigscience/T0")] == ["t0-3b", "t0-11b"]
+    assert {t0.study(name).template for name in ("google/t5-xl-lm-adapt", "google/t5-large-lm-adapt", None)} == {"t0"}
+    assert set(TOKENIZERS) == {"bigscience/T0_3B", "bigscience/T0"}
+    assert set(TOKENIZERS.values()) == {"google/t5-xl-lm-adapt"}
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def test_a_layout_is_known_by_the_layers_that_it_chose(tiny_t5: T5ForConditional
 
 
 def test_the_numbers_that_the_paper_prints_for_superni_are_of_the_attention_layout() -> None:
-    """The 18M of LoRA-big, and the 147K and 74K of a routing of 64 and of 32 heads (Table 6), which the light layout has not."""
+    """The 18M of LoRA-big, and the 147K and 74K of a routing of 64 and of 32 heads, more than the light layout has."""
     xl = backbone_shape(BackboneParams(source="hub", name="google/t5-xl-lm-adapt", revision="main"), Path(), 32_100)
     assert xl is not None
     shapes = find_layers(xl.linears, "attention")

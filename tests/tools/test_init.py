@@ -145,6 +145,42 @@ def test_the_users_tasks_and_backbone(tmp_path: Path) -> None:
     assert params.pretrain.steps == 10000  # not the size of the example
 
 
+@pytest.mark.parametrize(
+    ("backbone", "table", "says"),
+    [
+        ("bigscience/T0_3B", 6, "T0 as in Figure 2 and Table 6, in the full and the light layout, of"),
+        ("bigscience/T0", 3, "T0 as in Tables 3 and 5 of"),
+    ],
+)
+def test_a_backbone_of_the_paper_has_its_study(tmp_path: Path, backbone: str, table: int, says: str) -> None:
+    made = initialise(tmp_path, "t0", backbone=backbone)
+    params = load_params(tmp_path / "params.yaml").params
+    assert (params.backbone.name, params.prepare.tokenizer) == (backbone, "google/t5-xl-lm-adapt")
+    assert table in params.report.tables
+    assert f"data/report/table{table}.md" in (tmp_path / "dvc.yaml").read_text()
+    assert made.commands[-1] == f"mhrctl report --table {table}"
+    readme = (tmp_path / "README.md").read_text()
+    assert says in readme
+    assert f"on {backbone}: for a GPU" in readme.replace("\n", " ")
+
+
+def test_any_other_backbone_has_the_first_study(tmp_path: Path) -> None:
+    initialise(tmp_path, "t0", backbone="google/t5-large-lm-adapt")
+    params = load_params(tmp_path / "params.yaml").params
+    assert (params.backbone.name, params.prepare.tokenizer) == ("google/t5-large-lm-adapt",) * 2
+    assert params.grid == load_params(Path(__file__).parents[2] / "pipelines/t0/params.yaml").params.grid
+    assert "T5-XL" not in (tmp_path / "README.md").read_text()
+
+
+def test_a_folder_has_its_own_tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("bigscience/T0_3B").mkdir(parents=True)
+    initialise(Path(), "t0", backbone="bigscience/T0_3B")
+    params = load_params(Path("params.yaml")).params
+    assert (params.backbone.source, params.prepare.tokenizer) == ("local", "bigscience/T0_3B")
+    assert "mhr_z-h64-block" in Path("data/cells/index.yaml").read_text()
+
+
 def test_paths_are_relative_to_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine").mkdir()
     monkeypatch.chdir(tmp_path)
