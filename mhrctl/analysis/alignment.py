@@ -26,7 +26,7 @@ from mhrctl.adapters.adapter import Adapter
 from mhrctl.adapters.build import adapter_class
 from mhrctl.adapters.finite import require_finite
 from mhrctl.config.cells import Cell
-from mhrctl.config.methods import METHODS
+from mhrctl.config.methods import METHODS, Method
 from mhrctl.data.batches import Batch, Order, collate
 from mhrctl.data.examples import Examples
 from mhrctl.errors import DataError, DivergedError, ParamsError
@@ -76,6 +76,17 @@ class Alignment:
         return [round(self.shared.overall, DIGITS), round(self.composed.overall, DIGITS)]
 
 
+def why_unshared(row: Method) -> str | None:
+    """Say why the training tasks of a method share no adapter whose gradients can be compared; None if they do."""
+    if adapter_class(row).replaces_weights:
+        return f"{row.name} tunes all weights and has no adapter"
+    if not adapter_class(row).has_alignment:
+        return f"what the training tasks of {row.name} share is not what they are trained by"
+    if row.is_private:
+        return f"{row.name} gives each training task an adapter of its own, so their gradients meet nowhere"
+    return None
+
+
 def require_shared(cell: Cell, setting: str) -> None:
     """Check that the training tasks of a cell share an adapter.
 
@@ -86,13 +97,8 @@ def require_shared(cell: Cell, setting: str) -> None:
     Raises:
         ParamsError: if they do not.
     """
-    if adapter_class(cell.row).replaces_weights:
-        why = f"{cell.method} tunes all weights and has no adapter"
-    elif not adapter_class(cell.row).has_alignment:
-        why = f"what the training tasks of {cell.method} share is not what they are trained by"
-    elif cell.row.is_private:
-        why = f"{cell.method} gives each training task an adapter of its own, so their gradients meet nowhere"
-    else:
+    why = why_unshared(cell.row)
+    if why is None:
         return
     rows = [row for row in METHODS.values() if row.pretrain == row.name and not row.is_private]
     measured = [row.name for row in rows if adapter_class(row).has_alignment]

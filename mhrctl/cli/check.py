@@ -41,6 +41,7 @@ from mhrctl.tools.check import (
     pipeline_refusals,
     shortages,
     unknown_task,
+    unmeasured,
     vocab_size,
 )
 from mhrctl.tools.estimate import FP32, Estimate, Shape, backbone_shape, estimate, human_size
@@ -98,6 +99,7 @@ def check(
     except MhrctlError as error:
         problems.append(error)
     problems += _unknown_tasks(settings, where, groups)
+    notes += [f"warning: {line}"] if (line := unmeasured(each for cells in groups.values() for each in cells)) else []
     try:
         notes += check_backbone(settings.params, where)
     except MhrctlError as error:

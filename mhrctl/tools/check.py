@@ -151,6 +151,24 @@ def shortages(cells: Iterable[CellParams], project: Project) -> list[str]:
     return [line for line in lines if line]
 
 
+def unmeasured(cells: Iterable[CellParams]) -> str | None:
+    """Say of which pre-trainings `pretrain.align_every` asks for what cannot be measured, in a line; None if there are none."""
+    asked = [each for each in cells if each.pretrain.align_every]
+    if not asked:
+        return None
+    from mhrctl.analysis.alignment import why_unshared
+
+    trained = [each.cell if each.cell.extra_steps else each.cell.pretrain_cell for each in asked]
+    refused = {cell.name: cell for cell in trained if why_unshared(cell.row)}
+    if not refused:
+        return None
+    methods = listed(list(dict.fromkeys(cell.method for cell in refused.values())))
+    return (
+        f"pretrain.align_every: the training tasks of {methods} share no adapter, so `mhrctl pretrain` will refuse"
+        f" {listed(list(refused))}; set it at single methods (grid.methods.NAME.pretrain), or to 0 for these (grid.overrides)"
+    )
+
+
 def prepared_tasks(project: Project) -> TaskCounts | None:
     """Return the tasks that the prepare stage has written, if it ran."""
     path = project.output("prepare") / TASKS

@@ -18,7 +18,7 @@ from mhrctl.adapters.adapter import Adapter
 from mhrctl.adapters.config import InventoryConfig
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.scales import Scales
-from mhrctl.analysis.alignment import gradient_alignment, require_shared, task_batches
+from mhrctl.analysis.alignment import gradient_alignment, require_shared, task_batches, why_unshared
 from mhrctl.config.cells import Cell
 from mhrctl.config.methods import METHODS
 from mhrctl.config.sections import PretrainParams
@@ -236,8 +236,10 @@ def test_which_methods_share_an_adapter(method: str) -> None:
     if method in ("full_ft", "adapter_soup", "mosa"):
         with pytest.raises(ParamsError, match=f"^--here: .*{method} .*; gradient alignment is of lora, lora_big, ia3"):
             require_shared(cell, "--here")
+        assert method in str(why_unshared(cell.row))
     else:
         require_shared(cell, "--here")
+        assert why_unshared(cell.row) is None
 
 
 @pytest.fixture

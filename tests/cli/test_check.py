@@ -72,6 +72,19 @@ def test_what_does_not_fit_is_reported_in_a_line_each(synced: Path, run: Run, ca
     assert "not in step; run `mhrctl grid sync`" in errors[2]
 
 
+def test_alignment_that_cannot_be_measured_is_warned_of(synced: Path, run: Run, capfd: Capture) -> None:
+    edit(synced, "    lora:\n", "    lora:\n    adapter_soup:\n", run)
+    capfd.readouterr()
+    assert run("check", "-C", synced) == 0
+    assert "align_every" not in capfd.readouterr().out
+    assert run("check", "-C", synced, "--set", "pretrain.align_every=5000") == 0
+    said = capfd.readouterr().out
+    warning = "warning: pretrain.align_every: the training tasks of adapter_soup share no adapter"
+    assert [line for line in said.splitlines() if line.startswith(warning)]
+    assert "will refuse adapter_soup-s0;" in said
+    assert run("pretrain", "-m", "adapter_soup", "-C", synced, "--set", "pretrain.align_every=5000") == 2
+
+
 def test_sources_are_looked_at_without_being_read(synced: Path, run: Run, capfd: Capture) -> None:
     edit(synced, "source: jsonl\n  path: tasks", "source: superni\n  path: clone", run)
     assert run("check", "-C", synced) == 2

@@ -27,6 +27,7 @@ from mhrctl.tools.check import (
     prepared_tasks,
     shortages,
     unknown_task,
+    unmeasured,
     vocab_size,
 )
 
@@ -52,6 +53,25 @@ def test_tasks_are_counted_from_their_files(project: Path) -> None:
 def test_a_name_that_is_neither_folder_nor_id_is_rejected(project: Path, sets: tuple[str, ...]) -> None:
     with pytest.raises(DataError, match=r"(tokenizer|backbone.name) 'no/such/folder': no such folder, and no id of the hub"):
         check_suite(loaded(project, *sets), Project(project))
+
+
+def unmeasured_of(project: Path, *sets: str) -> str | None:
+    settings = load_params(project / "params.yaml", sets)
+    return unmeasured(resolve_cell(settings, cell) for cell in grid_cells(settings.params))
+
+
+def test_alignment_that_cannot_be_measured_is_said(project: Path) -> None:
+    params = project / "params.yaml"
+    params.write_text(params.read_text() + "    adapter_soup:\n    full_ft_then_lora:\n    mosa: {extra_steps: [3]}\n")
+    assert unmeasured_of(project) is None
+    assert unmeasured_of(project, "grid.methods.mhr.pretrain.align_every=2") is None
+    said = str(unmeasured_of(project, "pretrain.align_every=2"))
+    assert said.startswith("pretrain.align_every: the training tasks of adapter_soup, full_ft, mosa share no adapter")
+    assert "will refuse adapter_soup-s0, full_ft-s0, mosa-s0, mosa-x3-s0; set it at single methods" in said
+    off = [f"{name}: {{pretrain: {{align_every: 0}}}}" for name in ("adapter_soup-s0", "full_ft-s0", "mosa-s0", "mosa-x3-s0")]
+    params.write_text(params.read_text().replace("  skills: 2", "  skills: 2\n  align_every: 2"))
+    params.write_text(params.read_text() + f"  overrides: {{{', '.join(off)}}}\n")
+    assert unmeasured_of(project) is None
 
 
 def test_tasks_that_are_prepared_count(project: Path) -> None:
