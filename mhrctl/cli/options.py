@@ -142,7 +142,7 @@ def open_project(
         folder: of the project.
         sets: of `--set`.
         recipe: of `--recipe`.
-        reads: the sections that the command reads, to which both are held, so that nothing is set in vain.
+        reads: the sections, or settings, that the command reads, to which both are held, so that nothing is set in vain.
     """
     project = Project(folder)
     require_sections(sets, reads)

@@ -52,7 +52,7 @@ def report(
 ) -> None:
     """Write the report into data/report and print the results, or print tables and differences, draw figures, write HTML."""
     stage_runs = not (tables or figures or compare or html)
-    where, settings = open_project(project, set_, reads=["report", "grid"])
+    where, settings = open_project(project, set_, reads=["report" if stage_runs else "report.trials", "grid"])
     if to and not compare:
         raise ParamsError(f"--to {to}: name what is compared to it with --compare, or --compare all")
     if out and not (figures or html):

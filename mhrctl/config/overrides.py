@@ -56,16 +56,17 @@ def read_overrides(texts: Sequence[str]) -> list[Override]:
 
 
 def require_sections(texts: Sequence[str], reads: Sequence[str]) -> None:
-    """Hold `--set` to the sections that a command reads, so that nothing is set in vain.
+    """Hold `--set` to the sections that a command reads, or single settings of them, so that nothing is set in vain.
 
     Raises:
         ParamsError: names the first that it does not read.
     """
     for text in texts:
-        section = text.partition("=")[0].split(".")[0].strip()
-        if section not in reads:
+        key = text.partition("=")[0].strip()
+        if not any(key == each or key.startswith(f"{each}.") for each in reads):
             named = [each for each in reads if each != "grid"] or reads  # the grid says of which cell a section is
-            read = f"the section `{named[0]}`" if len(named) == 1 else f"the sections {listed(named)}"
+            kind = "setting" if "." in named[0] else "section"
+            read = f"the {kind} `{named[0]}`" if len(named) == 1 else f"the {kind}s {listed(named)}"
             raise ParamsError(f"--set {shown(text)[1:-1]}: this command reads {read} only; set it where it is read")
 
 
