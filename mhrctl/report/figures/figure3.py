@@ -14,12 +14,15 @@ from mhrctl.report.figures.style import (
     LOOKS,
     Drawing,
     Line,
+    Look,
     add_legend,
     empty,
     handle,
     method_handles,
     new_figure,
     say_missing,
+    shades,
+    short_ticks,
 )
 from mhrctl.report.logs import Alignment, Log, label_of
 from mhrctl.report.results import Results
@@ -36,6 +39,8 @@ WHERE = {"shared": "shared skills", "composed": "composed adapters"}
 SIZED = ("poly", "mhr")
 MARKERS = "osD^v"
 """Of the labels of one method."""
+MARKS = 20
+"""Of a curve."""
 
 
 def figure3(results: Results, logs: Sequence[Log], measured: Mapping[str, Sequence[Alignment]]) -> Drawing:
@@ -52,17 +57,17 @@ def figure3(results: Results, logs: Sequence[Log], measured: Mapping[str, Sequen
     aligned = {label: logged[label] or list(measured.get(label, ())) for label in sorted({*logged, *measured}, key=_order)}
     drawn = {label: alignments for label, alignments in aligned.items() if alignments and PLAIN_LABEL.fullmatch(label)}
     looks = _looks(list(drawn))
-    figure, axes = new_figure(10, 4.8, "LR", TITLE)
-    missing = [*_draw_alignment(axes["L"], drawn, looks), *draw_sizes(axes["R"], results, SIZED)]
+    figure, axes = new_figure(14, 4.8, "LMR", TITLE)
+    missing = [*_draw_alignment(axes["L"], drawn, looks), *draw_sizes(axes["M"], axes["R"], results, SIZED)]
     labels = [handle(label, colour, marker) for label, (colour, marker) in looks.items()]
     kinds = [handle(f"on the {WHERE[kind]}", line=line) for kind, line in KINDS.items()] if labels else []
     sized = [name for name in SIZED if any(group.method == name for group in results.adapted)]
     points = method_handles(name for name in sized if name not in {label.split()[0] for label in looks})
-    add_legend(figure, [*labels, *points, *kinds, *(size_handles() if sized else [])], columns=7)
+    add_legend(figure, [*labels, *points, *kinds, *(size_handles(results) if sized else [])], columns=7)
     return Drawing(TITLE, figure, tuple(missing))
 
 
-def _draw_alignment(axes: Axes, by_label: Mapping[str, Sequence[Alignment]], looks: Mapping[str, tuple[str, str]]) -> list[str]:
+def _draw_alignment(axes: Axes, by_label: Mapping[str, Sequence[Alignment]], looks: Mapping[str, Look]) -> list[str]:
     """Means over seeds, with a band of a standard deviation. Returns what is missing."""
     methods = {label.split()[0] for label in by_label}
     lacking = ", ".join(method for method in ALIGNED if method not in methods)
@@ -72,22 +77,26 @@ def _draw_alignment(axes: Axes, by_label: Mapping[str, Sequence[Alignment]], loo
         return missing
     for label, alignments in by_label.items():
         for kind, line in KINDS.items():
-            _draw_curve(axes, [(at.step, getattr(at, kind)) for at in alignments], *looks[label], line)
+            _draw_curve(axes, [(at.step, getattr(at, kind)) for at in alignments], looks[label], line)
     axes.axhline(0, color=GREY, linewidth=0.8)
     axes.set_title("agreement of training tasks' gradients", loc="left")
     axes.set_ylabel("mean cosine over pairs of tasks")
+    short_ticks(axes.xaxis)
     say_missing(axes, "step of pre-training", missing)
     return missing
 
 
-def _draw_curve(axes: Axes, points: Sequence[tuple[int, float]], colour: str, marker: str, line: Line) -> None:
+def _draw_curve(axes: Axes, points: Sequence[tuple[int, float]], look: Look, line: Line) -> None:
+    colour, marker = look
     by_step: dict[int, list[float]] = defaultdict(list)
     for step, cosine in points:
         by_step[step].append(cosine)
     steps = sorted(by_step)
     over_seeds = [of_step for step in steps if (of_step := mean_std(by_step[step]))]
     means = [of_step.mean for of_step in over_seeds]
-    axes.plot(steps, means, line, color=colour, marker=marker, markersize=4, linewidth=1.4)
+    axes.plot(
+        steps, means, line, color=colour, marker=marker, markersize=4, markevery=max(1, len(steps) // MARKS), linewidth=1.4
+    )
     band = [of_step.deviation or 0.0 for of_step in over_seeds]
     low, high = ([mean + sign * width for mean, width in zip(means, band, strict=True)] for sign in (-1, 1))
     axes.fill_between(steps, low, high, color=colour, alpha=0.12, linewidth=0)
@@ -100,11 +109,13 @@ def _order(label: str) -> tuple[int, int, str]:
     return (ALIGNED.index(method) if method in ALIGNED else len(ALIGNED), int(heads[1]) if heads else 0, rest)
 
 
-def _looks(labels: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """{label: colour of its method, and a marker of its own}."""
-    methods = [label.split()[0] for label in labels]
-    ranks = [methods[:place].count(method) for place, method in enumerate(methods)]
+def _looks(labels: Sequence[str]) -> dict[str, Look]:
+    """{label: a shade of its method's colour and a marker}, no two of a method alike; the last has the colour itself."""
+    of_method: dict[str, list[str]] = defaultdict(list)
+    for label in labels:
+        of_method[label.split()[0]].append(label)
     return {
-        label: (LOOKS[method][0], MARKERS[rank % len(MARKERS)])
-        for label, method, rank in zip(labels, methods, ranks, strict=True)
+        label: (shade, MARKERS[place % len(MARKERS)])
+        for method, alike in of_method.items()
+        for place, (label, shade) in enumerate(zip(alike, shades(LOOKS[method][0], len(alike)), strict=True))
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mhrctl.report.figures.sizes import (
@@ -9,22 +10,26 @@ from mhrctl.report.figures.sizes import (
     GREY_LINE,
     NOTEBOOK,
     PARAMETERS,
+    Series,
     coarser,
     draw_line,
-    draw_points,
     draw_sizes,
+    for_new_task,
+    granularity_of,
     size_handles,
 )
 from mhrctl.report.figures.style import (
     LOOKS,
     Drawing,
     add_legend,
+    annotate,
     empty,
     handle,
     mark,
     method_handles,
     new_figure,
     scale_parameters,
+    shades,
 )
 from mhrctl.report.printed import printed, printed_blocks
 from mhrctl.report.results import Results
@@ -34,16 +39,18 @@ if TYPE_CHECKING:
 
 TITLE = "Figure 4: adaptation of the routing alone"
 METHODS = ("poly_z", "mhr_z")
+MARKERS = "^sDovPX*<>"
+"""Of granularities."""
 
 
 def figure4(results: Results) -> Drawing:
     """Draw the scores of poly_z and mhr_z by the numbers of their routing; and the paper's, as far as they are known."""
-    figure, axes = new_figure(12, 4.6, "LMR", TITLE)
-    missing = [*draw_sizes(axes["L"], results, METHODS), *_draw_granularity(axes["M"], results)]
-    _draw_printed(axes["R"])
+    figure, axes = new_figure(12, 8.6, "AM;GP", TITLE)
+    missing = [*draw_sizes(axes["A"], axes["M"], results, METHODS), *_draw_granularity(axes["G"], results)]
+    _draw_printed(axes["P"])
     kinds = [handle("ours", marker="o"), handle("the paper's", marker="o", hollow=True)]
     granularity = handle("coarser routing", GREY_LINE, line=COARSER)
-    add_legend(figure, [*kinds, *method_handles(METHODS), *size_handles(), granularity], columns=7)
+    add_legend(figure, [*kinds, *method_handles(METHODS), *size_handles(results), granularity], columns=8)
     return Drawing(TITLE, figure, tuple(missing))
 
 
@@ -56,13 +63,29 @@ def _draw_granularity(axes: Axes, results: Results) -> list[str]:
     if not lines:
         empty(axes, missing)
         return missing
-    for number, series in enumerate(lines):
-        draw_line(axes, series, COARSER)
-        draw_points(axes, series, "below" if number % 2 else "above")
+    names = list(dict.fromkeys(granularity_of(group) for series in lines for group in reversed(series.groups)))
+    of_method = {method: [series for series in lines if series.groups[0].method == method] for method in METHODS}
+    for method, alike in of_method.items():
+        for series, shade in zip(alike, shades(LOOKS[method][0], len(alike)), strict=True):
+            _draw_series(axes, series, shade, names)
+    handles = [handle(name, GREY_LINE, MARKERS[place % len(MARKERS)]) for place, name in enumerate(names)]
+    axes.legend(handles=handles, title="shared by", loc="lower right", fontsize=7, title_fontsize=7)
     axes.set_title("what shares a routing, by heads", loc="left")
     axes.set_ylabel(results.metric_name)
     scale_parameters(axes, PARAMETERS, missing)
     return missing
+
+
+def _draw_series(axes: Axes, series: Series, shade: str, names: Sequence[str]) -> None:
+    """A line with a marker for each granularity, and the number of heads at its end."""
+    draw_line(axes, series, COARSER, shade)
+    for group in series.groups:
+        if score := group.score("adapted"):
+            look = (shade, MARKERS[names.index(granularity_of(group)) % len(MARKERS)])
+            mark(axes, for_new_task(group), score.mean, look, ours=True, y_std=score)
+    last = series.groups[-1]
+    if score := last.score("adapted"):
+        annotate(axes, f"h{last.heads}", for_new_task(last), score.mean, "above")
 
 
 def _draw_printed(axes: Axes) -> None:
@@ -72,7 +95,7 @@ def _draw_printed(axes: Axes) -> None:
     block = printed_blocks()[0]
     for method in METHODS:
         row = block.rows[method]
-        mark(axes, row.adapted_parameters, row.score.mean, method, ours=False, y_std=row.score)
+        mark(axes, row.adapted_parameters, row.score.mean, LOOKS[method], ours=False, y_std=row.score)
     axes.set_ylabel(block.metric)
     axes.set_title(f"the paper: {block.suite}, {block.backbone}", loc="left")
     scale_parameters(axes, PARAMETERS, [NOTEBOOK])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from typing import TYPE_CHECKING
 
 from mhrctl.config.grid import PLAIN
-from mhrctl.report.figures.style import Line, Place, annotate, empty, handle, mark, scale_parameters
+from mhrctl.report.aggregates import aggregate_of
+from mhrctl.report.figures.kept import kept_skills
+from mhrctl.report.figures.style import LOOKS, Line, Place, annotate, empty, handle, mark, scale_parameters
 from mhrctl.report.results import Group, Results
 
 if TYPE_CHECKING:
@@ -20,7 +22,11 @@ SKILLS: Line = "--"
 COARSER: Line = ":"
 GREY_LINE = "#888888"
 PARAMETERS = "parameters trained for a new task"
+KEPT = "parameters kept of pre-training (skills alone)"
+ON_ALL = "parameters trained on all tasks, their routing included"
 NOTEBOOK = "Dots: the authors' notebook, not proof-read."
+
+Count = Callable[[Group], int]
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,16 @@ class Series:
 
     groups: Sequence[Group]
     names: Sequence[str]
+
+
+def for_new_task(group: Group) -> int:
+    """Return the numbers trained for a new task."""
+    return group.first.parameters.adaptation
+
+
+def on_all_tasks(group: Group) -> int:
+    """Return the numbers trained on all training tasks together, their routing included."""
+    return group.first.parameters.multi_task
 
 
 def more_heads(results: Results, single: str, multi: str) -> Series:
@@ -59,13 +75,28 @@ def coarser(results: Results, *methods: str) -> list[Series]:
     series = []
     for groups in _alike(results, methods, "granularity"):
         ordered = sorted(groups, key=lambda group: group.first.parameters.adaptation)
-        names = [group.first.granularity if group.variant == PLAIN else group.variant for group in ordered]
-        series.append(Series(ordered, [f"h{group.heads} {name}" for group, name in zip(ordered, names, strict=True)]))
+        series.append(Series(ordered, [f"h{group.heads} {granularity_of(group)}" for group in ordered]))
     return series
 
 
-def draw_sizes(axes: Axes, results: Results, methods: tuple[str, str]) -> list[str]:
-    """Draw more heads and more skills of a method with one head and its multi-head kin. Returns what is missing."""
+def granularity_of(group: Group) -> str:
+    """Name what shares a routing by the variant, since blocks may be several."""
+    return group.variant if group.variant != PLAIN else group.first.granularity or PLAIN
+
+
+def draw_sizes(adapted: Axes, multi_task: Axes, results: Results, methods: tuple[str, str]) -> list[str]:
+    """Draw more heads and more skills of a method with one head and its multi-head kin.
+
+    Args:
+        adapted: axes for the scores by the numbers trained for a new task.
+        multi_task: axes beside them for the same scores by the numbers in the skills, from which a line goes to those and the
+            routing of all training tasks; by the latter alone, if the scores at hand do not tell them apart.
+        results: ours.
+        methods: of one head, and of several.
+
+    Returns:
+        What is missing.
+    """
     heads, skills = more_heads(results, *methods), more_skills(results, *methods)
     missing = []
     if len(heads.groups) < 2:
@@ -73,42 +104,63 @@ def draw_sizes(axes: Axes, results: Results, methods: tuple[str, str]) -> list[s
     if not skills:
         missing.append(f"No cells of more skills yet: add a variant with pretrain.skills to {methods[0]}.")
     if not heads.groups:
-        empty(axes, missing)
+        empty(adapted, missing)
+        empty(multi_task, ())
         return missing
-    for line, series in [(HEADS, heads), *((SKILLS, of_skills) for of_skills in skills)]:
-        draw_line(axes, series, line)
-    draw_points(axes, heads, "above", "before", "below")
-    for series in skills:  # the plain ones are drawn
-        varied = [place for place, group in enumerate(series.groups) if group.variant != PLAIN]
-        draw_points(
-            axes, Series([series.groups[place] for place in varied], [series.names[place] for place in varied]), "below"
-        )
-    axes.set_title(
+    kept = kept_skills(results)
+    multi_task.sharey(adapted)
+    _draw_both(adapted, heads, skills, for_new_task, ("above", "before", "below"))
+    _draw_both(multi_task, heads, skills, (lambda group: kept[group.label]) if kept else on_all_tasks, ("before",))
+    if kept:
+        for group in {group.label: group for series in (heads, *skills) for group in series.groups}.values():
+            if score := group.score("adapted"):
+                ends = (kept[group.label], on_all_tasks(group))
+                multi_task.plot(ends, [score.mean] * 2, color=GREY_LINE, linewidth=1, marker="|", markevery=[1], zorder=1)
+    adapted.set_title(
         f"{methods[0]} (h1) and {methods[1]}, {heads.groups[0].first.skills} skills where none are named", loc="left"
     )
-    axes.set_ylabel(results.metric_name)
-    scale_parameters(axes, PARAMETERS, missing)
+    multi_task.set_title("the same by multi-task parameters", loc="left")
+    for axes in (adapted, multi_task):
+        axes.set_ylabel(results.metric_name)
+    scale_parameters(adapted, PARAMETERS, [scores_are(results), *missing])
+    scale_parameters(multi_task, KEPT if kept else ON_ALL)
     return missing
 
 
-def draw_line(axes: Axes, series: Series, line: Line, colour: str = GREY_LINE) -> None:
+def draw_line(axes: Axes, series: Series, line: Line, colour: str = GREY_LINE, count: Count = for_new_task) -> None:
     """Draw a line through groups."""
-    points = [(group.first.parameters.adaptation, score.mean) for group in series.groups if (score := group.score("adapted"))]
+    points = [(count(group), score.mean) for group in series.groups if (score := group.score("adapted"))]
     axes.plot([x for x, _ in points], [y for _, y in points], line, color=colour, linewidth=1, zorder=1)
 
 
-def draw_points(axes: Axes, series: Series, *places: Place) -> None:
+def size_handles(results: Results) -> list[Line2D]:
+    """Make the entries of the legend for the lines."""
+    lines = [handle("more heads", GREY_LINE, line=HEADS), handle("more skills", GREY_LINE, line=SKILLS)]
+    return [*lines, handle("routing of training tasks", GREY_LINE, "|", "-")] if kept_skills(results) else lines
+
+
+def scores_are(results: Results) -> str:
+    """Say how our scores are folded over seeds and tasks."""
+    return f"Ours: {aggregate_of(results.suite).says}."
+
+
+def _draw_both(axes: Axes, heads: Series, skills: Sequence[Series], count: Count, places: Sequence[Place]) -> None:
+    """Draw the lines and the points of more heads and of more skills."""
+    draw_line(axes, heads, HEADS, count=count)
+    _draw_points(axes, heads, count, places)
+    for series in skills:
+        draw_line(axes, series, SKILLS, count=count)
+        varied = [place for place, group in enumerate(series.groups) if group.variant != PLAIN]  # the plain ones are drawn
+        rest = Series([series.groups[place] for place in varied], [series.names[place] for place in varied])
+        _draw_points(axes, rest, count, ["below"])
+
+
+def _draw_points(axes: Axes, series: Series, count: Count, places: Sequence[Place]) -> None:
     """Draw groups, each with its name, at these places by turns."""
     for group, name, place in zip(series.groups, series.names, cycle(places)):
         if score := group.score("adapted"):
-            x = group.first.parameters.adaptation
-            mark(axes, x, score.mean, group.method, ours=True, y_std=score)
-            annotate(axes, name, x, score.mean, place)
-
-
-def size_handles() -> list[Line2D]:
-    """Make the entries of the legend for the lines."""
-    return [handle("more heads", GREY_LINE, line=HEADS), handle("more skills", GREY_LINE, line=SKILLS)]
+            mark(axes, count(group), score.mean, LOOKS[group.method], ours=True, y_std=score)
+            annotate(axes, name, count(group), score.mean, place)
 
 
 def _alike(results: Results, methods: Sequence[str], what: str) -> list[list[Group]]:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 Format = Literal["png", "svg"]
 Line = Literal["-", "--", ":", "none"]
 Place = Literal["above", "before", "below"]
+Look = tuple[str, str]
+"""A colour and a marker."""
 FORMATS: tuple[Format, ...] = ("png", "svg")
 STYLE = {
     "svg.hashsalt": "mhrctl",
@@ -39,13 +41,17 @@ STYLE = {
     "savefig.dpi": 150,
 }
 METADATA: dict[Format, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
+NARROW = 4
+"""A greater over a lesser end that an axis of counts has at least: counts that are all but equal look so."""
+PALE = 0.55
+"""Of white in the palest shade."""
 WIDE = 30
 """A greater over a lesser count from which on powers of ten are ticks enough."""
 
 PLACES: dict[Place, tuple[int, int]] = {"above": (4, 4), "before": (-4, 4), "below": (4, -10)}
 """Of a point's name, in points of type from the point."""
 
-LOOKS = {BACKBONE: ("black", "*")} | {row.name: row.look for row in METHODS.values()}
+LOOKS: dict[str, Look] = {BACKBONE: ("black", "*")} | {row.name: row.look for row in METHODS.values()}
 """{method: its colour and marker}, as the methods table has them."""
 
 
@@ -103,10 +109,17 @@ def new_figure(width: float, height: float, layout: str, title: str, **widths: A
 
 
 def mark(
-    axes: Axes, x: float, y: float, method: str, *, ours: bool, x_std: MeanStd | None = None, y_std: MeanStd | None = None
+    axes: Axes,
+    x: float,
+    y: float,
+    look: Look,
+    *,
+    ours: bool,
+    x_std: MeanStd | None = None,
+    y_std: MeanStd | None = None,
 ) -> None:
     """Draw a score with its deviation: filled if it is ours, hollow if it is the paper's."""
-    colour, marker = LOOKS[method]
+    colour, marker = look
     errors = [of_axis.deviation if of_axis else None for of_axis in (x_std, y_std)]
     axes.errorbar(
         x,
@@ -122,6 +135,14 @@ def mark(
         alpha=0.9,
         zorder=3 if ours else 2.5,
     )
+
+
+def shades(colour: str, count: int) -> list[str]:
+    """Return so many shades of a colour, from a pale one to the colour itself."""
+    from matplotlib.colors import to_hex, to_rgb
+
+    paler = [PALE * (count - 1 - place) / max(1, count - 1) for place in range(count)]
+    return [to_hex([part + (1 - part) * white for part in to_rgb(colour)]) for white in paler]
 
 
 def handle(label: str, colour: str = "black", marker: str = "", line: Line = "none", *, hollow: bool = False) -> Line2D:
@@ -167,16 +188,26 @@ def scale_parameters(axes: Axes, label: str, missing: Sequence[str] = ()) -> Non
     axes.set_xscale("log")
     axes.margins(x=0.15)
     low, high = axes.get_xlim()
+    if high < NARROW * low:
+        middle = (low * high / NARROW) ** 0.5
+        low, high = axes.set_xlim(middle, middle * NARROW)
     plain_ticks(axes.xaxis, (1,) if high > WIDE * low else (1, 2, 3, 5))
     say_missing(axes, label, missing)
 
 
+def short_ticks(axis: Axis) -> None:
+    """Write the counts of an axis as people read them."""
+    from matplotlib.ticker import FuncFormatter
+
+    axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+
+
 def plain_ticks(axis: Axis, digits: Sequence[int] = (1, 2, 5)) -> None:
     """Name these digits of each power of ten on a logarithmic axis, as people read them."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     axis.set_major_locator(LogLocator(subs=digits))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    short_ticks(axis)
     axis.set_minor_formatter(NullFormatter())
 
 

@@ -9,27 +9,53 @@ from xml.etree import ElementTree as ET
 from mhrctl.report.figures.style import Drawing
 from tests.report.made import both, made_cell
 
+SKILLS, ROUTING, TASKS = 16_000, 100, 5
+"""Numbers in an inventory and in one task's routing of one head, and training tasks."""
+
 
 def sized(method: str, heads: int, seed: int, score: float, adaptation: int, **facts: Any) -> dict[str, Any]:
-    return made_cell(method, heads, seed, both(score), parameters={"multi_task": 9999, "adaptation": adaptation}, **facts)
+    return made_cell(method, heads, seed, both(score), **{"parameters": {"multi_task": 9999, "adaptation": adaptation}} | facts)
+
+
+def routed(
+    method: str,
+    heads: int,
+    seed: int,
+    score: float,
+    *,
+    skills: int = SKILLS,
+    routing: int = ROUTING,
+    tasks: int = TASKS,
+    **facts: Any,
+) -> dict[str, Any]:
+    """A cell of a method of which a new task has a routing."""
+    adaptation = routing if method.endswith("_z") else skills + routing
+    parameters = {"multi_task": skills + tasks * routing, "adaptation": adaptation}
+    return made_cell(method, heads, seed, both(score), parameters=parameters, **facts)
 
 
 def cells(**facts: Any) -> dict[str, dict[str, Any]]:
     by_name = {"backbone": made_cell("backbone", None, None, zero_shot=12.5, **facts)}
+    block, light = facts | {"granularity": "block"}, facts | {"layout": "light"}
     for seed in (0, 1):
         by_name |= {
             f"lora-s{seed}": sized("lora", 1, seed, 60 + seed, 2000, **facts),
-            f"poly-s{seed}": sized("poly", 1, seed, 62 + seed, 16_000, **facts),
-            f"poly-k16-s{seed}": sized("poly", 1, seed, 63 + seed, 32_000, variant="k16", **facts | {"skills": 16}),
-            f"mhr-h8-s{seed}": sized("mhr", 8, seed, 65 + seed, 17_000, **facts),
-            f"poly_z-s{seed}": sized("poly_z", 1, seed, 58 + seed, 100, **facts),
-            f"mhr_z-h8-s{seed}": sized("mhr_z", 8, seed, 61 + seed, 800, **facts),
-            f"mhr_z-h8-block-s{seed}": sized(
-                "mhr_z", 8, seed, 60 + seed, 80, variant="block", **facts | {"granularity": "block"}
+            f"poly-s{seed}": routed("poly", 1, seed, 62 + seed, **facts),
+            f"poly-k16-s{seed}": _of_16_skills("poly", seed, 63 + seed, **facts),
+            f"mhr-h8-s{seed}": routed("mhr", 8, seed, 65 + seed, routing=800, **facts),
+            f"poly_z-s{seed}": routed("poly_z", 1, seed, 58 + seed, **facts),
+            f"mhr_z-h8-s{seed}": routed("mhr_z", 8, seed, 61 + seed, routing=800, **facts),
+            f"mhr_z-h8-block-s{seed}": routed("mhr_z", 8, seed, 60 + seed, routing=80, variant="block", **block),
+            f"mhr_z-h8-light-s{seed}": routed(
+                "mhr_z", 8, seed, 59 + seed, skills=SKILLS // 2, routing=90, variant="light", **light
             ),
-            f"mhr_z-h8-light-s{seed}": sized("mhr_z", 8, seed, 59 + seed, 90, variant="light", **facts | {"layout": "light"}),
         }
     return by_name
+
+
+def _of_16_skills(method: str, seed: int, score: float, **facts: Any) -> dict[str, Any]:
+    cell = routed(method, 1, seed, score, skills=2 * SKILLS, routing=2 * ROUTING, variant="k16", **facts)
+    return cell | {"skills": 16}
 
 
 def write_logs(metrics: Path, *, aligned: bool = True) -> Path:

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mhrctl.report.figures import draw_figure
+from mhrctl.report.printed import T5_XL, printed_table
+from mhrctl.suites.t0.held_out import T0_TEST_TASKS
 from tests.report.figures.made import cells, texts
-from tests.report.made import write_cells
+from tests.report.made import made_cell, write_cells
+
+T0_3B: dict[str, Any] = {
+    "suite": "t0",
+    "backbone": "bigscience/T0_3B",
+    "metric": "accuracy",
+    "frozen": {"source": "hub", "parameters": T5_XL, "fingerprint": "0"},
+}
 
 
 def test_figure2_sets_ours_apart_from_t0_and_names_every_method(metrics: Path) -> None:
@@ -33,17 +43,66 @@ def test_figure2_sets_ours_apart_from_t0_and_names_every_method(metrics: Path) -
             "No cells of lora_big, ia3, adapter_soup, mhr h64, mhr_z h64 for T0 on T5-XL-LM yet.",
         ),
         ("bigscience/T0_3B", "T0, T0-3B", "No cells of tfew, adapter_soup, mhr_z h64 for T0 on T0-3B yet."),
-        ("google/t5-large-lm-adapt", "T0, T5-XL-LM; ours: google/t5-large-lm-adapt", "No cells of T0 on T0-3B yet."),
     ],
 )
 def test_figure2_draws_ours_on_t0_in_the_panel_of_the_backbone(tmp_path: Path, backbone: str, title: str, lacking: str) -> None:
     drawing = draw_figure(2, write_cells(tmp_path, cells(suite="t0", backbone=backbone, metric="accuracy")))
     words = texts(drawing)
     assert title in words
-    assert "ours: compositional" not in words
+    assert "ours:" not in words
     assert lacking in drawing.missing
 
 
 def test_figure2_on_superni_has_the_papers_scores_of_superni(tmp_path: Path) -> None:
     drawing = draw_figure(2, write_cells(tmp_path, cells(suite="superni", backbone="google/t5-xl-lm-adapt", layout="light")))
     assert "No cells of lora_big, mhr_z h64 for superni, google/t5-xl-lm-adapt yet." in drawing.missing
+
+
+@pytest.mark.parametrize("backbone", ["bigscience/T0", "google/t5-large-lm-adapt"])
+def test_figure2_draws_ours_on_t0_with_another_backbone_apart(tmp_path: Path, backbone: str) -> None:
+    drawing = draw_figure(2, write_cells(tmp_path, cells(suite="t0", backbone=backbone, metric="accuracy")))
+    assert f"ours: t0, {backbone}" in texts(drawing)
+    assert {"No cells of T0 on T5-XL-LM yet.", "No cells of T0 on T0-3B yet."} <= set(drawing.missing)
+    table3 = "No cells of tfew, mhr_z h64 for t0, bigscience/T0 yet."
+    assert (table3 in drawing.missing) is (backbone == "bigscience/T0")
+
+
+def test_figure2_has_the_line_of_tfew_where_the_paper_has_it(tmp_path: Path, metrics: Path) -> None:
+    score = printed_table("figure2_t03b").rows["tfew"].score.mean
+    drawing = draw_figure(2, metrics)
+    assert f"T0-3B: {score}" in texts(drawing)
+    (dashed,) = [line for axes in drawing.figure.axes for line in axes.lines if line.get_linestyle() == "--"]
+    assert set(dashed.get_ydata()) == {score}
+    on_t0_3b = draw_figure(2, write_cells(tmp_path / "3b", {"lora-s0": _on_t0_3b("lora", 0, 60)}))
+    assert f"T0-3B: {score}" not in texts(on_t0_3b)
+
+
+def test_figure2_sets_light_cells_beside_the_papers_light_ones(tmp_path: Path) -> None:
+    by_name = {"lora-s0": _on_t0_3b("lora", 0, 60), "lora_big-s0": _on_t0_3b("lora_big", 0, 61)}
+    full = draw_figure(2, write_cells(tmp_path, by_name))
+    assert "No cells of tfew, adapter_soup, poly, poly_z, mhr h8, mhr_z h64 for T0 on T0-3B yet." in full.missing
+    light = {"lora-light-s0": _on_t0_3b("lora", 0, 59, variant="light", layout="light")}
+    both = draw_figure(2, write_cells(tmp_path, by_name | light))
+    (lacking,) = [sentence for sentence in both.missing if "T0-3B" in sentence]
+    assert "lora (light)" not in lacking
+    assert "lora_big (light)" in lacking
+    assert "mhr_z h32" in lacking
+    light_lora, of_table6 = 59, 66.2
+    rows = both.figure.axes[0]
+    near = [line.get_xdata()[0] for line in rows.lines if len(line.get_xdata()) == 1 and 0.5 < line.get_ydata()[0] < 1.5]
+    assert {light_lora, of_table6} <= set(near)
+
+
+def test_figure2_draws_the_median_over_seeds_on_t0(tmp_path: Path) -> None:
+    scores = {0: 60.0, 1: 61.0, 2: 68.0}
+    drawing = draw_figure(
+        2, write_cells(tmp_path, {f"lora-s{seed}": _on_t0_3b("lora", seed, score) for seed, score in scores.items()})
+    )
+    drawn = {line.get_xdata()[0] for line in drawing.figure.axes[0].lines}
+    assert 61.0 in drawn
+    assert 63.0 not in drawn
+    assert "each task's median over n seeds" in " ".join(texts(drawing).split())
+
+
+def _on_t0_3b(method: str, seed: int, score: float, **facts: Any) -> dict[str, Any]:
+    return made_cell(method, 1, seed, dict.fromkeys(T0_TEST_TASKS, score), **T0_3B, **facts)

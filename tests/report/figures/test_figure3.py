@@ -21,6 +21,8 @@ def test_figure3_shows_what_was_measured_while_training_and_leaves_variants_out(
         "on the composed adapters",
         "step of pre-training",
         "16 skills",
+        "parameters trained for a new task",
+        "parameters kept of pre-training (skills alone)",
     ):
         assert part in words
     assert "light" not in words
@@ -36,3 +38,12 @@ def test_figure3_falls_back_on_what_align_measured(tmp_path: Path) -> None:
     drawing = draw_figure(3, tmp_path)
     assert drawing.missing == ("No gradient alignment of lora, poly yet: set pretrain.align_every, or run `mhrctl align`.",)
     assert "mhr h8" in texts(drawing)
+
+
+def test_figure3_tells_the_head_counts_of_a_method_apart(tmp_path: Path) -> None:
+    write_logs(write_cells(tmp_path, cells()))
+    (tmp_path / "pretrain/mhr-h32-s0.csv").write_text("step,loss,shared,composed\n10,2.0,,\n20,0.5,0.3,0.6\n")
+    drawing = draw_figure(3, tmp_path)
+    curves = [line for line in drawing.figure.axes[0].lines if len(line.get_xdata()) == 1]
+    assert len({(line.get_color(), line.get_marker()) for line in curves}) == 4  # lora, poly, mhr h8, mhr h32
+    assert "mhr h32" in texts(drawing)
