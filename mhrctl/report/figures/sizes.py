@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from typing import TYPE_CHECKING
@@ -112,10 +112,7 @@ def draw_sizes(adapted: Axes, multi_task: Axes, results: Results, methods: tuple
     _draw_both(adapted, heads, skills, for_new_task, ("above", "before", "below"))
     _draw_both(multi_task, heads, skills, (lambda group: kept[group.label]) if kept else on_all_tasks, ("before",))
     if kept:
-        for group in {group.label: group for series in (heads, *skills) for group in series.groups}.values():
-            if score := group.score("adapted"):
-                ends = (kept[group.label], on_all_tasks(group))
-                multi_task.plot(ends, [score.mean] * 2, color=GREY_LINE, linewidth=1, marker="|", markevery=[1], zorder=1)
+        _draw_routing(multi_task, (heads, *skills), kept)
     adapted.set_title(
         f"{methods[0]} (h1) and {methods[1]}, {heads.groups[0].first.skills} skills where none are named", loc="left"
     )
@@ -155,6 +152,14 @@ def _draw_both(axes: Axes, heads: Series, skills: Sequence[Series], count: Count
         _draw_points(axes, rest, count, ["below"])
 
 
+def _draw_routing(axes: Axes, series: Sequence[Series], kept: Mapping[str, int]) -> None:
+    """Draw from each point a line to the number that has the routing of the training tasks too."""
+    for group in {group.label: group for of_series in series for group in of_series.groups}.values():
+        if score := group.score("adapted"):
+            ends = (kept[group.label], on_all_tasks(group))
+            axes.plot(ends, [score.mean] * 2, color=GREY_LINE, linewidth=1, marker="|", markevery=[1], zorder=1)
+
+
 def _draw_points(axes: Axes, series: Series, count: Count, places: Sequence[Place]) -> None:
     """Draw groups, each with its name, at these places by turns."""
     for group, name, place in zip(series.groups, series.names, cycle(places)):
@@ -164,12 +169,16 @@ def _draw_points(axes: Axes, series: Series, count: Count, places: Sequence[Plac
 
 
 def _alike(results: Results, methods: Sequence[str], what: str) -> list[list[Group]]:
-    """For each of these methods and each head count, the plain group and those that differ from it in `what` alone."""
+    """For each of these methods and each head count, the plain group and those that differ from a plain one in `what` alone."""
     alike = []
-    for plain in results.adapted:
-        if plain.method in methods and plain.variant == PLAIN:
-            of_kind = [group for group in results.adapted if (group.method, group.heads) == (plain.method, plain.heads)]
-            alike.append([group for group in of_kind if group is plain or _differing(group, plain) == [what]])
+    for method in methods:
+        of_method = [group for group in results.adapted if group.method == method]
+        plain = next((group for group in of_method if group.variant == PLAIN), None)
+        if plain:
+            of_kind = [group for group in of_method if group.variant == PLAIN or _differing(group, plain) == [what]]
+            alike += [
+                [group for group in of_kind if group.heads == heads] for heads in dict.fromkeys(of.heads for of in of_kind)
+            ]
     return alike
 
 

@@ -141,8 +141,9 @@ def shades(colour: str, count: int) -> list[str]:
     """Return so many shades of a colour, from a pale one to the colour itself."""
     from matplotlib.colors import to_hex, to_rgb
 
+    red, green, blue = to_rgb(colour)
     paler = [PALE * (count - 1 - place) / max(1, count - 1) for place in range(count)]
-    return [to_hex([part + (1 - part) * white for part in to_rgb(colour)]) for white in paler]
+    return [to_hex((red + (1 - red) * white, green + (1 - green) * white, blue + (1 - blue) * white)) for white in paler]
 
 
 def handle(label: str, colour: str = "black", marker: str = "", line: Line = "none", *, hollow: bool = False) -> Line2D:

@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
+import numpy as np
+from matplotlib.lines import Line2D
+
 from mhrctl.report.figures.style import Drawing
 from tests.report.made import both, made_cell
 
@@ -70,3 +73,8 @@ def write_logs(metrics: Path, *, aligned: bool = True) -> Path:
 def texts(drawing: Drawing) -> str:
     """What is written in the SVG, which must be well-formed."""
     return " ".join(text for text in ET.fromstring(drawing.rendered("svg")).itertext() if text.strip())  # noqa: S314
+
+
+def points(line: Line2D) -> list[tuple[float, float]]:
+    """What a line of a drawing goes through."""
+    return [(float(x), float(y)) for x, y in np.asarray(line.get_xydata())]

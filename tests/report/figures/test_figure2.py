@@ -10,7 +10,7 @@ import pytest
 from mhrctl.report.figures import draw_figure
 from mhrctl.report.printed import T5_XL, printed_table
 from mhrctl.suites.t0.held_out import T0_TEST_TASKS
-from tests.report.figures.made import cells, texts
+from tests.report.figures.made import cells, points, texts
 from tests.report.made import made_cell, write_cells
 
 T0_3B: dict[str, Any] = {
@@ -72,7 +72,7 @@ def test_figure2_has_the_line_of_tfew_where_the_paper_has_it(tmp_path: Path, met
     drawing = draw_figure(2, metrics)
     assert f"T0-3B: {score}" in texts(drawing)
     (dashed,) = [line for axes in drawing.figure.axes for line in axes.lines if line.get_linestyle() == "--"]
-    assert set(dashed.get_ydata()) == {score}
+    assert {y for _, y in points(dashed)} == {score}
     on_t0_3b = draw_figure(2, write_cells(tmp_path / "3b", {"lora-s0": _on_t0_3b("lora", 0, 60)}))
     assert f"T0-3B: {score}" not in texts(on_t0_3b)
 
@@ -88,9 +88,9 @@ def test_figure2_sets_light_cells_beside_the_papers_light_ones(tmp_path: Path) -
     assert "lora_big (light)" in lacking
     assert "mhr_z h32" in lacking
     light_lora, of_table6 = 59, 66.2
-    rows = both.figure.axes[0]
-    near = [line.get_xdata()[0] for line in rows.lines if len(line.get_xdata()) == 1 and 0.5 < line.get_ydata()[0] < 1.5]
-    assert {light_lora, of_table6} <= set(near)
+    drawn = [points(line) for line in both.figure.axes[0].lines]
+    near = {line[0][0] for line in drawn if len(line) == 1 and 0.5 < line[0][1] < 1.5}
+    assert {light_lora, of_table6} <= near
 
 
 def test_figure2_draws_the_median_over_seeds_on_t0(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_figure2_draws_the_median_over_seeds_on_t0(tmp_path: Path) -> None:
     drawing = draw_figure(
         2, write_cells(tmp_path, {f"lora-s{seed}": _on_t0_3b("lora", seed, score) for seed, score in scores.items()})
     )
-    drawn = {line.get_xdata()[0] for line in drawing.figure.axes[0].lines}
+    drawn = {x for line in drawing.figure.axes[0].lines for x, _ in points(line)}
     assert 61.0 in drawn
     assert 63.0 not in drawn
     assert "each task's median over n seeds" in " ".join(texts(drawing).split())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mhrctl.report.figures import draw_figure
-from tests.report.figures.made import cells, texts, write_logs
+from tests.report.figures.made import cells, points, texts, write_logs
 from tests.report.made import write_cells
 
 
@@ -44,6 +44,6 @@ def test_figure3_tells_the_head_counts_of_a_method_apart(tmp_path: Path) -> None
     write_logs(write_cells(tmp_path, cells()))
     (tmp_path / "pretrain/mhr-h32-s0.csv").write_text("step,loss,shared,composed\n10,2.0,,\n20,0.5,0.3,0.6\n")
     drawing = draw_figure(3, tmp_path)
-    curves = [line for line in drawing.figure.axes[0].lines if len(line.get_xdata()) == 1]
+    curves = [line for line in drawing.figure.axes[0].lines if len(points(line)) == 1]
     assert len({(line.get_color(), line.get_marker()) for line in curves}) == 4  # lora, poly, mhr h8, mhr h32
     assert "mhr h32" in texts(drawing)

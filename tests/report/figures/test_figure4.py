@@ -7,7 +7,7 @@ from pathlib import Path
 from mhrctl.report.figures import draw_figure
 from mhrctl.report.figures.sizes import KEPT, ON_ALL
 from mhrctl.report.figures.style import Drawing
-from tests.report.figures.made import ROUTING, SKILLS, TASKS, cells, routed, texts
+from tests.report.figures.made import ROUTING, SKILLS, TASKS, cells, points, routed, texts
 from tests.report.made import write_cells
 
 
@@ -37,8 +37,8 @@ def test_figure4_has_several_blocks_by_their_variant(tmp_path: Path) -> None:
 def test_figure4_shows_the_skills_kept_and_the_routing_beside_them(metrics: Path) -> None:
     drawing = draw_figure(4, metrics)
     assert {KEPT, "routing of training tasks"} <= _labels(drawing)
-    ends = [tuple(line.get_xdata()) for axes in drawing.figure.axes for line in axes.lines if line.get_marker() == "|"]
-    assert (SKILLS, SKILLS + TASKS * 8 * ROUTING) in ends
+    ends = [[x for x, _ in points(line)] for axes in drawing.figure.axes for line in axes.lines if line.get_marker() == "|"]
+    assert [SKILLS, SKILLS + TASKS * 8 * ROUTING] in ends
 
 
 def test_figure4_shows_all_that_is_trained_where_the_skills_cannot_be_told(tmp_path: Path) -> None:
