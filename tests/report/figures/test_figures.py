@@ -12,7 +12,11 @@ from PIL import Image
 
 from mhrctl.errors import ParamsError
 from mhrctl.report.figures import FIGURES, draw_figure
-from tests.report.figures.made import texts
+from mhrctl.report.trials import Choice
+from tests.report.figures.made import points, texts
+from tests.report.made import both, made_cell, write_cells
+
+CHOICES: tuple[Choice, ...] = ("by_task", "overall")
 
 
 def test_figures_are_the_papers() -> None:
@@ -41,6 +45,18 @@ def test_equal_input_makes_equal_bytes(metrics: Path, number: int, form: Any) ->
     first = draw_figure(number, metrics).rendered(form)
     assert draw_figure(number, metrics).rendered(form) == first
     assert not re.search(rb"20\d\d-\d\d-\d\d|Matplotlib v", first)
+
+
+def test_a_figure_has_the_trials_that_are_asked_for(tmp_path: Path) -> None:
+    cells = {}
+    for trial, of_tasks in enumerate(((50.0, 90.0), (80.0, 80.0)), 1):
+        cell = made_cell("lora", 1, 0, both(60.0 + trial), trial=trial, validation=sum(of_tasks) / 2)
+        for task, validation in zip(("one", "two"), of_tasks, strict=True):
+            cell["by_task"][task]["validation"] = validation
+        cells[f"lora-t{trial}-s0"] = cell
+    write_cells(tmp_path, cells)
+    by_task, overall = (draw_figure(2, tmp_path, trials).figure.axes[0].lines[0] for trials in CHOICES)
+    assert [points(by_task)[0][0], points(overall)[0][0]] == [61.5, 62.0]  # 57 and 66 of two trials; trial 2
 
 
 def test_a_figure_says_in_itself_what_is_missing(tmp_path: Path) -> None:
