@@ -27,11 +27,11 @@ from mhrctl.artifacts.writing import replacing, write_csv, write_rows, write_tex
 from mhrctl.config.cells import Cell
 from mhrctl.config.sections import PretrainParams
 from mhrctl.data.batches import Batch, MixedBatches, Order, RunBatches
-from mhrctl.data.examples import Examples, Sample
+from mhrctl.data.examples import Examples
 from mhrctl.data.table import training_data_sets
 from mhrctl.data.windows import WindowedOrder
-from mhrctl.errors import DivergedError, ParamsError, in_section, listed
-from mhrctl.evaluation.prediction import own_rows, sample_losses
+from mhrctl.errors import DivergedError, ParamsError, in_section
+from mhrctl.evaluation.validation import Validation, first_examples
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import attach, new_adapter
 from mhrctl.models.backbones import PRECISIONS, load_backbone, require_prepared
@@ -44,8 +44,6 @@ from mhrctl.training.optimizers import clip_runs, optimizer_of, trained_paramete
 
 CHECKPOINT_EVERY = 1000
 """Steps between checkpoints: a matter of what a killed run has to do again, not of results."""
-VALIDATED_TASKS = 16
-"""Tasks in a validation batch: a matter of memory, not of results."""
 LOG_COLUMNS = ("step", "loss", "lr", "routing_lr", "tokens")
 TOKENS = LOG_COLUMNS.index("tokens")
 ALIGNMENT_COLUMNS = ("shared", "composed")
@@ -126,13 +124,13 @@ def pretrain(
         columns = LOG_COLUMNS + ALIGNMENT_COLUMNS if params.align_every else LOG_COLUMNS
         with replacing(log) as table, writing(out) as folder:
             save_adapter(adapter, folder / ADAPTERS)
-            write_csv(folder / VALIDATION, ("task", "loss"), losses)
+            write_csv(folder / VALIDATION, ("task", "loss"), losses.items())
             write_text(folder / LOG, "".join(json.dumps(dict(zip(columns, row, strict=True))) + "\n" for row in rows))
             write_rows(table, columns, rows)
             write_card(folder, card, beside={log.name: table})
         training.remove_checkpoints()
     if losses:
-        execution.recorder.summary({"validation_loss": fmean(loss for _, loss in losses)})
+        execution.recorder.summary({"validation_loss": fmean(losses.values())})
     return card
 
 
@@ -321,37 +319,19 @@ class _Training:
         for path in checkpoints_of(self.scratch, self.cell.name):
             path.unlink()
 
-    def validation_losses(self, adapter: Adapter) -> list[tuple[str, float]]:
+    def validation_losses(self, adapter: Adapter) -> dict[str, float]:
         """The loss of every training task on its first validation examples.
 
         Raises:
             DivergedError: if one is not finite.
         """
-        by_task: dict[int, list[Sample]] = {}
-        for sample in self.examples.of(split="validation").scored():
-            rows = by_task.setdefault(sample.task, [])
-            if len(rows) < self.params.validate_examples:
-                rows.append(sample)
-        tasks = sorted(by_task) if self.params.validate_examples else []
-        owner = {task: number for number, tasks in enumerate(self.data_sets.values()) for task in tasks}
-        losses = []
-        for first in range(0, len(tasks), VALIDATED_TASKS):
-            part = tasks[first : first + VALIDATED_TASKS]
-            private = self.cell.row.is_private
-            chosen = adapter.select([owner[self.examples.tasks[task]] for task in part]) if private else adapter
-            model = self.execution.adapted(self.backbone, chosen)
-            values = sample_losses(
-                model,
-                [by_task[task] for task in part],
-                own_rows(len(part)) if private else [part],
-                objective=self.objective,
-                device=self.execution.accelerator.device,
-            )
-            names = [self.examples.tasks[task] for task in part]
-            if bad := [name for name, value in zip(names, values, strict=True) if not math.isfinite(value)]:
-                raise DivergedError(
-                    f"pretrain {self.cell.name}: the validation loss of {listed(bad)} is not finite after the last step;"
-                    " lower pretrain.lr; nothing was written"
-                )
-            losses += [(name, round(value, 5)) for name, value in zip(names, values, strict=True)]
-        return losses
+        samples = first_examples(self.examples, self.params.validate_examples)
+        validation = Validation(self.backbone, self.examples.tasks, samples, self.objective, self.execution)
+        runs = {task: run for run, tasks in enumerate(self.data_sets.values()) for task in tasks}
+        owners = {task: runs[self.examples.tasks[task]] for task in samples} if self.cell.row.is_private else None
+        try:
+            return validation.losses(adapter, owners)
+        except DivergedError as error:
+            raise DivergedError(
+                f"pretrain {self.cell.name}: {error} after the last step; lower pretrain.lr; nothing was written"
+            ) from None
