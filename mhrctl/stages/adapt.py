@@ -346,7 +346,7 @@ class _Adaptation:
         self._bench.report(step, by_task)
         self.validated.add(step)
         if step or self._params.keep_start or not self._params.steps:
-            self.best.record(tasks, scores, self._parameters, self._rows(tasks))
+            self.best.record(tasks, scores, self._parameters, self._rows(tasks), step=step)
             for task, score in zip(tasks, scores, strict=True):
                 self._candidates.setdefault(self._shots[task].name, []).append(score)
 

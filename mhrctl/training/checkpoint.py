@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -29,6 +29,7 @@ from mhrctl.adapters.finite import require_finite
 from mhrctl.artifacts.placing import clean
 from mhrctl.artifacts.writing import replacing
 from mhrctl.errors import ArtifactError, DivergedError
+from mhrctl.training.selection import BestSteps
 
 COPIES = 3
 """Checkpoints of a training on disk at the most: the last two, and a new one while it is written."""
@@ -48,7 +49,8 @@ class Checkpoint:
         key: identifies the training.
         scalars: {slot/name: a number that the optimizer keeps}.
         log: what has been logged, as JSON.
-        tensors: {parameter/name, or optimizer/slot/name: values}.
+        tensors: {parameter/name, optimizer/slot/name, or best/name: values}.
+        best: the best step of each run so far and its score; none before the first validation, or where the last is kept.
     """
 
     step: int
@@ -56,24 +58,40 @@ class Checkpoint:
     scalars: Mapping[str, float]
     log: list[Any]
     tensors: Mapping[str, Tensor]
+    best: Sequence[tuple[int, float]] = ()
 
-    def fill(self, parameters: Mapping[str, nn.Parameter]) -> None:
-        """Give parameters the values that they had.
+    def fill(self, parameters: Mapping[str, nn.Parameter], best: BestSteps | None = None) -> None:
+        """Give parameters the values that they had, and the record of the best steps what it had, if one is kept.
 
         Raises:
             DamagedError: if it has not all of them; then none has changed.
         """
-        for name, parameter in parameters.items():
-            stored = self.tensors.get(f"parameter/{name}")
-            if stored is None or stored.shape != parameter.shape:
-                raise DamagedError(f"does not fit (parameter/{name} is {'missing' if stored is None else list(stored.shape)})")
+        stored = self._stored("parameter", parameters)
+        kept = self._stored("best", best.parameters) if best and self.best else {}
         with torch.no_grad():
             for name, parameter in parameters.items():
-                parameter.copy_(self.tensors[f"parameter/{name}"])
+                parameter.copy_(stored[name])
+        if best and kept:
+            best.restore(kept, self.best)
+
+    def _stored(self, kind: str, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the tensors of a kind, which must have the shapes of others of the same names."""
+        for name, tensor in like.items():
+            stored = self.tensors.get(f"{kind}/{name}")
+            if stored is None or stored.shape != tensor.shape:
+                raise DamagedError(f"does not fit ({kind}/{name} is {'missing' if stored is None else list(stored.shape)})")
+        return {name: self.tensors[f"{kind}/{name}"] for name in like}
 
 
 def save_checkpoint(
-    path: Path, *, step: int, key: str, parameters: Mapping[str, nn.Parameter], optimizer: Optimizer, log: list[Any]
+    path: Path,
+    *,
+    step: int,
+    key: str,
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: Optimizer,
+    log: list[Any],
+    best: BestSteps | None = None,
 ) -> None:
     """Write a checkpoint in one step; the one that was there becomes the previous one.
 
@@ -84,6 +102,7 @@ def save_checkpoint(
         parameters: what is trained, by name.
         optimizer: over these parameters.
         log: what has been logged, as JSON.
+        best: the record of the best steps, if one is kept.
 
     Raises:
         DivergedError: if a number in it is not finite; what was there stays.
@@ -96,11 +115,15 @@ def save_checkpoint(
                 tensors[f"optimizer/{slot}/{name}"] = value
             else:
                 scalars[f"{slot}/{name}"] = value
+    facts = {"step": step, "key": key, "scalars": scalars, "log": log}
+    if best and all(torch.isfinite(best.scores)):
+        tensors |= {f"best/{name}": parameter for name, parameter in best.parameters.items()}
+        facts["best"] = list(zip(best.steps, best.scores.tolist(), strict=True))
     require_finite(tensors, f"the checkpoint of step {step}", error=DivergedError)
     tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    facts = json.dumps({"step": step, "key": key, "scalars": scalars, "log": log})
+    text = json.dumps(facts)
     with replacing(path) as aside:
-        save_file(tensors, aside, {"facts": facts, "sha256": _hash(facts, tensors)})
+        save_file(tensors, aside, {"facts": text, "sha256": _hash(text, tensors)})
         # Before the new one has its name: whenever the process is killed, one of the two is there.
         if path.is_file():
             if previous(path).is_dir():
@@ -114,6 +137,7 @@ def load_checkpoint(
     key: str,
     parameters: Mapping[str, nn.Parameter],
     optimizer: Optimizer,
+    best: BestSteps | None = None,
     warn: Callable[[str], None] = lambda _message: None,
     set_aside: bool = True,
 ) -> tuple[int, list[Any]]:
@@ -124,6 +148,7 @@ def load_checkpoint(
         key: identifies the training.
         parameters: what is trained, by name.
         optimizer: over these parameters.
+        best: the record of the best steps, if one is kept.
         warn: is told of a damaged one, in one line.
         set_aside: whether this process gives damaged ones another name, of several processes only one.
 
@@ -142,7 +167,7 @@ def load_checkpoint(
             kept = read_checkpoint(place)
             if kept is None or kept.key != key:
                 continue
-            kept.fill(parameters)
+            kept.fill(parameters, best)
         except DamagedError as error:
             notes.append(f"{place}: {error}" + (f", and was set aside as {_set_aside(place).name}" if set_aside else ""))
             continue
@@ -200,7 +225,7 @@ def read_checkpoint(path: Path) -> Checkpoint | None:
     if metadata["sha256"] != _hash(metadata["facts"], tensors):
         raise DamagedError("is damaged (its hash is another)")
     facts = json.loads(metadata["facts"])
-    return Checkpoint(facts["step"], facts["key"], facts["scalars"], facts["log"], tensors)
+    return Checkpoint(facts["step"], facts["key"], facts["scalars"], facts["log"], tensors, facts.get("best", ()))
 
 
 def checkpoint_path(scratch: Path, cell: str, part: int | None = None) -> Path:

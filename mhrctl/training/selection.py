@@ -13,24 +13,28 @@ class BestSteps:
 
     Attributes:
         scores: the best score of each run, [runs]; minus infinity before the first.
+        steps: each run's best step; 0 before the first score.
         parameters: {name: those of each run's best step, [runs, ...]}, on the CPU; those of the start before the first score.
     """
 
-    def __init__(self, parameters: Mapping[str, Tensor], *, patience: int | None = None) -> None:
+    def __init__(
+        self, parameters: Mapping[str, Tensor], *, patience: int | None = None, dtype: torch.dtype = torch.float32
+    ) -> None:
         """Begin with the parameters of the start.
 
         Args:
             parameters: {name: [runs, ...]}.
             patience: scores in a row without a better one after which a run is over; None is never.
+            dtype: in which scores are compared.
         """
         self.parameters = {name: parameter.detach().cpu().clone() for name, parameter in parameters.items()}
         runs = len(next(iter(self.parameters.values())))
-        self.scores = torch.full((runs,), -torch.inf)
+        self.scores, self.steps = torch.full((runs,), -torch.inf, dtype=dtype), [0] * runs
         self._patience, self._since_best = patience, [0] * runs
 
     @torch.no_grad()
     def record(
-        self, runs: Sequence[int], scores: Sequence[float], parameters: Mapping[str, Tensor], rows: Sequence[int]
+        self, runs: Sequence[int], scores: Sequence[float], parameters: Mapping[str, Tensor], rows: Sequence[int], *, step: int
     ) -> None:
         """Take the scores of some runs at a step.
 
@@ -39,13 +43,33 @@ class BestSteps:
             scores: of each; an equal one is not better.
             parameters: {name: [rows, ...]}, as they are in this step.
             rows: where each of `runs` is in them.
+            step: the step's number.
         """
-        for run, row, score in zip(runs, rows, torch.tensor(scores), strict=True):
+        for run, row, score in zip(runs, rows, torch.tensor(scores, dtype=self.scores.dtype), strict=True):
             self._since_best[run] += 1
             if score > self.scores[run]:
-                self.scores[run], self._since_best[run] = score, 0
+                self.scores[run], self.steps[run], self._since_best[run] = score, step, 0
                 for name, parameter in parameters.items():
                     self.parameters[name][run].copy_(parameter[row])
+
+    @torch.no_grad()
+    def restore(self, parameters: Mapping[str, Tensor], best: Sequence[tuple[int, float]]) -> None:
+        """Go back to an earlier record of the same runs, in which no patience was counted.
+
+        Args:
+            parameters: {name: those of each run's best step, [runs, ...]}.
+            best: each run's best step and its score.
+        """
+        for name, kept in self.parameters.items():
+            kept.copy_(parameters[name])
+        for run, (step, score) in enumerate(best):
+            self.steps[run], self.scores[run] = step, score
+
+    @torch.no_grad()
+    def put_into(self, parameters: Mapping[str, Tensor]) -> None:
+        """Give all runs the parameters of their best steps."""
+        for name, parameter in parameters.items():
+            parameter.copy_(self.parameters[name])
 
     def over(self, run: int) -> bool:
         """Return whether a run has gone on for its patience without getting better."""

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ from mhrctl.config.sections import PretrainParams
 from mhrctl.errors import ArtifactError, DivergedError
 from mhrctl.training import checkpoint
 from mhrctl.training.checkpoint import (
+    DamagedError,
     checkpoint_path,
     checkpoints_of,
     last_checkpoint,
@@ -31,6 +33,7 @@ from mhrctl.training.checkpoint import (
     save_checkpoint,
 )
 from mhrctl.training.optimizers import make_optimizer
+from mhrctl.training.selection import BestSteps
 
 Name = Literal["adamw", "adafactor"]
 
@@ -63,6 +66,51 @@ def test_a_training_goes_on_to_the_same_bits(tmp_path: Path, name: Name) -> None
     for each, parameter in parameters.items():
         assert torch.equal(resumed[each], parameter)
     assert [file.name for file in path.parent.iterdir()] == ["c.safetensors"]
+
+
+def test_the_best_steps_come_back_with_what_is_trained(tmp_path: Path) -> None:
+    path = tmp_path / "c.safetensors"
+    parameters, optimizer = training("adamw", 0)
+    best = BestSteps(parameters, dtype=torch.float64)
+
+    def save(number: int) -> None:
+        step(parameters, optimizer, number)
+        save_checkpoint(path, step=number, key="k", parameters=parameters, optimizer=optimizer, log=[], best=best)
+
+    def load(key: str = "k") -> tuple[int, BestSteps, BestSteps]:
+        resumed, other = training("adamw", 1)
+        start, again = (BestSteps(resumed, dtype=torch.float64) for _ in range(2))
+        reached, _ = load_checkpoint(path, key=key, parameters=resumed, optimizer=other, best=again)
+        return reached, start, again
+
+    save(1)
+    reached, start, again = load()  # nothing was validated yet
+    assert (reached, again.steps, again.scores.tolist()) == (1, [0], [-torch.inf])
+    assert all(torch.equal(again.parameters[name], start.parameters[name]) for name in parameters)
+    best.record([0], [-0.1234567890123], parameters, rows=[0], step=1)
+    kept = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+    save(2)
+    reached, start, again = load()
+    assert (reached, again.steps, again.scores.tolist()) == (2, [1], [-0.1234567890123])
+    assert all(torch.equal(again.parameters[name], kept[name]) for name in kept)
+    assert not any(torch.equal(parameters[name], kept[name]) for name in kept)
+    assert load("another")[2].steps == [0]
+
+
+def test_a_checkpoint_without_the_best_of_a_layer_fills_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "c.safetensors"
+    parameters, optimizer = training("adamw", 0)
+    best = BestSteps(parameters)
+    best.record([0], [1.0], parameters, rows=[0], step=1)
+    save_checkpoint(path, step=1, key="k", parameters=parameters, optimizer=optimizer, log=[], best=best)
+    kept = read_checkpoint(path)
+    assert kept is not None
+    lacking = replace(kept, tensors={name: tensor for name, tensor in kept.tensors.items() if name != "best/routing"})
+    resumed, _ = training("adamw", 1)
+    before = {name: parameter.detach().clone() for name, parameter in resumed.items()}
+    with pytest.raises(DamagedError, match=r"does not fit \(best/routing is missing\)"):
+        lacking.fill(resumed, BestSteps(resumed))
+    assert all(torch.equal(resumed[name], before[name]) for name in before)
 
 
 def test_another_training_begins_at_the_beginning(tmp_path: Path) -> None:
