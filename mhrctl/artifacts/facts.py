@@ -61,6 +61,13 @@ class BackboneFacts(Facts):
     )
 
 
+class Kept(Facts):
+    """This says which step of a training is kept, where it is the best."""
+
+    step: int = Field(ge=0)
+    validation_loss: float = Field(description="mean over training tasks")
+
+
 class PretrainFacts(Facts):
     """These are the facts of a pre-training, and of the average of its skills."""
 
@@ -68,6 +75,11 @@ class PretrainFacts(Facts):
     tasks: list[str] = Field(description="those of the routing's rows, or of the adapters if each task has its own")
     backbone: str = Field(description="its fingerprint")
     parameters: Annotated[Parameters, PlainSerializer(_pretrained)]
+    kept: list[Kept] = Field(
+        [],
+        description="of each adapter that was trained alone, or of the one of all tasks; nothing where the last step is kept",
+        exclude_if=lambda kept: not kept,
+    )
 
 
 class IndexFacts(Facts):

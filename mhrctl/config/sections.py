@@ -138,6 +138,13 @@ class PretrainParams(OptimisationParams):
     )
     log_every: Positive = Field(50, description="steps between lines of the log")
     validate_examples: NonNegative = Field(10, description="validation examples a training task for the final loss by task")
+    validate_every: NonNegative = added(
+        0, description="steps between validations by the same loss, into the log; 0 for none before the end"
+    )
+    keep: Literal["last", "best"] = added(
+        "last",
+        description="the step to keep: the last, or of those that are validated, the last among them, the one of least loss",
+    )
     options: dict[str, Any] = added({}, description="the method's own settings, such as mosa's copies; see docs/methods.md")
     align_every: NonNegative = Field(0, description="steps between measurements of gradient alignment; 0 for none")
     align_tasks: Annotated[int, Field(ge=2, le=MAX_COUNT)] = Field(16, description="training tasks drawn for it")
@@ -152,6 +159,15 @@ class PretrainParams(OptimisationParams):
             raise SettingError("straight_through rounds sampled gates: it needs relaxed_bernoulli", "straight_through")
         if self.uniform_steps > self.steps:
             raise SettingError(f"uniform_steps {self.uniform_steps} is more than steps {self.steps}", "uniform_steps")
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_validated_is_there(self) -> PretrainParams:
+        if self.keep == "best" and not self.validate_every:
+            raise SettingError("keep best chooses among validated steps: it needs validate_every, such as 5000", "keep")
+        if self.validate_every and not self.validate_examples:
+            said = f"validate_every {self.validate_every} needs validate_examples of 1 or more, not 0"
+            raise SettingError(said, "validate_examples")
         return self
 
     @model_validator(mode="after")
@@ -189,6 +205,9 @@ class AdaptParams(OptimisationParams):
     )
     epoch_steps: dict[str, Positive] = Field({}, description="{task: steps of an epoch} where that is another number")
     keep_start: bool = Field(True, description="whether the start itself can be the best step")
+    keep_last: bool = added(
+        True, description="whether the last step can be where `evaluate_every` does not meet it; of epochs it never can"
+    )
     patience: Positive | None = Field(
         None, description="validations in a row without a better score after which a task stops; null trains all steps"
     )

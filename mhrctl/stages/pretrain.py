@@ -6,11 +6,13 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
@@ -21,7 +23,7 @@ from mhrctl.adapters.routing import uniform_interpolation
 from mhrctl.analysis.alignment import gradient_alignment, require_shared, task_batches
 from mhrctl.artifacts import provenance
 from mhrctl.artifacts.cards import Card, read_card, require_backbone, require_made_from, write_card
-from mhrctl.artifacts.facts import Parameters, PretrainFacts
+from mhrctl.artifacts.facts import Kept, Parameters, PretrainFacts
 from mhrctl.artifacts.names import ADAPTERS, LOG, TRAINING_EXAMPLES, VALIDATION
 from mhrctl.artifacts.writing import replacing, write_csv, write_rows, write_text, writing
 from mhrctl.config.cells import Cell
@@ -31,7 +33,7 @@ from mhrctl.data.examples import Examples
 from mhrctl.data.table import training_data_sets
 from mhrctl.data.windows import WindowedOrder
 from mhrctl.errors import DivergedError, ParamsError, in_section
-from mhrctl.evaluation.validation import Validation, first_examples
+from mhrctl.evaluation.validation import Validation, first_examples, mean_loss
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import attach, new_adapter
 from mhrctl.models.backbones import PRECISIONS, load_backbone, require_prepared
@@ -41,6 +43,7 @@ from mhrctl.training.execution import Execution
 from mhrctl.training.loop import Schedule, Step, fit
 from mhrctl.training.objective import Objective, objective_of
 from mhrctl.training.optimizers import clip_runs, optimizer_of, trained_parameters
+from mhrctl.training.selection import BestSteps
 
 CHECKPOINT_EVERY = 1000
 """Steps between checkpoints: a matter of what a killed run has to do again, not of results."""
@@ -48,6 +51,8 @@ LOG_COLUMNS = ("step", "loss", "lr", "routing_lr", "tokens")
 TOKENS = LOG_COLUMNS.index("tokens")
 ALIGNMENT_COLUMNS = ("shared", "composed")
 """What the log has besides with `align_every`: empty in a line at whose step alignment was not measured."""
+VALIDATION_COLUMNS = ("validation_loss",)
+"""What it has with `validate_every`, likewise."""
 
 
 def pretrain(
@@ -71,14 +76,15 @@ def pretrain(
         backbone: output of the backbone stage.
         start: the single adapter that a cell with extra steps trains on; None starts from nothing.
         out: the output folder.
-        log: the same log as a CSV for git and DVC's plots: step, loss, rates, tokens seen, and any gradient alignment.
+        log: the same log as a CSV for git and DVC's plots: step, loss, rates, tokens seen, and any gradient alignment and
+            validation loss.
         scratch: folder for the checkpoints of a run in progress.
         execution: how to train; several tasks with an adapter of their own are trained in one batch. The recorder takes
             each line of the log, with the tokens a second since the one before, and the mean validation loss.
 
     Raises:
         ParamsError: if the heads do not divide a layer, a target is no layer, or there is no alignment to measure.
-        DataError: if alignment is to be measured on one training task.
+        DataError: if alignment is to be measured on one training task, or there is nothing to validate on.
         ArtifactError: if an input folder is missing or does not fit.
         DivergedError: if a loss, a gradient or what is trained is not finite; the last good checkpoint stays.
     """
@@ -118,10 +124,14 @@ def pretrain(
     card = made.card(facts, threads=execution.threads)
     key = json.dumps(card.record)
     training = _Training(frozen, examples, data_sets, cell, params, scratch, key, execution)
-    rows = training.private(adapter) if private else training.shared(adapter)
-    losses = training.validation_losses(adapter)
+    if params.validate_every:
+        with in_section("pretrain"):
+            training.validation.require_samples()
+    rows, kept = training.private(adapter) if private else training.shared(adapter)
+    losses = training.validation_losses(adapter, list(data_sets))
+    card = replace(card, facts=facts.model_copy(update={"kept": kept}))
     if execution.accelerator.is_main_process:
-        columns = LOG_COLUMNS + ALIGNMENT_COLUMNS if params.align_every else LOG_COLUMNS
+        columns = training.columns
         with replacing(log) as table, writing(out) as folder:
             save_adapter(adapter, folder / ADAPTERS)
             write_csv(folder / VALIDATION, ("task", "loss"), losses.items())
@@ -144,6 +154,34 @@ def _after(before: Sequence[Any], row: Sequence[Any]) -> list[Any]:
     return [row[0] + before[0], *row[1:TOKENS], row[TOKENS] + before[TOKENS], *row[TOKENS + 1 :]]
 
 
+def _left(saved: Sequence[int]) -> str:
+    """What a training that diverges has to go on from: checkpoints of these steps, or none."""
+    return f"its checkpoint of step {saved[-1]} is kept" if saved[-1] else "it has no checkpoint yet"
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What is trained in one go: the adapter of all tasks, or some that are trained alone, side by side.
+
+    Attributes:
+        adapter: of one run, or of one for each data set.
+        batches: what it is trained on.
+        steps: in all.
+        checkpoint: the file of the last.
+        key: identifies the training.
+        before: the last row of the trainings that this one follows, from which the recorder counts on.
+        data_sets: whose adapters are trained alone.
+    """
+
+    adapter: Adapter
+    batches: MixedBatches | RunBatches
+    steps: int
+    checkpoint: Path
+    key: str
+    before: Sequence[Any] = (0,) * len(LOG_COLUMNS)
+    data_sets: Sequence[str] = ()
+
+
 @dataclass(frozen=True)
 class _Training:
     """The pre-training of one cell."""
@@ -161,8 +199,18 @@ class _Training:
     def objective(self) -> Objective:
         return objective_of(self.backbone, self.params)
 
-    def shared(self, adapter: Adapter) -> list[list[Any]]:
-        """Train one adapter, routed or not, on all tasks in proportion to their examples; returns the rows of the log."""
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Those of the log."""
+        aligned, validated = bool(self.params.align_every), bool(self.params.validate_every)
+        return LOG_COLUMNS + ALIGNMENT_COLUMNS * aligned + VALIDATION_COLUMNS * validated
+
+    def shared(self, adapter: Adapter) -> tuple[list[list[Any]], list[Kept]]:
+        """Train one adapter, routed or not, on all tasks in proportion to their examples.
+
+        Returns:
+            The rows of the log, and the step that is kept, if it is the best.
+        """
         samples = self.examples.of(split="train").all_references()
         seed = f"{self.cell.seed}/extra" if self.cell.extra_steps else self.cell.seed
         batches = MixedBatches(
@@ -173,21 +221,26 @@ class _Training:
             with_choices=self.objective.reads_choices,
         )
         with self.execution.track(f"pretrain {self.cell.name}", self.params.steps) as bar:
-            checkpoint = checkpoint_path(self.scratch, self.cell.name)
-            return self._train(adapter, batches, self.params.steps, checkpoint, self.key, bar.advance)
+            part = _Part(adapter, batches, self.params.steps, checkpoint_path(self.scratch, self.cell.name), self.key)
+            return self._train(part, bar.advance)
 
-    def private(self, adapter: Adapter) -> list[list[Any]]:
-        """Train an adapter for each data set, some to a batch, the steps divided among them; returns the rows of the log."""
+    def private(self, adapter: Adapter) -> tuple[list[list[Any]], list[Kept]]:
+        """Train an adapter for each data set, some to a batch, the steps divided among them.
+
+        Returns:
+            The rows of the log, and the step that is kept of each adapter, if it is its best.
+        """
         names, together = list(self.data_sets), self.execution.speed.together
         train = self.examples.of(split="train")
         samples = [train.of(tasks=self.data_sets[name]).all_references() for name in names]
         steps = math.ceil(self.params.steps / len(names))
         trained: list[dict[str, Tensor]] = []
         rows: list[list[Any]] = []
+        kept: list[Kept] = []
         with self.execution.track(f"pretrain {self.cell.name}", steps * math.ceil(len(names) / together)) as bar:
             for first in range(0, len(names), together):
                 runs = list(range(len(names))[first : first + together])
-                part = adapter.select(runs)
+                chosen = adapter.select(runs)
                 batches = RunBatches(
                     [samples[run] for run in runs],
                     [Order(len(samples[run]), f"{self.cell.seed}/{names[run]}") for run in runs],
@@ -197,41 +250,35 @@ class _Training:
                 )
                 checkpoint = checkpoint_path(self.scratch, self.cell.name, first)
                 before = rows[-1] if rows else [0] * len(LOG_COLUMNS)
-                key, tasks = f"{self.key}/{runs}", names[first : first + together]
-                of_part = self._train(part, batches, steps, checkpoint, key, bar.advance, before, tasks)
+                key, data_sets = f"{self.key}/{runs}", names[first : first + together]
+                part = _Part(chosen, batches, steps, checkpoint, key, before, data_sets)
+                of_part, kept_of_part = self._train(part, bar.advance)
                 rows += [_after(before, row) for row in of_part]
-                trained.append(part.state_dict())
+                kept += kept_of_part
+                trained.append(chosen.state_dict())
         adapter.load_state_dict(stack_runs(trained))
-        return rows
+        return rows, kept
 
-    def _train(
-        self,
-        adapter: Adapter,
-        batches: MixedBatches | RunBatches,
-        steps: int,
-        checkpoint: Path,
-        key: str,
-        advance: Callable[..., None],
-        before: Sequence[Any] = (0,) * len(LOG_COLUMNS),
-        runs: Sequence[str] = (),
-    ) -> list[list[Any]]:
-        """Train an adapter, from its checkpoint if there is one of the same key, and return the rows of the log.
+    def _train(self, part: _Part, advance: Callable[..., None]) -> tuple[list[list[Any]], list[Kept]]:
+        """Train a part, from its checkpoint if there is one of the same key.
 
-        `before` is the last row of the trainings that this one follows, from which the recorder counts on; `runs` are the
-        names of what is trained side by side.
+        Returns:
+            The rows of the log, and the step that is kept of each run, if it is its best.
         """
-        params, accelerator = self.params, self.execution.accelerator
+        params, accelerator, adapter, steps = self.params, self.execution.accelerator, part.adapter, part.steps
         model = AdaptedModel(self.backbone, adapter, speed=self.execution.speed)
         optimizer = optimizer_of(adapter, params, fused=self.execution.speed.fused)
         adapter.constrain(optimizer)
         wrapped, optimizer = accelerator.prepare(model, optimizer)
         parameters = trained_parameters(adapter)
+        best = BestSteps(parameters, dtype=torch.float64) if params.keep == "best" else None
         tasks = self._aligned_tasks()
         first, rows = load_checkpoint(
-            checkpoint,
-            key=key,
+            part.checkpoint,
+            key=part.key,
             parameters=parameters,
             optimizer=optimizer,
+            best=best,
             warn=self.execution.warn,
             set_aside=accelerator.is_main_process,
         )
@@ -239,13 +286,15 @@ class _Training:
         saved = [first]  # the steps of the checkpoints that there are
         per_step = params.accumulation * accelerator.num_processes
         logged, tokens = (rows[-1][0], rows[-1][TOKENS]) if rows else (0, 0)
-        tokens += sum(batches.tokens(micro) for micro in range(logged * per_step, first * per_step))
+        tokens += sum(part.batches.tokens(micro) for micro in range(logged * per_step, first * per_step))
         began, counted = time.monotonic(), tokens
-        for step in self._fit(wrapped, optimizer, adapter, batches, steps, first, self._named(runs, saved)):
+        if best and not steps:  # then there is nothing but the start
+            self._validate(part, 0, best, saved)
+        for step in self._fit(wrapped, optimizer, part, first, saved):
             note = ""
-            tokens += sum(batches.tokens((step.number - 1) * per_step + micro) for micro in range(per_step))
-            aligned = _due(step.number, params.align_every, steps)
-            logs = aligned or _due(step.number, params.log_every, steps)
+            tokens += sum(part.batches.tokens((step.number - 1) * per_step + micro) for micro in range(per_step))
+            aligned, validated = (_due(step.number, every, steps) for every in (params.align_every, params.validate_every))
+            logs = aligned or validated or _due(step.number, params.log_every, steps)
             saves = step.number % CHECKPOINT_EVERY == 0 if step.number < steps else self.cell.row.is_private
             if logs or saves:
                 step.require_finite()
@@ -254,56 +303,70 @@ class _Training:
                 loss = accelerator.reduce(step.losses, "mean").mean().item()
                 seconds = time.monotonic() - began  # of training alone: `item` has waited for the device
                 rows.append([step.number, round(loss, 5), rates[0], rates[1] if len(rates) > 1 else 0.0, tokens])
+                note = f"loss {loss:.3f}"
                 if tasks:  # measured by the process that keeps the log; others wait for its next step
                     measured = aligned and accelerator.is_main_process
                     rows[-1] += gradient_alignment(model, tasks).logged if measured else [None] * len(ALIGNMENT_COLUMNS)
-                self._record(_after(before, rows[-1]), (tokens - counted) / seconds)
+                if params.validate_every:
+                    rows[-1].append(self._validate(part, step.number, best, saved) if validated else None)
+                    wrapped.train()
+                self._record(_after(part.before, rows[-1]), (tokens - counted) / seconds)
                 began, counted = time.monotonic(), tokens
-                note = f"loss {loss:.3f}"
             if saves and accelerator.is_main_process:
-                save_checkpoint(checkpoint, step=step.number, key=key, parameters=parameters, optimizer=optimizer, log=rows)
+                save_checkpoint(
+                    part.checkpoint,
+                    step=step.number,
+                    key=part.key,
+                    parameters=parameters,
+                    optimizer=optimizer,
+                    log=rows,
+                    best=best,
+                )
                 saved.append(step.number)
             advance(note=note)
-        return rows
+        return rows, self._keep(part, best) if best else []
+
+    def _validate(self, part: _Part, step: int, best: BestSteps | None, saved: Sequence[int]) -> float:
+        """Return the mean loss of the tasks of a part after a step, and let each run keep the step if it is its best so far.
+
+        Raises:
+            DivergedError: if a loss is not finite.
+        """
+        losses = self.validation_losses(part.adapter, part.data_sets, after=f"step {step}", left=_left(saved))
+        if best:
+            scores = [-mean for mean in self.validation.means(losses, part.data_sets)]
+            best.record(range(len(scores)), scores, trained_parameters(part.adapter), range(len(scores)), step=step)
+        return mean_loss(losses.values())
+
+    def _keep(self, part: _Part, best: BestSteps) -> list[Kept]:
+        """Give each run of a part what it was in its best step."""
+        best.put_into(trained_parameters(part.adapter))
+        if not part.data_sets:
+            self._fade(part, best.steps[0] - 1)
+        scores = best.scores.tolist()
+        return [Kept(step=step, validation_loss=-score) for step, score in zip(best.steps, scores, strict=True)]
 
     def _record(self, row: Sequence[Any], speed: float) -> None:
         """Report a row of the log; what was not measured in it is left out."""
-        columns = LOG_COLUMNS + ALIGNMENT_COLUMNS
-        values = {name: value for name, value in zip(columns, row, strict=False) if name != "step" and value is not None}
+        values = {name: value for name, value in zip(self.columns, row, strict=True) if name != "step" and value is not None}
         self.execution.recorder.log(row[0], values | {"tokens_per_second": speed})
 
-    def _fit(
-        self,
-        model: nn.Module,
-        optimizer: Optimizer,
-        adapter: Adapter,
-        batches: Callable[[int], Batch],
-        steps: int,
-        first: int,
-        training: Training,
-    ) -> Iterator[Step]:
-        def fade(step: int) -> None:
-            adapter.interpolate(uniform_interpolation(step, steps=steps, last=self.params.uniform_steps))
+    def _fade(self, part: _Part, step: int) -> None:
+        """Mix the routing with the uniform one as it is in the step after so many."""
+        part.adapter.interpolate(uniform_interpolation(step, steps=part.steps, last=self.params.uniform_steps))
 
+    def _fit(self, model: nn.Module, optimizer: Optimizer, part: _Part, first: int, saved: Sequence[int]) -> Iterator[Step]:
         return fit(
             model,
             optimizer,
-            batches=batches,
-            objective=adapter.objective(self.objective),
-            clip=lambda: clip_runs(list(trained_parameters(adapter).values()), self.params.clip_norm),
+            batches=part.batches,
+            objective=part.adapter.objective(self.objective),
+            clip=lambda: clip_runs(list(trained_parameters(part.adapter).values()), self.params.clip_norm),
             accelerator=self.execution.accelerator,
-            schedule=Schedule(steps, self.params.warmup, self.cell.seed, self.params.accumulation, first),
-            training=training,
-            before_step=fade,
+            schedule=Schedule(part.steps, self.params.warmup, self.cell.seed, self.params.accumulation, first),
+            training=Training(f"pretrain {self.cell.name}", "pretrain", part.data_sets, lambda: _left(saved)),
+            before_step=lambda step: self._fade(part, step),
         )
-
-    def _named(self, runs: Sequence[str], saved: Sequence[int]) -> Training:
-        """How a training of the cell is called when it diverges, and what steps its checkpoints are of."""
-
-        def kept() -> str:
-            return f"its checkpoint of step {saved[-1]} is kept" if saved[-1] else "it has no checkpoint yet"
-
-        return Training(f"pretrain {self.cell.name}", "pretrain", runs, kept)
 
     def _aligned_tasks(self) -> dict[str, Batch]:
         """The batches on which alignment is measured; none without `align_every`."""
@@ -319,19 +382,27 @@ class _Training:
         for path in checkpoints_of(self.scratch, self.cell.name):
             path.unlink()
 
-    def validation_losses(self, adapter: Adapter) -> dict[str, float]:
+    @cached_property
+    def validation(self) -> Validation:
+        """What adapters are validated on."""
+        samples = first_examples(self.examples, self.params.validate_examples)
+        return Validation(self.backbone, self.examples.tasks, samples, self.data_sets, self.objective, self.execution)
+
+    def validation_losses(
+        self, adapter: Adapter, data_sets: Sequence[str], *, after: str = "the last step", left: str = "nothing was written"
+    ) -> dict[str, float]:
         """The loss of every training task on its first validation examples.
+
+        Args:
+            adapter: of all tasks, or one for each of some data sets.
+            data_sets: whose adapters these are; nothing if it is of all.
+            after: when it is measured, for the error.
+            left: what there is to go on from, likewise.
 
         Raises:
             DivergedError: if one is not finite.
         """
-        samples = first_examples(self.examples, self.params.validate_examples)
-        validation = Validation(self.backbone, self.examples.tasks, samples, self.objective, self.execution)
-        runs = {task: run for run, tasks in enumerate(self.data_sets.values()) for task in tasks}
-        owners = {task: runs[self.examples.tasks[task]] for task in samples} if self.cell.row.is_private else None
         try:
-            return validation.losses(adapter, owners)
+            return self.validation.losses(adapter, data_sets)
         except DivergedError as error:
-            raise DivergedError(
-                f"pretrain {self.cell.name}: {error} after the last step; lower pretrain.lr; nothing was written"
-            ) from None
+            raise DivergedError(f"pretrain {self.cell.name}: {error} after {after}; lower pretrain.lr; {left}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,10 @@ from mhrctl.adapters.config import InventoryConfig
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.artifacts.names import TRAINING_EXAMPLES
 from mhrctl.data.examples import Examples, Sample
-from mhrctl.errors import DivergedError
+from mhrctl.errors import DataError, DivergedError
 from mhrctl.evaluation import validation
 from mhrctl.evaluation.prediction import sample_losses
-from mhrctl.evaluation.validation import Validation, first_examples
+from mhrctl.evaluation.validation import Validation, first_examples, mean_loss
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import inject
 from mhrctl.training.execution import Execution
@@ -25,6 +26,7 @@ from tests.adapters.test_inventory import randomised
 
 CPU = torch.device("cpu")
 NAMES = ["copy", "first", "last"]
+DATA_SETS = {"both": ["copy", "first"], "one": ["last"]}
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ def objective() -> Objective:
 def validation_of(
     backbone: T5ForConditionalGeneration, samples: dict[int, list[Sample]], objective: Objective, accelerator: Accelerator
 ) -> Validation:
-    return Validation(backbone, NAMES, samples, objective, Execution(accelerator))
+    return Validation(backbone, NAMES, samples, DATA_SETS, objective, Execution(accelerator))
 
 
 def test_the_first_examples_of_each_task_count(examples: Examples) -> None:
@@ -73,7 +75,7 @@ def test_a_task_has_the_loss_that_it_has_alone(
     assert len(set(losses.values())) == 3
 
 
-def test_a_task_with_an_adapter_of_its_own_is_measured_on_that(
+def test_the_tasks_of_a_data_set_are_measured_on_its_adapter(
     tiny_t5: T5ForConditionalGeneration, examples: Examples, objective: Objective, accelerator: Accelerator
 ) -> None:
     samples = first_examples(examples, 2)
@@ -82,21 +84,41 @@ def test_a_task_with_an_adapter_of_its_own_is_measured_on_that(
     with torch.no_grad():
         for parameter in runs.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
-    losses = validation_of(tiny_t5, samples, objective, accelerator).losses(runs, {2: 0, 0: 1})
-    assert list(losses) == ["copy", "last"]  # the other task has no run here
-    for task, run in ((2, 0), (0, 1)):
+    measured = validation_of(tiny_t5, samples, objective, accelerator)
+    losses = measured.losses(runs, ["one", "both"])
+    for task, run in ((0, 1), (1, 1), (2, 0)):
         model = AdaptedModel(tiny_t5, runs.select([run]))
         (alone,) = sample_losses(model, [samples[task]], [[0]], objective=objective, device=CPU)
         assert losses[NAMES[task]] == pytest.approx(alone, abs=1e-5)
+    assert list(measured.losses(runs.select([0]), ["one"])) == ["last"]  # other tasks have no run there
+    both = round((losses["copy"] + losses["first"]) / 2, 5)
+    assert measured.means(losses, ["one", "both"]) == [losses["last"], both]
+    assert measured.means(losses) == [mean_loss(losses.values())] == [round(sum(losses.values()) / 3, 5)]
+
+
+def test_every_adapter_needs_samples(
+    tiny_t5: T5ForConditionalGeneration, examples: Examples, objective: Objective, accelerator: Accelerator
+) -> None:
+    def require(*tasks: int, alone: bool = True) -> None:
+        samples = {task: first_examples(examples, 1)[task] for task in tasks}
+        measured = validation_of(tiny_t5, samples, objective, accelerator)
+        (measured if alone else replace(measured, data_sets={})).require_samples()
+
+    require(0, 2)  # one task of a data set suffices
+    require(0, alone=False)
+    with pytest.raises(DataError, match=r"^validate_examples: there are none of one; prepare more of its examples, or leave"):
+        require(0)
+    with pytest.raises(DataError, match="there are none of any training task; "):
+        require(alone=False)
 
 
 def test_losses_that_are_no_numbers_are_named(
     tiny_t5: T5ForConditionalGeneration, examples: Examples, objective: Objective, accelerator: Accelerator
 ) -> None:
     base = Inventory(inject(tiny_t5, "full"), InventoryConfig(heads=1, skills=1), tasks=0)
-    runs = randomised(base).for_new_tasks([1, 2, 3], train_skills=True)
+    runs = randomised(base).for_new_tasks([1, 2], train_skills=True)
     with torch.no_grad():
         runs.lora_B[0][1].fill_(torch.nan)
-    checked = validation_of(tiny_t5, first_examples(examples, 2), objective, accelerator)
-    with pytest.raises(DivergedError, match=r"^the validation loss of first is not finite$"):
-        checked.losses(runs, {0: 0, 1: 1, 2: 2})
+    measured = validation_of(tiny_t5, first_examples(examples, 2), objective, accelerator)
+    with pytest.raises(DivergedError, match=r"^the validation loss of copy, first is not finite$"):
+        measured.losses(runs, ["one", "both"])
