@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -40,6 +39,7 @@ from mhrctl.models.backbones import PRECISIONS, load_backbone, require_prepared
 from mhrctl.training.checkpoint import checkpoint_path, checkpoints_of, load_checkpoint, save_checkpoint
 from mhrctl.training.divergence import Training
 from mhrctl.training.execution import Execution
+from mhrctl.training.log import LOG_COLUMNS, TrainingLog, counted_on, is_due
 from mhrctl.training.loop import Schedule, Step, fit
 from mhrctl.training.objective import Objective, objective_of
 from mhrctl.training.optimizers import clip_runs, optimizer_of, trained_parameters
@@ -47,8 +47,6 @@ from mhrctl.training.selection import BestSteps
 
 CHECKPOINT_EVERY = 1000
 """Steps between checkpoints: a matter of what a killed run has to do again, not of results."""
-LOG_COLUMNS = ("step", "loss", "lr", "routing_lr", "tokens")
-TOKENS = LOG_COLUMNS.index("tokens")
 ALIGNMENT_COLUMNS = ("shared", "composed")
 """What the log has besides with `align_every`: empty in a line at whose step alignment was not measured."""
 VALIDATION_COLUMNS = ("validation_loss",)
@@ -138,20 +136,11 @@ def pretrain(
             write_text(folder / LOG, "".join(json.dumps(dict(zip(columns, row, strict=True))) + "\n" for row in rows))
             write_rows(table, columns, rows)
             write_card(folder, card, beside={log.name: table})
-        training.remove_checkpoints()
+        for path in checkpoints_of(scratch, cell.name):
+            path.unlink()
     if losses:
         execution.recorder.summary({"validation_loss": fmean(losses.values())})
     return card
-
-
-def _due(step: int, every: int, steps: int) -> bool:
-    """Whether something that is done every so many steps (0 is never) and in the last of `steps` is done in this one."""
-    return every > 0 and (step % every == 0 or step == steps)
-
-
-def _after(before: Sequence[Any], row: Sequence[Any]) -> list[Any]:
-    """A row of the log whose steps and tokens are counted on from an earlier row."""
-    return [row[0] + before[0], *row[1:TOKENS], row[TOKENS] + before[TOKENS], *row[TOKENS + 1 :]]
 
 
 def _left(saved: Sequence[int]) -> str:
@@ -178,7 +167,7 @@ class _Part:
     steps: int
     checkpoint: Path
     key: str
-    before: Sequence[Any] = (0,) * len(LOG_COLUMNS)
+    before: Sequence[Any] = ()
     data_sets: Sequence[str] = ()
 
 
@@ -249,11 +238,11 @@ class _Training:
                     with_choices=self.objective.reads_choices,
                 )
                 checkpoint = checkpoint_path(self.scratch, self.cell.name, first)
-                before = rows[-1] if rows else [0] * len(LOG_COLUMNS)
+                before = rows[-1] if rows else []
                 key, data_sets = f"{self.key}/{runs}", names[first : first + together]
                 part = _Part(chosen, batches, steps, checkpoint, key, before, data_sets)
                 of_part, kept_of_part = self._train(part, bar.advance)
-                rows += [_after(before, row) for row in of_part]
+                rows += [counted_on(row, before) for row in of_part]
                 kept += kept_of_part
                 trained.append(chosen.state_dict())
         adapter.load_state_dict(stack_runs(trained))
@@ -284,34 +273,28 @@ class _Training:
         )
         advance(first)
         saved = [first]  # the steps of the checkpoints that there are
-        per_step = params.accumulation * accelerator.num_processes
-        logged, tokens = (rows[-1][0], rows[-1][TOKENS]) if rows else (0, 0)
-        tokens += sum(part.batches.tokens(micro) for micro in range(logged * per_step, first * per_step))
-        began, counted = time.monotonic(), tokens
+        log = self._log(part, rows, first)
         if best and not steps:  # then there is nothing but the start
             self._validate(part, 0, best, saved)
         for step in self._fit(wrapped, optimizer, part, first, saved):
             note = ""
-            tokens += sum(part.batches.tokens((step.number - 1) * per_step + micro) for micro in range(per_step))
-            aligned, validated = (_due(step.number, every, steps) for every in (params.align_every, params.validate_every))
-            logs = aligned or validated or _due(step.number, params.log_every, steps)
+            log.count(step.number)
+            aligned, validated = (is_due(step.number, every, steps) for every in (params.align_every, params.validate_every))
+            logs = aligned or validated or is_due(step.number, params.log_every, steps)
             saves = step.number % CHECKPOINT_EVERY == 0 if step.number < steps else self.cell.row.is_private
             if logs or saves:
                 step.require_finite()
             if logs:
                 rates = [group["lr"] for group in optimizer.param_groups]
                 loss = accelerator.reduce(step.losses, "mean").mean().item()
-                seconds = time.monotonic() - began  # of training alone: `item` has waited for the device
-                rows.append([step.number, round(loss, 5), rates[0], rates[1] if len(rates) > 1 else 0.0, tokens])
                 note = f"loss {loss:.3f}"
-                if tasks:  # measured by the process that keeps the log; others wait for its next step
-                    measured = aligned and accelerator.is_main_process
-                    rows[-1] += gradient_alignment(model, tasks).logged if measured else [None] * len(ALIGNMENT_COLUMNS)
-                if params.validate_every:
-                    rows[-1].append(self._validate(part, step.number, best, saved) if validated else None)
-                    wrapped.train()
-                self._record(_after(part.before, rows[-1]), (tokens - counted) / seconds)
-                began, counted = time.monotonic(), tokens
+                with log.row(step.number, loss, rates) as row:  # `item` has waited for the device
+                    if tasks:  # measured by the process that keeps the log; others wait for its next step
+                        measured = aligned and accelerator.is_main_process
+                        row.extend(gradient_alignment(model, tasks).logged if measured else [None] * len(ALIGNMENT_COLUMNS))
+                    if params.validate_every:
+                        row.append(self._validate(part, step.number, best, saved) if validated else None)
+                        wrapped.train()
             if saves and accelerator.is_main_process:
                 save_checkpoint(
                     part.checkpoint,
@@ -319,12 +302,22 @@ class _Training:
                     key=part.key,
                     parameters=parameters,
                     optimizer=optimizer,
-                    log=rows,
+                    log=log.rows,
                     best=best,
                 )
                 saved.append(step.number)
             advance(note=note)
-        return rows, self._keep(part, best) if best else []
+        return log.rows, self._keep(part, best) if best else []
+
+    def _log(self, part: _Part, rows: list[list[Any]], first: int) -> TrainingLog:
+        per_step = self.params.accumulation * self.execution.accelerator.num_processes
+
+        def tokens_of(step: int) -> int:
+            return sum(part.batches.tokens(micro) for micro in range((step - 1) * per_step, step * per_step))
+
+        return TrainingLog(
+            self.columns, self.execution.recorder, rows=rows, first=first, tokens_of=tokens_of, before=part.before
+        )
 
     def _validate(self, part: _Part, step: int, best: BestSteps | None, saved: Sequence[int]) -> float:
         """Return the mean loss of the tasks of a part after a step, and let each run keep the step if it is its best so far.
@@ -345,11 +338,6 @@ class _Training:
             self._fade(part, best.steps[0] - 1)
         scores = best.scores.tolist()
         return [Kept(step=step, validation_loss=-score) for step, score in zip(best.steps, scores, strict=True)]
-
-    def _record(self, row: Sequence[Any], speed: float) -> None:
-        """Report a row of the log; what was not measured in it is left out."""
-        values = {name: value for name, value in zip(self.columns, row, strict=True) if name != "step" and value is not None}
-        self.execution.recorder.log(row[0], values | {"tokens_per_second": speed})
 
     def _fade(self, part: _Part, step: int) -> None:
         """Mix the routing with the uniform one as it is in the step after so many."""
@@ -376,11 +364,6 @@ class _Training:
         return task_batches(
             self.examples, tasks=params.align_tasks, size=params.align_examples, seed=self.cell.seed, pad=self.objective.pad
         )
-
-    def remove_checkpoints(self) -> None:
-        """Forget the checkpoints of a training whose output is written."""
-        for path in checkpoints_of(self.scratch, self.cell.name):
-            path.unlink()
 
     @cached_property
     def validation(self) -> Validation:
