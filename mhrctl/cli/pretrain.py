@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 
 from mhrctl.artifacts import provenance
+from mhrctl.artifacts.facts import Kept
 from mhrctl.artifacts.locking import locked
 from mhrctl.artifacts.names import Project
 from mhrctl.artifacts.watching import unedited
@@ -101,4 +103,16 @@ def pretrain(
         )
     counts = card.facts.parameters
     if accelerator.is_main_process:
-        display.done(f"wrote {out}: {counts.multi_task:,} adapter and {counts.routing:,} routing parameters")
+        said = f"wrote {out}: {counts.multi_task:,} adapter and {counts.routing:,} routing parameters"
+        display.done(said + _kept(card.facts.kept))
+
+
+def _kept(kept: Sequence[Kept]) -> str:
+    """Which steps are kept, where they are the best."""
+    if not kept:
+        return ""
+    steps = [each.step for each in kept]
+    if len(steps) > 1:
+        span = " to ".join(f"{step:,}" for step in sorted({min(steps), max(steps)}))
+        return f"; kept the best step of each: {span}"
+    return f"; kept step {steps[0]:,}, whose validation loss is {kept[0].validation_loss:.4f}"

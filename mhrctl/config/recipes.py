@@ -52,7 +52,15 @@ _SUPERNI: dict[str, Any] = {
     "label_smoothing": 0.1,
     "precision": "bf16",
 }
-_SUPERNI_PRETRAIN = _SUPERNI | {"steps": 25_000, "batch_size": 1, "accumulation": 8, "skills": 8, "alpha": 1.0}
+_SUPERNI_PRETRAIN = _SUPERNI | {
+    "steps": 25_000,
+    "batch_size": 1,
+    "accumulation": 8,
+    "skills": 8,
+    "alpha": 1.0,
+    "validate_every": 5000,
+    "keep": "best",  # of these five, by validation loss; of T0 the authors took the last
+}
 _SUPERNI_SECTIONS: dict[str, Settings] = {
     "prepare": {
         "definition": True,
@@ -68,7 +76,9 @@ _SUPERNI_SECTIONS: dict[str, Settings] = {
         "accumulation": 4,
         "shots": 100,
         "validation": 100,
-        "evaluate_every": 130,  # 10 epochs of 100 examples
+        "evaluate_every": 130,  # 10 epochs of 100 examples: the steps 130 to 910 alone
+        "keep_start": False,
+        "keep_last": False,
         "beams": 4,
         "max_new_tokens": 128,
     },

@@ -326,11 +326,14 @@ class _Adaptation:
                 return
 
     def _due(self, step: int) -> list[int]:
-        """The tasks that are validated at a step: at the end all, or in epochs, as the paper, those whose cadence meets it."""
+        """The tasks that are validated at a step: those whose cadence meets it; at the end all, if the last step counts.
+
+        In epochs, as in the paper, it does not. A task for which nothing else could be kept is validated then all the same.
+        """
         due = [task for task in self._tasks if step % self._cadence[task] == 0]
         if step < self._params.steps:
             return due
-        if self._params.evaluate_unit == "steps":
+        if self._params.evaluate_unit == "steps" and self._params.keep_last:
             return self._tasks
         return [task for task in self._tasks if task in due or self.best.scores[task] == -torch.inf]
 

@@ -112,7 +112,7 @@ def _adapter_at(
         card = read_card(pretrained, stage="pretrain", command=f"mhrctl pretrain {cell.options}", cell=cell)
         fits(card, pretrained)
         params = PretrainParams.model_validate(card.params["pretrain"])
-        adapter, step = load_adapter(pretrained / ADAPTERS), params.steps
+        adapter, step = load_adapter(pretrained / ADAPTERS), card.facts.kept[0].step if card.facts.kept else params.steps
         attach(backbone, adapter)
     else:
         path = checkpoint_path(project.scratch, cell.name)

@@ -115,7 +115,8 @@ def estimate(params: CellParams, shape: Shape, tasks: TaskCounts) -> Estimate:
         outputs["adapt", cell.name] = _file(after)
         together = 1 if after.replaces_weights else min(tasks.test, Speed.together)
         adapted = _numbers(after) - _trained(after) + _trained(after) // tasks.test * together
-    checkpoint = COPIES * FP32 * (1 + SLOTS[params.pretrain.optimizer]) * trained
+    numbers = 1 + SLOTS[params.pretrain.optimizer] + (params.pretrain.keep == "best")
+    checkpoint = COPIES * FP32 * numbers * trained
     memory = max(_memory(params.pretrain, shape, trained), _memory(params.adapt, shape, adapted))
     return Estimate(outputs, checkpoint, memory)
 

@@ -33,9 +33,15 @@ def test_superni_as_the_reference_recipe_has_it(tmp_path: Path) -> None:
     poly = cells["poly"]
     assert (poly.loss, poly.label_smoothing, poly.clip_norm, poly.weight_decay) == ("example_sum", 0.1, 0.1, 0.01)
     assert (poly.rank, poly.targets, poly.relaxed_bernoulli) == (1, "light", False)
+    assert (poly.steps, poly.keep, poly.validate_every) == (25_000, "best", 5000)  # of five
+    adapt = resolve_cell(settings, Cell(method="poly")).adapt
+    assert (adapt.keep_start, adapt.keep_last) == (False, False)
     path.write_text(MINIMAL.format(recipe="superni_attention"))
     poly = resolve_cell(load_params(path), Cell(method="poly")).pretrain
     assert (poly.rank, poly.targets, poly.relaxed_bernoulli) == (16, "attention", True)
+    assert (poly.keep, poly.validate_every) == ("best", 5000)
+    path.write_text(MINIMAL.format(recipe="t0"))
+    assert resolve_cell(load_params(path), Cell(method="poly")).pretrain.keep == "last"
 
 
 def test_recipes_name_methods_and_keys_that_there_are(tmp_path: Path) -> None:

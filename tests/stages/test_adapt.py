@@ -126,6 +126,31 @@ def test_tasks_are_validated_by_their_own_epochs_and_the_start_need_not_count(co
     assert curves(copy, "lora-s0") == {"swap": [0, 7], "twice": [0, 7]}  # never due: the end is kept
 
 
+def test_the_last_step_need_not_count(copy: Path, run: Run) -> None:
+    def validated(**changed: object) -> dict[str, list[int]]:
+        options = {"steps": 5, "lr": 0.3, "select": "loss"} | changed
+        sets = [part for key, value in options.items() for part in ("--set", f"adapt.{key}={value}")]
+        assert run("adapt", "-m", "lora", "-C", copy, *sets) == 0
+        steps = curves(copy, "lora-s0")
+        assert steps["swap"] == steps["twice"]
+        return steps
+
+    def is_start() -> list[bool]:
+        kept, start = (load_adapter(copy / f"data/{stage}/lora-s0/adapters.safetensors") for stage in ("adapt", "pretrain"))
+        return [torch.equal(kept.lora_A[0][run], start.lora_A[0][0]) for run in range(2)]
+
+    assert validated()["swap"] == [0, 2, 4, 5]
+    assert validated(keep_last=False)["swap"] == [0, 2, 4]
+    assert validated(keep_last=False, steps=6)["swap"] == [0, 2, 4, 6]  # the cadence meets it
+    assert validated(keep_last=False, keep_start=False)["swap"] == [0, 2, 4]
+    assert validated(keep_last=False, keep_start=False, evaluate_every=50)["swap"] == [0, 5]  # nothing else could be kept
+    assert is_start() == [False, False]
+    assert validated(keep_last=False, evaluate_every=50)["swap"] == [0]
+    assert is_start() == [True, True]
+    epochs = {"evaluate_unit": "epochs", "evaluate_every": 2, "shots": 5}  # of two steps: validated at 4
+    assert validated(**epochs) == validated(**epochs, keep_last=False)  # of epochs it never counts
+
+
 def test_the_test_split_validates_and_its_best_score_is_reported(copy: Path, run: Run) -> None:
     assert run("adapt", "-m", "lora", "-C", copy, "--set", "adapt.validate_on=test", "--set", "adapt.lr=0.3") == 0
     card = json.loads((copy / "data/adapt/lora-s0/card.json").read_text())
@@ -271,8 +296,8 @@ def test_all_tasks_stopped_end_the_stage(four: Path, best: dict[str, int], monke
 
 
 def test_tasks_whose_scores_never_differ_are_named(four: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By task, the scores at steps 0, 1 and 2."""
-    scores = {"swap": [0.0, 0.0, 0.0], "twice": [7.5, 7.5, 7.5], "third": [0.0, 0.0, 1e-9], "fourth": [9.0, 1.0, 1.0]}
+    """By task, the scores at steps 0, 1, 2 and 3."""
+    scores = {"swap": [0.0] * 4, "twice": [7.5] * 4, "third": [0.0, 0.0, 1e-9, 1e-9], "fourth": [9.0, 1.0, 1.0, 1.0]}
     monkeypatch.setattr(
         adapt._Adaptation,
         "_scores",
@@ -288,6 +313,9 @@ def test_tasks_whose_scores_never_differ_are_named(four: Path, monkeypatch: pyte
     assert undecided() == ["swap", "twice"]
     assert undecided("adapt.keep_start=false") == ["fourth", "swap", "twice"]  # the start is none of the steps to choose from
     assert undecided("adapt.keep_start=false", "adapt.evaluate_every=2") == []  # nor is there a choice of one
+    beside = ("adapt.keep_start=false", "adapt.steps=3", "adapt.evaluate_every=2")  # the steps 2 and 3
+    assert undecided(*beside) == ["fourth", "swap", "third", "twice"]
+    assert undecided(*beside, "adapt.keep_last=false") == []  # step 2 alone
 
 
 def test_whole_weights_stop_too(walked_all: Path, best: dict[str, int], tmp_path: Path) -> None:

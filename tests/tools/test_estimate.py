@@ -71,6 +71,8 @@ def test_memory_grows_with_precision_tasks_and_optimizer(project: Path) -> None:
     base = estimate(resolve_cell(settings, cell), shape, TaskCounts(3, 3, 10))
     assert base.memory == 4 * shape.weights + 4 * 4 * lora * 10  # adapting ten tasks: value, gradient and AdamW's two
     assert base.checkpoint == 3 * 4 * 3 * lora  # the last two, and one while it is written
+    best = load_params(project / "params.yaml", ["pretrain.keep=best", "pretrain.validate_every=2"])
+    assert estimate(resolve_cell(best, cell), shape, TaskCounts(3, 3, 10)).checkpoint == 3 * 4 * 4 * lora  # the best step too
     half = load_params(
         project / "params.yaml", ["adapt.precision=bf16", "pretrain.precision=bf16", "adapt.optimizer=adafactor"]
     )
