@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 import subprocess
 import sys
@@ -61,3 +62,21 @@ def test_two_processes_learn_what_one_does_with_twice_the_accumulation(copy: Pat
     assert run(*OPTIONS, "-C", copy) == 0  # without it, half of each step's examples are missing
     half = learned(copy)
     assert any((half[name] - one[name]).abs().max() > 1e-3 for name in one)
+
+
+@pytest.mark.slow
+def test_two_processes_keep_the_step_that_one_does(copy: Path, tmp_path: Path, run: Run) -> None:
+    spread = Path(shutil.copytree(copy, tmp_path / "spread"))
+    best = ["--set", "pretrain.keep=best", "--set", "pretrain.validate_every=1", "--set", "pretrain.warmup=0.6"]
+    options = [*(option.replace("lr=0.01", "lr=9") for option in OPTIONS), *best]
+    launched = subprocess.run(
+        [sys.executable, *TORCHRUN, *options, "-C", str(spread)], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert launched.returncode == 0, launched.stderr
+    assert run(*options, "--set", "pretrain.accumulation=2", "-C", copy) == 0
+    ((one,), (two,)) = (
+        json.loads((project / f"data/pretrain/{CELL}/card.json").read_text())["facts"]["kept"] for project in (copy, spread)
+    )
+    assert one["step"] == two["step"] < 6, "the last is the best"
+    assert two["validation_loss"] == pytest.approx(one["validation_loss"], abs=1e-4)
+    torch.testing.assert_close(learned(spread), learned(copy), rtol=1e-4, atol=1e-5)
