@@ -42,8 +42,8 @@ class TrainingLog:
         """
         self.rows = rows
         self._columns, self._recorder, self._tokens_of, self._before = columns, recorder, tokens_of, before
-        logged, self._tokens = (rows[-1][0], rows[-1][TOKENS]) if rows else (0, 0)
-        self._tokens += sum(map(tokens_of, range(logged + 1, first + 1)))
+        logged, tokens = (rows[-1][0], rows[-1][TOKENS]) if rows else (0, 0)
+        self._tokens: int = tokens + sum(map(tokens_of, range(logged + 1, first + 1)))
         self._began, self._counted = time.monotonic(), self._tokens
 
     def count(self, step: int) -> None:

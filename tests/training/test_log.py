@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from mhrctl.training import log
 from mhrctl.training.log import LOG_COLUMNS, TrainingLog, counted_on, is_due
 
 
@@ -28,7 +27,7 @@ class Heard:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The seconds that it is, for a test to set."""
     now = [0.0]
-    monkeypatch.setattr(log.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("mhrctl.training.log.time.monotonic", lambda: now[0])
     return now
 
 
