@@ -170,9 +170,9 @@ def test_a_killed_run_keeps_the_same_step(
 
 def test_a_step_before_the_routing_fades_has_the_routing_that_was_learned(copy: Path, run: Run) -> None:
     """The losses of what is kept are those of its step, whatever the routing was mixed with later."""
-    assert run("pretrain", "-m", "mhr", *best(lr=9, uniform_steps=3), "-C", copy) == 0
+    assert run("pretrain", "-m", "mhr", *best(lr=3, routing_lr=9, warmup=0, steps=8, uniform_steps=4), "-C", copy) == 0
     (kept,) = kept_of(copy, "mhr-h4-s0")
-    assert kept["step"] <= 3, "it has faded"
+    assert 1 < kept["step"] <= 4, "it has faded, or is the start"
     assert round(fmean(losses_by_task(copy, "mhr-h4-s0").values()), 5) == kept["validation_loss"]
     assert run("align", "-m", "mhr", "-C", copy) == 0
     assert json.loads((copy / "data/metrics/align/mhr-h4-s0.json").read_text())["step"] == kept["step"]
