@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from mhrctl.config.params import Params
 
 DOCS = Path(__file__).parents[2] / "docs"
-SETTING = re.compile(rf"`({'|'.join(Params.model_fields)})\.(?!json|yaml)([a-z_0-9.]+)")
+SETTING = re.compile(rf"`({'|'.join(Params.model_fields)})\.(?!json|yaml|safetensors)([a-z_0-9.]+)")
 FREE = ("methods", "variants", "overrides")
 """Sections of the grid whose keys are the user's."""
 
