@@ -59,6 +59,7 @@ _SUPERNI_PRETRAIN = _SUPERNI | {
     "skills": 8,
     "alpha": 1.0,
     "validate_every": 5000,
+    "validate_examples": 100,
     "keep": "best",  # of these five, by validation loss; of T0 the authors took the last
 }
 _SUPERNI_SECTIONS: dict[str, Settings] = {

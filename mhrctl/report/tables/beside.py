@@ -152,6 +152,12 @@ def unsaid_heads(rows: Sequence[Row]) -> list[str]:
     return [f"The paper does not say how many heads {', '.join(methods)} has there: no difference is taken."] if methods else []
 
 
+def misfits(results: Results, papers: Sequence[PrintedTable]) -> list[str]:
+    """Say what does not fit in tables of the paper, if ours are of their suite or there are none of ours."""
+    said = [paper.note for paper in papers if paper.note and (not results.cells or paper.has_suite(results.suite))]
+    return list(dict.fromkeys(said))
+
+
 def _weights(results: Results, paper: Setting) -> str:
     """What is said of a backbone that has the right name alone."""
     if results.frozen is None:

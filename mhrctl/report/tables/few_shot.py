@@ -15,6 +15,7 @@ from mhrctl.report.tables.beside import (
     beside,
     difference,
     differs,
+    misfits,
     notes,
     ours_are,
     papers_are,
@@ -88,7 +89,7 @@ def _few_shot(
             papers_are(results, [paper], where),
             *apart,
             *unsaid_heads(rows),
-            *([paper.note] if paper.note else []),
+            *misfits(results, [paper]),
             *notes(results, expected),
         ),
     )

@@ -19,6 +19,7 @@ from mhrctl.report.tables.beside import (
     differs,
     exact,
     human,
+    misfits,
     notes,
     ours_are,
     papers_are,
@@ -67,7 +68,7 @@ def table6(results: Results, expected: Sequence[str]) -> Table:
             "The backbone's score is zero-shot.",
             papers_are(results, blocks, "Table 6"),
             "The paper counts no routing of training tasks; of poly and mhr the mixed LoRA, of their mu the average.",
-            *dict.fromkeys(block.note for block in blocks if block.note),
+            *misfits(results, blocks),
             *notes(results, expected),
         ),
     )
