@@ -47,6 +47,8 @@ def table4(results: Results, expected: Sequence[str]) -> Table:
     same = not differs(results, against)
     listed = {method for block in blocks for method in block.rows}
     rows = beside(results, [group for group in results.methods if group.method in listed], blocks)
+    if against.has_suite(results.suite):  # what the other suite alone has is not missing here
+        rows = [row for row in rows if row.group or row.papers[place]]
     columns = (*_columns(results), "paper\nT0", "paper\nSuperNI", "vs.\npaper")
     return Table(
         "Table 4: adaptation of the average (mu)",

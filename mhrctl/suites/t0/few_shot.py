@@ -67,6 +67,8 @@ def few_shot_files(few_shot: Path, task: str, *, shots: int) -> dict[int, Path]:
         DataError: if there are none.
     """
     home = next((folder for folder in (few_shot / task, few_shot / "few_shot" / task) if folder.is_dir()), None)
+    if not few_shot.is_dir():
+        raise DataError(f"{few_shot}: no such folder; it must be a clone of r-three/t-few, or hold {LAYOUTS}")
     if home is None:
         raise DataError(f"{few_shot}: no few-shot sets of task {task!r}; it must hold {LAYOUTS}")
     by_shots = visible(sorted(home.glob("*_shot")))

@@ -50,8 +50,9 @@ def as_paper(metrics: Path, suite: str, backbone: str, **facts: Any) -> Path:
         one, two = [cell["by_task"][name] for name in sorted(cell["by_task"])][:2]
         between = one | {"adapted": one["adapted"] and (one["adapted"] + two["adapted"]) / 2}
         half = len(names) // 2
+        of_cell = facts | ({"layout": None} if cell["method"] == "backbone" else {})
         tasks = dict(zip(names, [one] * half + [two] * half + [between] * (len(names) % 2), strict=True))
-        file.write_text(json.dumps(cell | {"backbone": BACKBONES[backbone], "by_task": tasks, "tasks": len(names)} | facts))
+        file.write_text(json.dumps(cell | {"backbone": BACKBONES[backbone], "by_task": tasks, "tasks": len(names)} | of_cell))
     return metrics
 
 

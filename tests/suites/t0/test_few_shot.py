@@ -81,6 +81,8 @@ def test_files_of_each_layout_are_found_by_seed(tmp_path: Path) -> None:
     assert list(few_shot_files(tmp_path, "rte", shots=4)) == [1]
     with pytest.raises(DataError, match=r"rte/8_shot: no few-shot sets of task 'rte'; it must hold <task>/<k>_shot/"):
         few_shot_files(tmp_path, "rte", shots=8)
+    with pytest.raises(DataError, match=r"missing: no such folder; it must be a clone of r-three/t-few, or hold <task>/"):
+        few_shot_files(tmp_path / "missing", "cb", shots=32)
     with pytest.raises(DataError, match=r"no few-shot sets of task 'cb'; it must hold <task>/<k>_shot/"):
         few_shot_files(tmp_path, "cb", shots=32)
 
