@@ -20,6 +20,7 @@ from mhrctl.report.figures.sizes import (
 )
 from mhrctl.report.figures.style import (
     LOOKS,
+    ROOM,
     Drawing,
     add_legend,
     annotate,
@@ -68,8 +69,10 @@ def _draw_granularity(axes: Axes, results: Results) -> list[str]:
     for method, alike in of_method.items():
         for series, shade in zip(alike, shades(LOOKS[method][0], len(alike)), strict=True):
             _draw_series(axes, series, shade, names)
-    handles = [handle(name, GREY_LINE, MARKERS[place % len(MARKERS)]) for place, name in enumerate(names)]
-    axes.legend(handles=handles, title="shared by", loc="lower right", fontsize=7, title_fontsize=7)
+    if len(names) > 1:
+        handles = [handle(name, GREY_LINE, MARKERS[place % len(MARKERS)]) for place, name in enumerate(names)]
+        axes.legend(handles=handles, title="shared by", loc="upper left", bbox_to_anchor=(1, 1), fontsize=7, title_fontsize=7)
+    axes.margins(y=ROOM)
     axes.set_title("what shares a routing, by heads", loc="left")
     axes.set_ylabel(results.metric_name)
     scale_parameters(axes, PARAMETERS, missing)

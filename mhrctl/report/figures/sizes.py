@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle
 from typing import TYPE_CHECKING
 
 from mhrctl.config.grid import PLAIN
 from mhrctl.report.aggregates import aggregate_of
+from mhrctl.report.figures.apart import Named, heights, is_moved, name_before
 from mhrctl.report.figures.kept import kept_skills
-from mhrctl.report.figures.style import LOOKS, Line, Place, annotate, empty, handle, mark, scale_parameters
+from mhrctl.report.figures.style import LOOKS, ROOM, Line, annotate, empty, handle, mark, scale_parameters
 from mhrctl.report.results import Group, Results
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ GREY_LINE = "#888888"
 PARAMETERS = "parameters trained for a new task"
 KEPT = "parameters kept of pre-training (skills alone)"
 ON_ALL = "parameters trained on all tasks, their routing included"
+MOVED = "Grey lines are set apart where scores all but agree."
 NOTEBOOK = "Dots: the authors' notebook, not proof-read."
 
 Count = Callable[[Group], int]
@@ -108,11 +109,11 @@ def draw_sizes(adapted: Axes, multi_task: Axes, results: Results, methods: tuple
         empty(multi_task, ())
         return missing
     kept = kept_skills(results)
+    kept_or_all: Count = (lambda group: kept[group.label]) if kept else on_all_tasks
     multi_task.sharey(adapted)
-    _draw_both(adapted, heads, skills, for_new_task, ("above", "before", "below"))
-    _draw_both(multi_task, heads, skills, (lambda group: kept[group.label]) if kept else on_all_tasks, ("before",))
-    if kept:
-        _draw_routing(multi_task, (heads, *skills), kept)
+    for axes, count in ((adapted, for_new_task), (multi_task, kept_or_all)):
+        _draw_both(axes, heads, skills, count)
+    routing = _draw_routing(multi_task, _points(heads, *skills), kept) if kept else {}
     adapted.set_title(
         f"{methods[0]} (h1) and {methods[1]}, {heads.groups[0].first.skills} skills where none are named", loc="left"
     )
@@ -120,7 +121,11 @@ def draw_sizes(adapted: Axes, multi_task: Axes, results: Results, methods: tuple
     for axes in (adapted, multi_task):
         axes.set_ylabel(results.metric_name)
     scale_parameters(adapted, PARAMETERS, [scores_are(results), *missing])
-    scale_parameters(multi_task, KEPT if kept else ON_ALL)
+    scores = {group.label: score.mean for group in _points(heads, *skills) if (score := group.score("adapted"))}
+    moved = any(is_moved(multi_task, scores[label], height) for label, height in routing.items())
+    scale_parameters(multi_task, KEPT if kept else ON_ALL, [MOVED] if moved else [])
+    _name_both(adapted, heads, skills, for_new_task, {})
+    _name_both(multi_task, heads, skills, kept_or_all, routing)
     return missing
 
 
@@ -141,31 +146,56 @@ def scores_are(results: Results) -> str:
     return f"Ours: {aggregate_of(results.suite).says}."
 
 
-def _draw_both(axes: Axes, heads: Series, skills: Sequence[Series], count: Count, places: Sequence[Place]) -> None:
+def _draw_both(axes: Axes, heads: Series, skills: Sequence[Series], count: Count) -> None:
     """Draw the lines and the points of more heads and of more skills."""
     draw_line(axes, heads, HEADS, count=count)
-    _draw_points(axes, heads, count, places)
     for series in skills:
         draw_line(axes, series, SKILLS, count=count)
-        varied = [place for place, group in enumerate(series.groups) if group.variant != PLAIN]  # the plain ones are drawn
-        rest = Series([series.groups[place] for place in varied], [series.names[place] for place in varied])
-        _draw_points(axes, rest, count, ["below"])
-
-
-def _draw_routing(axes: Axes, series: Sequence[Series], kept: Mapping[str, int]) -> None:
-    """Draw from each point a line to the number that has the routing of the training tasks too."""
-    for group in {group.label: group for of_series in series for group in of_series.groups}.values():
+    for group in _points(heads, *skills):
         if score := group.score("adapted"):
-            ends = (kept[group.label], on_all_tasks(group))
-            axes.plot(ends, [score.mean] * 2, color=GREY_LINE, linewidth=1, marker="|", markevery=[1], zorder=1)
+            mark(axes, count(group), score.mean, LOOKS[group.method], ours=True, y_std=score, size="small")
+    axes.margins(y=ROOM)
 
 
-def _draw_points(axes: Axes, series: Series, count: Count, places: Sequence[Place]) -> None:
-    """Draw groups, each with its name, at these places by turns."""
-    for group, name, place in zip(series.groups, series.names, cycle(places)):
-        if score := group.score("adapted"):
-            mark(axes, count(group), score.mean, LOOKS[group.method], ours=True, y_std=score)
-            annotate(axes, name, count(group), score.mean, place)
+def _draw_routing(axes: Axes, groups: Sequence[Group], kept: Mapping[str, int]) -> dict[str, float]:
+    """Draw from each point a line to the number that has the routing of the training tasks too, apart from all others.
+
+    Returns:
+        {label: height of its line}.
+    """
+    scores = {group.label: score.mean for group in groups if (score := group.score("adapted"))}
+    limits = axes.get_ylim()
+    lines = dict(zip(scores, heights(axes, list(scores.values())), strict=True))
+    for group in groups:
+        if group.label in lines:
+            start, line = kept[group.label], lines[group.label]
+            path = [start, start, on_all_tasks(group)], [scores[group.label], line, line]
+            axes.plot(*path, color=GREY_LINE, linewidth=1, marker="|", markevery=[2], zorder=1)
+    axes.set_ylim(limits)
+    return lines
+
+
+def _name_both(axes: Axes, heads: Series, skills: Sequence[Series], count: Count, lines: Mapping[str, float]) -> None:
+    """Name the points, those of more skills below them and below their line to the routing, if they have one."""
+    of_heads = zip(heads.groups, heads.names, strict=True)
+    name_before(
+        axes,
+        [
+            Named(name, count(group), score.mean, lines.get(group.label))
+            for group, name in of_heads
+            if (score := group.score("adapted"))
+        ],
+    )
+    for series in skills:
+        for group, name in zip(series.groups, series.names, strict=True):
+            score = group.score("adapted")
+            if score and group.variant != PLAIN:  # the plain ones are of the heads
+                annotate(axes, name, count(group), lines.get(group.label, score.mean), "below")
+
+
+def _points(heads: Series, *skills: Series) -> list[Group]:
+    """Each group that is drawn, once."""
+    return list({group.label: group for series in (heads, *skills) for group in series.groups}.values())
 
 
 def _alike(results: Results, methods: Sequence[str], what: str) -> list[list[Group]]:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 Format = Literal["png", "svg"]
 Line = Literal["-", "--", ":", "none"]
-Place = Literal["above", "before", "below"]
+Place = Literal["above", "below"]
+Size = Literal["big", "small"]
 Look = tuple[str, str]
 """A colour and a marker."""
 FORMATS: tuple[Format, ...] = ("png", "svg")
@@ -41,6 +42,10 @@ STYLE = {
     "savefig.dpi": 150,
 }
 METADATA: dict[Format, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
+ROOM = 0.12
+"""Below and above what is drawn, for names, as a part of its height."""
+EDGE = 0.5
+"""Points of white around a marker of ours, which tell it from one beneath it."""
 NARROW = 4
 """A greater over a lesser end that an axis of counts has at least: counts that are all but equal look so."""
 PALE = 0.55
@@ -48,7 +53,16 @@ PALE = 0.55
 WIDE = 30
 """A greater over a lesser count from which on powers of ten are ticks enough."""
 
-PLACES: dict[Place, tuple[int, int]] = {"above": (4, 4), "before": (-4, 4), "below": (4, -10)}
+SIZES: dict[Size, float] = {"big": 7, "small": 5}
+"""Of markers, in points; a star is a third larger."""
+NAME: dict[str, Any] = {
+    "fontsize": 7,
+    "color": "#444444",
+    "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8},
+    "zorder": 4,
+}
+"""How names of points look: on white, so that a line behind them leaves them readable."""
+PLACES: dict[Place, tuple[int, int]] = {"above": (4, 4), "below": (4, -10)}
 """Of a point's name, in points of type from the point."""
 
 LOOKS: dict[str, Look] = {BACKBONE: ("black", "*")} | {row.name: row.look for row in METHODS.values()}
@@ -117,11 +131,12 @@ def mark(
     ours: bool,
     x_std: MeanStd | None = None,
     y_std: MeanStd | None = None,
+    size: Size = "big",
 ) -> None:
     """Draw a score with its deviation: filled if it is ours, hollow if it is the paper's."""
     colour, marker = look
     errors = [of_axis.deviation if of_axis else None for of_axis in (x_std, y_std)]
-    axes.errorbar(
+    point, *_ = axes.errorbar(
         x,
         y,
         xerr=errors[0],
@@ -129,12 +144,14 @@ def mark(
         fmt=marker,
         color=colour,
         markerfacecolor=colour if ours else "white",
-        markersize=8 if marker == "*" else 6,
+        markersize=SIZES[size] * (4 / 3 if marker == "*" else 1),
         elinewidth=1,
         capsize=2,
         alpha=0.9,
         zorder=3 if ours else 2.5,
     )
+    if ours and marker != "X":  # whose arms it would eat
+        point.set(markeredgecolor="white", markeredgewidth=EDGE, markersize=point.get_markersize() + 1)
 
 
 def shades(colour: str, count: int) -> list[str]:
@@ -146,12 +163,16 @@ def shades(colour: str, count: int) -> list[str]:
     return [to_hex((red + (1 - red) * white, green + (1 - green) * white, blue + (1 - blue) * white)) for white in paler]
 
 
-def handle(label: str, colour: str = "black", marker: str = "", line: Line = "none", *, hollow: bool = False) -> Line2D:
+def handle(
+    label: str, colour: str = "black", marker: str = "", line: Line = "none", *, hollow: bool = False, size: Size = "big"
+) -> Line2D:
     """Make an entry of a legend."""
     from matplotlib.lines import Line2D
 
     face = "white" if hollow else colour
-    return Line2D([], [], color=colour, marker=marker, linestyle=line, markerfacecolor=face, label=label)
+    return Line2D(
+        [], [], color=colour, marker=marker, linestyle=line, markerfacecolor=face, markersize=SIZES[size], label=label
+    )
 
 
 def method_handles(methods: Iterable[str]) -> list[Line2D]:
@@ -179,9 +200,7 @@ def empty(axes: Axes, missing: Sequence[str]) -> None:
 
 def annotate(axes: Axes, text: str, x: float, y: float, place: Place) -> None:
     """Name a point, at this place beside it."""
-    offset = PLACES[place]
-    side: Literal["left", "right"] = "left" if offset[0] > 0 else "right"
-    axes.annotate(text, (x, y), xytext=offset, textcoords="offset points", ha=side, fontsize=7, color="#444444")
+    axes.annotate(text, (x, y), xytext=PLACES[place], textcoords="offset points", **NAME)
 
 
 def scale_parameters(axes: Axes, label: str, missing: Sequence[str] = ()) -> None:

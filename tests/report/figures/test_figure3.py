@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mhrctl.report.figures import draw_figure
-from tests.report.figures.made import cells, points, texts, write_logs
+from tests.report.figures.made import ROUTING, SKILLS, cells, points, routed, texts, write_logs
 from tests.report.made import write_cells
 
 
@@ -38,6 +38,16 @@ def test_figure3_falls_back_on_what_align_measured(tmp_path: Path) -> None:
     drawing = draw_figure(3, tmp_path)
     assert drawing.missing == ("No gradient alignment of lora, poly yet: set pretrain.align_every, or run `mhrctl align`.",)
     assert "mhr h8" in texts(drawing)
+
+
+def test_figure3_has_room_below_for_the_name_of_the_lowest_point(tmp_path: Path) -> None:
+    by_name = {name: cell for name, cell in cells().items() if name.endswith("s0")}  # one seed: no deviation makes room
+    by_name["poly-k16-s0"] = routed("poly", 1, 0, 55, skills=2 * SKILLS, routing=2 * ROUTING, variant="k16") | {"skills": 16}
+    drawing = draw_figure(3, write_cells(tmp_path, by_name))
+    drawing.figure.draw_without_rendering()
+    for axes in drawing.figure.axes[1:]:
+        (lowest,) = [text for text in axes.texts if text.get_text() == "16 skills"]
+        assert lowest.get_window_extent().y0 > axes.bbox.y0
 
 
 def test_figure3_tells_the_head_counts_of_a_method_apart(tmp_path: Path) -> None:

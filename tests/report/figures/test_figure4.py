@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 
+from matplotlib.text import Text
+
 from mhrctl.report.figures import draw_figure
-from mhrctl.report.figures.sizes import KEPT, ON_ALL
+from mhrctl.report.figures.sizes import KEPT, MOVED, ON_ALL
 from mhrctl.report.figures.style import Drawing
 from tests.report.figures.made import ROUTING, SKILLS, TASKS, cells, points, routed, texts
 from tests.report.made import write_cells
@@ -38,7 +41,39 @@ def test_figure4_shows_the_skills_kept_and_the_routing_beside_them(metrics: Path
     drawing = draw_figure(4, metrics)
     assert {KEPT, "routing of training tasks"} <= _labels(drawing)
     ends = [[x for x, _ in points(line)] for axes in drawing.figure.axes for line in axes.lines if line.get_marker() == "|"]
-    assert [SKILLS, SKILLS + TASKS * 8 * ROUTING] in ends
+    assert [SKILLS, SKILLS, SKILLS + TASKS * 8 * ROUTING] in ends
+
+
+def test_figure4_sets_equal_scores_apart_and_says_so(tmp_path: Path, metrics: Path) -> None:
+    apart = " ".join(texts(draw_figure(4, metrics)).split())
+    assert MOVED not in apart
+    by_name = {f"mhr_z-h{heads}-s0": routed("mhr_z", heads, 0, 60, routing=100 * heads) for heads in (8, 32, 64)}
+    by_name |= {f"{method}-s0": routed(method, 1, 0, 60) for method in ("poly", "poly_z")}
+    by_name["poly_z-k16-s0"] = routed("poly_z", 1, 0, 60, skills=32_000, routing=200, variant="k16") | {"skills": 16}
+    drawing = draw_figure(4, write_cells(tmp_path / "equal", by_name))
+    assert MOVED in " ".join(texts(drawing).split())
+    drawing.figure.draw_without_rendering()
+    for axes in drawing.figure.axes[:2]:
+        boxes = [Text.get_window_extent(text) for text in axes.texts]  # without the lines to their points
+        assert {text.get_text() for text in axes.texts} == {"h1", "h8", "h32", "h64", "16 skills"}
+        assert not [pair for pair in combinations(boxes, 2) if pair[0].overlaps(pair[1])]
+        assert all(axes.bbox.y0 < box.y0 and box.y1 < axes.bbox.y1 for box in boxes)
+    heights = [points(line)[-1][1] for line in drawing.figure.axes[1].lines if line.get_marker() == "|"]
+    assert len(set(heights)) == len(heights) == 5
+
+
+def test_figure4_names_what_shares_a_routing_beside_the_panel(metrics: Path) -> None:
+    drawing = draw_figure(4, metrics)
+    drawing.figure.draw_without_rendering()
+    axes = drawing.figure.axes[2]
+    assert axes.get_legend().get_window_extent().x0 >= axes.bbox.x1
+
+
+def test_figure4_names_nothing_that_shares_where_all_routings_are_of_one_kind(tmp_path: Path) -> None:
+    plain = {name: cell for name, cell in cells().items() if not {"block", "light"} & {*name.split("-")}}
+    drawing = draw_figure(4, write_cells(tmp_path, plain))
+    assert [axes.get_legend() for axes in drawing.figure.axes] == [None] * 4
+    assert "No cells of coarser routing yet: add a variant with pretrain.granularity to mhr_z." in drawing.missing
 
 
 def test_figure4_shows_all_that_is_trained_where_the_skills_cannot_be_told(tmp_path: Path) -> None:
