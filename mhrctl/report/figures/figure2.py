@@ -14,6 +14,7 @@ from mhrctl.report.figures.sizes import COARSER, NOTEBOOK, PARAMETERS, coarser, 
 from mhrctl.report.figures.style import (
     LOOKS,
     Drawing,
+    Size,
     add_legend,
     handle,
     mark,
@@ -38,6 +39,8 @@ PRINTED = 9
 """Rows of a panel of the paper's."""
 APART = 0.14
 """How far ours and the paper's are from the middle of a row."""
+LIGHT = "light"
+"""The layout whose markers are smaller."""
 
 
 def figure2(results: Results) -> Drawing:
@@ -67,8 +70,11 @@ def figure2(results: Results) -> Drawing:
         missing += _draw_apart(axes["A"], axes["B"], results)
     for panel, table in zip("O" if home else "TO", [table for table in tables if table is not home], strict=True):
         missing += _draw_printed(axes[panel], table)
-    printed_methods = [row.method for table in (*tables, *blocks) for row in table.rows.values()]
+    printed_rows = [row for table in (*tables, *blocks) for row in table.rows.values()]
+    printed_methods = [row.method for row in printed_rows]
+    layouts = {*(row.layout for row in printed_rows), *(group.first.layout for group in results.adapted)}
     kinds = [handle("ours", marker="o"), handle("the paper's", marker="o", hollow=True)]
+    kinds += [handle("light layout", marker="o", size="small")] if LIGHT in layouts else []
     methods = method_handles([*printed_methods, *(group.method for group in results.adapted)])
     sweep = [handle("mhr_z, coarser routing", LOOKS["mhr_z"][0], ".", COARSER)]
     add_legend(figure, [*kinds, *methods, *(sweep if _is_swept(results, blocks) else [])], columns=7)
@@ -143,10 +149,12 @@ def _draw_methods(axes: Axes, rows: Sequence[Row], title: str, metric: str, note
         score = row.group.score("adapted") if row.group else None
         theirs = next((paper for paper in row.papers if paper), None)
         method = row.label.split()[0]
-        if score:
-            mark(axes, score.mean, place - (APART if theirs else 0), LOOKS[method], ours=True, x_std=score)
+        if row.group and score:
+            size = _size(row.group.first.layout)
+            mark(axes, score.mean, place - (APART if theirs else 0), LOOKS[method], ours=True, x_std=score, size=size)
         if theirs:
-            mark(axes, theirs.score.mean, place + (APART if score else 0), LOOKS[method], ours=False, x_std=theirs.score)
+            size, y = _size(theirs.layout), place + (APART if score else 0)
+            mark(axes, theirs.score.mean, y, LOOKS[method], ours=False, x_std=theirs.score, size=size)
     axes.set_yticks(range(len(rows)), [row.label for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_title(title, loc="left")
@@ -160,12 +168,14 @@ def _draw_parameters(
     for group in results.adapted:
         score = group.score("adapted")
         if score and group.first.parameters.adaptation:
-            mark(axes, for_new_task(group), score.mean, LOOKS[group.method], ours=True, y_std=score)
+            size = _size(group.first.layout)
+            mark(axes, for_new_task(group), score.mean, LOOKS[group.method], ours=True, y_std=score, size=size)
     for series in coarser(results, "mhr_z"):
         draw_line(axes, series, COARSER, LOOKS["mhr_z"][0])
     counted = [row for block in blocks for row in block.rows.values() if row.adaptation]
     for row in counted:
-        mark(axes, row.adapted_parameters, row.score.mean, LOOKS[row.method], ours=False, y_std=row.score)
+        x, size = row.adapted_parameters, _size(row.layout)
+        mark(axes, x, row.score.mean, LOOKS[row.method], ours=False, y_std=row.score, size=size)
     notes = [MIXED] if counted and any(METHODS[group.method].adapts_routing for group in results.adapted) else []
     if _has_sweep(blocks):  # the panel that the paper has
         _draw_tfew(axes)
@@ -175,6 +185,10 @@ def _draw_parameters(
     axes.set_ylabel(metric)
     axes.set_title(title, loc="left")
     scale_parameters(axes, PARAMETERS, [*notes, *missing])
+
+
+def _size(layout: str | None) -> Size:
+    return "small" if layout == LIGHT else "big"
 
 
 def _draw_tfew(axes: Axes) -> None:

@@ -93,6 +93,18 @@ def test_figure2_sets_light_cells_beside_the_papers_light_ones(tmp_path: Path) -
     assert {light_lora, of_table6} <= near
 
 
+def test_figure2_draws_the_light_layout_smaller_and_says_so(tmp_path: Path) -> None:
+    full = {"lora-s0": _on_t0_3b("lora", 0, 60)}
+    light = {"lora-light-s0": _on_t0_3b("lora", 0, 59, variant="light", layout="light")}
+    drawing = draw_figure(2, write_cells(tmp_path, full | light))
+    rows, _, parameters = drawing.figure.axes
+    for axes, along in ((rows, 0), (parameters, 1)):
+        sizes = {points(line)[0][along]: line.get_markersize() for line in axes.lines if line.get_marker() == "o"}
+        assert sizes[59] < sizes[60]
+        assert sizes[66.2] < sizes[67.4]  # Table 6's of both layouts
+    assert "light layout" in texts(drawing)
+
+
 def test_figure2_draws_the_median_over_seeds_on_t0(tmp_path: Path) -> None:
     scores = {0: 60.0, 1: 61.0, 2: 68.0}
     drawing = draw_figure(
