@@ -105,7 +105,7 @@ def require_shared(cell: Cell, setting: str) -> None:
     raise ParamsError(f"{setting}: {why}; gradient alignment is of {', '.join(measured[:-1])} and {measured[-1]}")
 
 
-def task_batches(examples: Examples, *, tasks: int, size: int, seed: int, pad: int) -> dict[str, Batch]:
+def task_batches(examples: Examples, *, tasks: int, size: int, seed: int) -> dict[str, Batch]:
     """Draw one batch of training examples from each of some tasks.
 
     Args:
@@ -113,7 +113,6 @@ def task_batches(examples: Examples, *, tasks: int, size: int, seed: int, pad: i
         tasks: how many to draw, at most all.
         size: examples of each, at most all; fewer are the first of more.
         seed: of both draws.
-        pad: the padding token.
 
     Returns:
         {task: one group of rows with the task's routing}, in the order of the tasks.
@@ -134,7 +133,7 @@ def task_batches(examples: Examples, *, tasks: int, size: int, seed: int, pad: i
         name = examples.tasks[task]
         samples = examples.of(tasks=[name], split="train").all_references()
         rows = Order(len(samples), f"{seed}/align/{name}").slice(0, min(size, len(samples)))
-        batches[name] = collate([samples[row] for row in rows], [[task]], pad=pad)
+        batches[name] = collate([samples[row] for row in rows], [[task]])
     return batches
 
 
@@ -159,8 +158,8 @@ def gradient_alignment(
     adapter = model.adapter
     if adapter is None or not adapter.has_alignment or adapter.runs != 1 or len(batches) < 2:
         raise ValueError("alignment is of two or more tasks on one adapter that they share")
-    config, device, was_training = model.backbone.config, model.backbone.device, model.training
-    objective = Objective("token_mean", 0.0, config.decoder_start_token_id, config.pad_token_id)
+    device, was_training = model.backbone.device, model.training
+    objective = Objective("token_mean", 0.0)
     gradients: dict[str, list[Tensor]] = {layer: [] for layer in adapter.shapes}
     model.eval()
     for task, batch in batches.items():

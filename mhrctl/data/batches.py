@@ -5,20 +5,59 @@ from __future__ import annotations
 import random
 from array import array
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from mhrctl.data.examples import _NOTHING, Sample
 
 IGNORED = -100
 """Label of padding, which no loss counts."""
-Lengths = tuple[Sequence[int], Sequence[int]]
-"""Tokens of each input, and of each label row."""
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """These are rows of tokens of unequal lengths, one after the other: how they are padded or packed is the backbone's affair.
+
+    Attributes:
+        tokens: [sum of lengths].
+        lengths: of each row; on the host, so that nobody waits for a device to know them.
+    """
+
+    tokens: Tensor
+    lengths: tuple[int, ...]
+
+    @classmethod
+    def of(cls, rows: Sequence[np.ndarray[Any, Any]]) -> Ragged:
+        """Put rows one after the other."""
+        flat = np.concatenate(rows) if len(rows) else _NOTHING
+        return cls(torch.from_numpy(flat.astype(np.int64)), tuple(map(len, rows)))
+
+    @property
+    def longest(self) -> int:
+        """The length of the longest row."""
+        return max(self.lengths, default=0)
+
+    def to(self, device: torch.device) -> Ragged:
+        """Return the rows on a device."""
+        return Ragged(self.tokens.to(device, non_blocking=True), self.lengths)
+
+    def padded(self, fill: int) -> Tensor:
+        """Return the rows as a rectangle, [rows, longest], with `fill` after the end of each."""
+        starts = np.repeat(np.arange(len(self.lengths)) * self.longest, self.lengths)
+        places = starts + np.concatenate([np.arange(length) for length in self.lengths] or [_NOTHING])
+        index = torch.from_numpy(places.astype(np.int64)).to(self.tokens.device, non_blocking=True)
+        rectangle = self.tokens.new_full((len(self.lengths) * self.longest,), fill)
+        return rectangle.index_copy_(0, index, self.tokens).view(len(self.lengths), self.longest)
+
+    def mask(self) -> Tensor:
+        """Return where the rectangle has tokens, [rows, longest], as ones among zeros."""
+        mask = torch.arange(self.longest) < torch.tensor(self.lengths)[:, None]
+        return mask.long().to(self.tokens.device, non_blocking=True)
 
 
 class Order:
@@ -65,81 +104,63 @@ class GroupedOrder(Order):
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch is padded, and is made of runs * groups consecutive groups of equally many rows.
+    """A batch is made of runs * groups consecutive groups of equally many rows.
 
     Attributes:
         task_ids: [runs, groups], the routing row of each group.
-        input_ids: [rows, length].
-        attention_mask: [rows, length].
-        labels: [rows * choices, target length], padded with -100: the target of each row, or all its answer choices.
-        choices: [rows], how many of its label rows are choices; 1 is the target alone.
+        inputs: a row an example.
+        targets: the target of each example, or all its answer choices, equally many an example: one that is no choice is empty.
+        choices: [rows], how many of its targets are choices; 1 is the target alone.
         gold: [rows], which of them is the target.
-        lengths: tokens of each row of `input_ids`, and of each row of `labels`, where they are known.
     """
 
     task_ids: Tensor
-    input_ids: Tensor
-    attention_mask: Tensor
-    labels: Tensor
+    inputs: Ragged
+    targets: Ragged
     choices: Tensor
     gold: Tensor
-    lengths: Lengths | None = None
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """The targets, [rows * choices, target length], with -100 after their ends, which no loss counts."""
+        return self.targets.padded(IGNORED)
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device."""
-        tensors = {name: value.to(device, non_blocking=True) for name, value in vars(self).items() if name != "lengths"}
-        return replace(self, **tensors)
+        numbers = (each.to(device, non_blocking=True) for each in (self.task_ids, self.choices, self.gold))
+        task_ids, choices, gold = numbers
+        return Batch(task_ids, self.inputs.to(device), self.targets.to(device), choices, gold)
 
 
-def collate(samples: Iterable[Sample], task_ids: Sequence[Sequence[int]], *, pad: int, with_choices: bool = False) -> Batch:
-    """Pad samples to the longest, and to the most answer choices.
+def collate(samples: Iterable[Sample], task_ids: Sequence[Sequence[int]], *, with_choices: bool = False) -> Batch:
+    """Put samples into a batch.
 
     Args:
         samples: in the order of the groups.
         task_ids: [runs, groups].
-        pad: the padding token.
-        with_choices: whether labels are all answer choices of the samples that have any.
+        with_choices: whether targets are all answer choices of the samples that have any.
     """
     rows = list(samples)
-    input_ids = pad_sequence([_tensor(row.input_ids) for row in rows], batch_first=True, padding_value=pad)
-    lengths = [len(row.input_ids) for row in rows]
-    mask = (torch.arange(input_ids.shape[1]) < torch.tensor(lengths)[:, None]).long()
     answers = [row.choices if with_choices and row.choices else (row.target_ids,) for row in rows]
     most = max(map(len, answers))
-    # Every row has as many label rows as the one with most choices; one that is no choice is all padding, which no loss counts.
-    padded = [_tensor(ids) for row in answers for ids in (*row, *[_NOTHING] * (most - len(row)))]
-    labels = pad_sequence(padded, batch_first=True, padding_value=IGNORED)
+    targets = [ids for row in answers for ids in (*row, *[_NOTHING] * (most - len(row)))]
     gold = [row.gold if len(answer) > 1 else 0 for row, answer in zip(rows, answers, strict=True)]
     choices = [len(row) for row in answers]
-    return Batch(
-        torch.tensor(task_ids),
-        input_ids,
-        mask,
-        labels,
-        torch.tensor(choices),
-        torch.tensor(gold),
-        (lengths, [len(ids) for ids in padded]),
-    )
-
-
-def _tensor(ids: np.ndarray[Any, Any]) -> Tensor:
-    return torch.from_numpy(ids.astype(np.int64))
+    inputs = Ragged.of([row.input_ids for row in rows])
+    return Batch(torch.tensor(task_ids), inputs, Ragged.of(targets), torch.tensor(choices), torch.tensor(gold))
 
 
 class MixedBatches:
     """These are micro-batches from all samples alike, every row a group with the routing of its task."""
 
-    def __init__(
-        self, samples: Sequence[Sample], order: Order, batch_size: int, *, pad: int, with_choices: bool = False
-    ) -> None:
-        self._samples, self._order, self._batch_size = samples, order, batch_size
-        self._pad, self._with_choices = pad, with_choices
+    def __init__(self, samples: Sequence[Sample], order: Order, batch_size: int, *, with_choices: bool = False) -> None:
+        self._samples, self._order, self._batch_size, self._with_choices = samples, order, batch_size, with_choices
 
     def __call__(self, micro: int) -> Batch:
         """The micro-batch of a number."""
         samples = self._of(micro)
         ids = [[sample.task for sample in samples]]
-        return collate(samples, ids, pad=self._pad, with_choices=self._with_choices)
+        return collate(samples, ids, with_choices=self._with_choices)
 
     def tokens(self, micro: int) -> int:
         """Count the input and target tokens of a micro-batch, without padding."""
@@ -158,7 +179,6 @@ class RunBatches:
         orders: Sequence[Order],
         batch_size: int,
         *,
-        pad: int,
         with_choices: bool = False,
     ) -> None:
         """Make the batches.
@@ -167,15 +187,13 @@ class RunBatches:
             samples: of each run.
             orders: of each run, over its samples.
             batch_size: samples of each run in a micro-batch.
-            pad: the padding token.
-            with_choices: whether labels are all answer choices.
+            with_choices: whether targets are all answer choices.
         """
-        self._samples, self._orders, self._batch_size = samples, orders, batch_size
-        self._pad, self._with_choices = pad, with_choices
+        self._samples, self._orders, self._batch_size, self._with_choices = samples, orders, batch_size, with_choices
 
     def __call__(self, micro: int) -> Batch:
         """The micro-batch of a number."""
-        return collate(self._of(micro), [[0]] * len(self._samples), pad=self._pad, with_choices=self._with_choices)
+        return collate(self._of(micro), [[0]] * len(self._samples), with_choices=self._with_choices)
 
     def tokens(self, micro: int) -> int:
         """Count the input and target tokens of a micro-batch, without padding."""

@@ -71,8 +71,7 @@ def answer(
     generated = [run for run, texts in enumerate(choices) if not texts]
     if scored:
         part = of_runs(model, scored)
-        start_token = model.backbone.config.decoder_start_token_id
-        objective = Objective("token_mean", 0.0, start_token, tokenizer.pad_token_id, length_norm=generation.length_norm)
+        objective = Objective("token_mean", 0.0, length_norm=generation.length_norm)
         names_of = [names[run] for run in scored] if names else []
         best = choose(part, [samples[run] for run in scored], objective=objective, device=device, track=track, names=names_of)
         for run, numbers in zip(scored, best, strict=True):
@@ -125,7 +124,7 @@ def choose(
     with track("choose", len(groups)) as bar:
         for rows in groups:
             part = [samples[run][row] for run, run_rows in enumerate(rows) for row in run_rows]
-            batch = collate(part, own_rows(len(samples)), pad=objective.pad, with_choices=True).to(device)
+            batch = collate(part, own_rows(len(samples)), with_choices=True).to(device)
             labels = batch.labels.view(len(part), -1, batch.labels.shape[-1])
             losses = objective.token_losses(model, batch).view_as(labels)
             _require_finite(torch.isfinite(losses).flatten(1).all(1), names, runs=len(samples))
@@ -171,12 +170,11 @@ def predict(
     with track("generate", len(groups)) as bar:
         for rows in groups:
             chosen = [samples[run][row] for run, run_rows in enumerate(rows) for row in run_rows]
-            batch = collate(chosen, own_rows(len(samples)), pad=tokenizer.pad_token_id)
+            batch = collate(chosen, own_rows(len(samples))).to(device)
             logits = _Finite()
             tokens = model.generate(
-                batch.task_ids.to(device),
-                input_ids=batch.input_ids.to(device),
-                attention_mask=batch.attention_mask.to(device),
+                batch.task_ids,
+                batch.inputs,
                 num_beams=generation.beams,
                 do_sample=False,
                 max_new_tokens=generation.max_new_tokens,
@@ -213,7 +211,7 @@ def sample_losses(
     totals = torch.zeros(len(samples))
     for row in range(max(len(group) for group in samples)):
         part = [group[row % len(group)] for group in samples]
-        batch = collate(part, task_ids, pad=objective.pad, with_choices=objective.reads_choices).to(device)
+        batch = collate(part, task_ids, with_choices=objective.reads_choices).to(device)
         present = torch.tensor([row < len(group) for group in samples])
         totals += objective(model, batch, runs=len(samples)).cpu() * present
     return [total / len(group) for total, group in zip(totals.tolist(), samples, strict=True)]

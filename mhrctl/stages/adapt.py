@@ -252,7 +252,7 @@ class _Adaptation:
     def __init__(self, bench: _Bench, adapter: Adapter, shots: Sequence[TaskShots]) -> None:
         params = bench.params
         self._bench, self._execution, self._params, self._shots = bench, bench.execution, params, shots
-        self._objective = objective_of(bench.backbone, params)
+        self._objective = objective_of(params)
         self._cadence = [_cadence(task, params) for task in shots]
         self._form(list(range(len(shots))), adapter)
         self.best = BestSteps(self._parameters, patience=params.patience)
@@ -289,7 +289,6 @@ class _Adaptation:
             [task.train for task in shots],
             [GroupedOrder(task.groups, f"{self._bench.seed}/{task.name}") for task in shots],
             self._params.batch_size,
-            pad=self._objective.pad,
             with_choices=self._objective.reads_choices,
         )
 

@@ -115,7 +115,7 @@ def train_scratch(
         wrapped,
         optimizer,
         batches=batches,
-        objective=Objective("token_mean", 0.0, start_token=pad, pad=pad),
+        objective=Objective("token_mean", 0.0),
         clip=lambda: accelerator.clip_grad_norm_(model.parameters(), CLIP_NORM),
         accelerator=accelerator,
         schedule=Schedule(params.steps, WARMUP, seed),
@@ -180,7 +180,7 @@ class _Batches:
         self._clean = batch_size - self._noisy
         self._orders = Order(len(self._texts), f"{seed}/texts"), Order(max(1, len(self._tasks)), f"{seed}/tasks")
         self.sentinels = sentinel_ids(tokenizer) if self._noisy else []
-        self._pad, self._seed = int(tokenizer.pad_token_id), seed
+        self._seed = seed
 
     def __call__(self, micro: int) -> Batch:
         noisy = [
@@ -188,7 +188,7 @@ class _Batches:
             for row in self._orders[0].slice(micro * self._noisy, self._noisy)
         ]
         clean = [self._tasks[row] for row in self._orders[1].slice(micro * self._clean, self._clean)]
-        return collate([*noisy, *clean], [[0]], pad=self._pad)
+        return collate([*noisy, *clean], [[0]])
 
 
 def span_corruption(sample: Sample, sentinels: list[int], rng: random.Random) -> Sample:

@@ -186,7 +186,7 @@ class _Training:
 
     @property
     def objective(self) -> Objective:
-        return objective_of(self.backbone, self.params)
+        return objective_of(self.params)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -206,7 +206,6 @@ class _Training:
             samples,
             WindowedOrder(samples, seed, window=self.params.window, balance=self.params.balance),
             self.params.batch_size,
-            pad=self.objective.pad,
             with_choices=self.objective.reads_choices,
         )
         with self.execution.track(f"pretrain {self.cell.name}", self.params.steps) as bar:
@@ -234,7 +233,6 @@ class _Training:
                     [samples[run] for run in runs],
                     [Order(len(samples[run]), f"{self.cell.seed}/{names[run]}") for run in runs],
                     self.params.batch_size,
-                    pad=self.objective.pad,
                     with_choices=self.objective.reads_choices,
                 )
                 checkpoint = checkpoint_path(self.scratch, self.cell.name, first)
@@ -361,9 +359,7 @@ class _Training:
         params = self.params
         if not params.align_every:
             return {}
-        return task_batches(
-            self.examples, tasks=params.align_tasks, size=params.align_examples, seed=self.cell.seed, pad=self.objective.pad
-        )
+        return task_batches(self.examples, tasks=params.align_tasks, size=params.align_examples, seed=self.cell.seed)
 
     @cached_property
     def validation(self) -> Validation:

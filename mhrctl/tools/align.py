@@ -70,7 +70,7 @@ def align(
     require_prepared(prepared, backbone)
     known = Examples.open(prepared / TRAINING_EXAMPLES, project.scratch)
     frozen, fingerprint = load_backbone(backbone)
-    batches = task_batches(known, tasks=tasks, size=examples, seed=cell.seed, pad=frozen.config.pad_token_id)
+    batches = task_batches(known, tasks=tasks, size=examples, seed=cell.seed)
 
     def fits(card: Card[PretrainFacts], source: Path) -> None:
         require_backbone(card, source, fingerprint, backbone)

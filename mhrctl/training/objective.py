@@ -8,9 +8,8 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
-from mhrctl.data.batches import IGNORED, Batch
+from mhrctl.data.batches import Batch
 from mhrctl.models.losses import token_losses
 from mhrctl.training.losses import choice_scores, multiple_choice_losses, run_losses, unlikelihood_losses
 
@@ -22,8 +21,6 @@ class Objective:
     Attributes:
         kind: see `run_losses`.
         label_smoothing: of the cross-entropy of the targets.
-        start_token: the first of the decoder's inputs.
-        pad: the padding token.
         mc_weight: of T-Few's multiple-choice loss over answer choices.
         unlikelihood_weight: of T-Few's unlikelihood loss of wrong choices.
         length_norm: of the choices' scores.
@@ -31,8 +28,6 @@ class Objective:
 
     kind: str
     label_smoothing: float
-    start_token: int
-    pad: int = 0
     mc_weight: float = 0.0
     unlikelihood_weight: float = 0.0
     length_norm: float = 1.0
@@ -44,7 +39,7 @@ class Objective:
 
     def __call__(self, model: Callable[..., Tensor], batch: Batch, *, runs: int) -> Tensor:
         """Losses of a batch, [runs]."""
-        rows = len(batch.input_ids)
+        rows = len(batch.choices)
         if len(batch.labels) == rows:
             losses = self.token_losses(model, batch, label_smoothing=self.label_smoothing)
             return run_losses(losses, batch.labels, runs=runs, kind=self.kind)
@@ -70,8 +65,8 @@ class Objective:
     def of_logits(self, logits: Tensor, batch: Batch, *, runs: int) -> Tensor:
         """Return the losses of a batch for which a model gave these logits, [runs]."""
 
-        def model(_task_ids: Tensor, *, labels: Tensor | None = None, label_smoothing: float = 0.0, **_: object) -> Tensor:
-            return logits if labels is None else token_losses(logits, labels, label_smoothing=label_smoothing)
+        def model(*_rows: object, label_smoothing: float = 0.0, with_logits: bool = False) -> Tensor:
+            return logits if with_logits else token_losses(logits, batch.labels, label_smoothing=label_smoothing)
 
         return self(model, batch, runs=runs)
 
@@ -81,33 +76,13 @@ class Objective:
 
     def token_losses(self, model: Callable[..., Tensor], batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
         """Compute cross-entropy of each token of a batch's labels, [label rows, target length]; 0 where the label is -100."""
-        losses: Tensor = model(
-            batch.task_ids,
-            labels=batch.labels,
-            label_smoothing=label_smoothing,
-            lengths=batch.lengths,
-            **self._inputs(batch),
-        )
+        losses: Tensor = model(batch.task_ids, batch.inputs, batch.targets, label_smoothing=label_smoothing)
         return losses
 
     def logits(self, model: Callable[..., Tensor], batch: Batch) -> Tensor:
         """Compute the teacher-forced logits of a batch's labels, [label rows, target length, vocabulary]."""
-        logits: Tensor = model(batch.task_ids, **self._inputs(batch))
+        logits: Tensor = model(batch.task_ids, batch.inputs, batch.targets, with_logits=True)
         return logits
-
-    def _inputs(self, batch: Batch) -> dict[str, Tensor]:
-        return {
-            "input_ids": batch.input_ids,
-            "attention_mask": batch.attention_mask,
-            "decoder_input_ids": shift_right(batch.labels, start=self.start_token, pad=self.pad),
-        }
-
-
-def shift_right(labels: Tensor, *, start: int, pad: int) -> Tensor:
-    """Return the decoder inputs of labels: the start token, then all labels but the last."""
-    shifted = labels.roll(1, dims=1)
-    shifted[:, 0] = start
-    return shifted.masked_fill(shifted == IGNORED, pad)
 
 
 class LossSettings(Protocol):
@@ -134,13 +109,11 @@ class LossSettings(Protocol):
         """Of the choices' scores."""
 
 
-def objective_of(backbone: PreTrainedModel, settings: LossSettings) -> Objective:
+def objective_of(settings: LossSettings) -> Objective:
     """Make the losses of a stage."""
     return Objective(
         settings.loss,
         settings.label_smoothing,
-        start_token=backbone.config.decoder_start_token_id,
-        pad=backbone.config.pad_token_id,
         mc_weight=settings.mc_weight,
         unlikelihood_weight=settings.unlikelihood_weight,
         length_norm=settings.length_norm,

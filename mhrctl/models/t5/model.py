@@ -11,7 +11,6 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel, T5ForConditionalGeneration
 
-from mhrctl.data.batches import Lengths
 from mhrctl.models.layer import AdaptedLinear
 from mhrctl.models.t5 import pointwise
 from mhrctl.models.t5.attention import attend, cross_attention_masks, self_attention_masks
@@ -22,6 +21,8 @@ from mhrctl.models.t5.segments import Segments
 
 PAYS = 2**16
 """Padding tokens times d_model from which on leaving them out saves more than it costs, as measured on CPU."""
+Lengths = tuple[Sequence[int], Sequence[int]]
+"""Tokens of each input, and of each label row."""
 
 
 class FastT5:
