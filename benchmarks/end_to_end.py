@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.peers import Trainer, ours, peft_mhr, require_equal
 from benchmarks.results import Measured, Row
-from benchmarks.shapes import END, PAD, SHAPES, TASKS
+from benchmarks.shapes import END, SHAPES, TASKS
 from benchmarks.timing import interleave, milliseconds, ratio
 from mhrctl.artifacts.names import TRAINING_EXAMPLES
 from mhrctl.config.tasks import PrepareParams
@@ -58,7 +58,7 @@ def measure(plan: Plan) -> Measured:
     shape = SHAPES[plan.shape]
     lengths, note = real_lengths(plan.data) if plan.data and (plan.data / FOLDER).exists() else made_lengths()
     samples = with_tokens(lengths, shape.vocabulary, plan.longest)
-    batches = MixedBatches(samples, Order(len(samples), seed=0), plan.rows, pad=PAD)
+    batches = MixedBatches(samples, Order(len(samples), seed=0), plan.rows)
     mine = ours(shape, heads=HEADS)
     theirs = peft_mhr(shape, heads=HEADS)
     theirs.copy(mine.adapter)
@@ -74,7 +74,7 @@ def measure(plan: Plan) -> Measured:
     }
     times = interleave(steps, repetitions=plan.repetitions)
     tokens = sum(batches.tokens(micro) for micro in range(plan.batches))
-    padded = sum(batch.input_ids.numel() + batch.labels.numel() for batch in map(batches, range(plan.batches)))
+    padded = sum(batch.inputs.mask().numel() + batch.labels.numel() for batch in map(batches, range(plan.batches)))
     medians = {f"{name}, {plan.batches} steps": number for name, number in milliseconds(times).items()}
     rates = {f"{name}: real tokens a second": round(tokens / np.median(seconds)) for name, seconds in times.items()}
     what = f"real tokens a second of MHR / peft MHR, random batches of {plan.rows} (heads {HEADS}, d_model {shape.d_model})"

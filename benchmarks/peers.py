@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from transformers import PreTrainedModel, T5ForConditionalGeneration
 
-from benchmarks.shapes import TASKS, Shape, new_backbone
+from benchmarks.shapes import PAD, TASKS, Shape, new_backbone
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.config.methods import METHODS
 from mhrctl.config.sections import PretrainParams
@@ -66,7 +66,7 @@ class Ours:
     @property
     def objective(self) -> Objective:
         """The loss of the stages."""
-        return objective_of(self.model.backbone, self.params)
+        return objective_of(self.params)
 
     def losses(self, batch: Batch) -> Tensor:
         """The loss of each run without noise, [runs]."""
@@ -110,7 +110,7 @@ class Peer:
 
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
         """The arguments of the model."""
-        inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "labels": batch.labels}
+        inputs = {"input_ids": batch.inputs.padded(PAD), "attention_mask": batch.inputs.mask(), "labels": batch.labels}
         return inputs | ({"task_ids": batch.task_ids.flatten()} if self.routed else {})
 
     def loss(self, batch: Batch) -> Tensor:

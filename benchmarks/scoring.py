@@ -10,7 +10,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from benchmarks.peers import Ours, Peer, ours, peft_mhr, require_equal
 from benchmarks.results import Measured, Row
-from benchmarks.shapes import PAD, SHAPES, new_samples
+from benchmarks.shapes import SHAPES, new_samples
 from benchmarks.timing import interleave, milliseconds, ratio
 from mhrctl.data.batches import Batch, collate
 from mhrctl.data.examples import Sample
@@ -53,13 +53,13 @@ def measure(plan: Plan) -> Measured:
     theirs = peft_mhr(shape, heads=HEADS, tasks=1)
     theirs.copy(mine.adapter)
     theirs.model.eval()
-    batch = collate(samples, own_rows(1), pad=PAD, with_choices=True)
+    batch = collate(samples, own_rows(1), with_choices=True)
     expected = peft_scores(theirs, batch)
     require_equal("scores of the choices", our_scores(mine, batch), expected)
     require_equal("chosen answers", torch.tensor(our_choices(mine, samples)) + 1, expected.argmin(1) + 1, tolerance=0)
     steps = {
         "MHR": lambda: our_choices(mine, samples),
-        "peft MHR": lambda: peft_scores(theirs, collate(samples, own_rows(1), pad=PAD, with_choices=True)).argmin(1).tolist(),
+        "peft MHR": lambda: peft_scores(theirs, collate(samples, own_rows(1), with_choices=True)).argmin(1).tolist(),
     }
     times = interleave(steps, repetitions=plan.repetitions)
     what = f"scoring {plan.choices} choices with peft MHR, encoder states repeated / with MHR (d_model {shape.d_model})"
@@ -82,13 +82,13 @@ def our_scores(mine: Ours, batch: Batch) -> Tensor:
 def peft_scores(theirs: Peer, batch: Batch) -> Tensor:
     """[rows, choices]: inputs encoded once, and their states repeated for the choices."""
     model = theirs.model
-    rows, choices = len(batch.input_ids), len(batch.labels) // len(batch.input_ids)
+    rows, choices, inputs = len(batch.choices), len(batch.labels) // len(batch.choices), theirs.inputs(batch)
     tasks = batch.task_ids.flatten().expand(rows)
     with model.base_model._manage_pre_hooks(tasks):  # type: ignore[operator, union-attr] # noqa: SLF001 - Poly has no other way
-        states = model.base_model.model.encoder(input_ids=batch.input_ids, attention_mask=batch.attention_mask)[0]  # type: ignore[operator, union-attr]
+        states = model.base_model.model.encoder(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])[0]  # type: ignore[operator, union-attr]
     output = model(
         encoder_outputs=BaseModelOutput(last_hidden_state=states.repeat_interleave(choices, 0)),
-        attention_mask=batch.attention_mask.repeat_interleave(choices, 0),
+        attention_mask=inputs["attention_mask"].repeat_interleave(choices, 0),
         labels=batch.labels,
         task_ids=tasks.repeat_interleave(choices),
     )
@@ -96,5 +96,5 @@ def peft_scores(theirs: Peer, batch: Batch) -> Tensor:
 
 
 def _scores(losses: Tensor, batch: Batch) -> Tensor:
-    labels = batch.labels.view(len(batch.input_ids), -1, batch.labels.shape[1])
+    labels = batch.labels.view(len(batch.choices), -1, batch.labels.shape[1])
     return choice_scores(losses.view_as(labels), labels, batch.choices)

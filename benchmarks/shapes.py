@@ -100,4 +100,4 @@ def new_samples(shape: Shape, count: int, *, seed: int = 0, choices: int = 0, sh
 def new_batch(shape: Shape, *, shortest: float = 0.5, device: torch.device | None = None) -> Batch:
     """A padded batch, each row of a task of its own; arguments as in `new_samples`."""
     samples = new_samples(shape, shape.rows, shortest=shortest)
-    return collate(samples, [[sample.task for sample in samples]], pad=PAD).to(device or torch.device("cpu"))
+    return collate(samples, [[sample.task for sample in samples]]).to(device or torch.device("cpu"))

@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.peers import always, cycle, ours, peft_lora, peft_mhr, require_equal
 from benchmarks.results import Measured, Row
-from benchmarks.shapes import PAD, SHAPES, Shape, new_samples
+from benchmarks.shapes import SHAPES, Shape, new_samples
 from benchmarks.timing import interleave, milliseconds, ratio
 from mhrctl.data.batches import Batch, collate
 
@@ -72,4 +72,4 @@ def run_batches(shape: Shape, runs: int) -> tuple[Batch, list[Batch]]:
     """The batch of all runs, and those of each."""
     samples = [new_samples(shape, shape.rows, seed=run) for run in range(runs)]
     every = [sample for of_run in samples for sample in of_run]
-    return collate(every, [[0]] * runs, pad=PAD), [collate(of_run, [[0] * shape.rows], pad=PAD) for of_run in samples]
+    return collate(every, [[0]] * runs), [collate(of_run, [[0] * shape.rows]) for of_run in samples]

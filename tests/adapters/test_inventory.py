@@ -17,6 +17,7 @@ from mhrctl.adapters.routing import uniform_interpolation
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import inject
 from mhrctl.models.layer import AdaptedLinear
+from tests.models.made import logits_of, ragged
 
 TASKS, SKILLS = 5, 3
 
@@ -292,10 +293,9 @@ def test_beams_share_the_adapters_of_their_row(tiny_t5: T5ForConditionalGenerati
     model = AdaptedModel(tiny_t5, inventory).eval()
     ids = torch.randint(3, 40, (2, 6))
     options = {"num_beams": beams, "do_sample": False, "max_new_tokens": 5}
-    both = model.generate(torch.tensor([[0, 1]]), input_ids=ids, attention_mask=torch.ones_like(ids), **options)
+    both = model.generate(torch.tensor([[0, 1]]), ragged(ids), **options)
     for task in (0, 1):
-        one = ids[task : task + 1]
-        alone = model.generate(torch.tensor([[task]]), input_ids=one, attention_mask=torch.ones_like(one), **options)[0]
+        (alone,) = model.generate(torch.tensor([[task]]), ragged(ids[task : task + 1]), **options)
         assert torch.equal(both[task][: len(alone)], alone)
         assert (both[task][len(alone) :] == 0).all()
 
@@ -305,9 +305,9 @@ def test_answer_choices_share_the_adapters_of_their_row(tiny_t5: T5ForConditiona
     inventory = randomised(Inventory(inject(tiny_t5, "full"), InventoryConfig(heads=4, skills=SKILLS), tasks=2)).eval()
     model = AdaptedModel(tiny_t5, inventory).eval()
     ids, choices = torch.randint(3, 40, (2, 6)), torch.randint(3, 40, (2, 3, 4))
-    together = model(torch.tensor([[0, 1]]), input_ids=ids, decoder_input_ids=choices.flatten(0, 1)).unflatten(0, (2, 3))
+    together = logits_of(model, torch.tensor([[0, 1]]), ids, choices.flatten(0, 1)).unflatten(0, (2, 3))
     for choice in range(3):
-        alone = model(torch.tensor([[0, 1]]), input_ids=ids, decoder_input_ids=choices[:, choice])
+        alone = logits_of(model, torch.tensor([[0, 1]]), ids, choices[:, choice])
         torch.testing.assert_close(together[:, choice], alone)
 
 
@@ -315,7 +315,7 @@ def test_bf16_backbone_with_fp32_adapters(tiny_t5: T5ForConditionalGeneration) -
     tiny_t5.bfloat16()
     inventory = randomised(Inventory(inject(tiny_t5, "full"), InventoryConfig(skills=SKILLS), tasks=2))
     ids = torch.randint(3, 40, (2, 6))
-    logits = AdaptedModel(tiny_t5, inventory)(torch.tensor([[0, 1]]), input_ids=ids, decoder_input_ids=ids[:, :3])
+    logits = logits_of(AdaptedModel(tiny_t5, inventory), torch.tensor([[0, 1]]), ids, ids[:, :3])
     logits.float().sum().backward()
     assert logits.dtype == torch.bfloat16
     assert all(parameter.grad is not None and parameter.grad.dtype == torch.float32 for parameter in inventory.parameters())

@@ -178,7 +178,7 @@ def test_training_equals_copies_that_are_held_one_by_one() -> None:
 
 def tiny_batch() -> Batch:
     rows = ([3, 4, 5], [6, 7, 1]), ([8, 9], [10, 1])
-    return collate([Sample(0, np.array(ids), np.array(target)) for ids, target in rows], [[0, 0]], pad=0)
+    return collate([Sample(0, np.array(ids), np.array(target)) for ids, target in rows], [[0, 0]])
 
 
 @pytest.mark.parametrize("kind", ["token_mean", "example_sum"])
@@ -187,7 +187,7 @@ def test_the_consistency_term_is_half_of_both_divergences(tiny_t5: T5ForConditio
     adapter = MoSA(inject(tiny_t5, ["q", "v"]), InventoryConfig(rank=4), copies=2, sparse="full", consistency=0.7).train()
     moved(adapter)
     model, batch = AdaptedModel(tiny_t5, adapter), tiny_batch()
-    plain = Objective(kind, 0.1, start_token=0)
+    plain = Objective(kind, 0.1)
     torch.manual_seed(3)
     loss = adapter.objective(plain)(model, batch, runs=1).sum()
     ours = torch.autograd.grad(loss, list(adapter.parameters()))
@@ -207,7 +207,7 @@ def test_the_consistency_term_is_half_of_both_divergences(tiny_t5: T5ForConditio
 
 
 def test_without_consistency_the_losses_are_as_they_were() -> None:
-    plain = Objective("token_mean", 0.0, start_token=0)
+    plain = Objective("token_mean", 0.0)
     assert mixture().objective(plain) is plain
 
 

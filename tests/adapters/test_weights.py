@@ -8,10 +8,11 @@ from transformers import T5ForConditionalGeneration
 
 from mhrctl.adapters.weights import Weights
 from mhrctl.models.adapted import AdaptedModel
+from tests.models.made import logits_of
 
 
 def logits(model: torch.nn.Module, ids: torch.Tensor) -> torch.Tensor:
-    return model(None, input_ids=ids, decoder_input_ids=ids[:, :3])
+    return logits_of(model, None, ids, ids[:, :3])
 
 
 def test_a_copy_is_the_same_function_and_gets_the_gradients(tiny_t5: T5ForConditionalGeneration) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from mhrctl.errors import DataError, DivergedError, ParamsError
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import new_adapter
 from mhrctl.models.speed import Speed
+from tests.models.made import ragged
 
 TASKS = 4
 TRAINING = "data/prepare/training_tasks.parquet"
@@ -64,7 +66,7 @@ def batch_of(task: int, *, seed: int | None = None) -> Batch:
     mask = torch.ones_like(ids)
     mask[1, 5:], labels[2, 2:] = 0, -100
     ones = torch.ones(3, dtype=torch.long)
-    return Batch(torch.tensor([[task]]), ids, mask, labels, ones, ones * 0)
+    return Batch(torch.tensor([[task]]), ragged(ids, mask), ragged(labels, labels >= 0), ones, ones * 0)
 
 
 def some_batches(tasks: int = TASKS) -> dict[str, Batch]:
@@ -73,11 +75,8 @@ def some_batches(tasks: int = TASKS) -> dict[str, Batch]:
 
 def plain_gradients(model: AdaptedModel, adapter: Inventory | Scales, batch: Batch) -> dict[str, Tensor]:
     """{layer: the gradient of the mean token loss on all skills of all heads, as one vector}, straight from autograd."""
-    decoder_input_ids = torch.cat([torch.zeros(3, 1, dtype=torch.long), batch.labels[:, :-1].clamp(min=0)], 1)
     adapted = AdaptedModel(model.backbone, adapter).eval()
-    logits = adapted(
-        batch.task_ids, input_ids=batch.input_ids, attention_mask=batch.attention_mask, decoder_input_ids=decoder_input_ids
-    )
+    logits = adapted(batch.task_ids, batch.inputs, batch.targets, with_logits=True)
     loss = F.cross_entropy(logits.flatten(0, 1).float(), batch.labels.flatten())
     gradients = torch.autograd.grad(loss, adapter.skill_parameters())
     vectors: dict[str, Tensor] = {}
@@ -192,7 +191,7 @@ def test_a_task_without_gradient_agrees_with_none(tiny_t5: T5ForConditionalGener
     """Of an input of one token: whatever its query is, it attends to itself."""
     model = moved(tiny_t5, "poly", 1, {"targets": r"encoder.*SelfAttention\.q"})
     same = batch_of(0)
-    short = Batch(*{**vars(same), "input_ids": same.input_ids[:, :1], "attention_mask": same.attention_mask[:, :1]}.values())
+    short = replace(same, inputs=ragged(same.inputs.padded(0)[:, :1]))
     alignment = gradient_alignment(model, {"one": same, "other": same, "short": short})
     assert alignment.shared.overall == pytest.approx(1 / 3, abs=1e-6)
     assert alignment.composed.overall == pytest.approx(1 / 3, abs=1e-6)
@@ -249,34 +248,34 @@ def examples(walked: Path) -> Examples:
 
 def test_the_draw_is_the_seeds(examples: Examples) -> None:
     def drawn(**changed: int) -> dict[str, Batch]:
-        return task_batches(examples, **{"tasks": 3, "size": 4, "seed": 0, "pad": 0} | changed)
+        return task_batches(examples, **{"tasks": 3, "size": 4, "seed": 0} | changed)
 
     batches = drawn()
     assert list(batches) == examples.tasks  # more than there are would be all
     assert list(drawn(tasks=99)) == examples.tasks
     assert [batch.task_ids.tolist() for batch in batches.values()] == [[[0]], [[1]], [[2]]]
     for name, batch in drawn(tasks=2).items():
-        assert torch.equal(batch.input_ids, batches[name].input_ids)
+        assert torch.equal(batch.inputs.padded(0), batches[name].inputs.padded(0))
     for name, batch in drawn(size=2).items():
         assert torch.equal(batch.labels, batches[name].labels[:2])
     others = [drawn(seed=seed) for seed in range(1, 6)]
-    assert any(not torch.equal(other["copy"].input_ids, batches["copy"].input_ids) for other in others)
+    assert any(not torch.equal(other["copy"].inputs.padded(0), batches["copy"].inputs.padded(0)) for other in others)
     assert len({tuple(drawn(tasks=2, seed=seed)) for seed in range(9)}) == 3
 
 
 def test_the_examples_are_training_examples_of_the_task(examples: Examples) -> None:
-    for name, batch in task_batches(examples, tasks=3, size=99, seed=0, pad=0).items():
+    for name, batch in task_batches(examples, tasks=3, size=99, seed=0).items():
         of_task = examples.of(tasks=[name], split="train")
-        inputs = [ids[mask.bool()].tolist() for ids, mask in zip(batch.input_ids, batch.attention_mask, strict=True)]
+        inputs = [ids.tolist() for ids in batch.inputs.tokens.split(batch.inputs.lengths)]
         assert sorted(inputs) == sorted(of_task.column("input_ids"))
 
 
 def test_fewer_than_two_tasks_are_one_line(walked: Path, examples: Examples) -> None:
     with pytest.raises(ParamsError, match="of 1 task: it is between tasks; draw two or more"):
-        task_batches(examples, tasks=1, size=4, seed=0, pad=0)
+        task_batches(examples, tasks=1, size=4, seed=0)
     alone = Examples(pq.read_table(walked / TRAINING, filters=[("task", "==", "copy")]), ["copy"])
     with pytest.raises(DataError, match="only copy; gradient alignment is between tasks and needs two or more"):
-        task_batches(alone, tasks=16, size=4, seed=0, pad=0)
+        task_batches(alone, tasks=16, size=4, seed=0)
 
 
 def test_a_gradient_that_is_not_finite_has_no_cosine(tiny_t5: T5ForConditionalGeneration) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.peers import UnequalError, always, cycle, frozen_trainer, ours, peft_lora, peft_mhr, require_equal
 from benchmarks.shapes import SHAPES, new_backbone, new_batch, new_samples
-from mhrctl.data.batches import Batch
+from mhrctl.data.batches import Batch, Ragged
 from mhrctl.models.speed import Speed
 
 MICRO = SHAPES["micro"]
@@ -63,8 +63,9 @@ def test_runs_side_by_side_start_apart() -> None:
     mine = ours(MICRO, heads=8).adapting(3)
     assert mine.adapter.runs == 3
     batch = new_batch(MICRO)
-    rows = {name: tensor.repeat(3, *[1] * (tensor.dim() - 1)) for name, tensor in vars(batch).items() if name != "lengths"}
-    losses = mine.losses(Batch(**rows | {"task_ids": torch.zeros(3, 1, dtype=torch.long)}))
+    inputs, targets = (Ragged(rows.tokens.repeat(3), rows.lengths * 3) for rows in (batch.inputs, batch.targets))
+    task_ids = torch.zeros(3, 1, dtype=torch.long)
+    losses = mine.losses(Batch(task_ids, inputs, targets, batch.choices.repeat(3), batch.gold.repeat(3)))
     assert losses.shape == (3,)
     assert len(set(losses.tolist())) == 3
 
@@ -82,10 +83,10 @@ def test_the_frozen_limit_goes_back_to_the_first_layers() -> None:
 
 def test_batches_are_as_said() -> None:
     batch = new_batch(MICRO)
-    assert batch.input_ids.shape == (MICRO.rows, MICRO.inputs)
+    assert batch.inputs.mask().shape == (MICRO.rows, MICRO.inputs)
     assert batch.labels.shape == (MICRO.rows, MICRO.targets)
-    assert batch.attention_mask.sum(1).min() >= MICRO.inputs // 2
-    assert new_batch(MICRO, shortest=1.0).attention_mask.all()
+    assert batch.inputs.mask().sum(1).min() >= MICRO.inputs // 2
+    assert new_batch(MICRO, shortest=1.0).inputs.mask().all()
     samples = new_samples(MICRO, 5, choices=3)
     assert all(len(sample.choices) == 3 and sample.choices[0] is sample.target_ids for sample in samples)
     assert [cycle([batch, batch])(micro) for micro in range(3)] == [batch] * 3

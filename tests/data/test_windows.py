@@ -138,9 +138,9 @@ def test_samples_all_alike_are_cut_evenly() -> None:
 
 def test_mixed_batches_take_what_the_order_gives() -> None:
     order = windowed(8, "tokens")
-    batches = MixedBatches(SAMPLES, order, SIZE, pad=0)
+    batches = MixedBatches(SAMPLES, order, SIZE)
     for micro in (0, 5, 19):
         batch, items = batches(micro), order.batch(micro, SIZE)
-        assert batch.input_ids[:, 0].tolist() == items
+        assert batch.inputs.padded(0)[:, 0].tolist() == items
         assert batch.task_ids.tolist() == [[item % 5 for item in items]]
         assert batches.tokens(micro) == real(items)

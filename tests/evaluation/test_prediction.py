@@ -78,7 +78,7 @@ def test_answers_side_by_side_equal_answers_alone(
 def test_losses_side_by_side_equal_losses_alone(
     tiny_t5: T5ForConditionalGeneration, inventory: Inventory, samples: list[list[Sample]]
 ) -> None:
-    objective = Objective("token_mean", 0.0, start_token=0)
+    objective = Objective("token_mean", 0.0)
     together = sample_losses(AdaptedModel(tiny_t5, inventory), samples, own_rows(2), objective=objective, device=CPU)
     for run, of_run in enumerate(samples):
         model = AdaptedModel(tiny_t5, inventory.select([run]))
@@ -101,7 +101,7 @@ def test_choices_are_scored_like_one_at_a_time(tiny_t5: T5ForConditionalGenerati
         [1, 2], train_skills=True
     )
     runs = [with_choices(samples[0], 2), with_choices(samples[1], 4)]
-    objective = Objective("token_mean", 0.0, start_token=0)
+    objective = Objective("token_mean", 0.0)
     together = choose(AdaptedModel(tiny_t5, inventory), runs, objective=objective, device=CPU)
     for number, run in enumerate(runs):
         alone = AdaptedModel(tiny_t5, inventory.select([number]))
@@ -109,14 +109,6 @@ def test_choices_are_scored_like_one_at_a_time(tiny_t5: T5ForConditionalGenerati
             one = [[Sample(0, sample.input_ids, choice)] for choice in sample.choices]
             losses = [sample_losses(alone, [each], own_rows(1), objective=objective, device=CPU)[0] for each in one]
             assert together[number][row] == losses.index(min(losses))
-
-
-def test_the_encoder_runs_once_an_input_however_many_choices(tiny_t5: T5ForConditionalGeneration) -> None:
-    rows: list[int] = []
-    tiny_t5.get_encoder().register_forward_hook(lambda _m, _a, output: rows.append(len(output[0])))
-    ids = torch.randint(2, 64, (2, 5))
-    logits = AdaptedModel(tiny_t5, None)(None, input_ids=ids, decoder_input_ids=torch.randint(2, 64, (6, 3)))
-    assert (len(logits), rows) == (6, [2])
 
 
 def test_runs_with_choices_choose_and_runs_without_generate(

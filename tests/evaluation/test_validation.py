@@ -36,7 +36,7 @@ def examples(walked: Path) -> Examples:
 
 @pytest.fixture
 def objective() -> Objective:
-    return Objective("token_mean", 0.0, start_token=0, pad=0)
+    return Objective("token_mean", 0.0)
 
 
 def validation_of(

@@ -18,6 +18,7 @@ from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import inject
 from mhrctl.models.folding import foldable, folded
 from mhrctl.models.speed import Speed
+from tests.models.made import logits_of, ragged
 
 KINDS = ["lora, rank 1", "lora, rank 4", "ia3"]
 
@@ -34,7 +35,7 @@ def adapter_of(kind: str, shapes: dict[str, tuple[int, int]]) -> Adapter:
 def logits(backbone: Any, adapter: Adapter | None) -> Tensor:
     ids = torch.arange(2, 12).view(2, 5)
     with torch.no_grad():
-        output: Tensor = AdaptedModel(backbone, adapter).eval()(None, input_ids=ids, decoder_input_ids=ids + 20)
+        output: Tensor = logits_of(AdaptedModel(backbone, adapter).eval(), None, ids, ids + 20)
     return output
 
 
@@ -42,7 +43,7 @@ def losses(backbone: Any, adapter: Adapter | None, speed: Speed) -> Tensor:
     ids = torch.arange(2, 12).view(2, 5)
     with torch.no_grad():
         model = AdaptedModel(backbone, adapter, speed=speed).eval()
-        output: Tensor = model(None, input_ids=ids, attention_mask=ids.sign(), decoder_input_ids=ids + 20, labels=ids + 21)
+        output: Tensor = model(None, ragged(ids), ragged(ids + 21))
     return output
 
 

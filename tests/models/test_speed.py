@@ -11,13 +11,9 @@ from statistics import fmean
 import pyarrow.parquet as pq
 import pytest
 import torch
-from transformers import BartForConditionalGeneration
 
 from mhrctl.adapters.files import load_adapter
-from mhrctl.adapters.inventory import Inventory
 from mhrctl.errors import ParamsError
-from mhrctl.models.adapted import AdaptedModel
-from mhrctl.models.attach import inject
 from mhrctl.models.speed import OFF, Speed
 from tests.conftest import Run
 
@@ -101,17 +97,11 @@ def test_checkpointing_is_the_same(copy: Path, run: Run) -> None:
         assert len(list(csv.DictReader(stream))) == 2
 
 
-def test_what_only_our_own_forward_has_is_refused_elsewhere(
-    copy: Path, run: Run, capsys: pytest.CaptureFixture[str], tiny_bart: BartForConditionalGeneration
-) -> None:
+def test_what_only_our_own_forward_has_is_refused_elsewhere(copy: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("pretrain", "-m", "lora", "-C", copy, "--checkpointing", "--off", "forward", "--force") == 2
     error = capsys.readouterr().err
     assert "--checkpointing is an option of mhrctl's own forward of T5, which cannot be used: it is switched off" in error
-    inventory = Inventory(inject(tiny_bart, ["q_proj"]))
-    assert AdaptedModel(tiny_bart, inventory).fast is None
     settings = ("--set", "pretrain.dropout=0.1", "--set", "pretrain.steps=1", "--force")
     assert run("pretrain", "-m", "lora", "-C", copy, *settings) == 0
     assert run("pretrain", "-m", "lora", "-C", copy, *settings, "--checkpointing") == 2
     assert "the adapters' inputs have dropout" in capsys.readouterr().err
-    with pytest.raises(ParamsError, match=r"--compile .* BartForConditionalGeneration is not transformers' T5"):
-        AdaptedModel(tiny_bart, inventory, speed=Speed(compile=True))

@@ -258,7 +258,7 @@ def test_a_task_that_has_stopped_leaves_the_batch(four: Path, best: dict[str, in
         def __call__(self, micro: int) -> Batch:
             assert micro == len(rows)
             batch = super().__call__(micro)
-            rows.append(len(batch.input_ids))
+            rows.append(len(batch.inputs.lengths))
             return batch
 
     monkeypatch.setattr(adapt, "RunBatches", Counted)

@@ -138,8 +138,8 @@ class OneBadRun(Objective):
 
 
 def spoil(patch: pytest.MonkeyPatch, stage: Any) -> None:
-    def objective_of(backbone: Any, params: Any) -> OneBadRun:
-        return OneBadRun(params.loss, 0.0, backbone.config.decoder_start_token_id, backbone.config.pad_token_id)
+    def objective_of(params: Any) -> OneBadRun:
+        return OneBadRun(params.loss, 0.0)
 
     patch.setattr(OneBadRun, "calls", 0)
     patch.setattr(stage, "objective_of", objective_of)

@@ -26,6 +26,7 @@ from mhrctl.models.attach import new_adapter
 from mhrctl.stages import pretrain
 from mhrctl.training import checkpoint
 from tests.conftest import Run, killed_after_checkpoint, reseal
+from tests.models.made import logits_of
 
 
 def test_the_log_and_the_losses_by_task(walked: Path) -> None:
@@ -217,14 +218,14 @@ def test_every_method_starts_as_the_backbone(tiny_t5: T5ForConditionalGeneration
     """B = 0 and (IA)3 = 1 change no bit of the output, in training or out of it; copied weights lie elsewhere in memory."""
     ids = torch.randint(3, 40, (2, 6))
     with torch.no_grad():
-        before = tiny_t5(input_ids=ids, decoder_input_ids=ids[:, :3]).logits
+        before = tiny_t5(input_ids=ids, labels=ids[:, :3]).logits
     row = METHODS[method]
     params = PretrainParams(steps=1, batch_size=1, skills=3, relaxed_bernoulli=method == "mhr")
     adapter = new_adapter(tiny_t5, row, params, heads=4 if row.multi_head else 1, seed=0, tasks=2)
     task_ids = torch.tensor([[0], [0]] if row.is_private else [[0, 1]])
     for training in (True, False):
         model = AdaptedModel(tiny_t5, adapter).train(training)
-        after = model(task_ids, input_ids=ids, decoder_input_ids=ids[:, :3])
+        after = logits_of(model, task_ids, ids, ids[:, :3])
         tolerance = 1e-5 if method == "full_ft" else 0
         torch.testing.assert_close(after, before, rtol=0, atol=tolerance)
 

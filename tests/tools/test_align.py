@@ -44,7 +44,7 @@ def test_the_end_is_measured_on_what_was_trained(copy: Path) -> None:
     adapter = load_adapter(copy / "data/pretrain/mhr-h4-s0/adapters.safetensors")
     attach(backbone, adapter)
     examples = Examples.read(copy / "data/prepare/training_tasks.parquet")
-    batches = task_batches(examples, tasks=3, size=4, seed=0, pad=backbone.config.pad_token_id)
+    batches = task_batches(examples, tasks=3, size=4, seed=0)
     assert gradient_alignment(AdaptedModel(backbone, adapter), batches) == ours
     assert (record["at"], record["step"], record["tasks"]) == ("end", 4, list(batches))
     assert record["shared"]["overall"] == round(ours.shared.overall, 4)

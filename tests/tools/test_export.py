@@ -18,6 +18,7 @@ from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import attach
 from mhrctl.models.backbones import load_backbone
 from tests.conftest import Run
+from tests.models.made import logits_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")  # peft calls it
 TASKS = ["swap", "twice"]
@@ -33,12 +34,12 @@ def ours(project: Path, folder: str, run: int = 0, task: int = 0) -> Tensor:
         return logits(backbone)
     attach(backbone, adapter)
     with torch.no_grad():
-        return AdaptedModel(backbone, adapter).eval()(torch.tensor([[task]]), input_ids=IDS, decoder_input_ids=IDS[:, :3])
+        return logits_of(AdaptedModel(backbone, adapter).eval(), torch.tensor([[task]]), IDS, IDS[:, :3])
 
 
 @torch.no_grad()
 def logits(model: torch.nn.Module, **options: Tensor) -> Tensor:
-    output: Tensor = model(input_ids=IDS, decoder_input_ids=IDS[:, :3], **options).logits
+    output: Tensor = model(input_ids=IDS, labels=IDS[:, :3], **options).logits
     return output
 
 
@@ -111,7 +112,7 @@ def test_a_merged_new_lora_is_added_to_the_tuned_weights(walked_all: Path, tmp_p
     adapter = load_adapter(walked_all / "data/adapt/full_ft_then_lora-s0/adapters.safetensors").select([0])
     attach(backbone, adapter)
     with torch.no_grad():
-        expected = AdaptedModel(backbone, adapter).eval()(None, input_ids=IDS, decoder_input_ids=IDS[:, :3])
+        expected = logits_of(AdaptedModel(backbone, adapter).eval(), None, IDS, IDS[:, :3])
     model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "swap").eval()
     torch.testing.assert_close(logits(model), expected, rtol=1e-4, atol=1e-5)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from mhrctl.training.checkpoint import load_checkpoint, save_checkpoint
 from mhrctl.training.loop import Schedule, Step, fit
 from mhrctl.training.objective import Objective
 from mhrctl.training.optimizers import clip_runs, optimizer_of
+from tests.models.made import ragged
 
 STEPS = 6
 
@@ -37,7 +37,7 @@ def batch(micro: int) -> Batch:
     ids = torch.randint(3, 40, (4, 6), generator=generator)
     labels = torch.randint(3, 40, (4, 3), generator=generator)
     ones, zeros = torch.ones(4, dtype=torch.long), torch.zeros(4, dtype=torch.long)
-    return Batch(torch.tensor([[0, 1, 2, 1]]), ids, torch.ones_like(ids), labels, ones, zeros)
+    return Batch(torch.tensor([[0, 1, 2, 1]]), ragged(ids), ragged(labels), ones, zeros)
 
 
 def new_model(backbone: T5ForConditionalGeneration) -> AdaptedModel:
@@ -63,7 +63,7 @@ def train(
         model,
         optimizer or adamw(inventory),
         batches=batch,
-        objective=Objective("token_mean", 0.0, 0),
+        objective=Objective("token_mean", 0.0),
         clip=lambda: clip_runs(list(inventory.parameters()), 1.0),
         accelerator=accelerator,
         schedule=Schedule(STEPS, warmup=0.5, seed=3, first=first),
@@ -76,8 +76,9 @@ def adamw(inventory: Inventory) -> torch.optim.Optimizer:
 
 
 def test_the_loss_is_transformers_own(tiny_t5: T5ForConditionalGeneration, accelerator: Accelerator) -> None:
+    inputs, labels = batch(0).inputs, batch(0).labels
     with torch.no_grad():
-        theirs = tiny_t5(input_ids=batch(0).input_ids, attention_mask=batch(0).attention_mask, labels=batch(0).labels).loss
+        theirs = tiny_t5(input_ids=inputs.padded(0), attention_mask=inputs.mask(), labels=labels).loss
     assert abs(train(new_model(tiny_t5), accelerator)[0] - theirs.item()) < 1e-6
 
 
@@ -103,10 +104,10 @@ def test_accumulated_micro_batches_equal_one_large_batch(tiny_t5: T5ForCondition
 
     def joined(micro: int) -> Batch:
         first, second = batch(2 * micro), batch(2 * micro + 1)
-        labels, mask = torch.cat([first.labels, second.labels]), torch.cat([first.attention_mask, second.attention_mask])
-        ids = torch.cat([first.input_ids, second.input_ids])
+        ids = torch.cat([first.inputs.padded(0), second.inputs.padded(0)])
+        labels = torch.cat([first.labels, second.labels])
         ones, zeros = torch.ones(len(ids), dtype=torch.long), torch.zeros(len(ids), dtype=torch.long)
-        return Batch(torch.cat([first.task_ids, second.task_ids], 1), ids, mask, labels, ones, zeros)
+        return Batch(torch.cat([first.task_ids, second.task_ids], 1), ragged(ids), ragged(labels), ones, zeros)
 
     results = []
     for accumulation, batches in ((2, batch), (1, joined)):
@@ -117,7 +118,7 @@ def test_accumulated_micro_batches_equal_one_large_batch(tiny_t5: T5ForCondition
             AdaptedModel(tiny_t5, inventory),
             optimizer,
             batches=batches,
-            objective=Objective("example_sum", 0.1, 0),
+            objective=Objective("example_sum", 0.1),
             clip=lambda adapter=inventory: clip_runs(list(adapter.parameters()), 1.0),  # type: ignore[misc]
             accelerator=accelerator,
             schedule=Schedule(3, warmup=0.0, seed=3, accumulation=accumulation),
@@ -162,7 +163,7 @@ class Spoiled:
 
     def __call__(self, model: Any, batch: Batch, *, runs: int) -> Tensor:
         self.calls += 1
-        losses = Objective("token_mean", 0.0, 0)(model, batch, runs=runs)
+        losses = Objective("token_mean", 0.0)(model, batch, runs=runs)
         return self.spoil(losses) if self.calls >= self.step else losses
 
 
@@ -175,11 +176,6 @@ def nan_gradient(losses: Tensor) -> Tensor:
     return losses + (losses - losses.detach()).sqrt()
 
 
-def as_collated(micro: int) -> Batch:
-    """A batch that says how long its rows are, as those of the stages do."""
-    return replace(batch(micro), lengths=([6] * 4, [3] * 4))
-
-
 def spoiled(backbone: T5ForConditionalGeneration, accelerator: Accelerator, objective: Spoiled) -> tuple[Inventory, Any]:
     model = new_model(backbone)
     inventory = model.adapter
@@ -187,7 +183,7 @@ def spoiled(backbone: T5ForConditionalGeneration, accelerator: Accelerator, obje
     steps = fit(
         model,
         adamw(inventory),
-        batches=as_collated,
+        batches=batch,
         objective=objective,
         clip=lambda: clip_runs(list(inventory.parameters()), 1.0),
         accelerator=accelerator,
@@ -239,7 +235,7 @@ def test_a_last_step_that_leaves_no_numbers_is_seen(tiny_t5: T5ForConditionalGen
         model,
         torch.optim.SGD(inventory.parameters(), lr=1e38),
         batches=batch,
-        objective=Objective("token_mean", 0.0, 0),
+        objective=Objective("token_mean", 0.0),
         clip=lambda: clip_runs(list(inventory.parameters()), 1e9),
         accelerator=accelerator,
         schedule=Schedule(1, warmup=0.0, seed=3),

@@ -11,18 +11,13 @@ from transformers import T5ForConditionalGeneration
 
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.config.sections import PretrainParams
-from mhrctl.data.batches import IGNORED, Batch, collate
+from mhrctl.data.batches import Batch, collate
 from mhrctl.data.examples import Sample
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import inject
 from mhrctl.training.losses import choice_scores, multiple_choice_losses, run_losses, unlikelihood_losses
-from mhrctl.training.objective import Objective, objective_of, shift_right
+from mhrctl.training.objective import Objective, objective_of
 from tests.adapters.test_inventory import randomised
-
-
-def test_shift_right_is_t5s_own(tiny_t5: T5ForConditionalGeneration) -> None:
-    labels = torch.tensor([[5, 6, 1], [7, 1, IGNORED]])
-    assert torch.equal(shift_right(labels, start=0, pad=0), tiny_t5.prepare_decoder_input_ids_from_labels(labels))
 
 
 def model_of(backbone: T5ForConditionalGeneration) -> AdaptedModel:
@@ -37,7 +32,7 @@ def batch_of(*, with_choices: bool) -> Batch:
         Sample(0, np.array([3, 4 + row, 1]), np.array(of_row[gold]), tuple(map(np.array, of_row)), gold)
         for row, (of_row, gold) in enumerate(zip(choices, (1, 0), strict=True))
     ]
-    return collate(samples, [[0, 0]], pad=0, with_choices=with_choices)
+    return collate(samples, [[0, 0]], with_choices=with_choices)
 
 
 @pytest.mark.parametrize("kind", ["token_mean", "example_sum"])
@@ -46,7 +41,7 @@ def test_without_choices_it_is_the_loss_of_the_targets(
     tiny_t5: T5ForConditionalGeneration, kind: str, smoothing: float
 ) -> None:
     model, batch = model_of(tiny_t5), batch_of(with_choices=False)
-    objective = Objective(kind, smoothing, start_token=0)
+    objective = Objective(kind, smoothing)
     assert not objective.reads_choices
     expected = run_losses(objective.token_losses(model, batch, label_smoothing=smoothing), batch.labels, runs=1, kind=kind)
     assert torch.equal(objective(model, batch, runs=1), expected)
@@ -58,7 +53,7 @@ def test_losses_of_choices_are_added_with_their_weights(
     tiny_t5: T5ForConditionalGeneration, smoothing: float, mc: float, unlikelihood: float
 ) -> None:
     model, batch, plain = model_of(tiny_t5), batch_of(with_choices=True), batch_of(with_choices=False)
-    objective = Objective("token_mean", smoothing, 0, mc_weight=mc, unlikelihood_weight=unlikelihood, length_norm=0.5)
+    objective = Objective("token_mean", smoothing, mc_weight=mc, unlikelihood_weight=unlikelihood, length_norm=0.5)
     assert objective.reads_choices == bool(mc or unlikelihood)
     by_token, labels = objective.token_losses(model, batch).view(2, 3, -1), batch.labels.view(2, 3, -1)
     scores = choice_scores(by_token, labels, batch.choices, length_norm=0.5)
@@ -79,10 +74,10 @@ class Settings:
     length_norm: float = 0.25
 
 
-def test_whatever_has_the_settings_makes_an_objective(tiny_t5: T5ForConditionalGeneration) -> None:
-    expected = Objective("example_sum", 0.1, start_token=0, mc_weight=1.0, unlikelihood_weight=0.5, length_norm=0.25)
-    assert objective_of(tiny_t5, Settings()) == expected
+def test_whatever_has_the_settings_makes_an_objective() -> None:
+    expected = Objective("example_sum", 0.1, mc_weight=1.0, unlikelihood_weight=0.5, length_norm=0.25)
+    assert objective_of(Settings()) == expected
     params = PretrainParams(
         steps=1, batch_size=1, loss="example_sum", label_smoothing=0.1, mc_weight=1.0, unlikelihood_weight=0.5, length_norm=0.25
     )
-    assert objective_of(tiny_t5, params) == expected
+    assert objective_of(params) == expected
