@@ -75,11 +75,10 @@ def test_losses_and_logits_are_those_of_each_target_alone(kind: Kind, targets: l
             if not target:
                 continue
             expected = logits_by_hand(backbone.model, INPUTS[row * len(INPUTS) // len(targets)], target)
-            close = {"rtol": 1e-4, "atol": 1e-5}
-            torch.testing.assert_close(logits[row, : len(target)], expected, **close)
+            torch.testing.assert_close(logits[row, : len(target)], expected, rtol=1e-4, atol=1e-5)
             for given, smoothing in ((losses, 0.0), (smoothed, 0.1)):
                 by_hand = F.cross_entropy(expected, torch.tensor(target), reduction="none", label_smoothing=smoothing)
-                torch.testing.assert_close(given[row, : len(target)], by_hand, **close)
+                torch.testing.assert_close(given[row, : len(target)], by_hand, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("beams", [1, 3])

@@ -28,10 +28,9 @@ def test_shift_right_is_t5s_own(tiny_t5: T5ForConditionalGeneration) -> None:
 
 def test_shift_right_is_barts_own(tiny_bart: BartForConditionalGeneration) -> None:
     """Its decoder starts with the end of sentences, which is no padding."""
-    labels, config = torch.tensor([[5, 6, 2], [7, 2, IGNORED]]), tiny_bart.config
-    assert config.decoder_start_token_id != config.pad_token_id
-    shifted = shift_right(labels, start=config.decoder_start_token_id, pad=config.pad_token_id)
-    assert torch.equal(shifted, tiny_bart.prepare_decoder_input_ids_from_labels(labels))
+    labels = torch.tensor([[5, 6, 2], [7, 2, IGNORED]])
+    assert (tiny_bart.config.decoder_start_token_id, tiny_bart.config.pad_token_id) == (2, 1)
+    assert torch.equal(shift_right(labels, start=2, pad=1), tiny_bart.prepare_decoder_input_ids_from_labels(labels))
 
 
 def routed(backbone: T5ForConditionalGeneration) -> Inventory:

@@ -46,9 +46,8 @@ def backbone(feed_forward: str = "gated-gelu", *, tied: bool = False, dropout: f
         num_heads=3,
         feed_forward_proj=feed_forward,
         dropout_rate=dropout,
-        decoder_start_token_id=0,
     )
-    config.scale_decoder_outputs = tied
+    config.scale_decoder_outputs, config.decoder_start_token_id = tied, 0
     model = T5ForConditionalGeneration(config)
     if not tied:
         model.lm_head.weight = nn.Parameter(torch.randn_like(model.lm_head.weight) / 4)
