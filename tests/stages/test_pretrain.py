@@ -218,7 +218,7 @@ def test_every_method_starts_as_the_backbone(tiny_t5: T5ForConditionalGeneration
     """B = 0 and (IA)3 = 1 change no bit of the output, in training or out of it; copied weights lie elsewhere in memory."""
     ids = torch.randint(3, 40, (2, 6))
     with torch.no_grad():
-        before = tiny_t5(input_ids=ids, labels=ids[:, :3]).logits
+        before = tiny_t5(input_ids=ids, labels=ids[:, :3].contiguous()).logits
     row = METHODS[method]
     params = PretrainParams(steps=1, batch_size=1, skills=3, relaxed_bernoulli=method == "mhr")
     adapter = new_adapter(tiny_t5, row, params, heads=4 if row.multi_head else 1, seed=0, tasks=2)

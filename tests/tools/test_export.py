@@ -39,7 +39,7 @@ def ours(project: Path, folder: str, run: int = 0, task: int = 0) -> Tensor:
 
 @torch.no_grad()
 def logits(model: torch.nn.Module, **options: Tensor) -> Tensor:
-    output: Tensor = model(input_ids=IDS, labels=IDS[:, :3], **options).logits
+    output: Tensor = model(input_ids=IDS, labels=IDS[:, :3].contiguous(), **options).logits
     return output
 
 
