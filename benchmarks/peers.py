@@ -19,7 +19,7 @@ from mhrctl.config.methods import METHODS
 from mhrctl.config.sections import PretrainParams
 from mhrctl.data.batches import Batch
 from mhrctl.models.adapted import AdaptedModel
-from mhrctl.models.attach import LAYOUTS, new_adapter
+from mhrctl.models.attach import new_adapter
 from mhrctl.models.backbones import PRECISIONS
 from mhrctl.models.losses import token_losses
 from mhrctl.models.speed import Speed
@@ -187,7 +187,7 @@ def ours(
 
 def peft_lora(shape: Shape, *, precision: Precision = "fp32", device: torch.device | None = None) -> Peer:
     """LoRA of peft, rank 1 on all linear layers."""
-    config = peft.LoraConfig(r=1, lora_alpha=1, target_modules=list(LAYOUTS["full"]))
+    config = peft.LoraConfig(r=1, lora_alpha=1, target_modules=["q", "k", "v", "o", "wi_0", "wi_1", "wo"])
     return Peer(peft.get_peft_model(new_backbone(shape, PRECISIONS[precision], device), config), routed=False)
 
 
@@ -201,7 +201,7 @@ def peft_mhr(
         n_tasks=tasks,
         n_skills=SKILLS,
         n_splits=heads,
-        target_modules=list(LAYOUTS["full"]),
+        target_modules=["q", "k", "v", "o", "wi_0", "wi_1", "wo"],
     )
     return Peer(peft.get_peft_model(new_backbone(shape, PRECISIONS[precision], device), config), routed=True)
 

@@ -46,17 +46,22 @@ class Ragged:
         """Return the rows on a device."""
         return Ragged(self.tokens.to(device, non_blocking=True), self.lengths)
 
-    def padded(self, fill: int) -> Tensor:
-        """Return the rows as a rectangle, [rows, longest], with `fill` after the end of each."""
-        starts = np.repeat(np.arange(len(self.lengths)) * self.longest, self.lengths)
+    def places(self, *, left: bool = False) -> Tensor:
+        """Return where each token is in the flattened rectangle, [sum of lengths]."""
+        ends = [self.longest - length if left else 0 for length in self.lengths]
+        starts = np.repeat(np.arange(len(self.lengths)) * self.longest + ends, self.lengths)
         places = starts + np.concatenate([np.arange(length) for length in self.lengths] or [_NOTHING])
-        index = torch.from_numpy(places.astype(np.int64)).to(self.tokens.device, non_blocking=True)
-        rectangle = self.tokens.new_full((len(self.lengths) * self.longest,), fill)
-        return rectangle.index_copy_(0, index, self.tokens).view(len(self.lengths), self.longest)
+        return torch.from_numpy(places.astype(np.int64)).to(self.tokens.device, non_blocking=True)
 
-    def mask(self) -> Tensor:
+    def padded(self, fill: int, *, left: bool = False) -> Tensor:
+        """Return the rows as a rectangle, [rows, longest], with `fill` after the end of each, or before it (`left`)."""
+        rectangle = self.tokens.new_full((len(self.lengths) * self.longest,), fill)
+        return rectangle.index_copy_(0, self.places(left=left), self.tokens).view(len(self.lengths), self.longest)
+
+    def mask(self, *, left: bool = False) -> Tensor:
         """Return where the rectangle has tokens, [rows, longest], as ones among zeros."""
-        mask = torch.arange(self.longest) < torch.tensor(self.lengths)[:, None]
+        columns, lengths = torch.arange(self.longest), torch.tensor(self.lengths)[:, None]
+        mask = columns >= self.longest - lengths if left else columns < lengths
         return mask.long().to(self.tokens.device, non_blocking=True)
 
 

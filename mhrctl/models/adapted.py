@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from mhrctl.adapters.adapter import Adapter
 from mhrctl.data.batches import Ragged
 from mhrctl.models.backbone import Backbone
+from mhrctl.models.decoder_only import DecoderOnly
 from mhrctl.models.encoder_decoder import EncoderDecoder
 from mhrctl.models.speed import Speed
 
@@ -28,7 +29,9 @@ class AdaptedModel(nn.Module):
     def __init__(self, backbone: PreTrainedModel, adapter: Adapter | None, *, speed: Speed = Speed()) -> None:
         super().__init__()
         self.backbone, self.adapter, self.speed = backbone, adapter, speed
-        self.kind: Backbone = EncoderDecoder(backbone, adapter, speed)
+        self.kind: Backbone = (
+            EncoderDecoder(backbone, adapter, speed) if backbone.config.is_encoder_decoder else DecoderOnly(backbone, speed)
+        )
 
     def forward(
         self,

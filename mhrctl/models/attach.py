@@ -9,20 +9,16 @@ from typing import Protocol
 import regex
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from mhrctl.adapters.adapter import Adapter, Shapes
 from mhrctl.adapters.build import AdapterSettings, adapter_class, build_adapter, start_of
 from mhrctl.config.methods import Method
 from mhrctl.config.reading import shown
 from mhrctl.errors import ParamsError
-from mhrctl.models.layer import AdaptedLinear
+from mhrctl.models.layer import adapted, shape_of
+from mhrctl.models.layouts import LAYOUTS, layers_of
 
-LAYOUTS = {
-    "full": ("q", "k", "v", "o", "wi_0", "wi_1", "wo"),
-    "light": ("k", "v", "wi_1"),
-    "attention": ("q", "k", "v", "o"),
-}
-"""The layouts of the paper and of its code, by the last names of T5's linear layers."""
 MATCH_SECONDS = 5
 """For all names together: an expression that anybody means takes milliseconds."""
 
@@ -54,15 +50,13 @@ def inject(model: nn.Module, targets: str | Sequence[str], *, dropout: float = 0
     # Names stay what they were, and so do the weights' (see `AdaptedLinear`): checkpoints are written and read as before.
     for name in shapes:
         parent, _, last = name.rpartition(".")
-        setattr(model.get_submodule(parent), last, AdaptedLinear(model.get_submodule(name), dropout=dropout))  # type: ignore[arg-type]
+        setattr(model.get_submodule(parent), last, adapted(model.get_submodule(name), dropout=dropout))  # type: ignore[arg-type]
     return shapes
 
 
 def linear_shapes(model: nn.Module) -> dict[str, tuple[int, int]]:
     """Return {layer name: (d_in, d_out)} of all linear layers of a model, in its order."""
-    return {
-        name: (layer.in_features, layer.out_features) for name, layer in model.named_modules() if isinstance(layer, nn.Linear)
-    }
+    return {name: shape_of(layer) for name, layer in model.named_modules() if isinstance(layer, nn.Linear | Conv1D)}
 
 
 def find_layers(linears: Mapping[str, tuple[int, int]], targets: str | Sequence[str]) -> dict[str, tuple[int, int]]:
@@ -88,7 +82,9 @@ def find_layers(linears: Mapping[str, tuple[int, int]], targets: str | Sequence[
                 f" last names are: {', '.join(_last_names(linears))}; layouts are: {', '.join(LAYOUTS)})"
             )
         return chosen
-    names = set(LAYOUTS[targets] if isinstance(targets, str) else targets)
+    if isinstance(targets, str):
+        return {name: linears[name] for name in layers_of(targets, linears)}
+    names = set(targets)
     known = {*linears, *_last_names(linears)}
     if missing := sorted(names - known):
         raise ParamsError(f"targets: no linear layer is named {missing[0]!r} (there are: {', '.join(_last_names(linears))})")
@@ -111,12 +107,6 @@ def _matching(expression: str, names: Iterable[str]) -> set[str]:
         raise ParamsError(
             f"targets: {shown(expression)} is neither a layout ({layouts}) nor a regular expression: {error}"
         ) from None
-
-
-def layout_name(layers: Iterable[str]) -> str:
-    """Return the layout whose last names some layers have, or `other`."""
-    last = {name.rpartition(".")[2] for name in layers}
-    return next((name for name, names in LAYOUTS.items() if last == set(names)), "other")
 
 
 def _last_names(linears: Mapping[str, tuple[int, int]]) -> list[str]:

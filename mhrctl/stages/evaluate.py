@@ -47,9 +47,10 @@ from mhrctl.evaluation.scores import (
     by_own_metric,
     means_of,
 )
-from mhrctl.models.attach import attach, layout_name
+from mhrctl.models.attach import attach, linear_shapes
 from mhrctl.models.backbones import PRECISIONS, open_backbone
 from mhrctl.models.folding import foldable, folded
+from mhrctl.models.layouts import layout_name
 from mhrctl.models.speed import Speed
 from mhrctl.training.execution import Execution
 
@@ -136,7 +137,7 @@ def evaluate(
     recorded = recorded_metrics(metric_of.values())
     best = adapted_card.facts.validation if adapted_card else {}
     metrics = CellMetrics(
-        **_point(cell, start_card, adapted_card, adapters),
+        **_point(cell, start_card, adapted_card, adapters, linear_shapes(model)),
         suite=read_card(prepared, stage="prepare", command="mhrctl prepare").facts.suite,
         backbone=frozen.name,
         frozen=_weights(frozen),
@@ -202,6 +203,7 @@ def _point(
     start: Card[PretrainFacts] | None,
     adapted: Card[AdaptFacts] | None,
     adapters: Mapping[Phase, Adapter | None],
+    linears: Iterable[str],
 ) -> dict[str, Any]:
     """Which point of the grid the scores are of, and the sizes of its adapters."""
     if cell is None or start is None:
@@ -211,7 +213,7 @@ def _point(
         "method": cell.method,
         "heads": cell.heads,
         "variant": cell.variant,
-        "layout": next((layout_name(adapter.shapes) for adapter in adapters.values() if adapter and adapter.shapes), None),
+        "layout": next((layout_name(each.shapes, linears) for each in adapters.values() if each and each.shapes), None),
         "extra_steps": cell.extra_steps,
         "seed": cell.seed,
         "trial": cell.trial,

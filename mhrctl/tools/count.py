@@ -11,7 +11,8 @@ import torch
 from mhrctl.adapters.adapter import Shapes, trainable
 from mhrctl.config.methods import METHODS, Method
 from mhrctl.config.sections import PretrainParams
-from mhrctl.models.attach import LAYOUTS, linear_shapes, shape_adapters
+from mhrctl.errors import ParamsError
+from mhrctl.models.attach import find_layers, linear_shapes, shape_adapters
 from mhrctl.models.backbones import sized_model
 from mhrctl.report.printed import AVERAGES, PrintedTable, one_adapter, printed_blocks
 from mhrctl.report.table import Table
@@ -115,8 +116,10 @@ def _placed(row: Method, linears: Shapes) -> dict[str, Any]:
     """The settings of a row's own pre-training, without targets that the backbone does not have."""
     settings = dict(row.settings.get("pretrain", {}))
     targets = settings.get("targets", ())
-    names = LAYOUTS.get(targets, ()) if isinstance(targets, str) else targets
-    if not set(names) <= {name.rpartition(".")[2] for name in linears}:
+    try:
+        if targets:
+            find_layers(linears, targets)
+    except ParamsError:
         del settings["targets"]
     return settings
 

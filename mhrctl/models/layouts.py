@@ -1,0 +1,67 @@
+"""A layout names the layers to adapt by what they do, whatever a family of models calls them.
+
+full        all linear layers but the output layer
+light       keys, values, and the layer that widens in the feed-forward: the paper's k, v, wi_1
+attention   all linear layers of attention: queries, keys, values and outputs
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+
+from mhrctl.errors import ParamsError
+
+OUTPUTS = ("lm_head", "embed_out")
+"""Last names of output layers."""
+KEYS, VALUES = ("k", "k_proj"), ("v", "v_proj")
+WIDENING = ("wi_1", "wi", "up_proj", "fc1", "fc_in", "c_fc")
+_ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
+"""In the name of a layer's parent: SelfAttention, EncDecAttention, self_attn, encoder_attn, attn, attention."""
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _is_attention(name: str) -> bool:
+    return _ATTENTION.search(name.rpartition(".")[0].rpartition(".")[2]) is not None
+
+
+def _is_light(name: str) -> bool:
+    return _last(name) in (*KEYS, *VALUES, *WIDENING) and (_last(name) in WIDENING or _is_attention(name))
+
+
+LAYOUTS: Mapping[str, Callable[[str], bool]] = {
+    "full": lambda name: _last(name) not in OUTPUTS,
+    "light": _is_light,
+    "attention": _is_attention,
+}
+"""{layout: whether it has a layer of a name}."""
+
+
+def layers_of(layout: str, linears: Iterable[str]) -> list[str]:
+    """Return the linear layers of a layout, in their order.
+
+    Args:
+        layout: of `LAYOUTS`.
+        linears: names of all linear layers of a model.
+
+    Raises:
+        ParamsError: if the model has no layers of a part of the layout: no keys or values of their own, or no feed-forward.
+    """
+    names = list(linears)
+    chosen = [name for name in names if LAYOUTS[layout](name)]
+    last = {_last(name) for name in chosen}
+    parts = (KEYS, VALUES, WIDENING) if layout == "light" else ()
+    if not chosen or any(last.isdisjoint(part) for part in parts):
+        there = ", ".join(sorted({_last(name) for name in names}))
+        what = "keys, values and a widening layer of their own" if parts else "such linear layers"
+        raise ParamsError(f"targets: layout {layout}: this model does not have {what}; name layers (there are: {there})")
+    return chosen
+
+
+def layout_name(layers: Iterable[str], linears: Iterable[str]) -> str:
+    """Return the layout that some layers of a model are, or `other`."""
+    chosen, names = set(layers), list(linears)
+    return next((layout for layout, has in LAYOUTS.items() if chosen == {name for name in names if has(name)}), "other")
