@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
+from mhrctl.config.tasks import FramingName
+
 
 class Facts(BaseModel):
     """Facts say of an output what a reader needs, and are frozen."""
@@ -39,6 +41,11 @@ class PrepareFacts(Facts):
     suite: str
     tokenizer: str = Field(description="hash of its files")
     vocab_size: int = Field(description="entries of the tokenizer")
+    framing: FramingName = Field(
+        "encoder_decoder",
+        description="the kind of backbone that the tokens are for",
+        exclude_if=lambda name: name == "encoder_decoder",
+    )
 
 
 class BackboneFacts(Facts):

@@ -18,6 +18,11 @@ SourceName = Annotated[str, GetPydanticSchema(lambda _source, _handler: literal_
 """One of the sources of tasks."""
 
 
+FramingName = Literal["encoder_decoder", "causal"]
+"""A kind of backbone, for which prompts and answers become tokens (`mhrctl.data.framing`)."""
+ANSWER_CUE = "\nOutput:"
+
+
 class T0Params(Closed):
     """The section sets the T0 benchmark; it is read only where `prepare.source` is `t0`."""
 
@@ -134,6 +139,13 @@ class PrepareParams(Closed):
         "auto", description="of the test tasks' ROUGE-L; auto takes what reads each task's answers"
     )
 
+    framing: FramingName = added(
+        "encoder_decoder", description="how prompts and answers become tokens; causal is for decoder-only models"
+    )
+    answer_cue: str = added(
+        ANSWER_CUE, description="framing causal: what ends a prompt that does not end in a colon; empty adds nothing"
+    )
+
     @model_validator(mode="after")
     def _settings_fit_the_source(self) -> PrepareParams:
         if problem := complaint(self, {name: field.default for name, field in type(self).model_fields.items()}):
@@ -145,4 +157,10 @@ class PrepareParams(Closed):
         if "vocab_size" in self.model_fields_set and self.tokenizer not in TRAINED_TOKENIZERS:
             said = f"tokenizer {self.tokenizer} has the entries that it has; leave `vocab_size` out"
             raise SettingError(said, "vocab_size")
+        return self
+
+    @model_validator(mode="after")
+    def _cue_is_of_causal_framing(self) -> PrepareParams:
+        if "answer_cue" in self.model_fields_set and self.framing != "causal":
+            raise SettingError("an encoder-decoder needs no cue for its answer; leave `answer_cue` out", "answer_cue")
         return self

@@ -10,8 +10,10 @@ from typing import Any
 import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
-from mhrctl.data.tokenization import Ending
+from mhrctl.config.tasks import FramingName
+from mhrctl.data.framing import FRAMINGS, TextTokens
 from mhrctl.data.vocabulary import Unsayable
+from mhrctl.errors import DataError
 from mhrctl.suites.task import Example, Split
 
 SCHEMA = pa.schema(
@@ -45,9 +47,10 @@ class Encoder:
     Attributes:
         task: the task's name.
         prompt: puts a prompt around an input.
-        tokenizer: of the backbone; where it puts no end token after a text, the encoder does.
-        max_input_tokens: longer inputs are cut, the end token kept.
-        max_target_tokens: likewise, of targets and choices.
+        tokenizer: of the backbone.
+        max_input_tokens: longer inputs are cut, as the framing says.
+        max_target_tokens: likewise, of targets and choices, whose end token is kept.
+        framing: how texts become tokens.
         cut: how many inputs, targets and choices were cut so far.
         unsayable: what the tokenizer could not say of them.
         notes: {what: count} of what a stream left out on its way here.
@@ -58,21 +61,32 @@ class Encoder:
     tokenizer: PreTrainedTokenizerBase
     max_input_tokens: int
     max_target_tokens: int
+    framing: FramingName = "encoder_decoder"
     cut: Counter[str] = field(default_factory=Counter)
     unsayable: Unsayable = field(init=False)
     notes: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self.unsayable = Unsayable(self.tokenizer)
+        self._framed = FRAMINGS[self.framing].of(self.tokenizer)
 
     def table(self, drafts: Sequence[Draft], schema: pa.Schema) -> pa.Table:
-        """Return the rows of some examples."""
+        """Return the rows of some examples.
+
+        Raises:
+            DataError: if a prompt has no token.
+        """
         prompts = [self.prompt(example.input) for _, example, _ in drafts]
-        inputs = self._encode(prompts, self.max_input_tokens, "input")
+        inputs = self._encode(self._framed.inputs, prompts, self.max_input_tokens, "input")
         targets = self._nested([example.targets for _, example, _ in drafts], "target")
         choices = self._nested([example.choices for _, example, _ in drafts], "choice")
         gold = [_gold(example) for _, example, _ in drafts]
         for row, (split, example, _) in enumerate(drafts):
+            if not inputs[row]:
+                raise DataError(
+                    f"task {self.task}, example {example.id}: its prompt has no token, so that nothing precedes the answer;"
+                    " set prepare.answer_cue"
+                )
             self.unsayable.add(split, example, inputs[row], targets[row], choices[row], gold[row])
         columns: dict[str, list[Any]] = {
             "task": [self.task] * len(drafts),
@@ -95,17 +109,17 @@ class Encoder:
 
     def _nested(self, texts: Sequence[Sequence[str]], what: str) -> list[list[list[int]]]:
         """Encode lists of texts, all in one call."""
-        encoded = iter(self._encode([text for row in texts for text in row], self.max_target_tokens, what))
+        flat = [text for row in texts for text in row]
+        encoded = iter(self._encode(self._framed.answers, flat, self.max_target_tokens, what))
         return [[next(encoded) for _ in row] for row in texts]
 
-    def _encode(self, texts: list[str], longest: int, what: str) -> list[list[int]]:
-        """Token ids with the end token, cut to `longest` with the end token kept."""
+    def _encode(self, framed: TextTokens, texts: list[str], longest: int, what: str) -> list[list[int]]:
+        """Token ids, cut to `longest`."""
         if not texts:
             return []
-        ending = Ending.of(self.tokenizer)
-        rows = ending.encode(self.tokenizer, texts)
+        rows = framed.encode(self.tokenizer, texts)
         self.cut[what] += sum(len(ids) > longest for ids in rows)
-        return [ending.cut(ids, longest) for ids in rows]
+        return [framed.cut(ids, longest) for ids in rows]
 
 
 def _gold(example: Example) -> list[int]:

@@ -23,13 +23,14 @@ _PROBE = "a"
 """A text that shows what a tokenizer puts around texts."""
 
 
-def train_tokenizer(kind: str, texts: Iterable[str], *, vocab_size: int) -> PreTrainedTokenizerBase:
-    """Train a tokenizer that ends every text with `</s>`, as T5's does.
+def train_tokenizer(kind: str, texts: Iterable[str], *, vocab_size: int, ends_texts: bool = True) -> PreTrainedTokenizerBase:
+    """Train a tokenizer.
 
     Args:
         kind: `word` (words and punctuation, for small closed vocabularies) or `bpe` (byte-pair encoding over words).
         texts: what it is trained on.
         vocab_size: entries at most, the special ones included.
+        ends_texts: whether it puts `</s>` after every text, as T5's does.
 
     Raises:
         ParamsError: if the special tokens, or those and all letters of a `bpe`, are more.
@@ -54,7 +55,8 @@ def train_tokenizer(kind: str, texts: Iterable[str], *, vocab_size: int) -> PreT
             f"vocab_size {vocab_size}: {'less than' if least > vocab_size else 'no more than'} the {least} entries that"
             f" {len(SPECIAL)} special tokens{letters} need; set a larger one"
         )
-    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    if ends_texts:
+        tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<pad>",
@@ -65,8 +67,13 @@ def train_tokenizer(kind: str, texts: Iterable[str], *, vocab_size: int) -> PreT
     )
 
 
-def load_tokenizer(name: str, *, revision: str = "main") -> PreTrainedTokenizerBase:
+def load_tokenizer(name: str, *, revision: str = "main", pads_with_end: bool = False) -> PreTrainedTokenizerBase:
     """Load a tokenizer from the hub or a folder; no code of the repository is run.
+
+    Args:
+        name: hub id or folder.
+        revision: on the hub.
+        pads_with_end: let the end token be the padding of a tokenizer that has none.
 
     Raises:
         DataError: if there is none, its files are damaged, or it has no padding or end token.
@@ -77,6 +84,8 @@ def load_tokenizer(name: str, *, revision: str = "main") -> PreTrainedTokenizerB
             json_object(path)
     with loading(what):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
+    if tokenizer.pad_token_id is None and pads_with_end:
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(end_token(tokenizer))
     if tokenizer.pad_token_id is None:
         raise DataError(f"tokenizer {name!r}: has no padding token; add `pad_token` to its tokenizer_config.json")
     with loading(what):  # which asks it for the tokens of a text, that a damaged one has not
@@ -139,15 +148,9 @@ class Ending:
         Raises:
             DataError: if it has no end token.
         """
-        end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
-        if end is None:
-            raise DataError(
-                f"tokenizer {tokenizer.name_or_path!r}: has no end token, without which no answer ends; add `eos_token`"
-                " to its tokenizer_config.json"
-            )
-        suffix = _suffix(tokenizer)
+        end, (_, suffix) = end_token(tokenizer), around(tokenizer)
         is_added = end not in suffix
-        return Ending(int(end), len(suffix) + is_added, is_added=is_added)
+        return Ending(end, len(suffix) + is_added, is_added=is_added)
 
     def encode(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
         """Return the tokens of texts, every one with the end token."""
@@ -162,11 +165,26 @@ class Ending:
         return [*ids[: longest - size], *ids[len(ids) - size :]]
 
 
-def _suffix(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The special tokens that a tokenizer puts after a text."""
+def end_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the token that ends a text.
+
+    Raises:
+        DataError: if there is none.
+    """
+    end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
+    if end is None:
+        raise DataError(
+            f"tokenizer {tokenizer.name_or_path!r}: has no end token, without which no answer ends; add `eos_token`"
+            " to its tokenizer_config.json"
+        )
+    return int(end)
+
+
+def around(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """Return the special tokens that a tokenizer puts before and after a text."""
     bare: list[int] = tokenizer(_PROBE, add_special_tokens=False, verbose=False)["input_ids"]
     whole: list[int] = tokenizer(_PROBE, verbose=False)["input_ids"]
     for start in range(len(whole) - len(bare), -1, -1):
         if whole[start : start + len(bare)] == bare:
-            return whole[start + len(bare) :]
-    return whole[-1:]
+            return whole[:start], whole[start + len(bare) :]
+    return [], whole[-1:]

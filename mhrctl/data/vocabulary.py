@@ -43,8 +43,8 @@ class Unsayable:
 
     def __post_init__(self) -> None:
         unknown = self.tokenizer.unk_token_id
-        # GPT-2's tokenizer calls its end token unknown too, which it never is: it can say every byte.
-        meant = {self.tokenizer.eos_token_id, self.tokenizer.pad_token_id}
+        # GPT-2's tokenizer calls its begin and end token unknown too, which it never is: it can say every byte.
+        meant = {self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id}
         self._unknown: int | None = unknown if isinstance(unknown, int) and unknown not in meant else None
 
     def add(
@@ -55,7 +55,7 @@ class Unsayable:
         Args:
             split: of it.
             example: its texts.
-            input_ids: tokens of its input in the prompt, with the end token, as they were cut.
+            input_ids: tokens of its input in the prompt, as they were framed and cut.
             target_ids: likewise, of each target.
             choice_ids: likewise, of each choice.
             gold: for each target, which choice it is.

@@ -25,6 +25,7 @@ from mhrctl.artifacts.noting import is_noted, note
 from mhrctl.artifacts.writing import write_json, writing
 from mhrctl.config.tasks import PrepareParams
 from mhrctl.data.division import Division, divide
+from mhrctl.data.framing import FRAMINGS
 from mhrctl.data.leaks import LEAKS, TestTexts
 from mhrctl.data.rows import SCHEMA, TEST_SCHEMA, Draft, Encoder
 from mhrctl.data.shards import copy_shard, read_counts, read_cuts, write_shard
@@ -85,7 +86,9 @@ def prepare(params: PrepareParams, *, root: Path, out: Path, scratch: Path, trac
                 with pq.ParquetWriter(folder / file, schema, compression="zstd") as writer:
                     for task in (task for task in tasks if task.role == role):
                         put = prompt_of(task, params, suite.prompter, tokenizer)
-                        encoder = Encoder(task.name, put, tokenizer, params.max_input_tokens, params.max_target_tokens)
+                        encoder = Encoder(
+                            task.name, put, tokenizer, params.max_input_tokens, params.max_target_tokens, params.framing
+                        )
                         if task.stream is None:
                             rows.append(_write_task(task, divisions[task.name], params, encoder, writer, schema))
                         else:
@@ -94,7 +97,12 @@ def prepare(params: PrepareParams, *, root: Path, out: Path, scratch: Path, trac
                         bar.advance(note=task.name)
         table = {"suite": suite.name, "tasks": rows, "dropped": suite.dropped, "notes": dict(notes)}
         write_json(folder / TASKS, table)
-        facts = PrepareFacts(suite=suite.name, tokenizer=digest(folder / TOKENIZER), vocab_size=len(tokenizer))
+        facts = PrepareFacts(
+            suite=suite.name,
+            tokenizer=digest(folder / TOKENIZER),
+            vocab_size=len(tokenizer),
+            framing=params.framing,
+        )
         write_card(folder, made.card(facts))
     shutil.rmtree(shards, ignore_errors=True)
     return table
@@ -140,12 +148,17 @@ def _divided(tasks: Sequence[Task], params: PrepareParams, dropped: dict[str, st
 
 def _tokenizer(params: PrepareParams, root: Path, texts: Iterator[str]) -> PreTrainedTokenizerBase:
     """Load the tokenizer, or train one on texts."""
+    framing = FRAMINGS[params.framing]
     if not is_trained_here(params.tokenizer):
         local = root / params.tokenizer
         with in_section("prepare"):
-            return load_tokenizer(str(local) if local.is_dir() else params.tokenizer, revision=params.tokenizer_revision)
+            return load_tokenizer(
+                str(local) if local.is_dir() else params.tokenizer,
+                revision=params.tokenizer_revision,
+                pads_with_end=framing.pads_with_end,
+            )
     with in_section("prepare"):
-        return train_tokenizer(params.tokenizer, texts, vocab_size=params.vocab_size)
+        return train_tokenizer(params.tokenizer, texts, vocab_size=params.vocab_size, ends_texts=framing.ends_prompts)
 
 
 def _training_texts(
@@ -188,12 +201,14 @@ def prompt_of(
         offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)["offset_mapping"]
         return text[: offsets[min(longest, len(offsets)) - 1][1]]
 
+    framing = FRAMINGS[params.framing]
     if prompter:
-        return prompter(task, lambda text: len(tokens(text)), cut)
+        put = prompter(task, lambda text: len(tokens(text)), cut)
+        return lambda text: framing.prompt(put(text), params.answer_cue)
     parts = [task.name] if params.task_name else []
     parts += [task.definition] if params.definition and task.definition else []
     parts += [f"{text} -> {target}" for text, target in task.positives[: params.positive_examples]]
-    return lambda text: ": ".join([*parts, text])
+    return lambda text: framing.prompt(": ".join([*parts, text]), params.answer_cue)
 
 
 def _write_task(

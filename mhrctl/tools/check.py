@@ -135,10 +135,12 @@ def _tokenizer(params: PrepareParams, project: Project) -> PreTrainedTokenizerBa
     folder = project.root / params.tokenizer
     if not folder.is_dir():
         return None
+    from mhrctl.data.framing import FRAMINGS
     from mhrctl.data.tokenization import load_tokenizer
 
     with in_section("prepare"):
-        return load_tokenizer(str(folder), revision=params.tokenizer_revision)
+        pads_with_end = FRAMINGS[params.framing].pads_with_end
+        return load_tokenizer(str(folder), revision=params.tokenizer_revision, pads_with_end=pads_with_end)
 
 
 def shortages(cells: Iterable[CellParams], project: Project) -> list[str]:
