@@ -39,12 +39,23 @@ def test_a_card_has_the_settings_of_before_and_those_that_are_set() -> None:
         ({"columns": {"task": "x"}}, "source jsonl has no `columns`, which is of source hub"),
         ({"source": "hub", "columns": {"inptu": "x"}}, "Extra inputs are not permitted"),
         ({"source": "hub", "trust_remote_code": True}, "Extra inputs are not permitted"),
+        ({"framing": "decoder"}, "Input should be 'encoder_decoder' or 'causal'"),
+        ({"answer_cue": "\nA:"}, "an encoder-decoder needs no cue for its answer; leave `answer_cue` out"),
+        ({"framing": "encoder_decoder", "answer_cue": ""}, "leave `answer_cue` out"),
         ({"source": "t0", "path": None, "t0": {"by": "word"}}, "Input should be 'template' or 'dataset'"),
     ],
 )
 def test_what_no_source_can_mean_is_rejected(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         prepare(**settings)
+
+
+def test_a_framing_is_said_where_it_is_not_that_of_before() -> None:
+    assert not {"framing", "answer_cue"} & prepare().model_dump().keys()
+    causal = prepare(framing="causal")
+    assert causal.answer_cue == "\nOutput:"
+    assert causal.model_dump().keys() - prepare().model_dump().keys() == {"framing"}
+    assert prepare(framing="causal", answer_cue="").model_dump()["answer_cue"] == ""
 
 
 def test_sources_and_tokenizers_are_those_that_there_are() -> None:

@@ -58,7 +58,8 @@ def test_any_prompt_and_answer_are_the_whole_text(name: str, prompt: str, answer
     before, after = one(name, prompt, answer)
     text = prompt + (answer if answer.startswith(" ") else f" {answer}")
     assert before + after == whole(name, text)
-    assert MADE[name].decode(before + after, skip_special_tokens=True) == text
+    said = MADE[name].decode(before + after, skip_special_tokens=True)
+    assert said.lstrip(" ") == text.lstrip(" ")  # pieces do not tell a text with a space before it from one without
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from mhrctl.data.rows import SCHEMA, TEST_SCHEMA, Encoder
 from mhrctl.data.tokenization import train_tokenizer
+from mhrctl.errors import DataError
 from mhrctl.suites.task import Example
+from tests.data.kinds import gpt_2, llama_3
 
 EXAMPLES = [
     Example("a", "one two three four five", ("two",), ("one", "two"), seeds=(3, 4), group="g"),
@@ -35,3 +39,35 @@ def test_gold_names_the_choice_of_each_target() -> None:
     assert [row["gold"] for row in rows] == [[1], []]
     assert rows[0]["choice_ids"][1] == rows[0]["target_ids"][0]
     assert [(row["seeds"], row["group"]) for row in rows] == [([3, 4], "g"), ([], "")]
+
+
+def causal(longest: int = 4, prompt: str = "say {}") -> Encoder:
+    return Encoder("count", prompt.format, gpt_2(), longest, longest, "causal")
+
+
+def test_causal_prompts_end_without_an_end_token_and_are_cut_at_their_beginning() -> None:
+    made = causal(longest=6)
+    rows = made.table([("train", EXAMPLES[0], 0), ("test", EXAMPLES[1], 1)], SCHEMA).to_pylist()
+    prompts = [made.tokenizer(f"say {example.input}")["input_ids"] for example in EXAMPLES]
+    end = made.tokenizer.eos_token_id
+    assert len(prompts[0]) > 6
+    assert rows[0]["input_ids"] == prompts[0][-6:]
+    assert rows[1]["input_ids"] == prompts[1][-6:]
+    assert rows[0]["target_ids"] == [[*made.tokenizer(" two")["input_ids"], end]]
+    long = made.tokenizer(" four five one two three")["input_ids"]
+    assert rows[1]["target_ids"][1] == [*long[:5], end]
+    assert made.cut == {"input": 1 + (len(prompts[1]) > 6), "target": 1, "choice": 0}
+    assert [row["input_tokens"] for row in rows] == [len(row["input_ids"]) for row in rows]
+
+
+def test_causal_choices_are_framed_as_their_target_is() -> None:
+    rows = causal(longest=20).table([("train", EXAMPLES[0], 0)], TEST_SCHEMA).to_pylist()
+    assert rows[0]["choice_ids"][rows[0]["gold"][0]] == rows[0]["target_ids"][0]
+
+
+def test_a_prompt_without_a_token_is_rejected() -> None:
+    blank = [("train", EXAMPLES[0], 0)]
+    with pytest.raises(DataError, match=r"^task count, example a: its prompt has no token, .*; set prepare.answer_cue$"):
+        causal(prompt="").table(blank, SCHEMA)
+    begun = Encoder("count", "".format, llama_3(), 4, 4, "causal").table(blank, SCHEMA).to_pylist()
+    assert begun[0]["input_ids"] == [llama_3().bos_token_id]

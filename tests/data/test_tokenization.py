@@ -12,6 +12,7 @@ from mhrctl.data.tokenization import (
     SENTINELS,
     SPECIAL,
     Ending,
+    around,
     entries,
     is_trained_here,
     load_tokenizer,
@@ -20,6 +21,7 @@ from mhrctl.data.tokenization import (
     train_tokenizer,
 )
 from mhrctl.errors import ArtifactError, DataError, ParamsError
+from tests.data.kinds import gemma, gpt_2
 
 TEXTS = ["reverse the list: ant bee", "drop repeated items: cat cat", "keep the first: ant"]
 
@@ -61,6 +63,33 @@ def test_what_cannot_be_loaded_is_one_line(tmp_path: Path) -> None:
     tokenizer.save_pretrained(str(tmp_path))
     with pytest.raises(DataError, match=r"has no padding token"):
         load_tokenizer(str(tmp_path))
+
+
+def test_the_end_token_may_be_the_padding_that_a_tokenizer_has_not(tmp_path: Path) -> None:
+    gpt_2().save_pretrained(str(tmp_path / "gpt_2"))
+    with pytest.raises(DataError, match=r"gpt_2': has no padding token; add `pad_token` to its tokenizer_config.json$"):
+        load_tokenizer(str(tmp_path / "gpt_2"))
+    tokenizer = load_tokenizer(str(tmp_path / "gpt_2"), pads_with_end=True)
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id == gpt_2().eos_token_id
+    tokenizer.save_pretrained(str(tmp_path / "saved"))
+    assert saved_tokenizer(tmp_path / "saved").pad_token_id == tokenizer.eos_token_id
+    gemma().save_pretrained(str(tmp_path / "gemma"))
+    assert load_tokenizer(str(tmp_path / "gemma"), pads_with_end=True).pad_token_id == gemma().pad_token_id
+    made(None, eos_token=None, pad_token=None).save_pretrained(str(tmp_path / "neither"))
+    with pytest.raises(DataError, match=r"has no end token"):
+        load_tokenizer(str(tmp_path / "neither"), pads_with_end=True)
+
+
+def test_what_stands_around_texts() -> None:
+    assert around(made("<s> $A </s>")) == ([0], [2])
+    assert around(made("$A </s> <s>")) == ([], [2, 0])
+    assert around(made(None)) == ([], [])
+
+
+def test_a_tokenizer_may_be_trained_to_leave_texts_without_an_end() -> None:
+    ends, goes_on = (train_tokenizer("word", TEXTS, vocab_size=200, ends_texts=ends) for ends in (True, False))
+    assert ends("the first cat")["input_ids"] == [*goes_on("the first cat")["input_ids"], ends.eos_token_id]
+    assert goes_on.eos_token_id == ends.eos_token_id
 
 
 def test_which_are_trained_here() -> None:

@@ -6,9 +6,11 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from mhrctl.data.rows import TEST_SCHEMA, Encoder
 from mhrctl.data.tokenization import train_tokenizer
 from mhrctl.data.vocabulary import Alike, Unsayable
 from mhrctl.suites.task import Example
+from tests.data.kinds import gpt_2, llama_3
 
 
 def unsayable(*examples: Example, tokenizer: PreTrainedTokenizerBase | None = None, longest: int = 99) -> Unsayable:
@@ -84,3 +86,17 @@ def test_an_end_token_that_is_called_unknown_is_not() -> None:
     tokenizer = train_tokenizer("word", ["say one"], vocab_size=100)
     tokenizer.unk_token = tokenizer.eos_token
     assert unsayable(Example("a", "say one", ("one",)), tokenizer=tokenizer).counts["inputs"] == 0
+
+
+def test_a_begin_token_that_is_called_unknown_is_not() -> None:
+    tokenizer = llama_3()
+    tokenizer.unk_token = tokenizer.bos_token
+    assert tokenizer("say")["input_ids"][0] == tokenizer.unk_token_id
+    assert unsayable(Example("a", "say one", ("one",)), tokenizer=tokenizer).counts["inputs"] == 0
+
+
+def test_choices_that_differ_in_the_space_before_them_are_alike_to_a_causal_model() -> None:
+    example = Example("e", "say", ("one",), ("one", " one"))
+    encoder = Encoder("count", str, gpt_2(), 20, 20, "causal")
+    encoder.table([("test", example, 0)], TEST_SCHEMA)
+    assert encoder.unsayable.first_alike == Alike("e", "one", " one", len(gpt_2()(" one")["input_ids"]) + 1)
