@@ -67,7 +67,7 @@ def test_prompts_begin_as_the_tokenizer_begins_texts_and_have_no_end(name: str) 
     tokenizer, tokens = framed(name)
     begin = {"llama_3": ["<|begin|>"], "llama_2": ["<s>"], "mistral": ["<s>"], "gemma": ["<bos>"]}.get(name, [])
     first, second = tokens.inputs.encode(tokenizer, ["Output:", ""])
-    assert first == [*tokenizer.convert_tokens_to_ids(begin), *tokenizer("Output:", add_special_tokens=False)["input_ids"]]
+    assert first == [*map(tokenizer.convert_tokens_to_ids, begin), *tokenizer("Output:", add_special_tokens=False)["input_ids"]]
     assert second == tokenizer.convert_tokens_to_ids(begin)
     assert tokenizer.eos_token_id not in first
 

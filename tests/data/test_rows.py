@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mhrctl.data.rows import SCHEMA, TEST_SCHEMA, Encoder
+from mhrctl.data.rows import SCHEMA, TEST_SCHEMA, Draft, Encoder
 from mhrctl.data.tokenization import train_tokenizer
 from mhrctl.errors import DataError
 from mhrctl.suites.task import Example
@@ -66,7 +66,7 @@ def test_causal_choices_are_framed_as_their_target_is() -> None:
 
 
 def test_a_prompt_without_a_token_is_rejected() -> None:
-    blank = [("train", EXAMPLES[0], 0)]
+    blank: list[Draft] = [("train", EXAMPLES[0], 0)]
     with pytest.raises(DataError, match=r"^task count, example a: its prompt has no token, .*; set prepare.answer_cue$"):
         causal(prompt="").table(blank, SCHEMA)
     begun = Encoder("count", "".format, llama_3(), 4, 4, "causal").table(blank, SCHEMA).to_pylist()

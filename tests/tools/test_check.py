@@ -20,6 +20,7 @@ from mhrctl.projects.templates import dvc_yaml
 from mhrctl.suites.task import Seen, TaskCounts
 from mhrctl.tools.check import (
     SPECIAL_TOKENS,
+    _tokenizer,
     check_backbone,
     check_suite,
     pipeline_gaps,
@@ -30,6 +31,7 @@ from mhrctl.tools.check import (
     unmeasured,
     vocab_size,
 )
+from tests.data.kinds import gpt_2
 
 
 def loaded(project: Path, *sets: str) -> Params:
@@ -235,6 +237,16 @@ def test_a_tokenizer_in_a_folder_must_fit(project: Path, checkpoint: Path) -> No
     (project / "tokenizer/tokenizer.json").write_text("{")
     with pytest.raises(DataError, match=r"tokenizer.json: cannot be read as JSON"):
         check_backbone(settings, Project(project))
+
+
+def test_a_tokenizer_without_padding_is_for_a_causal_framing(project: Path) -> None:
+    gpt_2().save_pretrained(str(project / "tokenizer"))
+    settings = ("prepare.tokenizer=tokenizer", "prepare.framing=causal")
+    with pytest.raises(DataError, match=r"^prepare.tokenizer .*: has no padding token; add `pad_token`"):
+        _tokenizer(loaded(project, settings[0]).prepare, Project(project))
+    tokenizer = _tokenizer(loaded(project, *settings).prepare, Project(project))
+    assert tokenizer is not None
+    assert tokenizer.pad_token_id == gpt_2().eos_token_id
 
 
 def test_a_vocabulary_without_room_for_words_is_rejected(project: Path) -> None:
