@@ -66,6 +66,12 @@ class BackboneFacts(Facts):
     config: str | None = Field(
         None, description="of a local one, hash of what its config.json says", exclude_if=lambda digest: digest is None
     )
+    packing: bool | None = Field(
+        None,
+        description="of a causal model, whether its sequences are packed, as the stage's test allows, or padded",
+        exclude_if=lambda packs: packs is None,
+    )
+    padded_because: str | None = Field(None, description="why they are padded", exclude_if=lambda reason: reason is None)
 
 
 class Kept(Facts):

@@ -59,3 +59,5 @@ def backbone(
 
     shaped = f", generation: {described(facts.generation)}" if facts.generation else ""
     display.done(f"wrote {out}: {facts.name}, {facts.parameters:,} parameters, {facts.fingerprint[:12]}{shaped}")
+    if facts.packing is not None:
+        display.done("packs sequences" if facts.packing else f"pads sequences: {facts.padded_because}")

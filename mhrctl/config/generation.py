@@ -65,7 +65,9 @@ SETTINGS: Mapping[str, Setting] = {
 }
 """{name in generation_config.json: what it may be}, of all that shapes an answer."""
 TOKENS = (START, PAD, END)
-"""Those that a model cannot do without; the others may be neutral."""
+"""Those that an encoder-decoder cannot do without; the others may be neutral."""
+CAUSAL_TOKENS = (PAD, END)
+"""Those of a causal model, which goes on from its prompt; without padding of its own it pads with its end."""
 TOKEN_SETTINGS = {"forced_bos_token_id", "forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens", "bad_words_ids"}
 """Those that may be neutral and name tokens, each of which the model must have."""
 _SAMPLING = "answers are not sampled, so that scores come again"

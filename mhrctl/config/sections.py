@@ -34,21 +34,28 @@ from mhrctl.config.generation import checked_settings
 
 
 class ScratchParams(Closed):
-    """The section describes a small T5 trained from nothing; read only where `backbone.source` is `scratch`."""
+    """The section describes a small model trained from nothing; read only where `backbone.source` is `scratch`."""
 
     d_model: Width = Field(128, description="width")
     d_ff: Width = Field(256, description="width of the feed-forward layers")
     d_kv: Width = Field(32, description="width of an attention head")
     attention_heads: Width = Field(4, description="attention heads")
-    layers: Layers = Field(3, description="encoder layers, and as many decoder layers")
+    layers: Layers = Field(3, description="encoder layers, and as many decoder layers; of a llama its layers")
     steps: Positive = Field(3000, description="training steps")
     batch_size: Batch = Field(64, description="examples a step")
     lr: Rate = Field(1e-3, description="peak learning rate of AdamW")
-    denoising: Fraction = Field(0.1, description="part of a batch that is span corruption; the rest is single operations")
+    denoising: Fraction = Field(
+        0.1,
+        description="part of a batch that is span corruption (of a llama, plain language modelling of prompts); the rest is"
+        " single operations",
+    )
+    architecture: Literal["t5", "llama"] = added(
+        "t5", description="an encoder-decoder, or a causal model, which needs prepare.framing causal"
+    )
 
 
 class BackboneParams(Closed):
-    """The section says what the frozen encoder-decoder is."""
+    """The section says what the frozen language model is."""
 
     source: Literal["hub", "local", "scratch"] = Field(description="the hub, a folder, or trained here")
     name: str | None = Field(None, description="hub id or folder (hub, local)")

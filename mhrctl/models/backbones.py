@@ -6,11 +6,21 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
-from torch import Tensor
-from transformers import AutoConfig, AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, T5Config
+from torch import Tensor, nn
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    T5Config,
+)
 
 from mhrctl.artifacts.cards import Card, read_card, require_backbone, require_made_from
 from mhrctl.artifacts.facts import AdaptFacts, BackboneFacts, PretrainFacts
@@ -20,7 +30,8 @@ from mhrctl.data.loading import json_object, loading
 from mhrctl.data.tokenization import saved_tokenizer
 from mhrctl.errors import ArtifactError, DataError
 from mhrctl.models.checkpoint import load_whole
-from mhrctl.models.generation import Answering, answering, apply, require_readable
+from mhrctl.models.decoder_only import PACKS
+from mhrctl.models.generation import Answering, answering, apply, is_causal, require_readable
 
 T5_SIZES: dict[str, dict[str, Any]] = {
     "t5-small": {"d_model": 512, "d_kv": 64, "d_ff": 1024, "num_layers": 8, "num_heads": 6},
@@ -43,10 +54,11 @@ UNREAD = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformer
 def load_pretrained(
     name: str, *, revision: str | None = None, dtype: torch.dtype = torch.float32, generation: Mapping[str, Any] | None = None
 ) -> tuple[PreTrainedModel, Answering]:
-    """Load an encoder-decoder through transformers: safetensors where there are any, no code of the repository.
+    """Load a language model through transformers: safetensors where there are any, no code of the repository.
 
-    Checkpoints whose output layer differs from the input embedding (T5 v1.1 and LM-adapted) keep it so, although
-    transformers 5 sets `tie_word_embeddings` for every T5.
+    Of a checkpoint that reads images or sounds too, the part that reads texts is loaded. T5s whose output layer
+    differs from the input embedding (v1.1 and LM-adapted) keep it so, although transformers 5 sets `tie_word_embeddings` for
+    every T5.
 
     Args:
         name: hub id or folder.
@@ -58,14 +70,41 @@ def load_pretrained(
         The model, and how it comes to answers, which its configs then say.
 
     Raises:
-        DataError: if there is no such model, it is no encoder-decoder, its weights are not whole and finite, or a special token
-            is not said.
+        DataError: if there is no such model, it is neither an encoder-decoder nor a causal model, its weights are not whole and
+            finite, or a special token is not said.
     """
     where = f"backbone.name {name!r}"
-    require_sizes(pretrained_config(name, revision=revision), where)
+    config = pretrained_config(name, revision=revision)
+    require_sizes(config, where)
     require_readable(Path(name))
-    model = load_whole(AutoModelForSeq2SeqLM, name, where=where, revision=revision, dtype=dtype)
+    part = config if _is_part(config, name, revision=revision) else None
+    model = load_whole(_auto(config), name, where=where, revision=revision, dtype=dtype, part=part)
+    if is_causal(model.config):
+        keep_contiguous(model)
     return model, settle(model, generation or {}, where=where)
+
+
+def framing_of(config: PretrainedConfig) -> Literal["encoder_decoder", "causal"]:
+    """Return how prompts and targets must be framed for a model: the value of `prepare.framing`."""
+    return "causal" if is_causal(config) else "encoder_decoder"
+
+
+def keep_contiguous(model: PreTrainedModel) -> None:
+    """Let a model's output layer take contiguous states alone.
+
+    On a CPU, torch copies the whole of a frozen output matrix, of hundreds of megabytes, for each row of states that are not.
+    """
+    output = model.get_output_embeddings()
+    if output is not None:
+        output.register_forward_pre_hook(_contiguous)
+
+
+def _contiguous(_layer: nn.Module, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(each.contiguous() for each in states)
+
+
+def _auto(config: PretrainedConfig) -> Any:  # noqa: ANN401 - a class of transformers
+    return AutoModelForCausalLM if is_causal(config) else AutoModelForSeq2SeqLM
 
 
 def settle(model: PreTrainedModel, generation: Mapping[str, Any], *, where: str) -> Answering:
@@ -110,6 +149,8 @@ def load_backbone(folder: Path) -> tuple[PreTrainedModel, str]:
         changed = "settings in config.json"
     if changed:
         raise ArtifactError(f"{folder}: the {changed} of {name} are not those that the card names; run `mhrctl backbone`")
+    if recorded.packing is not None:
+        setattr(model, PACKS, recorded.packing)
     return model, recorded.fingerprint
 
 
@@ -129,7 +170,7 @@ def shape_model(config: PretrainedConfig, *, where: str = "", tied: bool = True)
     """Build a backbone without storage, to count and to check names.
 
     Args:
-        config: of an encoder-decoder.
+        config: of an encoder-decoder or a causal model.
         where: names the backbone in errors.
         tied: whether transformers may tie output layer and embedding, as it does in every T5 made from a config.
 
@@ -139,9 +180,10 @@ def shape_model(config: PretrainedConfig, *, where: str = "", tied: bool = True)
     what = f"{where}{': ' if where else ''}a {config.model_type} with this config"
     require_sizes(config, what)
     with loading(what), torch.device("meta"):
-        model: PreTrainedModel = AutoModelForSeq2SeqLM.from_config(config)
+        model: PreTrainedModel = _auto(config).from_config(config)
         if not tied:
-            model.set_output_embeddings(torch.nn.Linear(config.d_model, config.vocab_size, bias=False))
+            tokens, width = cast("Tensor", model.get_input_embeddings().weight).shape
+            model.set_output_embeddings(nn.Linear(width, tokens, bias=False))
     return model
 
 
@@ -160,7 +202,7 @@ def sized_model(name: str) -> PreTrainedModel:
 def pretrained_config(
     place: str, *, revision: str | None = None, what: str = "backbone.name", name: str | None = None
 ) -> PretrainedConfig:
-    """Read the config of an encoder-decoder.
+    """Read the config of an encoder-decoder or a causal model; of one that reads images or sounds too, that of its text model.
 
     Args:
         place: hub id or folder.
@@ -169,14 +211,33 @@ def pretrained_config(
         name: what the setting says, if that is not the place.
 
     Raises:
-        DataError: if there is none, or it is no encoder-decoder's.
+        DataError: if there is none, or it is of another kind.
     """
     where = f"{what} {name or place!r}"
     with loading(where):
         config: PretrainedConfig = AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
-    if not config.is_encoder_decoder:
-        raise DataError(f"{where}: a {config.model_type} model; an encoder-decoder (T5 and kin) is needed")
-    return config
+    if config.is_encoder_decoder:
+        return config
+    text: PretrainedConfig = config.get_text_config(decoder=True)
+    if _is_generative(config, text):
+        return text
+    raise DataError(
+        f"{where}: a {config.model_type} model; an encoder-decoder (T5 and kin) or a causal language model (Llama and kin)"
+        " is needed"
+    )
+
+
+def _is_generative(config: PretrainedConfig, text: PretrainedConfig) -> bool:
+    """Whether a model is a causal one: encoders that could be made to go on (BERT as a decoder) must say that they are."""
+    if type(text) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return False
+    return type(text) not in MODEL_FOR_MASKED_LM_MAPPING or bool(getattr(config, "is_decoder", False))
+
+
+def _is_part(config: PretrainedConfig, name: str, *, revision: str | None) -> bool:
+    """Whether a config is of the text model alone of a checkpoint that holds more."""
+    says, _ = PretrainedConfig.get_config_dict(name, revision=revision)
+    return is_causal(config) and says.get("model_type") != config.model_type
 
 
 def require_sizes(config: PretrainedConfig, where: str) -> None:

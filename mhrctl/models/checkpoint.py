@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,21 @@ FLOATS = {"F64", "F32", "F16", "BF16", "float64", "float32", "float16", "bfloat1
 """Types in which weights are stored, as safetensors and torch name them."""
 
 
-def load_whole(auto: Any, name: str, *, where: str, revision: str | None, dtype: torch.dtype) -> PreTrainedModel:  # noqa: ANN401
+TEXT_MODEL = {r"^(model\.)?language_model\.lm_head\.": "lm_head.", r"^(model\.)?language_model\.(model\.)?": "model."}
+"""{what text models' tensors are called in a checkpoint that holds more: their names in the text model alone}."""
+OTHERS = re.compile(r"^(model\.)?(vision|audio|visual|multi_modal|mm_|embed_vision|embed_audio|image|speech)")
+"""What belongs to images and sounds in such a checkpoint."""
+
+
+def load_whole(
+    auto: Any,  # noqa: ANN401
+    name: str,
+    *,
+    where: str,
+    revision: str | None,
+    dtype: torch.dtype,
+    part: PretrainedConfig | None = None,
+) -> PreTrainedModel:
     """Load a model whose every weight is in its checkpoint: no code of the repository is run, no object but tensors is built.
 
     Args:
@@ -30,6 +45,7 @@ def load_whole(auto: Any, name: str, *, where: str, revision: str | None, dtype:
         where: names the model in errors.
         revision: on the hub.
         dtype: of the weights.
+        part: config of the text model that is loaded out of a checkpoint that holds more; None loads the whole.
 
     Raises:
         DataError: if the checkpoint lacks a tensor, has one too many or of another shape or type, or holds NaN or infinity.
@@ -48,14 +64,19 @@ def load_whole(auto: Any, name: str, *, where: str, revision: str | None, dtype:
                 dtype=dtype,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # which the report then has by name
+                **({} if part is None else {"config": part, "key_mapping": TEXT_MODEL}),
             )
     except DataError:
         _require_readable(Path(name))
         raise
+    if part is not None:
+        report["unexpected_keys"] = {each for each in report["unexpected_keys"] if not OTHERS.search(each)}
     require_report(report, where)
     model.eval()
     weights = model.state_dict()
     stored = _stored(_folder(name, revision))
+    if part is not None:
+        stored = {_renamed(each): kind for each, kind in stored.items()}
     require_floats(
         {name: stored[name] for name, tensor in weights.items() if tensor.is_floating_point() and name in stored}, where
     )
@@ -91,6 +112,15 @@ def _require_output_layer(
             f"{where}: {some_tensors(names)} missing of the weights, though config.json says that the output layer is not the"
             " embedding (tie_word_embeddings false)"
         )
+
+
+def _renamed(tensor: str) -> str:
+    """The name in the text model alone of a tensor of a checkpoint that holds more."""
+    for pattern, short in TEXT_MODEL.items():
+        tensor, changes = re.subn(pattern, short, tensor)
+        if changes:
+            break
+    return tensor
 
 
 def _folder(name: str, revision: str | None) -> Path:

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from mhrctl.config.generation import (
+    CAUSAL_TOKENS,
     ELSEWHERE,
     END,
     NEUTRAL,
@@ -50,14 +51,14 @@ class Answering:
     """This says how a backbone comes to its answers.
 
     Attributes:
-        start: the first token of the decoder's inputs.
+        start: the first token of the decoder's inputs; None of a causal model, which goes on from its prompt.
         pad: the padding token.
         end: tokens that end a text.
         settings: what shapes answers and is not neutral, and special tokens that are not those of config.json.
         unused: settings of the checkpoint that are not used.
     """
 
-    start: int
+    start: int | None
     pad: int
     end: tuple[int, ...]
     settings: Mapping[str, Any]
@@ -92,7 +93,12 @@ def answering(
             raise DataError(f"{where}: {FILE}: {error}; set backbone.generation.{name}") from None
     shaping = {} if chosen.get(NEUTRAL) else {name: value for name, value in brought.items() if name not in TOKENS}
     shaping |= {name: value for name, value in chosen.items() if name in SETTINGS and name not in TOKENS}
-    tokens = {name: _token(name, config, brought[name], chosen, where) for name in TOKENS}
+    causal = is_causal(config)
+    tokens = {name: _token(name, config, brought[name], chosen, where) for name in (CAUSAL_TOKENS if causal else TOKENS)}
+    # Padding is masked in a causal model, so that which token it is changes nothing; many have none of their own.
+    derived = causal and tokens[PAD] is None
+    if derived:
+        tokens[PAD] = _ids(tokens[END])[0]
     for name, value in tokens.items():
         if not all(isinstance(token, int) and 0 <= token < vocabulary for token in _ids(value)):
             raise DataError(f"{where}: {name} {value} is none of its {vocabulary} tokens; set backbone.generation.{name}")
@@ -100,14 +106,22 @@ def answering(
     for name in TOKEN_SETTINGS & settings.keys():
         if strange := [token for token in flat_ids(settings[name]) if token >= vocabulary]:
             raise DataError(f"{where}: {name} {strange[0]} is none of its {vocabulary} tokens; set backbone.generation.{name}")
-    settings |= {name: value for name, value in tokens.items() if value != _of_config(config, name)}
+    if causal:
+        _require_causal(settings, chosen, where)
+    said = {name: value for name, value in tokens.items() if not (derived and name == PAD)}
+    settings |= {name: value for name, value in said.items() if value != _of_config(config, name)}
     return Answering(
-        start=tokens[START],
+        start=tokens.get(START),
         pad=tokens[PAD],
         end=_ids(tokens[END]),
         settings=json.loads(json.dumps(settings)),
         unused=tuple(name for name in _unused(generation) if _is_missed(name, getattr(generation, name))),
     )
+
+
+def is_causal(config: PretrainedConfig | SimpleNamespace) -> bool:
+    """Return whether a model of a config reads an input and its answer in one sequence, and is no encoder-decoder."""
+    return not getattr(config, "is_encoder_decoder", True)  # T5's config.json need not say it
 
 
 def generation_of(folder: Path, config: PretrainedConfig) -> GenerationConfig:
@@ -162,7 +176,9 @@ def apply(model: PreTrainedModel, how: Answering) -> None:
         setattr(generation, name, how.settings.get(name))
     end: int | list[int] = how.end[0] if len(how.end) == 1 else list(how.end)
     generation.decoder_start_token_id, generation.pad_token_id, generation.eos_token_id = how.start, how.pad, end
-    model.config.decoder_start_token_id, model.config.pad_token_id = how.start, how.pad
+    model.config.pad_token_id = how.pad
+    if how.start is not None:
+        model.config.decoder_start_token_id = how.start
     if _of_config(model.config, END) is None:
         model.config.eos_token_id = end
 
@@ -178,7 +194,8 @@ def require_tokenizer(tokenizer: PreTrainedTokenizerBase, how: Answering, *, voc
         place: names the tokenizer there.
 
     Raises:
-        DataError: if it has more tokens, ends texts with another one than the backbone, or pads with another one.
+        DataError: if it has more tokens, ends texts with another one than the backbone, or pads with another one; of a causal
+            model, if what it pads answers with would be read as a part of them.
     """
     from mhrctl.data.tokenization import Ending, entries
 
@@ -187,16 +204,27 @@ def require_tokenizer(tokenizer: PreTrainedTokenizerBase, how: Answering, *, voc
             f"{place}: a tokenizer of {entries(tokenizer)} entries does not fit {where}, which has {vocabulary};"
             " set prepare.tokenizer to the backbone's own"
         )
-    end, pad = Ending.of(tokenizer).end, int(tokenizer.pad_token_id)
+    end = Ending.of(tokenizer).end
     if end not in how.end:
         raise DataError(
             f"{place}: texts end with {_named(tokenizer, end)}, but {where} stops at {_listed(how.end)};"
             f" set prepare.tokenizer to the backbone's own, or backbone.generation.{END}"
         )
-    if pad != how.pad:
+    if how.start is None:
+        _require_silent(tokenizer, how.pad, where=where, place=place)
+    elif (pad := int(tokenizer.pad_token_id)) != how.pad:
         raise DataError(
             f"{place}: padding is {_named(tokenizer, pad)}, but {where} pads with {how.pad};"
             f" set prepare.tokenizer to the backbone's own, or backbone.generation.{PAD}"
+        )
+
+
+def _require_silent(tokenizer: PreTrainedTokenizerBase, pad: int, *, where: str, place: str) -> None:
+    """Check that the padding after a short answer is no text."""
+    if str(tokenizer.decode([pad], skip_special_tokens=True)).strip():
+        raise DataError(
+            f"{place}: {where} pads with {_named(tokenizer, pad)}, which is an ordinary token and would be read as a part of"
+            f" answers; set backbone.generation.{PAD} to a special token, such as the end"
         )
 
 
@@ -217,6 +245,8 @@ def _token(name: str, config: PretrainedConfig | SimpleNamespace, brought: Any, 
         return chosen[name]
     of_config = _of_config(config, name)
     if of_config is None and brought is None:
+        if name == PAD and is_causal(config):
+            return None
         raise DataError(f"{where}: neither config.json nor {FILE} has a {name}; set backbone.generation.{name}: {_HOW[name]}")
     if name != END and None not in (of_config, brought) and of_config != brought:
         raise DataError(
@@ -224,6 +254,19 @@ def _token(name: str, config: PretrainedConfig | SimpleNamespace, brought: Any, 
         )
     # Ends are those of generation, which may name several; the config's is that of training.
     return (brought if brought is not None else of_config) if name == END else (of_config if of_config is not None else brought)
+
+
+def _require_causal(settings: Mapping[str, Any], chosen: Mapping[str, Any], where: str) -> None:
+    """Check that no setting is of encoder-decoders alone, or counts the tokens of prompts, padding among them."""
+    if START in chosen:
+        raise DataError(
+            f"{where}: backbone.generation.{START}: is of encoder-decoders, and this is a causal model; leave it out"
+        )
+    if "min_length" in settings:
+        raise DataError(
+            f"{where}: min_length {settings['min_length']}: counts the prompt in a causal model; set"
+            " backbone.generation.min_length to 0, and min_new_tokens"
+        )
 
 
 def _of_config(config: PretrainedConfig | SimpleNamespace, name: str) -> Any:  # noqa: ANN401

@@ -1,14 +1,22 @@
-"""The stage `backbone` takes the frozen encoder-decoder from the hub or a folder, or trains a small T5."""
+"""The stage `backbone` takes the frozen language model from the hub or a folder, or trains a small one."""
 
 from __future__ import annotations
 
 import os
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, T5Config, T5ForConditionalGeneration
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from mhrctl.artifacts import provenance
 from mhrctl.artifacts.cards import Card, read_card, write_card
@@ -21,8 +29,18 @@ from mhrctl.data.examples import Examples, Sample
 from mhrctl.data.tokenization import Ending, entries, saved_tokenizer, sentinel_ids
 from mhrctl.errors import DataError, ParamsError
 from mhrctl.models.adapted import AdaptedModel
-from mhrctl.models.backbones import config_digest, fingerprint, is_tied, load_pretrained, settle, vocabulary
+from mhrctl.models.backbones import (
+    config_digest,
+    fingerprint,
+    framing_of,
+    is_tied,
+    load_pretrained,
+    pretrained_config,
+    settle,
+    vocabulary,
+)
 from mhrctl.models.generation import require_tokenizer
+from mhrctl.models.self_test import why_padded
 from mhrctl.training.divergence import Training
 from mhrctl.training.execution import Execution
 from mhrctl.training.loop import Schedule, fit
@@ -32,6 +50,10 @@ NOISE_DENSITY = 0.15
 MEAN_SPAN = 3
 WARMUP = 0.05
 CLIP_NORM = 1.0
+ENCODER_DECODER, CAUSAL = "encoder_decoder", "causal"
+"""Values of `prepare.framing`."""
+SCRATCH = {"t5": ENCODER_DECODER, "llama": CAUSAL}
+"""{architecture of a scratch backbone: the framing that it needs}."""
 LOG_EVERY = 50
 """Steps between two looks at the loss: each waits for the device."""
 
@@ -54,13 +76,17 @@ def backbone(
         execution: how to train; its recorder takes loss and rate, if the backbone is trained here.
 
     Raises:
-        DataError: if the backbone cannot be loaded or the tokenizer does not fit it.
+        DataError: if the backbone cannot be loaded or the tokenizer does not fit it, or no batch of it is right.
+        ParamsError: if examples are framed for the other kind of backbone.
     """
-    read_card(prepared, stage="prepare", command="mhrctl prepare")
+    # Cards of examples that were framed before causal models came do not say how.
+    framing = getattr(read_card(prepared, stage="prepare", command="mhrctl prepare").facts, "framing", ENCODER_DECODER)
     tokenizer = saved_tokenizer(prepared / TOKENIZER)
     local = params.source == "local"
     with writing(out) as folder:
         if params.source == "scratch":
+            architecture = params.scratch.architecture
+            _require_framing(framing, SCRATCH[architecture], f"backbone.scratch.architecture {architecture}")
             model: PreTrainedModel = train_scratch(
                 params.scratch,
                 prepared,
@@ -75,9 +101,13 @@ def backbone(
             name, revision = str(params.name), params.revision
             if local and not (root / name).is_dir():
                 raise DataError(f"backbone.name {str(root / name)!r}: cannot be loaded: there is no such folder")
-            model, how = load_pretrained(str(root / name) if local else name, revision=revision, generation=params.generation)
+            place = str(root / name) if local else name
+            _require_framing(framing, framing_of(pretrained_config(place, revision=revision)), f"backbone.name {name!r}")
+            model, how = load_pretrained(place, revision=revision, generation=params.generation)
             revision = getattr(model.config, "_commit_hash", None) or revision
         require_tokenizer(tokenizer, how, vocabulary=vocabulary(model), where=name, place=str(prepared))
+        causal = framing_of(model.config) == CAUSAL
+        padded_because = why_padded(model, where=name) if causal else None
         facts = BackboneFacts(
             source=params.source,
             name=name,
@@ -88,10 +118,23 @@ def backbone(
             fingerprint=fingerprint(model, how.settings),
             generation=dict(how.settings),
             config=config_digest(root / name) if local else None,
+            packing=padded_because is None if causal else None,
+            padded_because=padded_because,
         )
         card = provenance.of_backbone(params, prepared=prepared, root=root).card(facts, threads=execution.threads)
         write_card(folder, card)
     return card
+
+
+def _require_framing(framing: str, needed: str, what: str) -> None:
+    """Check that examples are framed for the kind of a backbone.
+
+    Raises:
+        ParamsError: if they are not.
+    """
+    if framing != needed:
+        kind = "a causal language model" if needed == CAUSAL else "an encoder-decoder"
+        raise ParamsError(f"{what}: is {kind}, but the examples are framed for the other kind; set prepare.framing: {needed}")
 
 
 def train_scratch(
@@ -102,12 +145,14 @@ def train_scratch(
     seed: int,
     execution: Execution,
 ) -> PreTrainedModel:
-    """Train a small T5 by span corruption of the training tasks' prompts, and on the suite's backbone tasks if it has any."""
+    """Train a small model on the training tasks' prompts, and on the suite's backbone tasks if it has any.
+
+    A T5 learns the prompts by span corruption, a Llama by plain language modelling.
+    """
     torch.manual_seed(seed)
-    batches = _Batches(prepared, tokenizer, batch_size=params.batch_size, denoising=params.denoising, seed=seed)
+    batches = _Batches(prepared, tokenizer, params, seed=seed)
     size = max(entries(tokenizer), 1 + max(batches.sentinels, default=0))
-    pad = int(tokenizer.pad_token_id)
-    model = T5ForConditionalGeneration(scratch_config(params, size, pad=pad, end=Ending.of(tokenizer).end))
+    model = _untrained(params, tokenizer, size)
     accelerator = execution.accelerator
     wrapped = accelerator.prepare(AdaptedModel(model, None))
     optimizer = accelerator.prepare(torch.optim.AdamW(model.parameters(), lr=params.lr, weight_decay=0.01))
@@ -132,6 +177,44 @@ def train_scratch(
             bar.advance(note=note)
     model.eval()
     return model.cpu()
+
+
+def _untrained(params: ScratchParams, tokenizer: PreTrainedTokenizerBase, size: int) -> PreTrainedModel:
+    """A model of random weights that takes its special tokens from a tokenizer."""
+    end = Ending.of(tokenizer).end
+    pad = end if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
+    if params.architecture == "llama":
+        return LlamaForCausalLM(causal_config(params, size, pad=pad, end=end, begin=tokenizer.bos_token_id))
+    model: PreTrainedModel = T5ForConditionalGeneration(scratch_config(params, size, pad=pad, end=end))
+    return model
+
+
+def causal_config(
+    params: ScratchParams, vocab_size: int, *, pad: int = 0, end: int = 1, begin: int | None = None
+) -> LlamaConfig:
+    """Make the config of a Llama with tied embeddings.
+
+    Args:
+        params: its sizes.
+        vocab_size: tokens that it knows.
+        pad: the padding token.
+        end: the token that ends a text.
+        begin: the token that begins one, if there is any.
+    """
+    options: dict[str, Any] = {
+        "vocab_size": vocab_size,
+        "hidden_size": params.d_model,
+        "intermediate_size": params.d_ff,
+        "head_dim": params.d_kv,
+        "num_attention_heads": params.attention_heads,
+        "num_key_value_heads": params.attention_heads,
+        "num_hidden_layers": params.layers,
+        "tie_word_embeddings": True,
+        "pad_token_id": pad,
+        "eos_token_id": end,
+        "bos_token_id": begin,
+    }
+    return LlamaConfig(**options)
 
 
 def scratch_config(params: ScratchParams, vocab_size: int, *, pad: int = 0, end: int = 1) -> T5Config:
@@ -160,35 +243,54 @@ def scratch_config(params: ScratchParams, vocab_size: int, *, pad: int = 0, end:
 
 
 class _Batches:
-    """Micro-batches of span corruption and backbone tasks, in fixed proportion.
+    """Micro-batches of prompts to learn (by span corruption or plain language modelling) and backbone tasks, in proportion.
 
     Attributes:
         sentinels: tokens that stand for what is masked; none where nothing is.
     """
 
-    def __init__(
-        self, prepared: Path, tokenizer: PreTrainedTokenizerBase, *, batch_size: int, denoising: float, seed: int
-    ) -> None:
+    def __init__(self, prepared: Path, tokenizer: PreTrainedTokenizerBase, params: ScratchParams, *, seed: int) -> None:
+        batch_size, denoising, self._causal = params.batch_size, params.denoising, params.architecture == "llama"
         self._texts = Examples.read(prepared / TRAINING_EXAMPLES).of(split="train").scored()
+        if self._causal:  # of a prompt of one token there is nothing to predict
+            self._texts = [text for text in self._texts if len(text.input_ids) > 1]
         self._tasks = Examples.read(prepared / BACKBONE_EXAMPLES).of(split="train").scored()
         if not (self._tasks or denoising):
             raise ParamsError(
-                "backbone.scratch.denoising 0: this suite has no backbone tasks, so span corruption is all that there is to"
+                f"backbone.scratch.denoising 0: this suite has no backbone tasks, so {self._learning} is all that there is to"
                 " train on; set it above 0"
             )
         self._noisy = batch_size if not self._tasks else round(batch_size * denoising)
         self._clean = batch_size - self._noisy
-        self._orders = Order(len(self._texts), f"{seed}/texts"), Order(max(1, len(self._tasks)), f"{seed}/tasks")
-        self.sentinels = sentinel_ids(tokenizer) if self._noisy else []
+        self._orders = Order(max(1, len(self._texts)), f"{seed}/texts"), Order(max(1, len(self._tasks)), f"{seed}/tasks")
+        if self._noisy and not self._texts:
+            raise ParamsError(f"backbone.scratch.denoising {denoising}: no prompt has two tokens for {self._learning}; set 0")
+        self.sentinels = sentinel_ids(tokenizer) if self._noisy and not self._causal else []
         self._seed = seed
 
     def __call__(self, micro: int) -> Batch:
-        noisy = [
-            span_corruption(self._texts[row], self.sentinels, random.Random(f"{self._seed}/{micro}/{row}"))
-            for row in self._orders[0].slice(micro * self._noisy, self._noisy)
-        ]
+        noisy = [self._learned(micro, row) for row in self._orders[0].slice(micro * self._noisy, self._noisy)]
         clean = [self._tasks[row] for row in self._orders[1].slice(micro * self._clean, self._clean)]
         return collate([*noisy, *clean], [[0]])
+
+    @property
+    def _learning(self) -> str:
+        return "plain language modelling" if self._causal else "span corruption"
+
+    def _learned(self, micro: int, row: int) -> Sample:
+        """A prompt as a sample to learn."""
+        if self._causal:
+            return language_modelling(self._texts[row])
+        return span_corruption(self._texts[row], self.sentinels, random.Random(f"{self._seed}/{micro}/{row}"))
+
+
+def language_modelling(sample: Sample) -> Sample:
+    """Go on from the first token of a text, which may be the one that begins texts, to its last.
+
+    Args:
+        sample: its input is the text.
+    """
+    return Sample(sample.task, sample.input_ids[:1], sample.input_ids[1:])
 
 
 def span_corruption(sample: Sample, sentinels: list[int], rng: random.Random) -> Sample:

@@ -1,0 +1,128 @@
+"""The backbone stage tests a causal model: whether its sequences may be packed into one row, or must be padded.
+
+Some families compute wrong losses of packed sequences, silently (positions that are counted through the row, states that run
+across sequences, attention functions that know nothing of the sequences' ends). No list of names decides, but a comparison.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from mhrctl.data.batches import Ragged
+from mhrctl.data.loading import reason
+from mhrctl.errors import DataError
+from mhrctl.models.backbones import vocabulary
+from mhrctl.models.decoder_only import PACKS, DecoderOnly
+from mhrctl.models.speed import Speed
+
+TOLERANCE = 1e-4
+"""The largest difference of logits, as a part of the largest logit, that counts as rounding.
+
+Other orders of summing give differences of 1e-6 in fp32, and some more in deep models; what is wrong gives 0.1 and more.
+"""
+SIZES = ((3, 4), (17, 2), (1, 6), (24, 5), (8, 3), (11, 8))
+"""Tokens of each input and of its target."""
+SHORTEST = 8
+"""Positions that a model must have for a test."""
+
+
+def why_padded(model: PreTrainedModel, *, where: str) -> str | None:
+    """Compare packed and padded sequences with each alone, on random tokens.
+
+    Args:
+        model: a causal model, without adapters.
+        where: names it in errors.
+
+    Returns:
+        Why sequences must be padded, in words; None if they may be packed.
+
+    Raises:
+        DataError: if tokens change what stands before them, or padding changes anything: then no batch is right.
+    """
+    trained, packs = model.training, getattr(model, PACKS, None)
+    model.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            return _compare(model, where)
+    finally:
+        model.train(trained)
+        setattr(model, PACKS, packs)
+
+
+def _compare(model: PreTrainedModel, where: str) -> str | None:
+    inputs, targets = _sequences(model)
+    kind = f"{where}: a {model.config.model_type} model"
+    try:
+        alone = _logits_alone(model, inputs, targets)
+        halves = [target[: (len(target) + 1) // 2] for target in targets]
+        before = difference(_logits_alone(model, inputs, halves), [each[: len(half)] for each, half in zip(alone, halves)])
+        padded = difference(_logits_together(model, inputs, targets, packs=False), alone)
+    except Exception as error:
+        raise DataError(f"{kind} that cannot be run on rows of tokens: {reason(error)}") from error
+    if not before <= TOLERANCE:
+        raise DataError(
+            f"{kind} that reads what follows a token, whose logits differ by {before:.1e} of the largest: it has no causal"
+            " attention, and writes no text; name a causal language model or an encoder-decoder"
+        )
+    if not padded <= TOLERANCE:
+        raise DataError(
+            f"{kind} whose logits differ by {padded:.1e} of the largest where a sequence is padded: no batch of it is right;"
+            " name another"
+        )
+    try:
+        packed = difference(_logits_together(model, inputs, targets, packs=True), alone)
+    except Exception as error:  # noqa: BLE001 - whatever keeps a family from it
+        return f"it cannot be run packed: {reason(error)}"
+    return None if packed <= TOLERANCE else f"packed logits differ by {packed:.1e} of the largest"
+
+
+def difference(logits: list[Tensor], right: list[Tensor]) -> float:
+    """Return the largest difference of logits of several sequences, as a part of the largest right one; NaN if any is.
+
+    Args:
+        logits: of each sequence, [tokens, vocabulary].
+        right: likewise.
+    """
+    pairs = zip(logits, right, strict=True)
+    apart = torch.stack([(one - other).abs().max() for one, other in pairs]).max()
+    return float(apart / torch.cat(right).abs().max())
+
+
+def _sequences(model: PreTrainedModel) -> tuple[list[np.ndarray[Any, Any]], list[np.ndarray[Any, Any]]]:
+    """Random inputs and targets of unequal lengths, the same for each model of a size, without its padding."""
+    rng, known = random.Random(0), vocabulary(model)
+    longest = max(getattr(model.config, "max_position_embeddings", None) or 10**6, SHORTEST)
+    special = {model.config.pad_token_id} if known > 1 else set()
+
+    def draw(size: int) -> np.ndarray[Any, Any]:
+        tokens: list[int] = []
+        while len(tokens) < size:
+            token = rng.randrange(known)
+            tokens += [] if token in special else [token]
+        return np.array(tokens)
+
+    sizes = [(max(1, min(before, longest - after)), after) for before, after in SIZES if after <= longest]
+    return [draw(before) for before, _ in sizes], [draw(after) for _, after in sizes]
+
+
+def _logits_alone(
+    model: PreTrainedModel, inputs: list[np.ndarray[Any, Any]], targets: list[np.ndarray[Any, Any]]
+) -> list[Tensor]:
+    """The logits of each sequence by itself."""
+    rows = zip(inputs, targets, strict=True)
+    return [_logits_together(model, [one], [target], packs=False)[0] for one, target in rows]
+
+
+def _logits_together(
+    model: PreTrainedModel, inputs: list[np.ndarray[Any, Any]], targets: list[np.ndarray[Any, Any]], *, packs: bool
+) -> list[Tensor]:
+    """The logits of sequences in one batch, as training makes them."""
+    setattr(model, PACKS, packs)
+    logits = DecoderOnly(model, Speed()).logits({}, Ragged.of(inputs), Ragged.of(targets))
+    return [each[: len(target)].float() for each, target in zip(logits, targets, strict=True)]
