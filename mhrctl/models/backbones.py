@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ from mhrctl.artifacts.cards import Card, read_card, require_backbone, require_ma
 from mhrctl.artifacts.facts import AdaptFacts, BackboneFacts, PretrainFacts
 from mhrctl.artifacts.names import TOKENIZER
 from mhrctl.artifacts.reading import reading
+from mhrctl.config.tasks import FramingName
 from mhrctl.data.loading import json_object, loading
 from mhrctl.data.tokenization import saved_tokenizer
 from mhrctl.errors import ArtifactError, DataError
@@ -84,7 +85,7 @@ def load_pretrained(
     return model, settle(model, generation or {}, where=where)
 
 
-def framing_of(config: PretrainedConfig) -> Literal["encoder_decoder", "causal"]:
+def framing_of(config: PretrainedConfig) -> FramingName:
     """Return how prompts and targets must be framed for a model: the value of `prepare.framing`."""
     return "causal" if is_causal(config) else "encoder_decoder"
 
@@ -220,6 +221,8 @@ def pretrained_config(
         return config
     text: PretrainedConfig = config.get_text_config(decoder=True)
     if _is_generative(config, text):
+        if text is not config:  # the whole says whether its output layer is the embedding, whatever the part does
+            text.tie_word_embeddings = config.tie_word_embeddings  # type: ignore[attr-defined]
         return text
     raise DataError(
         f"{where}: a {config.model_type} model; an encoder-decoder (T5 and kin) or a causal language model (Llama and kin)"

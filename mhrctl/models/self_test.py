@@ -7,18 +7,21 @@ across sequences, attention functions that know nothing of the sequences' ends).
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import AttentionInterface, PretrainedConfig, PreTrainedModel
 
 from mhrctl.data.batches import Ragged
 from mhrctl.data.loading import reason
 from mhrctl.errors import DataError
 from mhrctl.models.backbones import vocabulary
 from mhrctl.models.decoder_only import PACKS, DecoderOnly
+from mhrctl.models.packed_attention import NAME, packed_attention
 from mhrctl.models.speed import Speed
 
 TOLERANCE = 1e-4
@@ -33,7 +36,7 @@ SHORTEST = 8
 
 
 def why_padded(model: PreTrainedModel, *, where: str) -> str | None:
-    """Compare packed and padded sequences with each alone, on random tokens.
+    """Compare packed and padded sequences with each alone, on random tokens; whether the model packs stays unsaid.
 
     Args:
         model: a causal model, without adapters.
@@ -45,14 +48,14 @@ def why_padded(model: PreTrainedModel, *, where: str) -> str | None:
     Raises:
         DataError: if tokens change what stands before them, or padding changes anything: then no batch is right.
     """
-    trained, packs = model.training, getattr(model, PACKS, None)
+    trained = model.training
     model.eval()
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             return _compare(model, where)
     finally:
         model.train(trained)
-        setattr(model, PACKS, packs)
+        delattr(model, PACKS)
 
 
 def _compare(model: PreTrainedModel, where: str) -> str | None:
@@ -61,7 +64,8 @@ def _compare(model: PreTrainedModel, where: str) -> str | None:
     try:
         alone = _logits_alone(model, inputs, targets)
         halves = [target[: (len(target) + 1) // 2] for target in targets]
-        before = difference(_logits_alone(model, inputs, halves), [each[: len(half)] for each, half in zip(alone, halves)])
+        first = [each[: len(half)] for each, half in zip(alone, halves, strict=True)]
+        before = difference(_logits_alone(model, inputs, halves), first)
         padded = difference(_logits_together(model, inputs, targets, packs=False), alone)
     except Exception as error:
         raise DataError(f"{kind} that cannot be run on rows of tokens: {reason(error)}") from error
@@ -76,10 +80,42 @@ def _compare(model: PreTrainedModel, where: str) -> str | None:
             " name another"
         )
     try:
-        packed = difference(_logits_together(model, inputs, targets, packs=True), alone)
+        with _noting_windows() as windows:
+            packed = difference(_logits_together(model, inputs, targets, packs=True), alone)
     except Exception as error:  # noqa: BLE001 - whatever keeps a family from it
         return f"it cannot be run packed: {reason(error)}"
-    return None if packed <= TOLERANCE else f"packed logits differ by {packed:.1e} of the largest"
+    if not packed <= TOLERANCE:
+        return f"packed logits differ by {packed:.1e} of the largest"
+    return _unseen(model.config, windows)
+
+
+@contextmanager
+def _noting_windows() -> Iterator[list[int]]:
+    """Note what windows the layers of a packed model ask for meanwhile."""
+    windows: list[int] = []
+
+    def noting(*given: Any, sliding_window: int | None = None, **others: Any) -> tuple[Tensor, None]:  # noqa: ANN401
+        if sliding_window:
+            windows.append(sliding_window)
+        return packed_attention(*given, sliding_window=sliding_window, **others)
+
+    AttentionInterface.register(NAME, noting)
+    try:
+        yield windows
+    finally:
+        AttentionInterface.register(NAME, packed_attention)
+
+
+def _unseen(config: PretrainedConfig, windows: list[int]) -> str | None:
+    """Why packing would be wrong for sequences longer than those of the test, which a window of thousands of tokens holds."""
+    text = config.get_text_config(decoder=True)
+    if getattr(text, "attention_chunk_size", None):
+        return "its layers attend within chunks, which packed attention has not"
+    layers = getattr(text, "layer_types", None)
+    expected = layers.count("sliding_attention") if layers else 1
+    if getattr(text, "sliding_window", None) and len(windows) < expected:
+        return "its layers look back through a window that they do not hand on to packed attention"
+    return None
 
 
 def difference(logits: list[Tensor], right: list[Tensor]) -> float:

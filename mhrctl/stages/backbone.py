@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from mhrctl.artifacts.facts import BackboneFacts
 from mhrctl.artifacts.names import BACKBONE_EXAMPLES, TOKENIZER, TRAINING_EXAMPLES
 from mhrctl.artifacts.writing import writing
 from mhrctl.config.sections import BackboneParams, ScratchParams
+from mhrctl.config.tasks import FramingName
 from mhrctl.data.batches import Batch, Order, collate
 from mhrctl.data.examples import Examples, Sample
 from mhrctl.data.tokenization import Ending, entries, saved_tokenizer, sentinel_ids
@@ -50,9 +52,7 @@ NOISE_DENSITY = 0.15
 MEAN_SPAN = 3
 WARMUP = 0.05
 CLIP_NORM = 1.0
-ENCODER_DECODER, CAUSAL = "encoder_decoder", "causal"
-"""Values of `prepare.framing`."""
-SCRATCH = {"t5": ENCODER_DECODER, "llama": CAUSAL}
+SCRATCH: Mapping[str, FramingName] = {"t5": "encoder_decoder", "llama": "causal"}
 """{architecture of a scratch backbone: the framing that it needs}."""
 LOG_EVERY = 50
 """Steps between two looks at the loss: each waits for the device."""
@@ -79,8 +79,7 @@ def backbone(
         DataError: if the backbone cannot be loaded or the tokenizer does not fit it, or no batch of it is right.
         ParamsError: if examples are framed for the other kind of backbone.
     """
-    # Cards of examples that were framed before causal models came do not say how.
-    framing = getattr(read_card(prepared, stage="prepare", command="mhrctl prepare").facts, "framing", ENCODER_DECODER)
+    framing = read_card(prepared, stage="prepare", command="mhrctl prepare").facts.framing
     tokenizer = saved_tokenizer(prepared / TOKENIZER)
     local = params.source == "local"
     with writing(out) as folder:
@@ -106,7 +105,7 @@ def backbone(
             model, how = load_pretrained(place, revision=revision, generation=params.generation)
             revision = getattr(model.config, "_commit_hash", None) or revision
         require_tokenizer(tokenizer, how, vocabulary=vocabulary(model), where=name, place=str(prepared))
-        causal = framing_of(model.config) == CAUSAL
+        causal = framing_of(model.config) == "causal"
         padded_because = why_padded(model, where=name) if causal else None
         facts = BackboneFacts(
             source=params.source,
@@ -126,14 +125,14 @@ def backbone(
     return card
 
 
-def _require_framing(framing: str, needed: str, what: str) -> None:
+def _require_framing(framing: FramingName, needed: FramingName, what: str) -> None:
     """Check that examples are framed for the kind of a backbone.
 
     Raises:
         ParamsError: if they are not.
     """
     if framing != needed:
-        kind = "a causal language model" if needed == CAUSAL else "an encoder-decoder"
+        kind = "a causal language model" if needed == "causal" else "an encoder-decoder"
         raise ParamsError(f"{what}: is {kind}, but the examples are framed for the other kind; set prepare.framing: {needed}")
 
 
