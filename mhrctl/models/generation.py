@@ -240,13 +240,13 @@ def unused_settings(how: Answering) -> str:
 
 
 def _token(name: str, config: PretrainedConfig | SimpleNamespace, brought: Any, chosen: Mapping[str, Any], where: str) -> Any:  # noqa: ANN401
-    """A special token: of params.yaml, else of the checkpoint's two files, which must agree but for the ends."""
+    """A special token: of params.yaml, else of the two files, which must agree but for ends, and padding that is masked."""
     if name in chosen:
         return chosen[name]
     of_config = _of_config(config, name)
+    if name == PAD and is_causal(config):
+        return of_config if brought is None else brought
     if of_config is None and brought is None:
-        if name == PAD and is_causal(config):
-            return None
         raise DataError(f"{where}: neither config.json nor {FILE} has a {name}; set backbone.generation.{name}: {_HOW[name]}")
     if name != END and None not in (of_config, brought) and of_config != brought:
         raise DataError(

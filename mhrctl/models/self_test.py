@@ -55,7 +55,8 @@ def why_padded(model: PreTrainedModel, *, where: str) -> str | None:
             return _compare(model, where)
     finally:
         model.train(trained)
-        delattr(model, PACKS)
+        if hasattr(model, PACKS):
+            delattr(model, PACKS)
 
 
 def _compare(model: PreTrainedModel, where: str) -> str | None:

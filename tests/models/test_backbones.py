@@ -4,18 +4,33 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
-from transformers import T5ForConditionalGeneration
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import (
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    GPT2Config,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Mistral3Config,
+    Mistral3ForConditionalGeneration,
+    PreTrainedModel,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from mhrctl.artifacts.cards import Card, read_card
 from mhrctl.artifacts.facts import BackboneFacts
 from mhrctl.errors import ArtifactError, DataError
 from mhrctl.models.backbones import (
     T5_SIZES,
+    config_vocabulary,
     fingerprint,
+    framing_of,
     is_tied,
     load_backbone,
     load_pretrained,
@@ -24,6 +39,7 @@ from mhrctl.models.backbones import (
     pretrained_config,
     shape_model,
     sized_model,
+    vocabulary,
 )
 from tests.conftest import mhrctl
 
@@ -64,10 +80,119 @@ def test_an_unknown_size_is_rejected_with_the_known() -> None:
         sized_model("t5-huge")
 
 
-def test_a_config_that_is_no_encoder_decoders_is_rejected(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
-    with pytest.raises(DataError, match=r"a gpt2 model; an encoder-decoder \(T5 and kin\) is needed"):
+@pytest.mark.parametrize("kind", ["bert", "roberta", "vit"])
+def test_a_config_of_neither_kind_is_rejected(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+    with pytest.raises(
+        DataError,
+        match=rf"a {kind} model; an encoder-decoder \(T5 and kin\) or a causal language model \(Llama and kin\) is needed",
+    ):
         pretrained_config(str(tmp_path))
+
+
+def test_a_kind_has_its_framing() -> None:
+    assert framing_of(T5Config()) == "encoder_decoder"
+    assert framing_of(LlamaConfig()) == framing_of(GPT2Config()) == "causal"
+
+
+TEXT: dict[str, Any] = {
+    "vocab_size": 60,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 8,
+    "pad_token_id": 0,
+    "bos_token_id": 2,
+    "eos_token_id": 1,
+}
+IMAGES: dict[str, Any] = {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+}
+
+
+def tiny_llama(*, tied: bool) -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    config: dict[str, Any] = TEXT | {"tie_word_embeddings": tied}
+    return LlamaForCausalLM(LlamaConfig(**config)).eval()
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_causal_model_is_loaded_whole(tmp_path: Path, tied: bool) -> None:
+    model = tiny_llama(tied=tied)
+    model.save_pretrained(tmp_path)
+    assert ("lm_head.weight" in load_file(tmp_path / "model.safetensors")) != tied
+    loaded, how = load_pretrained(str(tmp_path))
+    assert fingerprint(loaded) == fingerprint(model)
+    assert is_tied(loaded) == tied
+    assert (how.start, how.pad, how.end, how.settings) == (None, 0, (1,), {})
+    assert config_vocabulary(pretrained_config(str(tmp_path))) == vocabulary(loaded) == 60
+    shape = sized_model(str(tmp_path))
+    assert {name: each.shape for name, each in shape.state_dict().items()} == {
+        name: each.shape for name, each in model.state_dict().items()
+    }
+    assert not is_tied(shape_model(model.config, tied=False))
+
+
+@pytest.mark.parametrize("name", ["lm_head.weight", "model.layers.1.mlp.up_proj.weight"])
+def test_a_causal_model_without_a_tensor_is_rejected(tmp_path: Path, name: str) -> None:
+    tiny_llama(tied=False).save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file({key: each for key, each in weights.items() if key != name}, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(DataError, match=rf"{name} is missing"):
+        load_pretrained(str(tmp_path))
+
+
+def gemma3() -> PreTrainedModel:
+    options: dict[str, Any] = {"mm_tokens_per_image": 4, "image_token_id": 59, "boi_token_index": 57, "eoi_token_index": 58}
+    return Gemma3ForConditionalGeneration(Gemma3Config(text_config=TEXT, vision_config=IMAGES, **options))
+
+
+def mistral3() -> PreTrainedModel:
+    options: dict[str, Any] = {"vision_config": IMAGES | {"model_type": "pixtral", "head_dim": 8}, "image_token_index": 59}
+    return Mistral3ForConditionalGeneration(Mistral3Config(text_config=TEXT | {"model_type": "mistral"}, **options))
+
+
+@pytest.mark.parametrize("make", [gemma3, mistral3])
+def test_of_a_model_of_images_the_text_model_is_loaded(tmp_path: Path, make: Any) -> None:
+    torch.manual_seed(0)
+    whole = make().eval()
+    whole.save_pretrained(tmp_path)
+    text, _ = load_pretrained(str(tmp_path))
+    assert text.config.model_type == {"gemma3": "gemma3_text", "mistral3": "mistral"}[whole.config.model_type]
+    ids = torch.tensor([[5, 6, 7, 8]])
+    assert torch.equal(text(input_ids=ids).logits, whole(input_ids=ids).logits)
+    assert not [name for name, _ in text.named_modules() if "vision" in name]
+    assert is_tied(text)
+    weights = load_file(tmp_path / "model.safetensors")
+    lost = next(name for name in weights if name.endswith("layers.1.mlp.up_proj.weight"))
+    save_file({key: each for key, each in weights.items() if key != lost}, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(DataError, match=r"model.layers.1.mlp.up_proj.weight is missing"):
+        load_pretrained(str(tmp_path))
+
+
+def test_a_frozen_output_layer_takes_contiguous_states_alone(tmp_path: Path, tiny_t5: T5ForConditionalGeneration) -> None:
+    model = tiny_llama(tied=True)
+    model.save_pretrained(tmp_path / "llama")
+    tiny_t5.save_pretrained(tmp_path / "t5")
+    loaded, _ = load_pretrained(str(tmp_path / "llama"))
+    taken: list[bool] = []
+    output = loaded.get_output_embeddings()
+    assert isinstance(output, nn.Linear)
+    output.register_forward_hook(lambda _layer, given, _out: taken.append(given[0].is_contiguous()))
+    states = torch.randn(16, 3, 2).permute(2, 1, 0)
+    assert not states.is_contiguous()
+    assert torch.allclose(output(states), model.get_output_embeddings()(states), atol=1e-6)
+    assert taken == [True]
+    ids = torch.tensor([[5, 6, 7]])
+    assert torch.equal(loaded(input_ids=ids).logits, model(input_ids=ids).logits)
+    assert not load_pretrained(str(tmp_path / "t5"))[0].get_output_embeddings()._forward_pre_hooks  # T5's stays what it was
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,9 @@ from transformers import (
     EncoderDecoderConfig,
     EncoderDecoderModel,
     GenerationConfig,
+    GPT2Config,
+    LlamaConfig,
+    LlamaForCausalLM,
     PretrainedConfig,
     T5Config,
     T5ForConditionalGeneration,
@@ -27,6 +30,7 @@ from mhrctl.models.generation import (
     apply,
     described,
     generation_of,
+    is_causal,
     require_readable,
     require_tokenizer,
     unused_settings,
@@ -167,6 +171,74 @@ def test_a_composite_backbone_has_its_sizes_and_tokens_in_its_parts(tmp_path: Pa
     loaded, tokens = load_pretrained(str(tmp_path), generation={"decoder_start_token_id": 3, "eos_token_id": 4})
     assert (tokens.start, tokens.end, tokens.pad) == (3, (4,), 0)
     assert loaded.config.decoder_start_token_id == 3
+
+
+def llama(**tokens: Any) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=64, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, **tokens
+    )
+
+
+CAUSAL = llama()
+ENDS: dict[str, Any] = {"eos_token_id": [1, 4], "bos_token_id": 2}
+
+
+def test_a_causal_model_needs_an_end_alone() -> None:
+    plain = how(ENDS, llama(eos_token_id=[1, 4]))
+    assert plain == Answering(start=None, pad=1, end=(1, 4), settings={}, unused=())
+    padded = how(ENDS | {"pad_token_id": 3}, llama(eos_token_id=[1, 4], pad_token_id=5))
+    assert (padded.pad, padded.settings) == (3, {"pad_token_id": 3})  # which two files may say otherwise, since it is masked
+    assert how(ENDS, CAUSAL, pad_token_id=5).settings == {"pad_token_id": 5, "eos_token_id": [1, 4]}
+    with pytest.raises(DataError, match=r"has a eos_token_id; set backbone.generation.eos_token_id"):
+        how({}, GPT2Config(vocab_size=64, eos_token_id=None))
+    with pytest.raises(DataError, match=r"pad_token_id 64 is none of its 64 tokens"):
+        how(ENDS | {"pad_token_id": 64}, CAUSAL)
+
+
+def test_settings_that_a_causal_model_cannot_have_are_rejected() -> None:
+    with pytest.raises(DataError, match=r"decoder_start_token_id: is of encoder-decoders"):
+        how(ENDS, CAUSAL, decoder_start_token_id=0)
+    with pytest.raises(DataError, match=r"min_length 5: counts the prompt in a causal model; .* and min_new_tokens"):
+        how(ENDS | {"min_length": 5}, CAUSAL)
+    assert how(ENDS | {"min_length": 5}, CAUSAL, min_length=0, min_new_tokens=2).settings["min_new_tokens"] == 2
+
+
+def test_a_kind_is_read_from_the_config() -> None:
+    assert is_causal(CAUSAL)
+    assert not is_causal(CONFIG)
+
+
+def test_a_causal_model_answers_as_it_was_decided() -> None:
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(llama()).eval()
+    model.generation_config = GenerationConfig(**ENDS, do_sample=True, num_beams=4, cache_implementation="hybrid")
+    apply(model, how(ENDS, CAUSAL))
+    assert (model.config.pad_token_id, model.generation_config.pad_token_id) == (1, 1)
+    assert model.generation_config.eos_token_id == [1, 4]
+    assert model.generation_config.decoder_start_token_id is None
+    assert not hasattr(model.config, "decoder_start_token_id")
+    ids = torch.tensor([[5, 6]])
+    answer = cast("Any", model).generate(ids, max_new_tokens=6)
+    assert torch.equal(answer, cast("Any", model).generate(ids, max_new_tokens=6))  # and not sampled
+    apply(model, how(ENDS, CAUSAL, eos_token_id=int(answer[0, 2])))
+    assert cast("Any", model).generate(ids, max_new_tokens=6).shape[1] == 3
+
+
+def test_a_tokenizer_of_a_causal_model_may_pad_otherwise() -> None:
+    tokenizer = train_tokenizer("word", ["a b c"], vocab_size=60)
+
+    def fit(brought: dict[str, Any], **chosen: Any) -> None:
+        require_tokenizer(tokenizer, how(brought, CAUSAL, **chosen), vocabulary=64, where="it", place="there")
+
+    fit(ENDS)  # the end pads, and is one of several
+    fit(ENDS | {"pad_token_id": 3})
+    word = int(tokenizer.get_vocab()["a"])
+    with pytest.raises(DataError, match=rf"there: it pads with a \({word}\), which is an ordinary token and would be read"):
+        fit(ENDS | {"pad_token_id": word})
+    with pytest.raises(DataError, match=r"there: texts end with </s> \(1\), but it stops at 4; set prepare.tokenizer"):
+        fit(ENDS, eos_token_id=4)
+    tokenizer.pad_token = None
+    fit(ENDS)
 
 
 def test_settings_are_written_in_a_line() -> None:

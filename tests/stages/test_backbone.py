@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,14 +15,27 @@ import torch
 from accelerate import Accelerator
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import nn
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast, T5ForConditionalGeneration
+from transformers import (
+    BertConfig,
+    BertLMHeadModel,
+    BloomConfig,
+    BloomForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    T5ForConditionalGeneration,
+)
 
 from mhrctl.config.sections import BackboneParams, ScratchParams
-from mhrctl.data.examples import Sample
-from mhrctl.data.tokenization import SENTINELS, saved_tokenizer
+from mhrctl.data.batches import collate
+from mhrctl.data.examples import Examples, Sample
+from mhrctl.data.tokenization import SENTINELS, entries, saved_tokenizer
 from mhrctl.errors import ArtifactError, DataError, ParamsError
+from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.backbones import fingerprint, is_tied, load_backbone
-from mhrctl.stages.backbone import backbone, span_corruption, train_scratch
+from mhrctl.models.decoder_only import PACKS
+from mhrctl.stages.backbone import backbone, language_modelling, span_corruption, train_scratch
 from mhrctl.training.execution import Execution
 from tests.conftest import Run, mhrctl
 
@@ -62,10 +76,105 @@ def test_changed_weights_are_noticed(copy: Path, accelerator: Accelerator, tiny_
         load_backbone(out)
 
 
-def test_a_decoder_only_model_is_rejected(copy: Path, accelerator: Accelerator) -> None:
-    GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=1, vocab_size=40)).save_pretrained(copy / "gpt")
-    with pytest.raises(DataError, match=r"a gpt2 model; an encoder-decoder \(T5 and kin\) is needed"):
+def frame(project: Path) -> None:
+    """Prepare a project's examples for causal models."""
+    params = project / "params.yaml"
+    params.write_text(params.read_text().replace("  tokenizer: word\n", "  tokenizer: word\n  framing: causal\n"))
+    assert mhrctl("prepare", "-C", project) == 0
+
+
+def save_gpt(folder: Path) -> None:
+    torch.manual_seed(0)
+    config = GPT2Config(n_layer=1, n_embd=8, n_head=1, n_positions=64, vocab_size=80, eos_token_id=1, bos_token_id=1)
+    GPT2LMHeadModel(config).save_pretrained(folder)
+
+
+def save_bloom(folder: Path) -> None:
+    torch.manual_seed(0)
+    BloomForCausalLM(BloomConfig(n_layer=1, hidden_size=8, n_head=2, vocab_size=80, eos_token_id=1)).save_pretrained(folder)
+
+
+@pytest.mark.parametrize("save", [save_gpt, save_bloom])
+def test_a_causal_model_is_tested_and_packs_or_pads(
+    copy: Path, run: Run, capfd: pytest.CaptureFixture[str], save: Callable[[Path], None]
+) -> None:
+    frame(copy)
+    save(copy / "checkpoint")
+    capfd.readouterr()
+    assert run("backbone", "--set", "backbone.source=local", "--set", "backbone.name=checkpoint", "-C", copy) == 0
+    said, facts = capfd.readouterr().err, read_facts(copy / "data/backbone")
+    model, _ = load_backbone(copy / "data/backbone")
+    assert getattr(model, PACKS) == facts["packing"] == (save is save_gpt)
+    if facts["packing"]:
+        assert "packs sequences" in said
+        assert "padded_because" not in facts
+    else:
+        assert facts["padded_because"].startswith("packed logits differ by ")
+        assert f"pads sequences: {facts['padded_because']}" in said
+    assert "generation" not in facts  # the end pads where a checkpoint has no padding, and nothing is made of it
+    assert model.config.pad_token_id == 1
+
+
+def test_an_encoder_decoders_card_says_nothing_of_packing(walked: Path) -> None:
+    assert not {"packing", "padded_because"} & read_facts(walked / "data/backbone").keys()
+    assert "architecture" not in json.loads((walked / "data/backbone/card.json").read_text())["params"]["scratch"]
+
+
+def test_a_model_that_reads_ahead_is_rejected(copy: Path, accelerator: Accelerator) -> None:
+    frame(copy)
+    BertLMHeadModel(
+        BertConfig(
+            vocab_size=80, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, eos_token_id=1
+        )
+    ).save_pretrained(copy / "bert")
+    with pytest.raises(DataError, match=r"a bert model; an encoder-decoder"):
+        make(copy, accelerator, source="local", name="bert")
+
+
+def test_examples_are_framed_for_the_kind_of_the_backbone(
+    copy: Path, accelerator: Accelerator, tiny_t5: T5ForConditionalGeneration
+) -> None:
+    save_gpt(copy / "gpt")
+    tiny_t5.save_pretrained(copy / "t5")
+    llama = SCRATCH | {"architecture": "llama"}
+    with pytest.raises(ParamsError, match=r"backbone.name 'gpt': is a causal .*; set prepare.framing: causal$"):
         make(copy, accelerator, source="local", name="gpt")
+    with pytest.raises(ParamsError, match=r"backbone.scratch.architecture llama: is a causal .*; set prepare.framing: causal$"):
+        make(copy, accelerator, source="scratch", scratch=llama)
+    frame(copy)
+    with pytest.raises(ParamsError, match=r"backbone.name 't5': is an encoder-decoder, .*; set prepare.framing: encoder_deco"):
+        make(copy, accelerator, source="local", name="t5")
+    with pytest.raises(ParamsError, match=r"backbone.scratch.architecture t5: is an encoder-decoder, .*framing: encoder_deco"):
+        make(copy, accelerator, source="scratch", scratch=SCRATCH)
+
+
+def test_a_scratch_llama_learns_prompts_and_packs(copy: Path, accelerator: Accelerator) -> None:
+    frame(copy)
+    sizes = SCRATCH | {"architecture": "llama", "steps": 40, "lr": 0.02, "batch_size": 12}
+    out = make(copy, accelerator, source="scratch", scratch=sizes)
+    model, recorded = load_backbone(out)
+    assert isinstance(model, LlamaForCausalLM)
+    assert (fingerprint(model), read_facts(out)["packing"]) == (recorded, True)
+    assert model.config.vocab_size == entries(saved_tokenizer(copy / "data/prepare/tokenizer"))
+    assert (model.config.pad_token_id, model.config.eos_token_id, model.config.head_dim) == (0, 1, 4)
+    samples = Examples.read(copy / "data/prepare/training_tasks.parquet").of(split="train").scored()
+    learned = [language_modelling(sample) for sample in samples]
+    assert all(
+        [*each.input_ids, *each.target_ids] == list(sample.input_ids) for each, sample in zip(learned, samples, strict=True)
+    )
+    assert {len(each.input_ids) for each in learned} == {1}
+    batch = collate(learned, [[0]])
+    with torch.no_grad():
+        losses = AdaptedModel(model, None)(None, batch.inputs, batch.targets)
+    assert losses.sum() / len(batch.targets.tokens) < 0.5 * np.log(model.config.vocab_size)
+    again = make(copy, accelerator, source="scratch", scratch=sizes)
+    assert read_facts(again)["fingerprint"] == recorded
+
+
+def test_a_scratch_llama_needs_something_to_learn(copy: Path, accelerator: Accelerator) -> None:
+    frame(copy)
+    with pytest.raises(ParamsError, match=r"denoising 0: this suite has no backbone tasks, so plain language modelling is all"):
+        make(copy, accelerator, source="scratch", scratch=SCRATCH | {"architecture": "llama", "denoising": 0.0})
 
 
 def test_a_tokenizer_too_large_is_rejected(copy: Path, accelerator: Accelerator) -> None:
