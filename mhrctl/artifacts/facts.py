@@ -66,6 +66,7 @@ class BackboneFacts(Facts):
     config: str | None = Field(
         None, description="of a local one, hash of what its config.json says", exclude_if=lambda digest: digest is None
     )
+    gguf: str | None = Field(None, description="the GGUF file that its weights are from", exclude_if=lambda file: file is None)
     packing: bool | None = Field(
         None,
         description="of a causal model, whether its sequences are packed, as the stage's test allows, or padded",

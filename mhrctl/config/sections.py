@@ -62,6 +62,9 @@ class BackboneParams(Closed):
     revision: str | None = Field(None, description="commit, tag or branch on the hub; required there")
     seed: Seed = Field(0, description="of a scratch backbone")
     scratch: ScratchParams = Field(ScratchParams(), description="size and training of a scratch backbone")
+    gguf: str | None = added(
+        None, description="hub, local: a GGUF file there, whose weights are dequantised; see docs/backbones.md"
+    )
     generation: dict[str, Any] = added(
         {}, description="{key: value} over the checkpoint's generation_config.json; see docs/backbones.md"
     )
@@ -83,6 +86,8 @@ class BackboneParams(Closed):
     def _nothing_is_set_in_vain(self) -> BackboneParams:
         if self.source == "scratch" and self.name is not None:
             raise SettingError("source scratch has no `name`, since it is trained here; leave it out", "name")
+        if self.source == "scratch" and self.gguf is not None:
+            raise SettingError("source scratch has no `gguf`, since it is trained here; leave it out", "gguf")
         if self.source != "hub" and self.revision is not None:
             raise SettingError(f"source {self.source} has no `revision`, which is of the hub; leave it out", "revision")
         if self.source != "scratch" and self.seed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import struct
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -35,7 +36,7 @@ def unloadable() -> tuple[type[Exception], ...]:
     from safetensors import SafetensorError
 
     general = (OSError, ValueError, LookupError, ImportError, AttributeError, TypeError, ArithmeticError, RuntimeError)
-    return (*general, StrictDataclassError, SafetensorError, pickle.UnpicklingError)
+    return (*general, StrictDataclassError, SafetensorError, pickle.UnpicklingError, struct.error)
 
 
 @contextmanager

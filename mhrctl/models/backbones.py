@@ -79,7 +79,7 @@ def load_pretrained(
     require_sizes(config, where)
     require_readable(Path(name))
     part = config if _is_part(config, name, revision=revision) else None
-    model = load_whole(_auto(config), name, where=where, revision=revision, dtype=dtype, part=part)
+    model = load_whole(auto_class(config), name, where=where, revision=revision, dtype=dtype, part=part)
     if is_causal(model.config):
         keep_contiguous(model)
     return model, settle(model, generation or {}, where=where)
@@ -104,7 +104,8 @@ def _contiguous(_layer: nn.Module, states: tuple[Tensor, ...]) -> tuple[Tensor, 
     return tuple(each.contiguous() for each in states)
 
 
-def _auto(config: PretrainedConfig) -> Any:  # noqa: ANN401 - a class of transformers
+def auto_class(config: PretrainedConfig) -> Any:  # noqa: ANN401 - a class of transformers
+    """Return the class of transformers that loads models of a config's kind."""
     return AutoModelForCausalLM if is_causal(config) else AutoModelForSeq2SeqLM
 
 
@@ -140,7 +141,7 @@ def load_backbone(folder: Path) -> tuple[PreTrainedModel, str]:
         with reading(folder, but="*.safetensors"):  # the fingerprint proves the weights
             model, how = load_pretrained(name, revision=recorded.revision, generation=generation)
     except DataError as error:
-        if recorded.source == "scratch":  # which is no input of the user's
+        if name == str(folder):  # which is no input of the user's
             raise ArtifactError(f"{error}; run `mhrctl backbone --force`") from error
         raise
     changed = "weights" if fingerprint(model, how.settings) != recorded.fingerprint else None
@@ -162,6 +163,8 @@ def location(folder: Path, card: Card[BackboneFacts]) -> str:
         folder: the output of the backbone stage.
         card: of that output.
     """
+    if card.facts.gguf is not None:  # which the stage has made ordinary weights of
+        return str(folder)
     if card.facts.source == "hub":
         return card.facts.name
     return str(folder / (card.facts.path or "")) if card.facts.source == "local" else str(folder)
@@ -181,7 +184,7 @@ def shape_model(config: PretrainedConfig, *, where: str = "", tied: bool = True)
     what = f"{where}{': ' if where else ''}a {config.model_type} with this config"
     require_sizes(config, what)
     with loading(what), torch.device("meta"):
-        model: PreTrainedModel = _auto(config).from_config(config)
+        model: PreTrainedModel = auto_class(config).from_config(config)
         if not tied:
             tokens, width = cast("Tensor", model.get_input_embeddings().weight).shape
             model.set_output_embeddings(nn.Linear(width, tokens, bias=False))
@@ -201,7 +204,12 @@ def sized_model(name: str) -> PreTrainedModel:
 
 
 def pretrained_config(
-    place: str, *, revision: str | None = None, what: str = "backbone.name", name: str | None = None
+    place: str,
+    *,
+    revision: str | None = None,
+    what: str = "backbone.name",
+    name: str | None = None,
+    gguf: str | None = None,
 ) -> PretrainedConfig:
     """Read the config of an encoder-decoder or a causal model; of one that reads images or sounds too, that of its text model.
 
@@ -210,19 +218,21 @@ def pretrained_config(
         revision: on the hub.
         what: names the setting in errors.
         name: what the setting says, if that is not the place.
+        gguf: a GGUF file there that says it, in place of a config.json.
 
     Raises:
         DataError: if there is none, or it is of another kind.
     """
     where = f"{what} {name or place!r}"
     with loading(where):
-        config: PretrainedConfig = AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
+        options = {"gguf_file": gguf} if gguf else {}
+        config: PretrainedConfig = AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False, **options)
     if config.is_encoder_decoder:
         return config
     text: PretrainedConfig = config.get_text_config(decoder=True)
     if _is_generative(config, text):
         if text is not config:  # the whole says whether its output layer is the embedding, whatever the part does
-            text.tie_word_embeddings = config.tie_word_embeddings  # type: ignore[attr-defined]
+            text.tie_word_embeddings = config.tie_word_embeddings
         return text
     raise DataError(
         f"{where}: a {config.model_type} model; an encoder-decoder (T5 and kin) or a causal language model (Llama and kin)"

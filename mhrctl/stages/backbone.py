@@ -32,6 +32,7 @@ from mhrctl.data.tokenization import Ending, entries, saved_tokenizer, sentinel_
 from mhrctl.errors import DataError, ParamsError
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.backbones import (
+    auto_class,
     config_digest,
     fingerprint,
     framing_of,
@@ -41,7 +42,8 @@ from mhrctl.models.backbones import (
     settle,
     vocabulary,
 )
-from mhrctl.models.generation import require_tokenizer
+from mhrctl.models.generation import Answering, require_tokenizer
+from mhrctl.models.gguf import dequantise
 from mhrctl.models.self_test import why_padded
 from mhrctl.training.divergence import Training
 from mhrctl.training.execution import Execution
@@ -97,13 +99,8 @@ def backbone(
             name, revision = f"scratch-{model.num_parameters() / 1e6:.1f}M", None
             how = settle(model, params.generation, where=name)
         else:
-            name, revision = str(params.name), params.revision
-            if local and not (root / name).is_dir():
-                raise DataError(f"backbone.name {str(root / name)!r}: cannot be loaded: there is no such folder")
-            place = str(root / name) if local else name
-            _require_framing(framing, framing_of(pretrained_config(place, revision=revision)), f"backbone.name {name!r}")
-            model, how = load_pretrained(place, revision=revision, generation=params.generation)
-            revision = getattr(model.config, "_commit_hash", None) or revision
+            name = str(params.name)
+            model, how, revision = _fetch(params, folder, framing=framing, root=root)
         require_tokenizer(tokenizer, how, vocabulary=vocabulary(model), where=name, place=str(prepared))
         causal = framing_of(model.config) == "causal"
         padded_because = why_padded(model, where=name) if causal else None
@@ -116,13 +113,44 @@ def backbone(
             tied_output=is_tied(model),
             fingerprint=fingerprint(model, how.settings),
             generation=dict(how.settings),
-            config=config_digest(root / name) if local else None,
+            config=config_digest(root / name) if local and params.gguf is None else None,
+            gguf=params.gguf,
             packing=padded_because is None if causal else None,
             padded_because=padded_because,
         )
         card = provenance.of_backbone(params, prepared=prepared, root=root).card(facts, threads=execution.threads)
         write_card(folder, card)
     return card
+
+
+def _fetch(
+    params: BackboneParams, folder: Path, *, framing: FramingName, root: Path
+) -> tuple[PreTrainedModel, Answering, str | None]:
+    """Load a backbone from the hub or a folder; a GGUF file becomes ordinary weights in the output.
+
+    Args:
+        params: the section of params.yaml.
+        folder: the output.
+        framing: of the examples.
+        root: what a relative folder is relative to.
+
+    Returns:
+        The model, how it comes to answers, and its revision on the hub.
+    """
+    name, local = str(params.name), params.source == "local"
+    if local and not (root / name).is_dir():
+        raise DataError(f"backbone.name {str(root / name)!r}: cannot be loaded: there is no such folder")
+    if local and params.gguf is not None and not (root / name / params.gguf).is_file():
+        raise DataError(f"backbone.gguf {params.gguf!r}: there is no such file in {root / name}")
+    place, commit = str(root / name) if local else name, None
+    config = pretrained_config(place, revision=params.revision, gguf=params.gguf)
+    _require_framing(framing, framing_of(config), f"backbone.name {name!r}")
+    if params.gguf is not None:
+        where = f"backbone.gguf {params.gguf!r}"
+        commit = dequantise(auto_class(config), place, params.gguf, folder, revision=params.revision, where=where)
+        place = str(folder)
+    model, how = load_pretrained(place, revision=params.revision, generation=params.generation)
+    return model, how, commit or getattr(model.config, "_commit_hash", None) or params.revision
 
 
 def _require_framing(framing: FramingName, needed: FramingName, what: str) -> None:

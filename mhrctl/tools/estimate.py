@@ -189,6 +189,8 @@ def config_folder(params: BackboneParams, root: Path) -> Path | None:
     Raises:
         DataError: if a local backbone has none.
     """
+    if params.gguf is not None:  # which has its config within
+        return None
     if params.source == "local":
         folder = root / str(params.name)
         if not (folder / "config.json").is_file():

@@ -125,6 +125,12 @@ def test_mistakes_are_rejected_with_file_line_and_key(project: Path, old: str, n
             f"    lora: {{search: {{lr: {[n / 7 for n in range(1, 900)]}, warmup: {[n / 900 for n in range(1, 900)]}}}}}",
             r"cells; at",
         ),
+        ("batch_size: 4}", "batch_size: 4}\n  gguf: a.gguf", r"params.yaml:10: backbone.gguf: source scratch has no `gguf`"),
+        (
+            "batch_size: 4}",
+            "batch_size: 4, architecture: bert}",
+            r"params.yaml:9: backbone.scratch.architecture: .*'t5' or 'llama'",
+        ),
         (
             "batch_size: 4}",
             "batch_size: 4}\n  revision: main",

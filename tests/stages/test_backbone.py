@@ -38,6 +38,7 @@ from mhrctl.models.decoder_only import PACKS
 from mhrctl.stages.backbone import backbone, language_modelling, span_corruption, train_scratch
 from mhrctl.training.execution import Execution
 from tests.conftest import Run, mhrctl
+from tests.models.gguf_files import write_gguf
 
 
 def make(project: Path, accelerator: Accelerator, **options: Any) -> Path:
@@ -146,6 +147,28 @@ def test_examples_are_framed_for_the_kind_of_the_backbone(
         make(copy, accelerator, source="local", name="t5")
     with pytest.raises(ParamsError, match=r"backbone.scratch.architecture t5: is an encoder-decoder, .*framing: encoder_deco"):
         make(copy, accelerator, source="scratch", scratch=SCRATCH)
+
+
+def test_a_gguf_file_becomes_the_stages_own_weights(copy: Path, accelerator: Accelerator) -> None:
+    (copy / "models").mkdir()
+    write_gguf(copy / "models/tiny.gguf")
+    asked = {"source": "local", "name": "models", "gguf": "tiny.gguf"}
+    with pytest.raises(ParamsError, match=r"backbone.name 'models': is a causal .*; set prepare.framing: causal$"):
+        make(copy, accelerator, **asked)
+    frame(copy)
+    out = make(copy, accelerator, **asked)
+    facts = read_facts(out)
+    assert (facts["gguf"], facts["packing"], facts["source"]) == ("tiny.gguf", True, "local")
+    assert "config" not in facts
+    (copy / "models/tiny.gguf").unlink()  # which is read once
+    model, recorded = load_backbone(out)
+    assert fingerprint(model) == recorded == facts["fingerprint"]
+    config = out / "config.json"
+    config.write_text(config.read_text() + " ")
+    with pytest.raises(ArtifactError, match=r"config.json: .*; run `mhrctl backbone"):
+        load_backbone(out)
+    with pytest.raises(DataError, match=r"backbone.gguf 'tiny.gguf': there is no such file in .*models$"):
+        make(copy, accelerator, **asked)
 
 
 def test_a_scratch_llama_learns_prompts_and_packs(copy: Path, accelerator: Accelerator) -> None:

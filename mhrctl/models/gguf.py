@@ -1,0 +1,53 @@
+"""A GGUF file is read once, by transformers, and its weights are written as safetensors in fp32, which load in a second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from mhrctl.adapters.finite import require_finite
+from mhrctl.data.loading import loading, require_report
+
+
+def dequantise(auto: Any, place: str, file: str, folder: Path, *, revision: str | None, where: str) -> str | None:  # noqa: ANN401
+    """Write what a GGUF file holds into a folder: weights, config and settings of generation.
+
+    Args:
+        auto: a class of transformers that has `from_pretrained`.
+        place: hub id or folder.
+        file: its name there.
+        folder: to write into.
+        revision: on the hub.
+        where: names the file in errors.
+
+    Returns:
+        The commit on the hub, if it came from there.
+
+    Raises:
+        DataError: if the file cannot be read, or holds no whole and finite weights of a model that transformers knows.
+    """
+    with loading(where):
+        model, report = auto.from_pretrained(
+            place,
+            gguf_file=file,
+            revision=revision,
+            trust_remote_code=False,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    require_report(report, where)
+    require_finite(model.state_dict(), where)
+    _forget_quantisation(model)
+    model.save_pretrained(str(folder))
+    commit: str | None = getattr(model.config, "_commit_hash", None)
+    return commit
+
+
+def _forget_quantisation(model: PreTrainedModel) -> None:
+    """Make a model an ordinary one: its weights are dequantised, but transformers would not save what once was quantised."""
+    for part, name in ((model, "hf_quantizer"), (model.config, "quantization_config")):
+        if hasattr(part, name):
+            delattr(part, name)
