@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # `mhrctl check` looks at a T5 without transformers, which ta
     from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 FILE = "generation_config.json"
+FORCED_START = "forced_bos_token_id"
 _HOW = {
     START: "the id of the padding token for T5 and kin, of the end token for BART, of the target language for mBART and M2M100",
     PAD: "the id of its padding token",
@@ -256,12 +257,14 @@ def _token(name: str, config: PretrainedConfig | SimpleNamespace, brought: Any, 
     return (brought if brought is not None else of_config) if name == END else (of_config if of_config is not None else brought)
 
 
-def _require_causal(settings: Mapping[str, Any], chosen: Mapping[str, Any], where: str) -> None:
+def _require_causal(settings: dict[str, Any], chosen: Mapping[str, Any], where: str) -> None:
     """Check that no setting is of encoder-decoders alone, or counts the tokens of prompts, padding among them."""
-    if START in chosen:
-        raise DataError(
-            f"{where}: backbone.generation.{START}: is of encoder-decoders, and this is a causal model; leave it out"
-        )
+    for name in (START, FORCED_START):
+        if chosen.get(name) is not None:
+            raise DataError(
+                f"{where}: backbone.generation.{name}: is of encoder-decoders, and this is a causal model; leave it out"
+            )
+    settings.pop(FORCED_START, None)  # a checkpoint's: nothing would force it upon an answer, which follows a prompt
     if "min_length" in settings:
         raise DataError(
             f"{where}: min_length {settings['min_length']}: counts the prompt in a causal model; set"
