@@ -119,6 +119,7 @@ def evaluate(
     if start_card and start:
         require_backbone(start_card, start, frozen.fingerprint, backbone)
         require_made_from(start_card, start, {"prepare": prepared})
+    linears = linear_shapes(model)  # before any is adapted
     adapters = _load_phases(cell, start, adapted, model)
     model.to(device=execution.accelerator.device, dtype=PRECISIONS[params.precision])  # type: ignore[call-arg]
     known, tokenizers = task_metrics(prepared), rouge_tokenizers(prepared)
@@ -137,7 +138,7 @@ def evaluate(
     recorded = recorded_metrics(metric_of.values())
     best = adapted_card.facts.validation if adapted_card else {}
     metrics = CellMetrics(
-        **_point(cell, start_card, adapted_card, adapters, linear_shapes(model)),
+        **_point(cell, start_card, adapted_card, adapters, linears),
         suite=read_card(prepared, stage="prepare", command="mhrctl prepare").facts.suite,
         backbone=frozen.name,
         frozen=_weights(frozen),
