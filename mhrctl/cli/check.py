@@ -179,6 +179,10 @@ def _estimates(
     """
     params = settings.params
     shape = backbone_shape(params.backbone, where.root, vocab_size(params.prepare, where))
+    if shape is None and params.backbone.gguf:
+        return {}, [
+            f"heads, layers and sizes not checked: the config is in {params.backbone.gguf}, which the backbone stage reads"
+        ]
     if shape is None:
         name = f"{params.backbone.name} at {params.backbone.revision}"
         return {}, [f"heads, layers and sizes not checked: the config of {name} is not in the hub's cache yet"]
