@@ -37,6 +37,7 @@ def test_predictions_and_scores_agree(walked: Path) -> None:
     assert adapted is not None
     assert adapted["rouge_l"] == pytest.approx(fmean(row["rouge_l"] for row in rows if row["phase"] == "adapted"), abs=1e-4)
     assert (metrics["mhr-h4-s0"].tasks, metrics["mhr-h4-s0"].examples) == (2, 8)
+    assert (metrics["mhr-h4-s0"].layout, metrics["backbone"].layout) == ("full", None)
 
 
 def test_variants_of_a_method_start_from_the_same_zero_shot(walked: Path) -> None:
