@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, Protocol, Self
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from transformers.pytorch_utils import Conv1D
 
 from mhrctl.adapters.config import AdapterConfig
 
@@ -183,8 +184,9 @@ class Adapter(nn.Module, ABC):
         with torch.no_grad():
             for name in self.shapes:
                 layer: Any = backbone.get_submodule(name)
-                weight, bias = self.fold(name, layer.weight, layer.bias, slots)
-                layer.weight.copy_(weight)
+                matrix = layer.weight.t() if isinstance(layer, Conv1D) else layer.weight  # a view, written through
+                weight, bias = self.fold(name, matrix, layer.bias, slots)
+                matrix.copy_(weight)
                 if bias is not None:
                     layer.bias.copy_(bias)
 

@@ -9,6 +9,7 @@ from typing import Protocol
 import regex
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from mhrctl.adapters.adapter import Adapter, Shapes
@@ -17,7 +18,7 @@ from mhrctl.config.methods import Method
 from mhrctl.config.reading import shown
 from mhrctl.errors import ParamsError
 from mhrctl.models.layer import adapted, shape_of
-from mhrctl.models.layouts import LAYOUTS, layers_of
+from mhrctl.models.layouts import LAYOUTS, layers_of, require_experts
 
 MATCH_SECONDS = 5
 """For all names together: an expression that anybody means takes milliseconds."""
@@ -132,7 +133,7 @@ def new_adapter(backbone: nn.Module, row: Method, settings: PretrainSettings, *,
         tasks: training tasks, or data sets where each has an adapter of its own.
 
     Raises:
-        ParamsError: if a target is no layer, or a method that mixes skills has one.
+        ParamsError: if a target is no layer, a layout passes over experts, or a method that mixes skills has one.
         ValueError: if the heads do not divide a layer.
     """
     if row.mixes_skills and settings.skills < 2:
@@ -140,6 +141,8 @@ def new_adapter(backbone: nn.Module, row: Method, settings: PretrainSettings, *,
     shapes: Shapes = {}
     backbone.requires_grad_(requires_grad=False)
     if not adapter_class(row).replaces_weights:
+        if isinstance(backbone, PreTrainedModel) and isinstance(settings.targets, str):
+            require_experts(settings.targets, backbone.config, linear_shapes(backbone))
         shapes = inject(backbone, settings.targets, dropout=settings.dropout)
     torch.manual_seed(seed)
     return build_adapter(row, settings, shapes, backbone, heads=heads, tasks=tasks)

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from mhrctl.data.batches import Ragged
 from mhrctl.errors import ParamsError
 from mhrctl.models.encoder_decoder import Generation, cast
+from mhrctl.models.layer import AdaptedLinear
 from mhrctl.models.packed_attention import packed
 from mhrctl.models.speed import Speed
 
@@ -73,13 +74,20 @@ class DecoderOnly:
             if logits.shape[1] == pairs.longest:  # of a model that makes all of them
                 first = 0
             return logits[pairs.rows, pairs.columns - first]
-        groups = len(next(iter(slots.values()))) if slots else 1
-        if groups > 1:
-            owners = pairs.owners(groups)
-            given |= {f"{name.rpartition('.')[0]}.owners": owners for name in given}
+        given |= self._owners(slots, pairs)
         with packed(self.model):
             logits = self._run(given, pairs.packed_row())
         return logits[0] if logits.shape[1] == len(pairs.kept) else logits[0, pairs.kept]
+
+    def _owners(self, slots: Mapping[str, Tensor], pairs: _Pairs) -> dict[str, Tensor]:
+        """Say to each adapted layer whose a token is, where there are several groups; whole weights have neither."""
+        names = {slot.rpartition(".")[0]: len(value) for slot, value in slots.items()}
+        layers = [name for name in names if isinstance(self.model.get_submodule(name), AdaptedLinear)]
+        groups = names[layers[0]] if layers else 1
+        if groups == 1:
+            return {}
+        owners = pairs.owners(groups)
+        return {f"backbone.{name}.owners": owners for name in layers}
 
     def _run(self, given: Mapping[str, Tensor], rows: Mapping[str, Any]) -> Tensor:
         if "logits_to_keep" not in inspect.signature(self.model.forward).parameters:

@@ -28,10 +28,10 @@ def foldable(backbone: nn.Module, adapter: Adapter | None) -> bool:
 def folded(backbone: nn.Module, adapter: Adapter) -> Iterator[None]:
     """Put an adapter into the weights of the layers that it adapts, until the context ends.
 
-    A LoRA turns a layer's W into W + (alpha / r) (A B)^T, in the layout [d_out, d_in]; (IA)3 multiplies the rows of W, and
-    the bias. Layers get new tensors, and in the end those that they had, bit for bit, also after an exception; what shares a
-    layer's tensor, such as the embedding of a tied output layer, is not touched. So the context takes the memory of the
-    adapted layers' weights once more. It is not for training: dropout of the updates' inputs has no part in it.
+    A LoRA turns a layer's W, [d_out, d_in] however it is stored, into W + (alpha / r) (A B)^T; (IA)3 multiplies the rows of
+    W, and the bias. Layers get new tensors, and in the end those that they had, bit for bit, also after an exception; what
+    shares a layer's tensor, such as the embedding of a tied output layer, is not touched. So the context takes the memory of
+    the adapted layers' weights once more. It is not for training: dropout of the updates' inputs has no part.
 
     Args:
         backbone: a model with the adapter's layers; it must not have the adapter attached besides.
@@ -48,8 +48,8 @@ def folded(backbone: nn.Module, adapter: Adapter) -> Iterator[None]:
     try:
         for name, layer in layers.items():
             with torch.no_grad():
-                weight, bias = adapter.fold(name, layer.weight, layer.bias, slots)
-            layer.weight = _frozen(weight)
+                weight, bias = adapter.fold(name, layer.matrix, layer.bias, slots)
+            layer.weight = _frozen(weight.t().contiguous() if layer.transposed else weight)
             layer.bias = None if bias is None else _frozen(bias)  # type: ignore[assignment]
         yield
     finally:

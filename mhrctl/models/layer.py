@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,6 +22,7 @@ class AdaptedLinear(nn.Module):
     the layer does not change, and T5's own look-up of `wo.weight.dtype` still works.
 
     Attributes:
+        transposed: whether the weight is stored as [d_in, d_out].
         weight: frozen, [d_out, d_in].
         bias: frozen, [d_out], or None.
         dropout: of the update's input while training, as in peft's LoRA.
@@ -29,6 +32,7 @@ class AdaptedLinear(nn.Module):
         owners: [tokens], the group of each token of a packed row, in ascending order; empty where groups have equally many.
     """
 
+    transposed: ClassVar[bool] = False
     down: Tensor
     up: Tensor
     scale: Tensor
@@ -46,7 +50,7 @@ class AdaptedLinear(nn.Module):
     @property
     def matrix(self) -> Tensor:
         """The weights as they multiply a column, [d_out, d_in]."""
-        return self.weight
+        return self.weight.t() if self.transposed else self.weight
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer to [batch, ..., d_in].
@@ -86,10 +90,7 @@ class AdaptedLinear(nn.Module):
 class AdaptedConv1D(AdaptedLinear):
     """This is an adapted layer of GPT-2 and its kin, whose weight is [d_in, d_out]."""
 
-    @property
-    def matrix(self) -> Tensor:
-        """The weights as they multiply a column, [d_out, d_in]."""
-        return self.weight.t()
+    transposed = True
 
 
 def shape_of(linear: nn.Linear | Conv1D | AdaptedLinear) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 """A layout names the layers to adapt by what they do, whatever a family of models calls them.
 
-full        all linear layers but the output layer
+full        all linear layers but the output layer and the routers of experts
 light       keys, values, and the layer that widens in the feed-forward: the paper's k, v, wi_1
 attention   all linear layers of attention: queries, keys, values and outputs
 """
@@ -10,10 +10,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 
+from transformers import PretrainedConfig
+
 from mhrctl.errors import ParamsError
 
 OUTPUTS = ("lm_head", "embed_out")
-"""Last names of output layers."""
+"""Output layers, and what they may be made of (T5Gemma's `lm_head.out_proj`)."""
+ROUTERS = ("gate", "router", "shared_expert_gate")
+"""Last names of what sends tokens to experts, where it is a linear layer."""
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+"""What configs call the number of experts of a layer."""
 KEYS, VALUES = ("k", "k_proj"), ("v", "v_proj")
 WIDENING = ("wi_1", "wi", "up_proj", "fc1", "fc_in", "c_fc")
 _ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
@@ -28,12 +34,16 @@ def _is_attention(name: str) -> bool:
     return _ATTENTION.search(name.rpartition(".")[0].rpartition(".")[2]) is not None
 
 
+def _is_of_blocks(name: str) -> bool:
+    return set(OUTPUTS).isdisjoint(name.split(".")) and _last(name) not in ROUTERS
+
+
 def _is_light(name: str) -> bool:
     return _last(name) in (*KEYS, *VALUES, *WIDENING) and (_last(name) in WIDENING or _is_attention(name))
 
 
 LAYOUTS: Mapping[str, Callable[[str], bool]] = {
-    "full": lambda name: _last(name) not in OUTPUTS,
+    "full": _is_of_blocks,
     "light": _is_light,
     "attention": _is_attention,
 }
@@ -59,6 +69,26 @@ def layers_of(layout: str, linears: Iterable[str]) -> list[str]:
         what = "keys, values and a widening layer of their own" if parts else "such linear layers"
         raise ParamsError(f"targets: layout {layout}: this model does not have {what}; name layers (there are: {there})")
     return chosen
+
+
+def require_experts(layout: str, config: PretrainedConfig, linears: Iterable[str]) -> None:
+    """Check that a layout does not pass over the experts of a mixture, whose weights are mostly no linear layers.
+
+    Args:
+        layout: or names of layers, or an expression, by which anything may be left out.
+        config: of the model.
+        linears: names of all its linear layers.
+
+    Raises:
+        ParamsError: if it does.
+    """
+    of_text = config.get_text_config()
+    experts = max(getattr(of_text, name, None) or 0 for name in EXPERTS)
+    if layout == "full" and experts > 1 and not any("experts" in name.split(".") for name in linears):
+        raise ParamsError(
+            f"targets: layout full: the {experts} experts are no linear layers, so it would be attention alone;"
+            " set targets: attention"
+        )
 
 
 def layout_name(layers: Iterable[str], linears: Iterable[str]) -> str:

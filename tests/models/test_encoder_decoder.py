@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from copy import deepcopy
+from functools import cache
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
-from transformers import BartForConditionalGeneration, T5ForConditionalGeneration
+from torch.nn import functional as F
+from transformers import BartForConditionalGeneration, PreTrainedModel, T5ForConditionalGeneration
 
 from mhrctl.adapters.config import InventoryConfig
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.weights import Weights
-from mhrctl.data.batches import IGNORED
+from mhrctl.data.batches import IGNORED, Ragged
 from mhrctl.errors import ParamsError
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import inject
@@ -18,6 +24,7 @@ from mhrctl.models.encoder_decoder import EncoderDecoder, shift_right
 from mhrctl.models.losses import token_losses
 from mhrctl.models.speed import Speed
 from tests.adapters.test_inventory import randomised
+from tests.models.families import ENCODER_DECODERS, END, PAD, changed_weights, encoder_decoder, encoder_decoder_logits, merged
 from tests.models.made import logits_of, ragged
 
 
@@ -96,3 +103,67 @@ def test_dropout_of_the_updates_inputs_is_transformers_forward_while_training(ti
     noisy = losses()
     model.eval()
     assert not torch.allclose(noisy, losses())
+
+
+INPUTS = [[7, 9, 4, 30, 11, 60, 61, 8, 22, 90, 3, 4, 5], [8, 12], [5], [16, 17, 18, 70]]
+TARGETS = [[5, 6, 13, 2], [22, 2], [17, 18, 19, 20, 21, 2], [33], [], [40, 2], [9, 10, 2], [11]]
+"""Two of each input, one of which is no choice; two groups of two inputs."""
+TASKS = torch.tensor([[2, 0]])
+CLOSE: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-5}
+
+
+def rows(of: Sequence[Sequence[int]]) -> Ragged:
+    return Ragged(torch.tensor([token for row in of for token in row]), tuple(map(len, of)))
+
+
+@cache
+def family(kind: str) -> tuple[PreTrainedModel, AdaptedModel]:
+    """A tiny model as transformers made it, and a copy with adapters."""
+    plain = encoder_decoder(kind)
+    backbone: Any = deepcopy(plain)
+    torch.manual_seed(0)
+    adapter = Inventory(inject(backbone, "full"), InventoryConfig(heads=4, skills=3, rank=2, alpha=2.0), tasks=3)
+    with torch.no_grad():
+        for parameter in adapter.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+    return plain, AdaptedModel(backbone, adapter).eval()
+
+
+@pytest.mark.parametrize("kind", ENCODER_DECODERS)
+def test_groups_of_every_family_have_the_losses_and_gradients_of_each_target_alone(kind: str) -> None:
+    plain, model = family(kind)
+    assert model.adapter is not None
+    slots, parameters = model.adapter(TASKS), list(model.adapter.parameters())
+    logits = model(TASKS, rows(INPUTS), rows(TARGETS), with_logits=True)
+    for smoothing in (0.0, 0.1):
+        losses = model(TASKS, rows(INPUTS), rows(TARGETS), label_smoothing=smoothing)
+        total = torch.zeros(())
+        for row, target in enumerate(TARGETS):
+            assert not losses[row, len(target) :].any()
+            if target:
+                weights = changed_weights(plain, slots, row // 4)
+                expected = encoder_decoder_logits(plain, weights, INPUTS[row // 2], target)
+                by_hand = F.cross_entropy(expected, torch.tensor(target), reduction="none", label_smoothing=smoothing)
+                torch.testing.assert_close(logits[row, : len(target)], expected, **CLOSE)
+                torch.testing.assert_close(losses[row, : len(target)], by_hand, **CLOSE)
+                total = total + (by_hand * (row + 1)).sum()
+        counted = (losses * torch.arange(1, 1 + len(TARGETS))[:, None]).sum()
+        given, expected_gradients = (torch.autograd.grad(each, parameters, retain_graph=True) for each in (counted, total))
+        for one, other in zip(given, expected_gradients, strict=True):
+            assert other.any()
+            assert (one - other).abs().max() <= 1e-5 * other.abs().max() + 1e-6
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("kind", ENCODER_DECODERS)
+@torch.no_grad()
+def test_answers_of_every_family_are_those_of_each_input_alone(kind: str, beams: int) -> None:
+    plain, model = family(kind)
+    assert model.adapter is not None
+    options: dict[str, Any] = {"num_beams": beams, "do_sample": False, "max_new_tokens": 5}
+    answers = model.generate(TASKS, rows(INPUTS), **options)
+    for row, (answer, source) in enumerate(zip(answers, INPUTS, strict=True)):
+        (alone,) = merged(plain, model.adapter(TASKS), row // 2).generate(torch.tensor([source]), **options)
+        assert answer[: len(alone) - 1].tolist() == alone[1:].tolist()
+        assert {*answer[len(alone) - 1 :].tolist()} <= {PAD, END}
+    assert len({tuple(answer.tolist()) for answer in answers}) > 1
