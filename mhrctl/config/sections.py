@@ -129,8 +129,9 @@ class PretrainParams(OptimisationParams):
         Annotated[str, Field(min_length=1), Compiles] | Annotated[list[str], Field(min_length=1, max_length=10_000), Once]
     ) = Field(
         "full",
-        description="the linear layers to adapt: `full` (q k v o wi_0 wi_1 wo), `light` (k v wi_1), `attention` (q k v o),"
-        " a list of names, or a regular expression of whole names",
+        description="the linear layers to adapt: `full` (all but the output layer), `light` (keys, values and what widens in"
+        " the feed-forward: T5's k v wi_1), `attention` (queries, keys, values and outputs), a list of names, or a regular"
+        " expression of whole names",
     )
     granularity: Literal["layer", "sublayer", "block", "coder", "model"] = Field(
         "layer", description="what shares a routing: each adapted layer, sub-layer, block, encoder/decoder, or the model"

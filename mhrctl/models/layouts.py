@@ -92,6 +92,8 @@ def require_experts(layout: str, config: PretrainedConfig, linears: Iterable[str
 
 
 def layout_name(layers: Iterable[str], linears: Iterable[str]) -> str:
-    """Return the layout that some layers of a model are, or `other`."""
+    """Return the layout that some layers of a model are, the narrowest where two are the same, or `other`."""
     chosen, names = set(layers), list(linears)
-    return next((layout for layout, has in LAYOUTS.items() if chosen == {name for name in names if has(name)}), "other")
+    return next(
+        (layout for layout, has in reversed(LAYOUTS.items()) if chosen == {name for name in names if has(name)}), "other"
+    )

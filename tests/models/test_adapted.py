@@ -18,7 +18,7 @@ from tests.models.made import logits_of, ragged
 def test_another_architecture_takes_adapters_by_its_own_names(tiny_bart: BartForConditionalGeneration) -> None:
     torch.manual_seed(0)
     with pytest.raises(ParamsError, match="no linear layer is named 'k'"):
-        inject(tiny_bart, "full")
+        inject(tiny_bart, ["k", "v"])
     ids = torch.randint(4, 40, (2, 5))
     before = tiny_bart(input_ids=ids, labels=ids).logits
     inventory = Inventory(

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import re
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import pytest
 from torch import nn
 from transformers import T5ForConditionalGeneration
 
+from mhrctl.adapters.adapter import Adapter
 from mhrctl.adapters.config import InventoryConfig
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.weights import Weights
 from mhrctl.config.fields import compiles
+from mhrctl.config.methods import METHODS
 from mhrctl.config.sections import BackboneParams, PretrainParams
 from mhrctl.errors import ParamsError
-from mhrctl.models.attach import LAYOUTS, attach, find_layers, inject, layout_name, linear_shapes
+from mhrctl.models.attach import LAYOUTS, attach, find_layers, inject, linear_shapes, new_adapter
 from mhrctl.models.layer import AdaptedLinear
 from mhrctl.tools.estimate import backbone_shape
+from tests.models.families import decoder, encoder_decoder
 
 
 @pytest.mark.parametrize(
@@ -69,13 +75,6 @@ def test_layers_are_replaced_in_place_and_nothing_is_trained(tiny_t5: T5ForCondi
     assert not any(parameter.requires_grad for parameter in tiny_t5.parameters())
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
-def test_a_layout_is_known_by_the_layers_that_it_chose(tiny_t5: T5ForConditionalGeneration, name: str) -> None:
-    chosen = find_layers(linear_shapes(tiny_t5), name)
-    assert layout_name(chosen) == name
-    assert layout_name([*chosen, "lm_head"]) == "other"
-
-
 def test_the_numbers_that_the_paper_prints_for_superni_are_of_the_attention_layout() -> None:
     """The 18M of LoRA-big, and the 147K and 74K of a routing of 64 and of 32 heads, more than the light layout has."""
     xl = backbone_shape(BackboneParams(source="hub", name="google/t5-xl-lm-adapt", revision="main"), Path(), 32_100)
@@ -90,7 +89,37 @@ def test_config_and_models_name_the_same_layouts() -> None:
     with pytest.raises(ValueError, match=rf"neither a layout \({', '.join(LAYOUTS)}\)"):
         compiles("([")
     described = PretrainParams.model_fields["targets"].description or ""
-    assert all(f"`{name}` ({' '.join(layers)})" in described for name, layers in LAYOUTS.items())
+    assert re.findall(r"`(\w+)` \(", described) == list(LAYOUTS)
+
+
+@pytest.mark.parametrize("kind", ["mixtral", "qwen3_moe", "gpt_oss"])
+def test_full_is_refused_where_experts_are_no_linear_layers_and_attention_is_not(kind: str) -> None:
+    backbone: Any = deepcopy(decoder(kind))
+
+    def made(targets: str) -> Adapter:
+        settings = PretrainParams(targets=targets, steps=1, batch_size=1)
+        return new_adapter(backbone, METHODS["mhr"], settings, heads=4, seed=0, tasks=2)
+
+    with pytest.raises(
+        ParamsError, match="experts are no linear layers, so it would be attention alone; set targets: attention"
+    ):
+        made("full")
+    assert not any(isinstance(layer, AdaptedLinear) for layer in backbone.modules())
+    assert {name.rpartition(".")[2] for name in made("attention").shapes} == {"q_proj", "k_proj", "v_proj", "o_proj"}
+    assert new_adapter(backbone, METHODS["full"], PretrainParams(steps=1, batch_size=1), heads=1, seed=0, tasks=2).shapes == {}
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "t5gemma"])
+def test_layers_of_other_families_are_replaced_in_place(kind: str) -> None:
+    model: Any = deepcopy(encoder_decoder(kind) if kind == "t5gemma" else decoder(kind))
+    before = {name: tensor.data_ptr() for name, tensor in model.state_dict().items()}
+    linears = linear_shapes(model)
+    shapes = inject(model, "full")
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, AdaptedLinear)}
+    assert list(layers) == list(shapes)
+    assert {name: (layer.in_features, layer.out_features) for name, layer in layers.items()} == shapes
+    assert shapes == {name: shape for name, shape in linears.items() if "lm_head" not in name}
+    assert {name: tensor.data_ptr() for name, tensor in model.state_dict().items()} == before
 
 
 def test_an_adapter_is_attached_to_the_layers_that_it_was_made_for(tiny_t5: T5ForConditionalGeneration) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import T5ForConditionalGeneration
 
 from mhrctl.adapters.adapter import Adapter
@@ -17,7 +19,9 @@ from mhrctl.adapters.weights import Weights
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import inject
 from mhrctl.models.folding import foldable, folded
+from mhrctl.models.layer import AdaptedLinear
 from mhrctl.models.speed import Speed
+from tests.models.families import changed_weights, decoder, decoder_logits
 from tests.models.made import logits_of, ragged
 
 KINDS = ["lora, rank 1", "lora, rank 4", "ia3"]
@@ -118,3 +122,44 @@ def test_only_what_all_rows_have_alike_is_folded_and_only_into_fp32(tiny_t5: T5F
     assert not foldable(tiny_t5, Inventory(shapes))
     with pytest.raises(ValueError, match="cannot be folded"), folded(tiny_t5, Inventory(shapes)):
         pass
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "phi3", "starcoder2"])
+def test_folding_into_decoder_only_models_equals_attaching(family: str, kind: str) -> None:
+    """GPT-2's weights are stored as [d_in, d_out]."""
+    plain = decoder(family)
+    backbone: Any = deepcopy(plain)
+    adapter = adapter_of(kind, inject(backbone, "full"))
+    with torch.no_grad():
+        for parameter in adapter.parameters():
+            parameter.mul_(0.5)
+    attached = losses(backbone, adapter, Speed())
+    ids = torch.arange(2, 12).view(2, 5)
+    for row, target in enumerate(ids + 21):
+        logits = decoder_logits(plain, changed_weights(plain, adapter(), 0), ids[row].tolist(), target.tolist())
+        by_hand = F.cross_entropy(logits, target, reduction="none")
+        torch.testing.assert_close(attached[row], by_hand, rtol=1e-5, atol=1e-5)
+    before = {name: (parameter, parameter.clone()) for name, parameter in backbone.named_parameters()}
+    bare = losses(backbone, None, Speed())
+    with folded(backbone, adapter):
+        torch.testing.assert_close(losses(backbone, None, Speed()), attached, rtol=1e-5, atol=1e-5)
+        assert all(layer.weight.is_contiguous() for layer in backbone.modules() if isinstance(layer, AdaptedLinear))
+    assert torch.equal(losses(backbone, None, Speed()), bare)
+    after = dict(backbone.named_parameters())
+    assert all(after[name] is parameter and torch.equal(parameter, values) for name, (parameter, values) in before.items())
+    merged: Any = deepcopy(plain)
+    adapter.put_into(merged)
+    torch.testing.assert_close(losses(merged, None, Speed()), attached, rtol=1e-5, atol=1e-5)
+
+
+def test_a_folded_output_layer_of_gpt2_leaves_the_embedding_that_it_is_tied_to() -> None:
+    backbone: Any = deepcopy(decoder("gpt2"))
+    adapter = adapter_of("lora, rank 1", inject(backbone, ["lm_head", "c_attn"]))
+    embedding, attached = backbone.transformer.wte.weight, losses(backbone, adapter, Speed())
+    values = embedding.clone()
+    with folded(backbone, adapter):
+        assert backbone.transformer.wte.weight is embedding
+        assert torch.equal(embedding, values)
+        torch.testing.assert_close(losses(backbone, None, Speed()), attached, rtol=1e-5, atol=1e-5)
+    assert backbone.lm_head.weight is embedding

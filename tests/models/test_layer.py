@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import peft
+import pytest
 import torch
 from transformers import T5ForConditionalGeneration
+from transformers.pytorch_utils import Conv1D
 
 from mhrctl.adapters.config import InventoryConfig
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.models.attach import inject
-from mhrctl.models.layer import AdaptedLinear
+from mhrctl.models.layer import AdaptedConv1D, AdaptedLinear, adapted, shape_of
 from tests.adapters.test_inventory import Stack
 
 
@@ -55,3 +57,65 @@ def test_groups_of_rows_have_updates_or_scales_of_their_own() -> None:
         torch.testing.assert_close(updated[rows], linear(x[rows]) + x[rows] @ down[group].T @ up[group])
         torch.testing.assert_close(scaled[rows], linear(x[rows]) * scale[group])
     assert torch.equal(layer(x), linear(x))
+
+
+OWNERS = [0, 0, 0, 1, 2, 2]
+"""Three groups of three, one and two tokens of a packed row."""
+
+
+def conv1d() -> Conv1D:
+    """A layer of GPT-2, from 5 to 3."""
+    layer = Conv1D(3, 5)
+    torch.nn.init.normal_(layer.bias)
+    return layer
+
+
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("kind", ["linear", "conv1d"])
+def test_tokens_of_a_packed_row_have_the_adapters_of_their_owners(
+    kind: str, masked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One masked product of all groups, and one product a group, are the same."""
+    monkeypatch.setattr("mhrctl.models.layer.MASKED", 64 if masked else 0)
+    torch.manual_seed(0)
+    linear = conv1d() if kind == "conv1d" else torch.nn.Linear(5, 3)
+    layer, x = adapted(linear).eval(), torch.randn(1, 6, 5)
+    slots = {"down": torch.randn(3, 2, 5), "up": torch.randn(3, 2, 3), "owners": torch.tensor(OWNERS)}
+    for slot in ("down", "up"):
+        slots[slot].requires_grad_()
+    updated = torch.func.functional_call(layer, slots, (x,))
+    rows = [x[0, token] @ slots["down"][group].T @ slots["up"][group] for token, group in enumerate(OWNERS)]
+    expected = linear(x) + torch.stack(rows)
+    torch.testing.assert_close(updated, expected)
+    counts = torch.randn_like(updated)
+    learned = [slots["down"], slots["up"]]
+    given, by_hand = (torch.autograd.grad((each * counts).sum(), learned) for each in (updated, expected))
+    torch.testing.assert_close(given, by_hand)
+    scale = torch.randn(3, 3)
+    scaled = torch.func.functional_call(layer, {"scale": scale, "owners": torch.tensor(OWNERS)}, (x,))
+    torch.testing.assert_close(scaled, linear(x) * scale[OWNERS])
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_group_may_have_no_token(masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mhrctl.models.layer.MASKED", 64 if masked else 0)
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(5, 3)
+    x, down, up = torch.randn(1, 3, 5), torch.randn(3, 2, 5), torch.randn(3, 2, 3)
+    owners = torch.tensor([0, 2, 2])
+    updated = torch.func.functional_call(adapted(linear).eval(), {"down": down, "up": up, "owners": owners}, (x,))
+    expected = torch.stack([x[0, token] @ down[group].T @ up[group] for token, group in enumerate(owners.tolist())])
+    torch.testing.assert_close(updated, linear(x) + expected)
+
+
+def test_a_layer_of_gpt2_keeps_its_weight_as_it_is_stored() -> None:
+    linear = conv1d()
+    layer, x = adapted(linear), torch.randn(4, 6, 5)
+    assert isinstance(layer, AdaptedConv1D)
+    assert layer.weight is linear.weight
+    assert (shape_of(linear), shape_of(layer), layer.matrix.shape) == ((5, 3), (5, 3), (3, 5))
+    torch.testing.assert_close(layer(x), linear(x))
+    down, up = torch.randn(2, 2, 5), torch.randn(2, 2, 3)
+    updated = torch.func.functional_call(layer, {"down": down, "up": up}, (x,))
+    for group, rows in enumerate((slice(0, 2), slice(2, 4))):
+        torch.testing.assert_close(updated[rows], linear(x[rows]) + x[rows] @ down[group].T @ up[group])

@@ -1,0 +1,125 @@
+"""Layouts choose layers by what they do, whatever a family calls them."""
+
+from __future__ import annotations
+
+import pytest
+from transformers import AutoConfig
+
+from mhrctl.errors import ParamsError
+from mhrctl.models.attach import linear_shapes
+from mhrctl.models.layouts import LAYOUTS, layers_of, layout_name, require_experts
+from tests.models.families import DECODERS, ENCODER_DECODERS, SIZES, UNPACKED, decoder, encoder_decoder
+
+_LLAMA = {
+    "full": "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj",
+    "light": "k_proj v_proj up_proj",
+    "attention": "q_proj k_proj v_proj o_proj",
+}
+_FUSED = {"attention": "query_key_value dense", "full": "query_key_value dense dense_h_to_4h dense_4h_to_h"}
+_ATTENTION_ALONE = {"full": _LLAMA["attention"], "attention": _LLAMA["attention"]}
+_T5 = {"full": "q k v o wi_0 wi_1 wo", "light": "k v wi_1", "attention": "q k v o"}
+_BART = {
+    "full": "q_proj k_proj v_proj out_proj fc1 fc2",
+    "light": "k_proj v_proj fc1",
+    "attention": "q_proj k_proj v_proj out_proj",
+}
+LAYERS = {
+    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "olmo2", "smollm3"), _LLAMA),
+    **dict.fromkeys(("granite", "stablelm", "t5gemma"), _LLAMA),
+    "phi": {
+        "full": "q_proj k_proj v_proj dense fc1 fc2",
+        "light": "k_proj v_proj fc1",
+        "attention": "q_proj k_proj v_proj dense",
+    },
+    "phi3": {"full": "qkv_proj o_proj gate_up_proj down_proj", "attention": "qkv_proj o_proj"},
+    "gpt2": {"full": "c_attn c_fc c_proj", "attention": "c_attn c_proj"},
+    **dict.fromkeys(("gpt_neox", "bloom", "falcon"), _FUSED),
+    "opt": _BART,
+    "starcoder2": {
+        "full": "q_proj k_proj v_proj o_proj c_fc c_proj",
+        "light": "k_proj v_proj c_fc",
+        "attention": "q_proj k_proj v_proj o_proj",
+    },
+    **dict.fromkeys(("mixtral", "qwen3_moe", "gpt_oss"), _ATTENTION_ALONE),
+    **dict.fromkeys(("t5", "mt5", "umt5", "longt5"), _T5),
+    **dict.fromkeys(("bart", "mbart", "pegasus"), _BART),
+}
+"""{family: {layout: the last names of its layers}}; a layout that is not there is refused."""
+
+
+def linears_of(kind: str) -> list[str]:
+    return list(linear_shapes(encoder_decoder(kind) if kind in ENCODER_DECODERS else decoder(kind)))
+
+
+def test_every_family_has_its_layouts_here() -> None:
+    assert LAYERS.keys() == {*DECODERS, *UNPACKED, *ENCODER_DECODERS}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", LAYERS)
+def test_a_layout_has_the_layers_that_do_its_part_in_every_block(kind: str, layout: str) -> None:
+    linears = linears_of(kind)
+    if layout not in LAYERS[kind]:
+        with pytest.raises(ParamsError, match="targets: layout light: this model does not have keys, values and a widening"):
+            layers_of(layout, linears)
+        return
+    chosen = layers_of(layout, linears)
+    assert {name.rpartition(".")[2] for name in chosen} == {*LAYERS[kind][layout].split()}
+    assert chosen == [name for name in linears if name in set(chosen)]
+    last_names = [name.rpartition(".")[2] for name in chosen]
+    # Two blocks have each layer once; those of a decoder that reads an encoder have attention to it besides.
+    times = {2, 4, 6} if kind in ENCODER_DECODERS else {2, 4} if kind == "gpt2" else {2}
+    assert {last_names.count(name) for name in last_names} <= times
+    if layout == "full":
+        assert len(chosen) == len(linears) - 1  # the output layer
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "bart", "t5", "llama", "t5gemma", "gpt_neox"])
+def test_a_layout_is_known_by_the_layers_that_it_chose(kind: str) -> None:
+    linears = linears_of(kind)
+    for layout in LAYERS[kind]:
+        assert layout_name(reversed(layers_of(layout, linears)), linears) == layout
+    assert layout_name(linears, linears) == "other"
+    assert layout_name(linears[:2], linears) == "other"
+
+
+def test_where_all_linear_layers_are_of_attention_it_names_them() -> None:
+    linears = linears_of("mixtral")
+    assert layout_name(layers_of("attention", linears), linears) == "attention"
+
+
+def test_gpt2s_two_layers_of_one_name_are_told_apart_by_their_parents() -> None:
+    chosen = layers_of("attention", linears_of("gpt2"))
+    assert [name for name in chosen if "c_proj" in name] == [f"transformer.h.{block}.attn.c_proj" for block in (0, 1)]
+
+
+@pytest.mark.parametrize("router", ["gate", "router", "shared_expert_gate"])
+def test_routers_of_experts_are_no_part_of_a_layout(router: str) -> None:
+    linears = ["model.layers.0.self_attn.q_proj", f"model.layers.0.mlp.{router}", "model.layers.0.mlp.experts.0.gate_proj"]
+    assert layers_of("full", linears) == [linears[0], linears[2]]
+    assert layers_of("attention", linears) == [linears[0]]
+
+
+def test_a_model_without_attention_has_no_such_layout() -> None:
+    with pytest.raises(ParamsError, match=r"targets: layout attention: this model does not have such linear layers; name"):
+        layers_of("attention", ["backbone.layers.0.mixer.in_proj", "lm_head"])
+
+
+@pytest.mark.parametrize("kind", ["mixtral", "qwen3_moe", "gpt_oss"])
+def test_experts_that_are_no_linear_layers_are_not_left_out_in_silence(kind: str) -> None:
+    config, linears = decoder(kind).config, linears_of(kind)
+    message = (
+        r"targets: layout full: the [34] experts are no linear layers, so it would be attention alone; set targets: attent"
+    )
+    with pytest.raises(ParamsError, match=message):
+        require_experts("full", config, linears)
+    require_experts("attention", config, linears)
+
+
+def test_experts_that_are_linear_layers_or_not_there_are_part_of_full() -> None:
+    require_experts("full", decoder("llama").config, linears_of("llama"))
+    require_experts("full", encoder_decoder("t5gemma").config, linears_of("t5gemma"))
+    many = AutoConfig.for_model("mixtral", **SIZES, num_local_experts=4)
+    require_experts("full", many, ["model.layers.0.mlp.experts.0.w1", "model.layers.0.self_attn.q_proj"])
+    one = AutoConfig.for_model("mixtral", **SIZES, num_local_experts=1)
+    require_experts("full", one, ["model.layers.0.self_attn.q_proj"])
