@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, models
+from torch.nn import functional
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, T5ForConditionalGeneration
 
 from mhrctl.adapters.config import InventoryConfig
@@ -19,8 +23,10 @@ from mhrctl.evaluation.metrics import Answer
 from mhrctl.evaluation.prediction import Generation, answer, choose, own_rows, predict, sample_losses
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import inject
+from mhrctl.models.decoder_only import PACKS
 from mhrctl.training.objective import Objective
 from tests.adapters.test_inventory import randomised
+from tests.models.families import changed_weights, decoder, decoder_logits, merged
 
 CPU = torch.device("cpu")
 
@@ -145,3 +151,56 @@ def test_no_answer_comes_of_logits_that_are_not_finite(
     texts = [[["a", "b"]] * len(run) for run in samples]
     with pytest.raises(DivergedError, match=r"^what the model computes for run 1 is not finite$"):
         answer(model, tokenizer, offered, texts, generation=generation, device=CPU)
+
+
+@pytest.fixture(params=[True, False], ids=["packed", "padded"])
+def decoder_only(request: pytest.FixtureRequest) -> AdaptedModel:
+    """A tiny Llama, with the adapters of two runs."""
+    backbone: Any = deepcopy(decoder("llama"))
+    setattr(backbone, PACKS, request.param)
+    torch.manual_seed(0)
+    base = randomised(Inventory(inject(backbone, "full"), InventoryConfig(heads=4, skills=3), tasks=1))
+    runs = base.for_new_tasks([1, 2], train_skills=True)
+    with torch.no_grad():
+        for parameter in runs.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return AdaptedModel(backbone, runs)
+
+
+def words(ids: Sequence[int]) -> str:
+    """What the tokenizer makes of tokens, without special ones."""
+    return " ".join(f"w{token}" for token in ids if token > 2)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_decoder_only_model_chooses_and_generates_as_each_example_alone(
+    decoder_only: AdaptedModel, samples: list[list[Sample]], beams: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One run with choices, of which samples have two or three, and one without: the answers do not repeat the prompt."""
+    vocabulary = {"<pad>": 0, "<s>": 1, "</s>": 2} | {f"w{number}": number for number in range(3, 97)}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
+    monkeypatch.setattr(prediction, "BATCH_ROWS", 6 * beams)
+    offered = [replace(sample, choices=sample.choices[: 2 + row % 2]) for row, sample in enumerate(with_choices(samples[0], 3))]
+    texts = [[f"{row}/{number}" for number in range(len(sample.choices))] for row, sample in enumerate(offered)]
+    answers = answer(decoder_only, tokenizer, [offered, samples[1]], [texts, []], generation=Generation(beams, 4), device=CPU)
+    adapter, plain = decoder_only.adapter, decoder("llama")
+    assert adapter is not None
+    slots = adapter(torch.tensor([[0], [0]]))
+    places = []
+    with torch.no_grad():
+        for sample in offered:
+            losses = []
+            for choice in sample.choices:
+                logits = decoder_logits(plain, changed_weights(plain, slots, 0), sample.input_ids.tolist(), choice.tolist())
+                losses.append(float(functional.cross_entropy(logits, torch.from_numpy(choice))))
+            places.append(losses.index(min(losses)))
+        assert answers[0] == [Answer(texts[row][place], place) for row, place in enumerate(places)]
+        model = merged(plain, slots, 1)
+        for sample, given in zip(samples[1], answers[1], strict=True):
+            ids = torch.from_numpy(sample.input_ids)[None]
+            options = {"num_beams": beams, "do_sample": False, "max_new_tokens": 4, "attention_mask": torch.ones_like(ids)}
+            (whole,) = model.generate(ids, **options).tolist()
+            assert given == Answer(words(whole[ids.shape[1] :]))
+    assert len({given.text for given in answers[1]}) > 1
+    assert len(set(places)) > 1
