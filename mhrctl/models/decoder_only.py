@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -62,7 +63,8 @@ class DecoderOnly:
         """See `mhrctl.models.backbone.Backbone`."""
         ids = inputs.padded(self.model.config.pad_token_id, left=True)
         options |= {"input_ids": ids, "attention_mask": inputs.mask(left=True)}
-        tokens: Tensor = functional_call(self._generation, cast(slots, self.model), kwargs=options, tie_weights=False)
+        with _contiguous_outputs(self.model):
+            tokens: Tensor = functional_call(self._generation, cast(slots, self.model), kwargs=options, tie_weights=False)
         return tokens[:, ids.shape[1] :]
 
     def _of_targets(self, slots: Mapping[str, Tensor], pairs: _Pairs) -> Tensor:
@@ -217,6 +219,21 @@ def _rectangle(values: Tensor, targets: Ragged) -> Tensor:
     rectangle = values.new_zeros(len(targets.lengths) * targets.longest, *values.shape[1:])
     rectangle = rectangle.index_copy(0, targets.places(), values)
     return rectangle.view(len(targets.lengths), targets.longest, *values.shape[1:])
+
+
+@contextmanager
+def _contiguous_outputs(model: PreTrainedModel) -> Iterator[None]:
+    """Hand the output layer contiguous rows: of a slice, such as each row's last token, torch copies the matrix for every row.
+
+    In bf16 on a CPU that is most of the time of a step, where vocabularies are large.
+    """
+    layer = model.get_output_embeddings()
+    hook = None if layer is None else layer.register_forward_pre_hook(lambda _, given: (given[0].contiguous(), *given[1:]))
+    try:
+        yield
+    finally:
+        if hook is not None:
+            hook.remove()
 
 
 class _Call(nn.Module):

@@ -106,7 +106,9 @@ def test_full_is_refused_where_experts_are_no_linear_layers_and_attention_is_not
         made("full")
     assert not any(isinstance(layer, AdaptedLinear) for layer in backbone.modules())
     assert {name.rpartition(".")[2] for name in made("attention").shapes} == {"q_proj", "k_proj", "v_proj", "o_proj"}
-    assert new_adapter(backbone, METHODS["full_ft"], PretrainParams(steps=1, batch_size=1), heads=1, seed=0, tasks=2).shapes == {}
+    assert (
+        new_adapter(backbone, METHODS["full_ft"], PretrainParams(steps=1, batch_size=1), heads=1, seed=0, tasks=2).shapes == {}
+    )
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "t5gemma"])
