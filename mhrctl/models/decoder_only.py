@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -63,39 +62,32 @@ class DecoderOnly:
         """See `mhrctl.models.backbone.Backbone`."""
         ids = inputs.padded(self.model.config.pad_token_id, left=True)
         options |= {"input_ids": ids, "attention_mask": inputs.mask(left=True)}
-        with _contiguous_outputs(self.model):
+        with _output_of(self.model):
             tokens: Tensor = functional_call(self._generation, cast(slots, self.model), kwargs=options, tie_weights=False)
         return tokens[:, ids.shape[1] :]
 
     def _of_targets(self, slots: Mapping[str, Tensor], pairs: _Pairs) -> Tensor:
         """The logits that predict each target token, [target tokens, vocabulary]."""
-        given = cast(slots, self.model)
-        if not self.packs:
-            logits = self._run(given, pairs.padded_rows(self.model.config.pad_token_id))
-            first = pairs.first
-            if logits.shape[1] == pairs.longest:  # of a model that makes all of them
-                first = 0
-            return logits[pairs.rows, pairs.columns - first]
-        given |= self._owners(slots, pairs)
-        with packed(self.model):
-            logits = self._run(given, pairs.packed_row())
-        return logits[0] if logits.shape[1] == len(pairs.kept) else logits[0, pairs.kept]
+        rows = pairs.packed_row() if self.packs else pairs.padded_rows(self.model.config.pad_token_id)
+        given = cast(slots, self.model) | self._owners(slots, pairs)
+        with packed(self.model) if self.packs else nullcontext(), _output_of(self.model, pairs.kept):
+            logits: Tensor = functional_call(self._call, given, kwargs=rows, tie_weights=False).logits
+        flat = logits.flatten(0, -2)
+        return flat if len(flat) == len(pairs.kept) else flat[pairs.kept]  # of a model without an output layer to be seen
 
     def _owners(self, slots: Mapping[str, Tensor], pairs: _Pairs) -> dict[str, Tensor]:
-        """Say to each adapted layer whose a token is, where there are several groups; whole weights have neither."""
+        """Say to adapted layers whose a token is, where groups have unequal numbers of them; whole weights have no groups."""
         names = {slot.rpartition(".")[0]: len(value) for slot, value in slots.items()}
-        layers = [name for name in names if isinstance(self.model.get_submodule(name), AdaptedLinear)]
-        groups = names[layers[0]] if layers else 1
+        layers = {name: layer for name in names if isinstance(layer := self.model.get_submodule(name), AdaptedLinear)}
+        groups = max((names[name] for name in layers), default=1)
         if groups == 1:
             return {}
-        owners = pairs.owners(groups)
-        return {f"backbone.{name}.owners": owners for name in layers}
-
-    def _run(self, given: Mapping[str, Tensor], rows: Mapping[str, Any]) -> Tensor:
-        if "logits_to_keep" not in inspect.signature(self.model.forward).parameters:
-            rows = {name: value for name, value in rows.items() if name != "logits_to_keep"}
-        logits: Tensor = functional_call(self._call, dict(given), kwargs=dict(rows), tie_weights=False).logits
-        return logits
+        output = self.model.get_output_embeddings()
+        owners, of_targets = pairs.owners(groups), pairs.owners(groups, targets=True)
+        read = {
+            name: of_targets if layer is output else owners for name, layer in layers.items() if layer is output or self.packs
+        }
+        return {f"backbone.{name}.owners": value for name, value in read.items()}
 
 
 @dataclass(frozen=True)
@@ -140,11 +132,6 @@ class _Pairs:
         """Tokens of the longest sequence."""
         return int(self._sizes.max())
 
-    @property
-    def first(self) -> int:
-        """The first place at which a logit is read."""
-        return int(self._prompts.min()) - 1
-
     @cached_property
     def _tokens(self) -> Tensor:
         """All that is read, sequence after sequence, [tokens]."""
@@ -157,21 +144,12 @@ class _Pairs:
         return torch.cat([self.inputs.tokens, self.targets.tokens])[self._index(np.concatenate(parts))]
 
     @cached_property
-    def rows(self) -> Tensor:
-        """The sequence of each target token, [target tokens]."""
-        return self._index(np.repeat(np.arange(len(self._real)), [self.targets.lengths[row] for row in self._real]))
-
-    @cached_property
-    def columns(self) -> Tensor:
-        """The place in its sequence from which each target token is predicted, [target tokens]."""
-        lengths = [self.targets.lengths[row] for row in self._real]
-        return self._index(np.concatenate([start - 1 + np.arange(n) for start, n in zip(self._prompts, lengths, strict=True)]))
-
-    @cached_property
     def kept(self) -> Tensor:
-        """The place in the packed row from which each target token is predicted, [target tokens]."""
-        starts = self._index(np.cumsum([0, *self._sizes[:-1]]))
-        return starts[self.rows] + self.columns
+        """The place among all that is read, row after row, from which each target token is predicted, [target tokens]."""
+        starts = np.cumsum([0, *self._sizes[:-1]]) if self.packed else np.arange(len(self._real)) * self.longest
+        lengths = [self.targets.lengths[row] for row in self._real]
+        parts = zip(starts, self._prompts, lengths, strict=True)
+        return self._index(np.concatenate([start + prompt - 1 + np.arange(length) for start, prompt, length in parts]))
 
     def packed_row(self) -> dict[str, Any]:
         """Return the arguments of a model for one row of tokens."""
@@ -183,7 +161,6 @@ class _Pairs:
             "input_ids": self._tokens[None],
             "position_ids": positions[None],
             "use_cache": False,
-            "logits_to_keep": self.kept,
             "cu_seq_lens_q": boundaries,
             "cu_seq_lens_k": boundaries,
             "max_length_q": most,
@@ -193,18 +170,13 @@ class _Pairs:
     def padded_rows(self, pad: int) -> dict[str, Any]:
         """Return the arguments of a model for a row of tokens each."""
         rows = Ragged(self._tokens, tuple(map(int, self._sizes)))
-        keep = torch.arange(self.first, self.longest, device=self._device)
-        return {
-            "input_ids": rows.padded(pad),
-            "attention_mask": rows.mask(),
-            "use_cache": False,
-            "logits_to_keep": keep,
-        }
+        return {"input_ids": rows.padded(pad), "attention_mask": rows.mask(), "use_cache": False}
 
-    def owners(self, groups: int) -> Tensor:
-        """Return the group of each token of the packed row, of so many groups of equally many inputs."""
+    def owners(self, groups: int, *, targets: bool = False) -> Tensor:
+        """Return the group of each token that is read, or of each target token, of so many groups of equally many inputs."""
         each = len(self.targets.lengths) // groups
-        return self._index(np.repeat(np.array(self._real) // each, self._sizes))
+        times = [self.targets.lengths[row] for row in self._real] if targets else self._sizes
+        return self._index(np.repeat(np.array(self._real) // each, times))
 
     @property
     def _device(self) -> torch.device:
@@ -222,13 +194,25 @@ def _rectangle(values: Tensor, targets: Ragged) -> Tensor:
 
 
 @contextmanager
-def _contiguous_outputs(model: PreTrainedModel) -> Iterator[None]:
-    """Hand the output layer contiguous rows: of a slice, such as each row's last token, torch copies the matrix for every row.
+def _output_of(model: PreTrainedModel, places: Tensor | None = None) -> Iterator[None]:
+    """Have the output layer read only some tokens, whatever the model gives it.
 
-    In bf16 on a CPU that is most of the time of a step, where vocabularies are large.
+    Its rows are contiguous: of a slice, such as each row's last token in generation, torch copies the matrix for every row. In
+    bf16 on a CPU that is most of the time of a step, where vocabularies are large.
+
+    Args:
+        model: the backbone.
+        places: of the tokens among all rows, one after the other; they become one row. None is all, as they are.
     """
+
+    def chosen(_layer: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        states, *others = given
+        if places is not None:
+            states = states.flatten(0, -2).index_select(0, places.to(states.device))[None]
+        return states.contiguous(), *others
+
     layer = model.get_output_embeddings()
-    hook = None if layer is None else layer.register_forward_pre_hook(lambda _, given: (given[0].contiguous(), *given[1:]))
+    hook = None if layer is None else layer.register_forward_pre_hook(chosen)
     try:
         yield
     finally:

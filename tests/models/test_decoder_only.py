@@ -302,25 +302,58 @@ def test_a_model_is_packed_only_where_it_has_passed_its_test_and_nobody_forbids_
         DecoderOnly(model, Speed(checkpointing=True))
 
 
-@pytest.mark.parametrize("kind", ["llama", "opt", "gpt2"])
-def test_packed_sequences_are_read_once_and_padding_never(kind: str) -> None:
-    """The model reads sequences without their last tokens, and makes logits of targets alone."""
+@WAYS
+@pytest.mark.parametrize("kind", ["llama", "opt", "gpt2", "gemma2"])
+def test_logits_are_made_of_targets_alone_and_packed_sequences_have_no_padding(kind: str, packs: bool) -> None:
     each = family(kind)
-    model = each.running(packs=True)
-    seen: dict[str, tuple[int, ...]] = {}
-    hooks = [
-        layer.register_forward_pre_hook(lambda _module, given, name=name: seen.update({name: tuple(given[0].shape[:2])}))
-        for name, layer in (
-            ("input", model.backbone.get_input_embeddings()),
-            ("output", model.backbone.get_output_embeddings()),
-        )
-    ]
+    model = each.running(packs=packs)
+    seen: dict[str, list[int]] = {}
+
+    def noting(name: str) -> Any:
+        return lambda _layer, _given, output: seen.update({name: [*output.shape[:-1]]})
+
+    layers = {"input": model.backbone.get_input_embeddings(), "output": model.backbone.get_output_embeddings()}
+    hooks = [layer.register_forward_hook(noting(name)) for name, layer in layers.items()]
     with torch.no_grad():
         model(each.ids, ragged(INPUTS), ragged(TARGETS))
     for hook in hooks:
         hook.remove()
-    read = sum(len(INPUTS[row // CHOICES]) + len(target) - 1 for row, target in enumerate(TARGETS) if target)
-    assert seen == {"input": (1, read), "output": (1, sum(map(len, TARGETS)))}
+    sizes = [len(INPUTS[row // CHOICES]) + len(target) - 1 for row, target in enumerate(TARGETS) if target]
+    read = [1, sum(sizes)] if packs else [len(TARGETS), max(sizes)]
+    assert seen == {"input": read, "output": [1, sum(map(len, TARGETS))]}
+
+
+@WAYS
+@pytest.mark.parametrize("adapter", [Inventory, Scales])
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_an_output_layer_may_be_adapted_too(kind: str, adapter: type[Adapter], packs: bool) -> None:
+    plain = decoder(kind)
+    backbone: Any = deepcopy(plain)
+    torch.manual_seed(0)
+    shapes = inject(backbone, ["lm_head", *linear_shapes(plain)])
+    adapters = Inventory(shapes, InventoryConfig(rank=2, skills=3), tasks=3) if adapter is Inventory else Scales(shapes, runs=3)
+    with torch.no_grad():
+        for parameter in adapters.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.3)
+    each = Family(plain, AdaptedModel(backbone, adapters), adapters.eval())
+    together = each.running(packs=packs)(each.ids, ragged(INPUTS), ragged(TARGETS))
+    assert "lm_head.weight" in each.weights(0)
+    for row, losses in losses_alone(each):
+        torch.testing.assert_close(together[row, : len(losses)], losses, **CLOSE)
+
+
+def test_where_padding_is_the_end_token_generation_still_masks_it() -> None:
+    """Llama's and GPT-2's tokenizers have no other: transformers then guesses no mask."""
+    plain: Any = deepcopy(decoder("llama"))
+    for where in (plain.config, plain.generation_config):
+        where.pad_token_id = END
+    options: dict[str, Any] = {"max_new_tokens": 4, "do_sample": False}
+    answers = AdaptedModel(plain, None).generate(None, ragged(INPUTS), **options)
+    for answer, source in zip(answers, INPUTS, strict=True):
+        ids = torch.tensor([source])
+        (alone,) = plain.generate(ids, attention_mask=torch.ones_like(ids), **options)
+        rest = alone[len(source) :].tolist()
+        assert answer.tolist() == rest + [END] * (4 - len(rest))
 
 
 def test_nothing_of_a_call_is_kept_in_the_model() -> None:
