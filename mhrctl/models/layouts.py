@@ -8,7 +8,7 @@ attention   all linear layers of attention: queries, keys, values and outputs
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 from transformers import PretrainedConfig
 
@@ -42,7 +42,7 @@ def _is_light(name: str) -> bool:
     return _last(name) in (*KEYS, *VALUES, *WIDENING) and (_last(name) in WIDENING or _is_attention(name))
 
 
-LAYOUTS: Mapping[str, Callable[[str], bool]] = {
+LAYOUTS: dict[str, Callable[[str], bool]] = {
     "full": _is_of_blocks,
     "light": _is_light,
     "attention": _is_attention,

@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 VOCABULARY = 97
 PAD, END = 0, 2
-SIZES: Mapping[str, Any] = {
+SIZES: dict[str, Any] = {
     "vocab_size": VOCABULARY,
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -31,7 +31,7 @@ SIZES: Mapping[str, Any] = {
 ROTARY = {"rope_type": "default", "rope_theta": 10000.0}
 WINDOW = {"sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"]}
 GEMMA = WINDOW | {"query_pre_attn_scalar": 16}
-DECODERS: Mapping[str, Mapping[str, Any]] = {
+DECODERS: dict[str, dict[str, Any]] = {
     "llama": {},
     "mistral": {"sliding_window": 6},
     "qwen2": {},
@@ -52,7 +52,7 @@ DECODERS: Mapping[str, Mapping[str, Any]] = {
     "qwen3_moe": {"num_experts": 4, "moe_intermediate_size": 16, "num_experts_per_tok": 2},
 }
 """{family: its settings besides `SIZES`} of models whose sequences can be packed."""
-UNPACKED: Mapping[str, Mapping[str, Any]] = {
+UNPACKED: dict[str, dict[str, Any]] = {
     "bloom": {"n_layer": 2, "n_head": 4},
     "falcon": {"head_dim": None, "alibi": False, "new_decoder_architecture": True},
     "gpt_oss": WINDOW | {"num_local_experts": 3, "num_experts_per_tok": 2, "rope_parameters": ROTARY},
@@ -112,7 +112,7 @@ def decoder_logits(
     return logits[len(source) - 1 : -1]
 
 
-_T5: Mapping[str, Any] = {
+_T5: dict[str, Any] = {
     "d_model": 32,
     "d_kv": 8,
     "d_ff": 48,
@@ -121,7 +121,7 @@ _T5: Mapping[str, Any] = {
     "num_heads": 4,
     "feed_forward_proj": "gated-gelu",
 }
-_BART: Mapping[str, Any] = {
+_BART: dict[str, Any] = {
     "d_model": 32,
     "encoder_layers": 2,
     "decoder_layers": 2,
@@ -132,7 +132,7 @@ _BART: Mapping[str, Any] = {
     "max_position_embeddings": 64,
 }
 _GEMMA = SIZES | DECODERS["gemma2"]
-ENCODER_DECODERS: Mapping[str, Mapping[str, Any]] = {
+ENCODER_DECODERS: dict[str, dict[str, Any]] = {
     "t5": _T5,
     "mt5": _T5,
     "umt5": _T5,

@@ -19,8 +19,9 @@ from mhrctl.config.fields import compiles
 from mhrctl.config.methods import METHODS
 from mhrctl.config.sections import BackboneParams, PretrainParams
 from mhrctl.errors import ParamsError
-from mhrctl.models.attach import LAYOUTS, attach, find_layers, inject, linear_shapes, new_adapter
+from mhrctl.models.attach import attach, find_layers, inject, linear_shapes, new_adapter
 from mhrctl.models.layer import AdaptedLinear
+from mhrctl.models.layouts import LAYOUTS
 from mhrctl.tools.estimate import backbone_shape
 from tests.models.families import decoder, encoder_decoder
 
