@@ -75,7 +75,7 @@ def require_experts(layout: str, config: PretrainedConfig, linears: Iterable[str
     """Check that a layout does not pass over the experts of a mixture, whose weights are mostly no linear layers.
 
     Args:
-        layout: or names of layers, or an expression, by which anything may be left out.
+        layout: or an expression, by which anything may be left out.
         config: of the model.
         linears: names of all its linear layers.
 
@@ -84,9 +84,9 @@ def require_experts(layout: str, config: PretrainedConfig, linears: Iterable[str
     """
     of_text = config.get_text_config()
     experts = max(getattr(of_text, name, None) or 0 for name in EXPERTS)
-    if layout == "full" and experts > 1 and not any("experts" in name.split(".") for name in linears):
+    if layout in ("full", "light") and experts > 1 and not any("experts" in name.split(".") for name in linears):
         raise ParamsError(
-            f"targets: layout full: the {experts} experts are no linear layers, so it would be attention alone;"
+            f"targets: layout {layout}: the {experts} experts of a layer are no linear layers, so they would be left out;"
             " set targets: attention"
         )
 

@@ -48,6 +48,14 @@ DECODERS: dict[str, dict[str, Any]] = {
     "smollm3": {},
     "granite": {"logits_scaling": 2.0, "attention_multiplier": 0.3},
     "starcoder2": {"sliding_window": 6},
+    "cohere2": WINDOW | {"logit_scale": 2.0},
+    "gpt_bigcode": {"head_dim": None, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128},
+    "qwen2_moe": {
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 16,
+        "shared_expert_intermediate_size": 16,
+    },
     "mixtral": {"num_local_experts": 3, "num_experts_per_tok": 2},
     "qwen3_moe": {"num_experts": 4, "moe_intermediate_size": 16, "num_experts_per_tok": 2},
 }
@@ -57,6 +65,16 @@ UNPACKED: dict[str, dict[str, Any]] = {
     "falcon": {"head_dim": None, "alibi": False, "new_decoder_architecture": True},
     "gpt_oss": WINDOW | {"num_local_experts": 3, "num_experts_per_tok": 2, "rope_parameters": ROTARY},
     "stablelm": {"partial_rotary_factor": 0.5},
+    "gptj": {"head_dim": None, "n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4, "n_positions": 128},
+    "lfm2": {"head_dim": None, "layer_types": ["conv", "full_attention"]},
+    "mamba2": {
+        "num_attention_heads": None,
+        "num_key_value_heads": None,
+        "num_heads": 8,
+        "state_size": 8,
+        "n_groups": 1,
+        "expand": 2,
+    },
 }
 """The same of those that must be padded."""
 

@@ -102,7 +102,7 @@ def test_full_is_refused_where_experts_are_no_linear_layers_and_attention_is_not
         return new_adapter(backbone, METHODS["mhr"], settings, heads=4, seed=0, tasks=2)
 
     with pytest.raises(
-        ParamsError, match="experts are no linear layers, so it would be attention alone; set targets: attention"
+        ParamsError, match="experts of a layer are no linear layers, so they would be left out; set targets: attention"
     ):
         made("full")
     assert not any(isinstance(layer, AdaptedLinear) for layer in backbone.modules())

@@ -16,6 +16,7 @@ _LLAMA = {
     "attention": "q_proj k_proj v_proj o_proj",
 }
 _FUSED = {"attention": "query_key_value dense", "full": "query_key_value dense dense_h_to_4h dense_4h_to_h"}
+_GPT2 = {"full": "c_attn c_fc c_proj", "attention": "c_attn c_proj"}
 _ATTENTION_ALONE = {"full": _LLAMA["attention"], "attention": _LLAMA["attention"]}
 _T5 = {"full": "q k v o wi_0 wi_1 wo", "light": "k v wi_1", "attention": "q k v o"}
 _BART = {
@@ -25,14 +26,21 @@ _BART = {
 }
 LAYERS = {
     **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "olmo2", "smollm3"), _LLAMA),
-    **dict.fromkeys(("granite", "stablelm", "t5gemma"), _LLAMA),
+    **dict.fromkeys(("granite", "stablelm", "t5gemma", "cohere2", "qwen2_moe"), _LLAMA),
     "phi": {
         "full": "q_proj k_proj v_proj dense fc1 fc2",
         "light": "k_proj v_proj fc1",
         "attention": "q_proj k_proj v_proj dense",
     },
     "phi3": {"full": "qkv_proj o_proj gate_up_proj down_proj", "attention": "qkv_proj o_proj"},
-    "gpt2": {"full": "c_attn c_fc c_proj", "attention": "c_attn c_proj"},
+    **dict.fromkeys(("gpt2", "gpt_bigcode"), _GPT2),
+    "gptj": {
+        "full": "q_proj k_proj v_proj out_proj fc_in fc_out",
+        "light": "k_proj v_proj fc_in",
+        "attention": "q_proj k_proj v_proj out_proj",
+    },
+    "lfm2": {"full": "q_proj k_proj v_proj out_proj in_proj w1 w2 w3", "attention": "q_proj k_proj v_proj out_proj"},
+    "mamba2": {"full": "in_proj out_proj"},
     **dict.fromkeys(("gpt_neox", "bloom", "falcon"), _FUSED),
     "opt": _BART,
     "starcoder2": {
@@ -60,7 +68,7 @@ def test_every_family_has_its_layouts_here() -> None:
 def test_a_layout_has_the_layers_that_do_its_part_in_every_block(kind: str, layout: str) -> None:
     linears = linears_of(kind)
     if layout not in LAYERS[kind]:
-        with pytest.raises(ParamsError, match="targets: layout light: this model does not have keys, values and a widening"):
+        with pytest.raises(ParamsError, match=f"targets: layout {layout}: this model does not have (keys, values|such linear)"):
             layers_of(layout, linears)
         return
     chosen = layers_of(layout, linears)
@@ -68,10 +76,13 @@ def test_a_layout_has_the_layers_that_do_its_part_in_every_block(kind: str, layo
     assert chosen == [name for name in linears if name in set(chosen)]
     last_names = [name.rpartition(".")[2] for name in chosen]
     # Two blocks have each layer once; those of a decoder that reads an encoder have attention to it besides.
-    times = {2, 4, 6} if kind in ENCODER_DECODERS else {2, 4} if kind == "gpt2" else {2}
+    several = {"gpt2": {2, 4}, "gpt_bigcode": {2, 4}, "lfm2": {1, 2}} | {each: {2, 4, 6} for each in ENCODER_DECODERS}
+    times = several.get(kind, {2})
     assert {last_names.count(name) for name in last_names} <= times
     if layout == "full":
-        assert len(chosen) == len(linears) - 1  # the output layer
+        left = {name.rpartition(".")[2] for name in linears if name not in chosen}
+        assert left <= {"lm_head", "embed_out", "out_proj", "shared_expert_gate"}
+        assert len(chosen) == len(linears) - (3 if kind == "qwen2_moe" else 1)  # two routers, and the output layer
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "bart", "t5", "llama", "t5gemma", "gpt_neox"])
@@ -105,14 +116,15 @@ def test_a_model_without_attention_has_no_such_layout() -> None:
         layers_of("attention", ["backbone.layers.0.mixer.in_proj", "lm_head"])
 
 
-@pytest.mark.parametrize("kind", ["mixtral", "qwen3_moe", "gpt_oss"])
-def test_experts_that_are_no_linear_layers_are_not_left_out_in_silence(kind: str) -> None:
+@pytest.mark.parametrize("layout", ["full", "light"])
+@pytest.mark.parametrize("kind", ["mixtral", "qwen2_moe", "qwen3_moe", "gpt_oss"])
+def test_experts_that_are_no_linear_layers_are_not_left_out_in_silence(kind: str, layout: str) -> None:
     config, linears = decoder(kind).config, linears_of(kind)
     message = (
-        r"targets: layout full: the [34] experts are no linear layers, so it would be attention alone; set targets: attent"
+        rf"targets: layout {layout}: the [34] experts of a layer are no linear layers, so they would be left out; set target"
     )
     with pytest.raises(ParamsError, match=message):
-        require_experts("full", config, linears)
+        require_experts(layout, config, linears)
     require_experts("attention", config, linears)
 
 
