@@ -25,12 +25,14 @@ from torch import Tensor, nn
 from mhrctl.adapters.adapter import Adapter
 from mhrctl.adapters.build import adapter_class
 from mhrctl.adapters.finite import require_finite
+from mhrctl.adapters.granularity import by_coder
 from mhrctl.config.cells import Cell
 from mhrctl.config.methods import METHODS, Method
 from mhrctl.data.batches import Batch, Order, collate
 from mhrctl.data.examples import Examples
 from mhrctl.errors import DataError, DivergedError, ParamsError
 from mhrctl.models.adapted import AdaptedModel
+from mhrctl.models.kind import kind_of
 from mhrctl.training.objective import Objective
 
 DIGITS = 4
@@ -45,8 +47,8 @@ class Agreement:
 
     Attributes:
         overall: on all adapted layers, as one vector.
-        encoder: on those of the encoder; None if none is adapted.
-        decoder: on those of the decoder; None if none is adapted.
+        encoder: on those of the encoder; None if none is adapted, as in a model that has no encoder.
+        decoder: on those of an encoder-decoder's decoder; None if none is adapted.
         layers: {layer: on this one}, in the model's order.
     """
 
@@ -176,7 +178,8 @@ def gradient_alignment(
         products = torch.einsum("thn,uhn->htu", stacked, stacked)
         composed[layer] = products.sum(0)
         shared[layer] = (products * overlaps[layer]).sum(0) if overlaps else composed[layer]
-    return Alignment(tuple(batches), _agreement(shared), _agreement(composed))
+    halves = by_coder(list(composed)) if kind_of(model.backbone.config) == "encoder_decoder" else {}
+    return Alignment(tuple(batches), _agreement(shared, halves), _agreement(composed, halves))
 
 
 def _composed_gradients(model: AdaptedModel, adapter: Adapter, batch: Batch, objective: Objective) -> dict[str, Tensor]:
@@ -217,12 +220,16 @@ def _routing_overlaps(adapter: Adapter, task_ids: Tensor) -> dict[str, Tensor]:
     return {layer: torch.einsum("thk,uhk->htu", weights, weights) for layer, weights in mixing.items()}
 
 
-def _agreement(products: Mapping[str, Tensor]) -> Agreement:
-    """Mean cosines from {layer: products of all pairs of gradients on it, [tasks, tasks]}."""
+def _agreement(products: Mapping[str, Tensor], halves: Mapping[str, Sequence[str]]) -> Agreement:
+    """Mean cosines.
+
+    Args:
+        products: {layer: of all pairs of gradients on it, [tasks, tasks]}.
+        halves: {coder: its layers}.
+    """
 
     def within(coder: str) -> float | None:
-        chosen = [product for layer, product in products.items() if coder in layer.split(".")]
-        return _mean_cosine(chosen) if chosen else None
+        return _mean_cosine([products[layer] for layer in halves[coder]]) if coder in halves else None
 
     return Agreement(
         _mean_cosine(list(products.values())),

@@ -14,12 +14,10 @@ from typing import Any
 import numpy as np
 from scipy.special import entr, expit
 
+from mhrctl.adapters.granularity import by_coder
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.routing import EPS
 from mhrctl.errors import ArtifactError
-
-CODERS = ("encoder", "decoder")
-"""The halves of the backbone, which the names of its parts have in them."""
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -145,8 +143,9 @@ class Inspection:
 
     def of_coder(self, coder: str) -> Measures | None:
         """Take the mean over the parts of `encoder` or `decoder`; None if no part is of that coder alone."""
-        within = [measures for part, measures in self.parts.items() if coder in part.split(".")]
-        return Measures.mean(within) if within else None
+        parts = self.parts
+        within = by_coder(list(parts)).get(coder)
+        return Measures.mean([parts[part] for part in within]) if within else None
 
 
 def _normalised(gates: Array) -> Array:

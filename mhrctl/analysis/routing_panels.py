@@ -6,16 +6,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mhrctl.adapters.granularity import MODEL, by_coder
 from mhrctl.analysis.heatmaps import Panel
-from mhrctl.analysis.routing_measures import CODERS, Inspection, Routing
+from mhrctl.analysis.routing_measures import Inspection, Routing
 
 
 def panels(routing: Routing, measured: Inspection, parts: Sequence[str] = (), heads: Sequence[int] = ()) -> list[Panel]:
     """Choose what to draw by skill.
 
-    Without a choice: of encoder and of decoder a summary, and the parts whose gates are the most and the least decided. A skill
-    has the same number in two layers by chance only, so the summary has each task's skills of each layer and head in the
-    order of their weights.
+    Without a choice: of encoder and of decoder, or of a model without them, a summary, and the parts whose gates are the most
+    and the least decided. A skill has the same number in two layers by chance only, so the summary has each task's skills of
+    each layer and head in the order of their weights.
 
     Args:
         routing: of all tasks.
@@ -36,7 +37,7 @@ def panels(routing: Routing, measured: Inspection, parts: Sequence[str] = (), he
 
 def _summaries(routing: Routing) -> list[Panel]:
     summaries = []
-    for coder, parts in _by_coder(list(routing.logits)).items():
+    for coder, parts in _halves(list(routing.logits)).items():
         ordered = [np.sort(routing.weights(part), -1)[..., ::-1].mean(1, keepdims=True) for part in parts]
         title = f"{coder}: mean of layers and heads"
         summaries.append(Panel(title, np.mean(ordered, axis=0), (), "skill, strongest first"))
@@ -47,7 +48,7 @@ def _notable(measured: Inspection) -> dict[str, str]:
     """{part: what is notable of it}."""
     bits = {part: measures.discreteness for part, measures in measured.parts.items()}
     remarks: dict[str, str] = {}
-    for parts in _by_coder(list(bits)).values():
+    for parts in _halves(list(bits)).values():
         several = len(parts) > 1
         # Of a single part the first remark stays, which says nothing.
         remarks.setdefault(min(parts, key=bits.__getitem__), "most decided: " if several else "")
@@ -55,7 +56,6 @@ def _notable(measured: Inspection) -> dict[str, str]:
     return remarks
 
 
-def _by_coder(parts: Sequence[str]) -> dict[str, list[str]]:
+def _halves(parts: Sequence[str]) -> dict[str, list[str]]:
     """The parts of encoder and of decoder, or all of them as the model's where neither has a part to itself."""
-    by_coder = {coder: [part for part in parts if coder in part.split(".")] for coder in CODERS}
-    return {coder: its_parts for coder, its_parts in by_coder.items() if its_parts} or {"model": list(parts)}
+    return by_coder(parts) or {MODEL: list(parts)}

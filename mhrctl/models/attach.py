@@ -14,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from mhrctl.adapters.adapter import Adapter, Shapes
 from mhrctl.adapters.build import AdapterSettings, adapter_class, build_adapter, start_of
+from mhrctl.adapters.granularity import require_coders
 from mhrctl.config.methods import Method
 from mhrctl.config.reading import shown
 from mhrctl.errors import ParamsError
@@ -124,20 +125,22 @@ def attach(backbone: nn.Module, adapter: Adapter) -> None:
 def new_adapter(backbone: nn.Module, row: Method, settings: PretrainSettings, *, heads: int, seed: int, tasks: int) -> Adapter:
     """Make the adapter that a method pre-trains, and give the backbone its slots; its values depend on the seed only.
 
-    Args:
-        backbone: any transformers model, whose layers are replaced in place.
-        row: the method.
-        settings: of the pre-training.
-        heads: H.
-        seed: of the values.
-        tasks: training tasks, or data sets where each has an adapter of its own.
+        Args:
+            backbone: any transformers model, whose layers are replaced in place.
+            row: the method.
+            settings: of the pre-training.
+            heads: H.
+            seed: of the values.
+            tasks: training tasks, or data sets where each has an adapter of its own.
 
-    Raises:
-        ParamsError: if a target is no layer, a layout passes over experts, or a method that mixes skills has one.
-        ValueError: if the heads do not divide a layer.
+        Raises:
+            ParamsError: if a target is no layer, a layout passes over experts, a method that mixes skills has one, or the backbone
+            not the parts that are to share a routing.
+            ValueError: if the heads do not divide a layer.
     """
     if row.mixes_skills and settings.skills < 2:
         raise ParamsError(f"skills {settings.skills}: {row.name} mixes skills and needs two or more; one skill is lora")
+    require_coders(settings.granularity, list(linear_shapes(backbone)))
     shapes: Shapes = {}
     backbone.requires_grad_(requires_grad=False)
     if not adapter_class(row).replaces_weights:
@@ -165,6 +168,7 @@ def shape_adapters(
         ParamsError: if a target is no layer.
         ValueError: if the heads do not divide a layer.
     """
+    require_coders(settings.granularity, list(linears))
     replaced = adapter_class(row).replaces_weights
     shapes = find_layers(linears, settings.targets) if row.adds_lora or not replaced else {}
     with torch.device("meta"):

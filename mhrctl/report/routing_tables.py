@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mhrctl.analysis.routing_measures import CODERS, Inspection
+from mhrctl.adapters.granularity import CODERS
+from mhrctl.analysis.routing_measures import Inspection
 from mhrctl.analysis.routing_similarity import Comparison, Pair
 from mhrctl.report.table import Table
 

@@ -10,9 +10,10 @@ from typing import Any, Literal
 import numpy as np
 
 from mhrctl.adapters.files import load_adapter
+from mhrctl.adapters.granularity import CODERS
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.analysis.heatmaps import Matrix, Panel, draw_by_skill, draw_by_task
-from mhrctl.analysis.routing_measures import CODERS, Array, Inspection, Measures, Routing
+from mhrctl.analysis.routing_measures import Array, Inspection, Measures, Routing
 from mhrctl.analysis.routing_panels import panels
 from mhrctl.analysis.routing_similarity import (
     DIGITS,

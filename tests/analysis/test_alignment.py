@@ -13,7 +13,14 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import T5ForConditionalGeneration
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    OPTConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    T5ForConditionalGeneration,
+)
 
 from mhrctl.adapters.adapter import Adapter
 from mhrctl.adapters.config import InventoryConfig
@@ -33,6 +40,15 @@ from tests.models.made import ragged
 
 TASKS = 4
 TRAINING = "data/prepare/training_tasks.parquet"
+SIZES: dict[str, Any] = {
+    "vocab_size": 64,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
 CELLS: list[tuple[str, int, dict[str, Any]]] = [
     ("lora", 1, {"alpha": 3.0, "rank": 2}),
     ("ia3", 1, {"targets": "light"}),
@@ -46,7 +62,7 @@ CELLS: list[tuple[str, int, dict[str, Any]]] = [
 ]
 
 
-def moved(backbone: T5ForConditionalGeneration, method: str, heads: int, settings: Mapping[str, Any]) -> AdaptedModel:
+def moved(backbone: PreTrainedModel, method: str, heads: int, settings: Mapping[str, Any]) -> AdaptedModel:
     """A model whose adapter has left its start: B is not 0, and tasks are routed differently."""
     params = PretrainParams(steps=1, batch_size=1, skills=3, **settings)
     adapter = new_adapter(backbone, METHODS[method], params, heads=heads, seed=0, tasks=TASKS)
@@ -145,6 +161,29 @@ def test_it_is_the_cosine_of_plain_gradients(
         assert abs(alignment.shared.overall - alignment.composed.overall) > 1e-3
     else:
         assert alignment.shared.overall == pytest.approx(alignment.composed.overall, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        LlamaConfig(num_key_value_heads=2, intermediate_size=32, **SIZES),
+        OPTConfig(ffn_dim=32, word_embed_proj_dim=16, **SIZES),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_a_model_without_encoder_has_neither_number_of_the_halves(config: PretrainedConfig) -> None:
+    """Though layers of OPT are called `model.decoder...`."""
+    torch.manual_seed(0)
+    backbone: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    model, batches = moved(backbone, "mhr", 2, {"rank": 2}), some_batches()
+    assert isinstance(model.adapter, Inventory)
+    gradients = [plain_gradients(model, model.adapter, batch) for batch in batches.values()]
+    alignment = gradient_alignment(model, batches)
+    for agreement in (alignment.shared, alignment.composed):
+        assert (agreement.encoder, agreement.decoder) == (None, None)
+    assert alignment.shared.overall == pytest.approx(mean_cosine(gradients, list(model.adapter.shapes)), abs=1e-5)
+    assert abs(alignment.shared.overall - alignment.composed.overall) > 1e-3
+    assert list(alignment.shared.layers) == list(model.adapter.shapes)
 
 
 def test_a_backbone_in_bf16(tiny_t5: T5ForConditionalGeneration) -> None:

@@ -53,3 +53,16 @@ def test_a_routing_of_the_whole_model_is_one_summary_and_one_part() -> None:
         "model: mean of layers and heads",
         "model",
     ]
+
+
+def test_a_model_without_encoder_is_one_summary() -> None:
+    """Names of OPT, which have `decoder` in them, as of any other."""
+    for stem in ("model.layers", "model.decoder.layers"):
+        names = [f"{stem}.{block}.self_attn.k_proj" for block in range(3)]
+        drawn = np.random.default_rng(0)
+        routing = Routing(("a", "b"), {name: drawn.normal(scale=2, size=(2, 1, 4)) for name in names})
+        shown = panels(routing, Inspection.of(routing))
+        assert [panel.title for panel in shown][:1] == ["model: mean of layers and heads"]
+        assert [panel.title.partition(":")[0] for panel in shown[1:]] == ["most decided", "least decided"]
+        assert Inspection.of(routing).of_coder("decoder") is None
+        assert Inspection.of(routing).of_coder("encoder") is None
