@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import save_file
@@ -58,6 +58,12 @@ _CHANGES_THE_FUNCTION = (
 _CHANGES_THE_BACKBONE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """These initialisations subtract something from the frozen weights, which the adapter then presupposes."""
 
+TaskType = Literal["SEQ_2_SEQ_LM", "CAUSAL_LM"]
+"""Of a backbone: an encoder-decoder, or a causal model."""
+
+_GATED = {"wo": ("wi_1", "wi_0"), "down_proj": ("up_proj", "gate_proj")}
+"""{last name of the layer that narrows in a feed-forward: those of the sibling that it takes as it is, and of the gate}."""
+
 _ByLayer = dict[str, dict[str, Tensor]]
 
 
@@ -67,6 +73,8 @@ def write_peft(
     *,
     base: str,
     revision: str | None,
+    task_type: TaskType = "SEQ_2_SEQ_LM",
+    transposed: bool = False,
     dropout: float = 0.0,
     inference: bool = True,
 ) -> None:
@@ -80,22 +88,30 @@ def write_peft(
         weights: what to write.
         base: the backbone's name on the hub, or its folder.
         revision: of the backbone.
+        task_type: of the backbone, in peft's words.
+        transposed: whether the adapted layers keep their weights as [d_in, d_out], as those of GPT-2 do.
         dropout: that the LORA goes on training with; Poly and IA3 have none.
         inference: load it frozen.
 
     Raises:
-        DataError: if peft is not installed.
+        DataError: if peft is not installed, or has no such adapter of transposed layers.
         ArtifactError: if one of the numbers is not finite.
     """
     peft = _library()
     config_class, settings, tensors = _as_peft(weights)
+    if transposed and config_class == "PolyConfig":
+        raise DataError(
+            "peft's Poly adapts no layers with transposed weights (Conv1D, as in GPT-2); what is mixed leaves as LoRA"
+        )
     if config_class == "LoraConfig":
         settings["lora_dropout"] = dropout
+    if transposed:
+        settings["fan_in_fan_out"] = True
     config = getattr(peft, config_class)(
         **settings,
         base_model_name_or_path=base,
         revision=revision,
-        task_type=peft.TaskType.SEQ_2_SEQ_LM,
+        task_type=peft.TaskType(task_type),
         inference_mode=inference,
     )
     folder.mkdir(parents=True, exist_ok=True)
@@ -157,7 +173,8 @@ def read_peft(folder: Path, shapes: Shapes) -> SkillWeights | ScaleWeights:
         shapes: {layer name: (d_in, d_out)} of all linear layers of the backbone.
 
     Returns:
-        Its weights as fp32. A scale of T5's `wo` input becomes one of its sibling `wi_1`, which is the same function.
+        Its weights as fp32. A scale of the input of `wo` or `down_proj` in a gated feed-forward becomes one of the sibling
+        `wi_1` or `up_proj`, which is the same function.
 
     Raises:
         DataError: if the folder holds another kind of adapter, or anything that these weights cannot express.
@@ -262,15 +279,26 @@ def _ia3(file: Path, by_layer: _ByLayer, _settings: Mapping[str, Any], shapes: S
         d_in, d_out = shapes[name]
         target = name
         if vector.shape != (d_out, 1):
-            target = name.removesuffix("wo") + "wi_1"  # wo(gelu(wi_0 x) * wi_1 x): a scale of its input is one of wi_1's output
+            target = _gated_sibling(name, shapes)  # wo(gelu(wi_0 x) * wi_1 x): a scale of its input is one of wi_1's output
             if vector.shape != (1, d_in):
                 raise refused(file, [f"{name}.ia3_l"], f"has shape {list(vector.shape)} and not {[d_out, 1]} or {[1, d_in]}")
-            if name.rpartition(".")[2] != "wo" or shapes.get(target, (0, 0))[1] != d_in:
+            if shapes.get(target, (0, 0))[1] != d_in:
                 raise refused(
-                    file, [f"{name}.ia3_l"], "scales the layer's input, and no sibling wi_1 has an output that is this input"
+                    file,
+                    [f"{name}.ia3_l"],
+                    "scales the layer's input, and no sibling wi_1 or up_proj has an output that is this input",
                 )
         scales[target] = scales[target] * vector.flatten() if target in scales else vector.flatten()
     return ScaleWeights(scales)
+
+
+def _gated_sibling(name: str, shapes: Shapes) -> str:
+    """The layer beside this one whose output, times that of the gate, is its input; an empty name if there is none."""
+    parent, _, last = name.rpartition(".")
+    if last not in _GATED:
+        return ""
+    sibling, gate = (f"{parent}.{each}" for each in _GATED[last])
+    return sibling if gate in shapes else ""
 
 
 def _whole(file: Path, settings: Mapping[str, Any], key: str) -> int:

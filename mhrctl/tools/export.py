@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from huggingface_hub import ModelCardData
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from mhrctl.adapters.adapter import Adapter
 from mhrctl.adapters.files import load_adapter
 from mhrctl.adapters.finite import require_finite
 from mhrctl.artifacts.cards import Card, read_card, require_backbone, require_made_from, require_replaceable, write_card
-from mhrctl.artifacts.facts import Base, ExportFacts
+from mhrctl.artifacts.facts import BackboneFacts, Base, ExportFacts
 from mhrctl.artifacts.names import ADAPTERS, TOKENIZER, Project, folder_name
 from mhrctl.artifacts.ownership import require_apart
 from mhrctl.artifacts.writing import write_text, writing
@@ -22,10 +23,14 @@ from mhrctl.config.cells import Cell
 from mhrctl.data.tokenization import saved_tokenizer
 from mhrctl.errors import ArtifactError, DataError, ParamsError, unknown
 from mhrctl.interchange.convert import to_weights
-from mhrctl.interchange.peft import write_peft
-from mhrctl.models.backbones import load_backbone, location, require_prepared
+from mhrctl.interchange.peft import TaskType, write_peft
+from mhrctl.models.backbones import load_backbone, location, pretrained_config, require_prepared, shape_model
+from mhrctl.models.kind import Kind, auto_class, kind_of
 
 ExportStage = Literal["pretrain", "average", "adapt"]
+TASK_TYPES: Mapping[Kind, TaskType] = {"encoder_decoder": "SEQ_2_SEQ_LM", "causal": "CAUSAL_LM"}
+TAGS: Mapping[Kind, str] = {"encoder_decoder": "text2text-generation", "causal": "text-generation"}
+"""What the hub calls the work of a model."""
 
 
 def export(
@@ -85,6 +90,7 @@ def export(
         require_replaceable(folder, "export")
         for each in (source, backbone, project.output("prepare"), project.params):
             require_apart(folder, each)
+    kind, transposed = _shape(backbone, frozen, adapter)
     for task, folder in zip(wanted, folders, strict=True):
         one = adapter.select([names.index(task)]) if task else adapter
         base = _base(project.output("backbone"))
@@ -93,8 +99,16 @@ def export(
             if merge:
                 _write_merged(one, start, project, aside)
             else:
-                write_peft(aside, to_weights(one), base=base.name, revision=base.revision, dropout=one.dropout)
-            write_text(aside / "README.md", model_card(cell, stage, facts, merged=merge))
+                write_peft(
+                    aside,
+                    to_weights(one),
+                    base=base.name,
+                    revision=base.revision,
+                    task_type=TASK_TYPES[kind],
+                    transposed=transposed,
+                    dropout=one.dropout,
+                )
+            write_text(aside / "README.md", model_card(cell, stage, facts, kind=kind, merged=merge))
             what = {"cell": cell.model_dump(), "stage": stage, "merged": merge}
             write_card(aside, Card.of("export", what, {stage: source / ADAPTERS}, facts))
     return folders
@@ -114,19 +128,20 @@ def merge_into(backbone: PreTrainedModel, adapter: Adapter) -> None:
     adapter.put_into(backbone)
 
 
-def model_card(cell: Cell, stage: str, facts: ExportFacts, *, merged: bool) -> str:
+def model_card(cell: Cell, stage: str, facts: ExportFacts, *, kind: Kind, merged: bool) -> str:
     """Return the README.md of an export, in the hub's form."""
     base, task = facts.base, facts.task
     data = ModelCardData(
         base_model=base.name if base.source == "hub" else None,
         library_name="transformers" if merged else "peft",
-        tags=["mhrctl", cell.method, "text2text-generation"],
+        tags=["mhrctl", cell.method, TAGS[kind]],
         datasets=None,
     )
+    auto = auto_class(kind).__name__
     loading = (
-        'model = AutoModelForSeq2SeqLM.from_pretrained("THIS FOLDER")'
+        f'model = {auto}.from_pretrained("THIS FOLDER")'
         if merged
-        else f'model = PeftModel.from_pretrained(AutoModelForSeq2SeqLM.from_pretrained("{base.name}"), "THIS FOLDER")'
+        else f'model = PeftModel.from_pretrained({auto}.from_pretrained("{base.name}"), "THIS FOLDER")'
     )
     return f"""---
 {data.to_yaml()}
@@ -179,6 +194,13 @@ def _write_merged(adapter: Adapter, start: Path | None, project: Project, out: P
     require_finite(dict(model.named_parameters()), "the merged model", error=ArtifactError, how="train the adapter again")
     model.save_pretrained(str(out))
     saved_tokenizer(project.output("prepare") / TOKENIZER).save_pretrained(str(out))
+
+
+def _shape(backbone: Path, card: Card[BackboneFacts], adapter: Adapter) -> tuple[Kind, bool]:
+    """The kind of the backbone, and whether an adapted layer has its weights as [d_in, d_out]; of its config alone."""
+    config = pretrained_config(location(backbone, card), revision=card.facts.revision)
+    shape = shape_model(config)
+    return kind_of(config), any(isinstance(shape.get_submodule(name), Conv1D) for name in adapter.shapes)
 
 
 def _base(backbone: Path) -> Base:
