@@ -16,8 +16,12 @@ def count(
         str, typer.Option("--backbone", help="t5-small, -base, -large, -xl or -xxl (v1.1), a hub id, or a folder.")
     ] = "t5-xl",
     layout: Annotated[
-        list[str], typer.Option("--layout", help="`full`, `light`, `attention`, or a regular expression; repeatable.")
-    ] = ["full", "light"],
+        list[str],
+        typer.Option(
+            "--layout",
+            help="`full`, `light`, `attention`, or a regular expression; repeatable; by default full, and light if there is one.",
+        ),
+    ] = [],
     heads: Annotated[list[int], typer.Option("--heads", min=1, help="Of mhr and its variants; repeatable.")] = [8, 32, 64],
     skills: Annotated[int, typer.Option(min=2, help="Skills of the inventory.")] = 8,
     rank: Annotated[int, typer.Option(min=1, help="Of a LoRA.")] = 1,

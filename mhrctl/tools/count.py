@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,6 +20,8 @@ from mhrctl.report.table import Table
 
 NOTHING = "-"
 PAPER_BACKBONE = "t5-xl"
+USUAL = ("full", "light")
+"""The paper's layouts."""
 SUPERNI_TASKS = 756
 """Training tasks of its default split."""
 COLUMNS = ("method", "trained\non all", "routing\non all", "trained\non new", "paper\non all", "paper\non new")
@@ -67,7 +70,7 @@ def count(backbone: str, layouts: Sequence[str], sizes: Sizes) -> list[Table]:
 
     Args:
         backbone: a size such as `t5-xl`, a hub id, or a folder.
-        layouts: of the adapters.
+        layouts: of the adapters; none are those of `USUAL` that the backbone has.
         sizes: the rest.
 
     Returns:
@@ -80,7 +83,10 @@ def count(backbone: str, layouts: Sequence[str], sizes: Sizes) -> list[Table]:
     """
     model = sized_model(backbone)
     linears, weights = linear_shapes(model), model.num_parameters()
+    layouts = layouts or [name for name in USUAL if _chosen(linears, name)]
     tables = [counts_table(backbone, name, count_methods(linears, weights, name, sizes), sizes) for name in layouts]
+    if backbone != PAPER_BACKBONE:
+        tables = [_with_layers(table, find_layers(linears, name)) for table, name in zip(tables, layouts, strict=True)]
     if _is_the_papers(backbone, sizes):
         blocks = [block for block in printed_blocks() if block.suite == "SuperNI" and block.layout in layouts]
         tables += [_block_table(block, linears, weights) for block in blocks]
@@ -115,13 +121,24 @@ def _settings(row: Method, linears: Shapes, layout: str, sizes: Sizes) -> Pretra
 def _placed(row: Method, linears: Shapes) -> dict[str, Any]:
     """The settings of a row's own pre-training, without targets that the backbone does not have."""
     settings = dict(row.settings.get("pretrain", {}))
-    targets = settings.get("targets", ())
-    try:
-        if targets:
-            find_layers(linears, targets)
-    except ParamsError:
+    if "targets" in settings and not _chosen(linears, settings["targets"]):
         del settings["targets"]
     return settings
+
+
+def _chosen(linears: Shapes, targets: str | Sequence[str]) -> Shapes:
+    """The layers to adapt, if the backbone has such layers."""
+    try:
+        return find_layers(linears, targets)
+    except ParamsError:
+        return {}
+
+
+def _with_layers(table: Table, layers: Shapes) -> Table:
+    """Say below a table which layers it is of: how many there are of each last name, and of which sizes."""
+    kinds = Counter((name.rpartition(".")[2], *shape) for name, shape in layers.items())
+    parts = (f"{number} {last} {d_in} x {d_out}" for (last, d_in, d_out), number in kinds.items())
+    return replace(table, notes=(*table.notes, f"Layers: {', '.join(parts)}."))
 
 
 def counts_table(backbone: str, layout: str, counts: Sequence[Counts], sizes: Sizes) -> Table:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from transformers import BartConfig
+from transformers import (
+    BartConfig,
+    Gemma3TextConfig,
+    GPT2Config,
+    LlamaConfig,
+    Phi3Config,
+    PretrainedConfig,
+    Qwen3Config,
+)
 
 from mhrctl.config.methods import METHODS
 from mhrctl.models.attach import linear_shapes
@@ -116,4 +124,119 @@ def test_other_backbones_have_their_own_names_and_none_of_the_papers_numbers(
     assert run("count", "--backbone", tmp_path, *options) == 0
     lines = dict(line.split(",", 1) for line in capfd.readouterr().out.splitlines())
     assert lines["lora"] == "192,-,192,-,-"  # q and v of three attentions, 16 + 16 numbers each
-    assert lines["ia3"] == "96,-,96,-,-"
+    assert (
+        lines["ia3"] == "160,-,160,-,-"
+    )  # in the light layout, its own: k and v of three attentions, 16 each, and two fc1 of 32
+
+
+BESIDE = {"vocab_size": 100, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+
+
+@pytest.mark.parametrize(
+    ("config", "weights", "light", "last"),
+    [
+        (  # of the sizes of Llama 3.2 1B, whose model card says 1.23 billion
+            LlamaConfig(
+                hidden_size=2048,
+                intermediate_size=8192,
+                num_hidden_layers=16,
+                num_attention_heads=32,
+                num_key_value_heads=8,
+                vocab_size=128256,
+                tie_word_embeddings=True,
+            ),
+            1_235_814_400,
+            16 * (2 * (2048 + 512) + (2048 + 8192)),
+            "Layers: 16 k_proj 2048 x 512, 16 v_proj 2048 x 512, 16 up_proj 2048 x 8192.",
+        ),
+        (  # Gemma 3 270M
+            Gemma3TextConfig(
+                hidden_size=640,
+                intermediate_size=2048,
+                num_hidden_layers=18,
+                num_attention_heads=4,
+                num_key_value_heads=1,
+                head_dim=256,
+                vocab_size=262144,
+            ),
+            268_098_176,
+            18 * (2 * (640 + 256) + (640 + 2048)),
+            "Layers: 18 k_proj 640 x 256, 18 v_proj 640 x 256, 18 up_proj 640 x 2048.",
+        ),
+        (  # Qwen 3 0.6B
+            Qwen3Config(
+                hidden_size=1024,
+                intermediate_size=3072,
+                num_hidden_layers=28,
+                num_attention_heads=16,
+                num_key_value_heads=8,
+                head_dim=128,
+                vocab_size=151936,
+                tie_word_embeddings=True,
+            ),
+            596_049_920,
+            28 * (2 * (1024 + 1024) + (1024 + 3072)),
+            "Layers: 28 k_proj 1024 x 1024, 28 v_proj 1024 x 1024, 28 up_proj 1024 x 3072.",
+        ),
+    ],
+    ids=["llama", "gemma", "qwen"],
+)
+def test_decoder_only_backbones_are_counted_by_their_config(
+    tmp_path: Path, config: PretrainedConfig, weights: int, light: int, last: str
+) -> None:
+    config.save_pretrained(tmp_path)
+    full, of_light = count(str(tmp_path), [], Sizes(heads=(8,)))
+    shown = {row[0]: row[1:] for row in full.rows}
+    assert shown["full_ft"] == [f"{weights:,}", "-", f"{weights:,}", "-", "-"]
+    assert [part.split()[1] for part in full.notes[-1].removeprefix("Layers: ").split(",")] == [
+        *("q_proj", "k_proj", "v_proj", "o_proj"),
+        *("gate_proj", "up_proj", "down_proj"),
+    ]
+    assert {row[0]: row[1] for row in of_light.rows}["lora"] == f"{light:,}"
+    assert of_light.notes[-1] == last
+
+
+@pytest.mark.parametrize(
+    ("config", "layers"),
+    [
+        (
+            GPT2Config(n_embd=16, n_layer=2, n_head=4, **BESIDE),
+            "Layers: 2 c_attn 16 x 48, 2 c_proj 16 x 16, 2 c_fc 16 x 64, 2 c_proj 64 x 16.",
+        ),
+        (
+            Phi3Config(
+                hidden_size=16,
+                intermediate_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                num_key_value_heads=2,
+                **BESIDE,
+            ),
+            "Layers: 2 o_proj 16 x 16, 2 qkv_proj 16 x 32, 2 gate_up_proj 16 x 64, 2 down_proj 32 x 16.",
+        ),
+    ],
+    ids=["gpt2", "phi3"],
+)
+def test_a_backbone_without_a_light_layout_is_counted_in_the_full_one(
+    tmp_path: Path, run: Run, capfd: pytest.CaptureFixture[str], config: PretrainedConfig, layers: str
+) -> None:
+    config.save_pretrained(tmp_path)
+    (table,) = count(str(tmp_path), [], Sizes(heads=(4,)))
+    assert table.title.endswith("layout full")
+    assert table.notes[-1] == layers
+    assert run("count", "--backbone", tmp_path, "--layout", "light", "--heads", 4) == 2
+    error = capfd.readouterr().err
+    assert "layout light: this model does not have keys, values and a widening layer of their own" in error
+    assert error.count("\n") == 1
+
+
+def test_heads_must_divide_the_narrow_keys_and_values(tmp_path: Path, run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    LlamaConfig(
+        hidden_size=64, intermediate_size=128, num_hidden_layers=1, num_attention_heads=8, num_key_value_heads=1, **BESIDE
+    ).save_pretrained(tmp_path)
+    assert run("count", "--backbone", tmp_path, "--heads", 8) == 0
+    capfd.readouterr()
+    assert run("count", "--backbone", tmp_path, "--heads", 16) == 2  # which divide the width 64 of all others
+    error = capfd.readouterr().err
+    assert "--heads: 16 heads do not divide layer model.layers.0.self_attn.k_proj of shape 64 x 8" in error
+    assert error.count("\n") == 1
