@@ -32,7 +32,7 @@ from mhrctl.data.batches import Batch, Order, collate
 from mhrctl.data.examples import Examples
 from mhrctl.errors import DataError, DivergedError, ParamsError
 from mhrctl.models.adapted import AdaptedModel
-from mhrctl.models.kind import kind_of
+from mhrctl.models.generation import is_causal
 from mhrctl.training.objective import Objective
 
 DIGITS = 4
@@ -178,7 +178,7 @@ def gradient_alignment(
         products = torch.einsum("thn,uhn->htu", stacked, stacked)
         composed[layer] = products.sum(0)
         shared[layer] = (products * overlaps[layer]).sum(0) if overlaps else composed[layer]
-    halves = by_coder(list(composed)) if kind_of(model.backbone.config) == "encoder_decoder" else {}
+    halves = {} if is_causal(model.backbone.config) else by_coder(list(composed))
     return Alignment(tuple(batches), _agreement(shared, halves), _agreement(composed, halves))
 
 

@@ -19,7 +19,7 @@ def count(
         list[str],
         typer.Option(
             "--layout",
-            help="`full`, `light`, `attention`, or a regular expression; repeatable; by default full, and light if there is one.",
+            help="`full`, `light`, `attention`, or a regular expression; repeatable; left out, full and light if it is there.",
         ),
     ] = [],
     heads: Annotated[list[int], typer.Option("--heads", min=1, help="Of mhr and its variants; repeatable.")] = [8, 32, 64],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -20,17 +21,35 @@ from mhrctl.artifacts.names import ADAPTERS, TOKENIZER, Project, folder_name
 from mhrctl.artifacts.ownership import require_apart
 from mhrctl.artifacts.writing import write_text, writing
 from mhrctl.config.cells import Cell
+from mhrctl.config.tasks import FramingName
 from mhrctl.data.tokenization import saved_tokenizer
 from mhrctl.errors import ArtifactError, DataError, ParamsError, unknown
 from mhrctl.interchange.convert import to_weights
 from mhrctl.interchange.peft import TaskType, write_peft
-from mhrctl.models.backbones import load_backbone, location, pretrained_config, require_prepared, shape_model
-from mhrctl.models.kind import Kind, auto_class, kind_of
+from mhrctl.models.backbones import framing_of, load_backbone, location, pretrained_config, require_prepared, shape_model
 
 ExportStage = Literal["pretrain", "average", "adapt"]
-TASK_TYPES: Mapping[Kind, TaskType] = {"encoder_decoder": "SEQ_2_SEQ_LM", "causal": "CAUSAL_LM"}
-TAGS: Mapping[Kind, str] = {"encoder_decoder": "text2text-generation", "causal": "text-generation"}
-"""What the hub calls the work of a model."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of backbone has names in other libraries.
+
+    Attributes:
+        task_type: in peft.
+        auto: the class of transformers that loads it.
+        tag: what the hub calls its work.
+    """
+
+    task_type: TaskType
+    auto: str
+    tag: str
+
+
+KINDS: Mapping[FramingName, Kind] = {
+    "encoder_decoder": Kind("SEQ_2_SEQ_LM", "AutoModelForSeq2SeqLM", "text2text-generation"),
+    "causal": Kind("CAUSAL_LM", "AutoModelForCausalLM", "text-generation"),
+}
 
 
 def export(
@@ -104,7 +123,7 @@ def export(
                     to_weights(one),
                     base=base.name,
                     revision=base.revision,
-                    task_type=TASK_TYPES[kind],
+                    task_type=kind.task_type,
                     transposed=transposed,
                     dropout=one.dropout,
                 )
@@ -134,14 +153,13 @@ def model_card(cell: Cell, stage: str, facts: ExportFacts, *, kind: Kind, merged
     data = ModelCardData(
         base_model=base.name if base.source == "hub" else None,
         library_name="transformers" if merged else "peft",
-        tags=["mhrctl", cell.method, TAGS[kind]],
+        tags=["mhrctl", cell.method, kind.tag],
         datasets=None,
     )
-    auto = auto_class(kind).__name__
     loading = (
-        f'model = {auto}.from_pretrained("THIS FOLDER")'
+        f'model = {kind.auto}.from_pretrained("THIS FOLDER")'
         if merged
-        else f'model = PeftModel.from_pretrained({auto}.from_pretrained("{base.name}"), "THIS FOLDER")'
+        else f'model = PeftModel.from_pretrained({kind.auto}.from_pretrained("{base.name}"), "THIS FOLDER")'
     )
     return f"""---
 {data.to_yaml()}
@@ -200,7 +218,7 @@ def _shape(backbone: Path, card: Card[BackboneFacts], adapter: Adapter) -> tuple
     """The kind of the backbone, and whether an adapted layer has its weights as [d_in, d_out]; of its config alone."""
     config = pretrained_config(location(backbone, card), revision=card.facts.revision)
     shape = shape_model(config)
-    return kind_of(config), any(isinstance(shape.get_submodule(name), Conv1D) for name in adapter.shapes)
+    return KINDS[framing_of(config)], any(isinstance(shape.get_submodule(name), Conv1D) for name in adapter.shapes)
 
 
 def _base(backbone: Path) -> Base:
