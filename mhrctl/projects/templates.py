@@ -14,7 +14,7 @@ from mhrctl.artifacts.inputs import Place
 from mhrctl.config.params import Params
 from mhrctl.config.sections import BackboneParams
 from mhrctl.config.sources import SOURCES, TOKENIZERS
-from mhrctl.config.tasks import PrepareParams
+from mhrctl.config.tasks import FramingName, PrepareParams
 from mhrctl.projects.pipeline import stage_dependencies, stage_settings
 
 PACKAGE = "mhrctl.projects"
@@ -45,18 +45,25 @@ def rendered(name: str, **content: Any) -> str:  # noqa: ANN401 - whatever the t
     return environment.get_template(f"{name}.jinja").render(**content)
 
 
-def params_yaml(template: str, *, tasks: str | None, backbone: BackboneParams | None) -> str:
+def params_yaml(
+    template: str,
+    *,
+    tasks: str | None,
+    backbone: BackboneParams | None,
+    framing: FramingName | None = "encoder_decoder",
+) -> str:
     """Return params.yaml of a new project.
 
     Args:
         template: of a study (`mhrctl.config.sources.Study`).
         tasks: where the user has them; None for the place that the template says.
         backbone: the user's, or the study's; None for a small one that is trained in the project.
+        framing: that the backbone needs; None if it is not known.
     """
     tokenizer = backbone.name if backbone else None
     if backbone and backbone.source == "hub":
         tokenizer = TOKENIZERS.get(str(tokenizer), tokenizer)
-    return rendered(f"{template}.yaml", tasks=tasks, backbone=backbone, tokenizer=tokenizer)
+    return rendered(f"{template}.yaml", tasks=tasks, backbone=backbone, tokenizer=tokenizer, framing=framing)
 
 
 def dvc_yaml(params: Params) -> str:

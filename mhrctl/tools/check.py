@@ -32,7 +32,7 @@ from mhrctl.projects.templates import dvc_yaml
 from mhrctl.suites.reading import require_folder
 from mhrctl.suites.source import source_module
 from mhrctl.suites.task import Seen, TaskCounts
-from mhrctl.tools.estimate import T5_TYPES, config_folder
+from mhrctl.tools.estimate import T5_TYPES, config_folder, framing_needed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -87,8 +87,10 @@ def check_backbone(params: Params, project: Project) -> list[str]:
 
     Raises:
         DataError: if a special token is not said, or the tokenizer's is another, or a file cannot be read.
-        ParamsError: if `prepare.vocab_size` cannot hold the special tokens.
+        ParamsError: if `prepare.framing` is for the other kind of backbone, or `prepare.vocab_size` cannot hold the special
+            tokens.
     """
+    _require_framing(params, project)
     tokenizer = _tokenizer(params.prepare, project)
     folder = config_folder(params.backbone, project.root)
     from mhrctl.models.generation import FILE, answering, described, require_tokenizer, unused_settings
@@ -111,6 +113,20 @@ def check_backbone(params: Params, project: Project) -> list[str]:
         if least > longest:
             notes.append(f"warning: answers have {least} tokens at least, and {section}.max_new_tokens is {longest}: none ends")
     return notes
+
+
+def _require_framing(params: Params, project: Project) -> None:
+    """Check that examples will be framed for the backbone, if its config is at hand.
+
+    Raises:
+        ParamsError: if they will not.
+    """
+    framing, needed = params.prepare.framing, framing_needed(params.backbone, project.root)
+    if needed in (None, framing):
+        return
+    kind = "a causal language model" if needed == "causal" else "an encoder-decoder"
+    whose = params.backbone.name or f"backbone.scratch.architecture {params.backbone.scratch.architecture}"
+    raise ParamsError(f"prepare.framing {framing}: {whose} is {kind}; set prepare.framing: {needed}")
 
 
 def _configs(folder: Path, name: str | None) -> tuple[Any, Any, int]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mhrctl.config.cells import CellParams
 from mhrctl.config.sections import BackboneParams, OptimisationParams
+from mhrctl.config.tasks import FramingName
 from mhrctl.data.loading import json_object
 from mhrctl.errors import DataError, ParamsError, in_section
 from mhrctl.models.speed import Speed
@@ -151,10 +152,15 @@ def backbone_shape(params: BackboneParams, root: Path, vocab_size: int) -> Shape
         None if the config is not at hand and the name says nothing.
 
     Raises:
-        DataError: if a local backbone has no config, or it is no encoder-decoder's.
+        DataError: if a local backbone has no config, or it is of no backbone.
     """
     if params.source == "scratch":
         scratch = params.scratch
+        if scratch.architecture == "llama":
+            from mhrctl.models.backbones import shape_model
+            from mhrctl.stages.backbone import causal_config
+
+            return _model_shape(shape_model(causal_config(scratch, vocab_size)))
         sizes = {"d_model": scratch.d_model, "d_ff": scratch.d_ff, "d_kv": scratch.d_kv, "num_layers": scratch.layers}
         return t5_shape({**sizes, "num_heads": scratch.attention_heads, "vocab_size": vocab_size, **_GATED_AND_TIED})
     folder = config_folder(params, root)
@@ -167,6 +173,41 @@ def backbone_shape(params: BackboneParams, root: Path, vocab_size: int) -> Shape
 
     where = f"backbone.name {params.name!r}"
     return _model_shape(shape_model(pretrained_config(str(folder), name=params.name), where=where))
+
+
+def framing_needed(params: BackboneParams, root: Path) -> FramingName | None:
+    """Return how examples must be framed for a backbone; None if its config is not at hand and its name says nothing.
+
+    Args:
+        params: the section of params.yaml.
+        root: what a relative folder is relative to.
+
+    Raises:
+        DataError: if a local backbone has no config, or it is of no backbone.
+    """
+    if params.source == "scratch":
+        return "causal" if params.scratch.architecture == "llama" else "encoder_decoder"
+    folder = config_folder(params, root)
+    if folder is None:
+        return "encoder_decoder" if params.name in WELL_KNOWN else None
+    return framing_in(folder, str(params.name))
+
+
+def framing_in(folder: Path, name: str) -> FramingName:
+    """Return how examples must be framed for a backbone by its config.
+
+    Args:
+        folder: with config.json.
+        name: what params.yaml calls the backbone, for the error.
+
+    Raises:
+        DataError: if the config is of no backbone.
+    """
+    if json_object(folder / "config.json").get("model_type") in T5_TYPES:
+        return "encoder_decoder"
+    from mhrctl.models.backbones import framing_of, pretrained_config
+
+    return framing_of(pretrained_config(str(folder), name=name))
 
 
 def _t5_sizes(says: Mapping[str, Any], path: Path) -> dict[str, Any]:

@@ -20,8 +20,10 @@ from mhrctl.artifacts.writing import replacing
 from mhrctl.config.resolve import load_params
 from mhrctl.config.sections import BackboneParams
 from mhrctl.config.sources import HUB_ID, SOURCES
+from mhrctl.config.tasks import FramingName
 from mhrctl.errors import DataError, ParamsError, unknown
 from mhrctl.projects.templates import dvc_yaml, params_yaml, rendered, task_files, template_files
+from mhrctl.tools.estimate import framing_in, framing_needed
 from mhrctl.tools.grid import sync
 
 Setup = Literal["git", "subdir", "no_scm", "already"]
@@ -68,14 +70,16 @@ def initialise(
 
     Raises:
         ParamsError: if there is no such suite, or it reads no tasks from a folder.
-        DataError: if `tasks` or `backbone` is not there, a file is in the way, or DVC refuses; names it.
+        DataError: if `tasks` or `backbone` is not there, the backbone's config is of none, a file is in the way, or DVC refuses;
+            names it.
     """
     if suite not in SOURCES:
         raise ParamsError(f"--suite: {unknown('suite', suite, SOURCES)}")
     setup = dvc_setup(folder, without_git=without_git)
     with TemporaryDirectory() as aside, ExitStack() as undo:
         new = Path(aside)
-        commands = _fill(new, folder, suite, setup, _tasks(suite, tasks, folder), _backbone(suite, backbone, folder))
+        model = _backbone(suite, backbone, folder)
+        commands = _fill(new, folder, suite, setup, _tasks(suite, tasks, folder), model, _framing(model, backbone))
         names = [path.relative_to(new) for path in new.rglob("*") if path.is_file()]
         names.sort(key=lambda name: (len(name.parts), name))  # params.yaml and its like first
         there = [name for name in names if (folder / name).exists()]
@@ -144,11 +148,30 @@ def _seen_from(folder: Path, path: Path) -> str:
     return (path if path.is_absolute() and ".." in relative.parts else relative).as_posix()
 
 
-def _fill(new: Path, folder: Path, suite: str, setup: Setup, tasks: str | None, backbone: BackboneParams | None) -> list[str]:
+def _framing(backbone: BackboneParams | None, place: str | None) -> FramingName | None:
+    """`prepare.framing`, by the config of the backbone; None if it is not at hand."""
+    if backbone is None:
+        return "encoder_decoder"
+    if backbone.source == "hub":
+        return framing_needed(backbone, Path())
+    folder = Path(str(place))
+    return framing_in(folder, str(place)) if (folder / "config.json").is_file() else None
+
+
+def _fill(
+    new: Path,
+    folder: Path,
+    suite: str,
+    setup: Setup,
+    tasks: str | None,
+    backbone: BackboneParams | None,
+    framing: FramingName | None,
+) -> list[str]:
     """Write the project's files into the empty folder `new`, and return the commands to run next in `folder`."""
     source, project = SOURCES[suite], Project(new)
     study = source.study(backbone.name if backbone and backbone.source == "hub" else None)
-    project.params.write_text(params_yaml(study.template, tasks=tasks, backbone=backbone), encoding="utf-8")
+    text = params_yaml(study.template, tasks=tasks, backbone=backbone, framing=framing)
+    project.params.write_text(text, encoding="utf-8")
     settings = load_params(project.params)
     sync(settings, project)
     (new / "dvc.yaml").write_text(dvc_yaml(settings.params), encoding="utf-8")
