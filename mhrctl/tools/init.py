@@ -70,7 +70,7 @@ def initialise(
 
     Raises:
         ParamsError: if there is no such suite, or it reads no tasks from a folder.
-        DataError: if `tasks` or `backbone` is not there, the backbone's config is of none, a file is in the way, or DVC refuses;
+        DataError: if `tasks` or `backbone` is not there, the config is no backbone's, a file is in the way, or DVC refuses;
             names it.
     """
     if suite not in SOURCES:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from transformers import T5ForConditionalGeneration
+from transformers import LlamaConfig, LlamaForCausalLM, T5ForConditionalGeneration
 
 from mhrctl.artifacts.cards import Card, write_card
 from mhrctl.artifacts.facts import PrepareFacts
@@ -31,6 +31,7 @@ from mhrctl.tools.check import (
     unmeasured,
     vocab_size,
 )
+from tests.conftest import Run
 from tests.data.kinds import gpt_2
 
 
@@ -269,3 +270,48 @@ def test_tasks_with_an_epoch_of_their_own_are_tasks_that_there_are(project: Path
         "adapt.epoch_steps: unknown test task 'swop'; did you mean 'swap'? (known: swap)"
     )
     assert unknown_task({"copy": 3}, where) == "adapt.epoch_steps: unknown test task 'copy' (known: swap)"
+
+
+def causal_backbone(folder: Path, vocabulary: int = 100) -> None:
+    """A tiny Llama with a tokenizer of its own."""
+    tokenizer = train_tokenizer("word", ["a b c d e f", "g h i j"], vocab_size=vocabulary, ends_texts=False)
+    tokenizer.save_pretrained(str(folder))
+    config = LlamaConfig(
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=len(tokenizer),
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+
+
+def test_the_framing_must_be_that_of_the_backbone(project: Path, run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    causal_backbone(project / "llama")
+    local = ("backbone.source=local", "backbone.name=llama", "prepare.tokenizer=llama")
+    with pytest.raises(
+        ParamsError,
+        match=r"^prepare.framing encoder_decoder: llama is a causal language model; set prepare.framing: causal$",
+    ):
+        check_backbone(loaded(project, *local), Project(project))
+    assert check_backbone(loaded(project, *local, "prepare.framing=causal"), Project(project)) == []
+    with pytest.raises(
+        ParamsError,
+        match=r"^prepare.framing causal: backbone.scratch.architecture t5 is an encoder-decoder;"
+        r" set prepare.framing: encoder_decoder$",
+    ):
+        check_backbone(loaded(project, "prepare.framing=causal"), Project(project))
+    capfd.readouterr()
+    assert run("check", *(word for each in local for word in ("--set", each)), "-C", project) == 2
+    assert capfd.readouterr().err.count("\n") == 1
+
+
+def test_the_framing_of_a_backbone_that_is_not_at_hand_is_not_looked_at(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_args, **_options: None)
+    hub = ("backbone.source=hub", "backbone.name=a/b", "backbone.revision=main")
+    for framing in ("causal", "encoder_decoder"):
+        assert check_backbone(loaded(project, *hub, f"prepare.framing={framing}"), Project(project)) == []

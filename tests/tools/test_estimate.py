@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from transformers import BartConfig, T5Config
+from transformers import BartConfig, BertConfig, LlamaConfig, LlamaForCausalLM, T5Config
 
 from mhrctl.artifacts.names import ADAPTERS, Project
 from mhrctl.config.cells import Cell
@@ -15,8 +15,9 @@ from mhrctl.config.sections import BackboneParams
 from mhrctl.errors import DataError, ParamsError
 from mhrctl.models.attach import linear_shapes
 from mhrctl.models.backbones import T5_SIZES, shape_model
+from mhrctl.stages.backbone import causal_config
 from mhrctl.suites.task import TaskCounts
-from mhrctl.tools.estimate import backbone_shape, estimate, human_size, t5_shape
+from mhrctl.tools.estimate import backbone_shape, estimate, framing_needed, human_size, t5_shape
 
 TOY = TaskCounts(training=3, datasets=3, test=2)
 
@@ -148,3 +149,72 @@ def test_sizes_that_no_t5_has_are_rejected_at_once(tmp_path: Path, name: str, va
     shape = backbone_shape(params, tmp_path, 100)
     assert shape is not None
     assert shape.weights == shape_model(T5Config()).num_parameters()
+
+
+def llama(folder: Path, **sizes: int) -> LlamaConfig:
+    """The config of a Llama with grouped queries, whose keys and values are narrow."""
+    config = LlamaConfig(
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=8,
+        num_key_value_heads=2,
+        vocab_size=100,
+        pad_token_id=0,
+        **sizes,
+    )
+    config.save_pretrained(folder)
+    return config
+
+
+def test_a_decoder_only_backbone_is_known_from_its_config(tmp_path: Path) -> None:
+    config = llama(tmp_path / "llama")
+    shape = backbone_shape(BackboneParams(source="local", name="llama"), tmp_path, 0)
+    assert shape is not None
+    assert shape.linears["model.layers.1.self_attn.v_proj"] == (64, 16)
+    assert shape.weights == LlamaForCausalLM(config).num_parameters()
+
+
+def test_heads_must_divide_narrow_keys_and_values(tmp_path: Path, project: Path) -> None:
+    llama(tmp_path / "llama")
+    shape = backbone_shape(BackboneParams(source="local", name="llama"), tmp_path, 0)
+    assert shape is not None
+    settings = load_params(project / "params.yaml")
+    assert estimate(resolve_cell(settings, Cell(method="mhr", heads=16)), shape, TOY).disk > 0
+    said = (
+        r"^cell mhr-h32-s0: 32 heads do not divide layer model\.layers\.0\.self_attn\.k_proj of shape 64 x 16;"
+        r" choose heads that divide every adapted layer$"
+    )
+    with pytest.raises(ParamsError, match=said):  # though they divide all other widths
+        estimate(resolve_cell(settings, Cell(method="mhr", heads=32)), shape, TOY)
+
+
+def test_a_scratch_backbone_of_either_architecture_is_what_will_be_trained(project: Path) -> None:
+    llama_, t5 = (
+        load_params(project / "params.yaml", sets).params.backbone
+        for sets in (["backbone.scratch.architecture=llama", "prepare.framing=causal"], [])
+    )
+    shape = backbone_shape(llama_, project, 100)
+    assert shape is not None
+    assert shape.linears["model.layers.0.mlp.up_proj"] == (16, 32)
+    assert shape.weights == LlamaForCausalLM(causal_config(llama_.scratch, 100)).num_parameters()
+    assert (framing_needed(llama_, project), framing_needed(t5, project)) == ("causal", "encoder_decoder")
+
+
+def test_the_framing_that_a_backbone_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    llama(tmp_path / "llama")
+    BartConfig().save_pretrained(tmp_path / "bart")
+    T5Config().save_pretrained(tmp_path / "t5")
+    BertConfig().save_pretrained(tmp_path / "bert")
+    needed = {name: framing_needed(BackboneParams(source="local", name=name), tmp_path) for name in ("llama", "bart", "t5")}
+    assert needed == {"llama": "causal", "bart": "encoder_decoder", "t5": "encoder_decoder"}
+    with pytest.raises(DataError, match=r"backbone.name 'bert': a bert model; an encoder-decoder .* or a causal"):
+        framing_needed(BackboneParams(source="local", name="bert"), tmp_path)
+    hub = BackboneParams(source="hub", name="a/b", revision="main")
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_args, **_options: None)
+    assert framing_needed(hub, tmp_path) is None
+    t0 = BackboneParams(source="hub", name="bigscience/T0_3B", revision="main")
+    assert framing_needed(t0, tmp_path) == "encoder_decoder"  # by its name
+    cached = str(tmp_path / "llama/config.json")
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_args, **_options: cached)
+    assert framing_needed(hub, tmp_path) == "causal"

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from transformers import BertConfig, LlamaConfig, T5Config
 
 from mhrctl.artifacts.names import Project
 from mhrctl.config.resolve import load_params
@@ -179,6 +180,40 @@ def test_a_folder_has_its_own_tokenizer(tmp_path: Path, monkeypatch: pytest.Monk
     params = load_params(Path("params.yaml")).params
     assert (params.backbone.source, params.prepare.tokenizer) == ("local", "bigscience/T0_3B")
     assert "mhr_z-h64-block" in Path("data/cells/index.yaml").read_text()
+
+
+@pytest.mark.parametrize("suite", SOURCES)
+def test_a_decoder_only_folder_is_framed_as_such(tmp_path: Path, suite: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    LlamaConfig().save_pretrained(tmp_path / "models/llama")
+    T5Config().save_pretrained(tmp_path / "models/t5")
+    (tmp_path / "models/unknown").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for name, framing in (("llama", "causal"), ("t5", "encoder_decoder"), ("unknown", "encoder_decoder")):
+        initialise(Path(f"of/{name}"), suite, backbone=f"models/{name}")
+        text = (tmp_path / "of" / name / "params.yaml").read_text()
+        params = load_params(Path(f"of/{name}/params.yaml")).params
+        assert (params.prepare.framing, params.prepare.tokenizer) == (framing, f"../../models/{name}")
+        assert params.backbone.name == params.prepare.tokenizer
+        assert ("framing" in text) == (name != "t5")
+        assert ("  # framing: causal # of a decoder-only backbone" in text) == (name == "unknown")
+
+
+def test_of_the_hub_the_framing_is_known_by_the_cache_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    LlamaConfig().save_pretrained(tmp_path / "cached")
+    cached: list[str | None] = [None, str(tmp_path / "cached/config.json")]
+    for name, path in zip(("first", "second"), cached, strict=True):
+        monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_args, path=path, **_options: path)
+        initialise(tmp_path / name, "jsonl", backbone="some/llama")
+    first, second = ((tmp_path / name / "params.yaml").read_text() for name in ("first", "second"))
+    assert "\n  # framing: causal #" in first
+    assert "\n  framing: causal #" in second
+
+
+def test_a_folder_of_no_backbone_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    BertConfig().save_pretrained(tmp_path / "bert")
+    with pytest.raises(DataError, match=r"bert': a bert model; an encoder-decoder .* or a causal language model"):
+        initialise(tmp_path / "project", "jsonl", backbone=str(tmp_path / "bert"))
+    assert not (tmp_path / "project").exists()
 
 
 def test_paths_are_relative_to_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
