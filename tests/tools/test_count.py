@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import (
@@ -129,7 +130,7 @@ def test_other_backbones_have_their_own_names_and_none_of_the_papers_numbers(
     )  # in the light layout, its own: k and v of three attentions, 16 each, and two fc1 of 32
 
 
-BESIDE = {"vocab_size": 100, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+BESIDE: dict[str, Any] = {"vocab_size": 100, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 
 
 @pytest.mark.parametrize(

@@ -151,7 +151,7 @@ def test_sizes_that_no_t5_has_are_rejected_at_once(tmp_path: Path, name: str, va
     assert shape.weights == shape_model(T5Config()).num_parameters()
 
 
-def llama(folder: Path, **sizes: int) -> LlamaConfig:
+def llama(folder: Path) -> LlamaConfig:
     """The config of a Llama with grouped queries, whose keys and values are narrow."""
     config = LlamaConfig(
         hidden_size=64,
@@ -161,7 +161,6 @@ def llama(folder: Path, **sizes: int) -> LlamaConfig:
         num_key_value_heads=2,
         vocab_size=100,
         pad_token_id=0,
-        **sizes,
     )
     config.save_pretrained(folder)
     return config
