@@ -225,5 +225,7 @@ def _base(backbone: Path) -> Base:
     """Where the backbone of an export is found: on the hub, or in a folder."""
     card = read_card(backbone, stage="backbone", command="mhrctl backbone")
     place = location(backbone, card)
+    if card.facts.gguf is not None:  # whose weights as they are trained on are in the stage's output alone
+        return Base(source="local", name=str(Path(place).resolve()), revision=None)
     name = place if card.facts.source == "hub" else str(Path(place).resolve())
     return Base(source=card.facts.source, name=name, revision=card.facts.revision)
