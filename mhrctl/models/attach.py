@@ -125,18 +125,18 @@ def attach(backbone: nn.Module, adapter: Adapter) -> None:
 def new_adapter(backbone: nn.Module, row: Method, settings: PretrainSettings, *, heads: int, seed: int, tasks: int) -> Adapter:
     """Make the adapter that a method pre-trains, and give the backbone its slots; its values depend on the seed only.
 
-        Args:
-            backbone: any transformers model, whose layers are replaced in place.
-            row: the method.
-            settings: of the pre-training.
-            heads: H.
-            seed: of the values.
-            tasks: training tasks, or data sets where each has an adapter of its own.
+    Args:
+        backbone: any transformers model, whose layers are replaced in place.
+        row: the method.
+        settings: of the pre-training.
+        heads: H.
+        seed: of the values.
+        tasks: training tasks, or data sets where each has an adapter of its own.
 
-        Raises:
-            ParamsError: if a target is no layer, a layout passes over experts, a method that mixes skills has one, or the backbone
-            not the parts that are to share a routing.
-            ValueError: if the heads do not divide a layer.
+    Raises:
+        ParamsError: if a target is no layer, a layout passes over experts, a method that mixes skills has one, or the backbone
+            has not the parts that are to share a routing.
+        ValueError: if the heads do not divide a layer.
     """
     if row.mixes_skills and settings.skills < 2:
         raise ParamsError(f"skills {settings.skills}: {row.name} mixes skills and needs two or more; one skill is lora")
