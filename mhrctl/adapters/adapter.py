@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Literal, Protocol, Self
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from transformers.pytorch_utils import Conv1D
 
 from mhrctl.adapters.config import AdapterConfig
 
@@ -180,6 +179,8 @@ class Adapter(nn.Module, ABC):
         """
         if not self.foldable:
             raise ValueError("only a single adapter without a routing can be merged")
+        from transformers.pytorch_utils import Conv1D  # `mhrctl check` looks at a T5 without transformers
+
         slots = self()
         with torch.no_grad():
             for name in self.shapes:

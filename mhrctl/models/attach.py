@@ -9,8 +9,6 @@ from typing import Protocol
 import regex
 import torch
 from torch import nn
-from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from mhrctl.adapters.adapter import Adapter, Shapes
 from mhrctl.adapters.build import AdapterSettings, adapter_class, build_adapter, start_of
@@ -18,7 +16,7 @@ from mhrctl.adapters.granularity import require_coders
 from mhrctl.config.methods import Method
 from mhrctl.config.reading import shown
 from mhrctl.errors import ParamsError
-from mhrctl.models.layer import adapted, shape_of
+from mhrctl.models.layer import adapted, is_conv1d, shape_of
 from mhrctl.models.layouts import LAYOUTS, layers_of, require_experts
 
 MATCH_SECONDS = 5
@@ -58,7 +56,8 @@ def inject(model: nn.Module, targets: str | Sequence[str], *, dropout: float = 0
 
 def linear_shapes(model: nn.Module) -> dict[str, tuple[int, int]]:
     """Return {layer name: (d_in, d_out)} of all linear layers of a model, in its order."""
-    return {name: shape_of(layer) for name, layer in model.named_modules() if isinstance(layer, nn.Linear | Conv1D)}
+    layers = ((name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Linear) or is_conv1d(layer))
+    return {name: shape_of(layer) for name, layer in layers}
 
 
 def find_layers(linears: Mapping[str, tuple[int, int]], targets: str | Sequence[str]) -> dict[str, tuple[int, int]]:
@@ -144,6 +143,8 @@ def new_adapter(backbone: nn.Module, row: Method, settings: PretrainSettings, *,
     shapes: Shapes = {}
     backbone.requires_grad_(requires_grad=False)
     if not adapter_class(row).replaces_weights:
+        from transformers import PreTrainedModel
+
         if isinstance(backbone, PreTrainedModel) and isinstance(settings.targets, str):
             require_experts(settings.targets, backbone.config, linear_shapes(backbone))
         shapes = inject(backbone, settings.targets, dropout=settings.dropout)

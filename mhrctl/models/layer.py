@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers.pytorch_utils import Conv1D
+from typing_extensions import TypeIs
+
+if TYPE_CHECKING:  # `mhrctl check` looks at a T5 without transformers, which takes seconds to import
+    from transformers.pytorch_utils import Conv1D
 
 MASKED = 64
 """Columns of all groups' low-rank products together up to which one product of all, masked, costs less than one a group."""
@@ -93,13 +96,20 @@ class AdaptedConv1D(AdaptedLinear):
     transposed = True
 
 
+def is_conv1d(layer: nn.Module) -> TypeIs[Conv1D]:
+    """Return whether a layer is GPT-2's linear layer, whose weight is [d_in, d_out]."""
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(layer, Conv1D)
+
+
 def shape_of(linear: nn.Linear | Conv1D | AdaptedLinear) -> tuple[int, int]:
     """Return d_in and d_out of a linear layer."""
-    if isinstance(linear, Conv1D):
+    if is_conv1d(linear):
         return linear.weight.shape[0], linear.weight.shape[1]
     return linear.in_features, linear.out_features
 
 
 def adapted(linear: nn.Linear | Conv1D, *, dropout: float = 0.0) -> AdaptedLinear:
     """Make the adapted layer that takes a linear layer's place."""
-    return (AdaptedConv1D if isinstance(linear, Conv1D) else AdaptedLinear)(linear, dropout=dropout)
+    return (AdaptedConv1D if is_conv1d(linear) else AdaptedLinear)(linear, dropout=dropout)

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-
-from transformers import PretrainedConfig
+from typing import TYPE_CHECKING
 
 from mhrctl.errors import ParamsError
+
+if TYPE_CHECKING:  # `mhrctl check` looks at a T5 without transformers, which takes seconds to import
+    from transformers import PretrainedConfig
 
 OUTPUTS = ("lm_head", "embed_out")
 """Output layers, and what they may be made of (T5Gemma's `lm_head.out_proj`)."""
