@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import peft
 import pytest
@@ -14,9 +15,11 @@ from transformers import AutoModelForSeq2SeqLM, PreTrainedModel
 
 from mhrctl.adapters.files import load_adapter
 from mhrctl.adapters.weights import Weights
+from mhrctl.artifacts.facts import BackboneFacts
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import attach
 from mhrctl.models.backbones import load_backbone
+from mhrctl.tools import export
 from tests.conftest import Run
 from tests.models.made import logits_of
 
@@ -193,3 +196,24 @@ def test_a_file_beside_an_export_s_own_is_not_lost(
         assert said in capfd.readouterr().err
     assert (tmp_path / "new/notes.txt").read_text() == "mine"
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_what_was_trained_on_a_gguf_file_belongs_on_the_weights_that_were_made_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = BackboneFacts(
+        source="hub",
+        name="a/b",
+        path=None,
+        revision="abc",
+        parameters=1,
+        tied_output=True,
+        fingerprint="f",
+        gguf="b-q4.gguf",
+    )
+    monkeypatch.setattr(export, "read_card", lambda *_args, **_options: SimpleNamespace(facts=facts))
+    base = export._base(tmp_path)
+    assert (base.source, base.name, base.revision) == ("local", str(tmp_path.resolve()), None)
+    facts = facts.model_copy(update={"gguf": None})
+    base = export._base(tmp_path)
+    assert (base.source, base.name, base.revision) == ("hub", "a/b", "abc")
