@@ -80,28 +80,12 @@ def load_pretrained(
     require_readable(Path(name))
     part = config if _is_part(config, name, revision=revision) else None
     model = load_whole(auto_class(config), name, where=where, revision=revision, dtype=dtype, part=part)
-    if is_causal(model.config):
-        keep_contiguous(model)
     return model, settle(model, generation or {}, where=where)
 
 
 def framing_of(config: PretrainedConfig) -> FramingName:
     """Return how prompts and targets must be framed for a model: the value of `prepare.framing`."""
     return "causal" if is_causal(config) else "encoder_decoder"
-
-
-def keep_contiguous(model: PreTrainedModel) -> None:
-    """Let a model's output layer take contiguous states alone.
-
-    On a CPU, torch copies the whole of a frozen output matrix, of hundreds of megabytes, for each row of states that are not.
-    """
-    output = model.get_output_embeddings()
-    if output is not None:
-        output.register_forward_pre_hook(_contiguous)
-
-
-def _contiguous(_layer: nn.Module, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(each.contiguous() for each in states)
 
 
 def auto_class(config: PretrainedConfig) -> Any:  # noqa: ANN401 - a class of transformers

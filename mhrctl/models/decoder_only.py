@@ -60,8 +60,12 @@ class DecoderOnly:
     @torch.no_grad()
     def generate(self, slots: Mapping[str, Tensor], inputs: Ragged, **options: Any) -> Tensor:  # noqa: ANN401
         """See `mhrctl.models.backbone.Backbone`."""
-        ids = inputs.padded(self.model.config.pad_token_id, left=True)
-        options |= {"input_ids": ids, "attention_mask": inputs.mask(left=True)}
+        mask = inputs.mask(left=True)
+        # A row is padded with its own first token, which the mask hides from the model: what penalises repeated tokens looks at
+        # ids alone, and would see the padding token, which may be the end.
+        first = inputs.tokens[torch.tensor([0, *inputs.lengths[:-1]], device=inputs.tokens.device).cumsum(0)]
+        ids = torch.where(mask.bool(), inputs.padded(0, left=True), first[:, None])
+        options |= {"input_ids": ids, "attention_mask": mask}
         with _output_of(self.model):
             tokens: Tensor = functional_call(self._generation, cast(slots, self.model), kwargs=options, tie_weights=False)
         return tokens[:, ids.shape[1] :]

@@ -9,7 +9,6 @@ from typing import Any, Literal
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
 from transformers import (
     Gemma3Config,
     Gemma3ForConditionalGeneration,
@@ -175,24 +174,6 @@ def test_of_a_model_of_images_the_text_model_is_loaded(tmp_path: Path, make: Any
     save_file({key: each for key, each in weights.items() if key != lost}, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(DataError, match=r"model.layers.1.mlp.up_proj.weight is missing"):
         load_pretrained(str(tmp_path))
-
-
-def test_a_frozen_output_layer_takes_contiguous_states_alone(tmp_path: Path, tiny_t5: T5ForConditionalGeneration) -> None:
-    model = tiny_llama(tied=True)
-    model.save_pretrained(tmp_path / "llama")
-    tiny_t5.save_pretrained(tmp_path / "t5")
-    loaded, _ = load_pretrained(str(tmp_path / "llama"))
-    taken: list[bool] = []
-    output = loaded.get_output_embeddings()
-    assert isinstance(output, nn.Linear)
-    output.register_forward_hook(lambda _layer, given, _out: taken.append(given[0].is_contiguous()))
-    states = torch.randn(16, 3, 2).permute(2, 1, 0)
-    assert not states.is_contiguous()
-    assert torch.allclose(output(states), model.get_output_embeddings()(states), atol=1e-6)
-    assert taken == [True]
-    ids = torch.tensor([[5, 6, 7]])
-    assert torch.equal(loaded(input_ids=ids).logits, model(input_ids=ids).logits)
-    assert not load_pretrained(str(tmp_path / "t5"))[0].get_output_embeddings()._forward_pre_hooks  # T5's stays what it was
 
 
 @pytest.mark.parametrize(

@@ -382,6 +382,17 @@ def test_an_answer_that_ends_early_is_followed_by_padding() -> None:
     assert ended[1].tolist() == free[1].tolist()
 
 
+def test_what_penalises_repeated_tokens_does_not_see_the_padding_of_a_batch() -> None:
+    """Qwen's checkpoints ask for it, and padding may be the end token, whose penalty would keep answers from ending."""
+    model: Any = deepcopy(decoder("llama"))
+    model.config.pad_token_id = model.generation_config.pad_token_id = model.config.eos_token_id
+    options: dict[str, Any] = {"max_new_tokens": 6, "do_sample": False, "repetition_penalty": 3.0, "min_new_tokens": 6}
+    attached = AdaptedModel(model, None)
+    together = attached.generate(None, ragged(INPUTS[:3]), **options)
+    for row, answer in zip(INPUTS[:3], together, strict=True):
+        assert torch.equal(attached.generate(None, ragged([row]), **options)[0], answer)
+
+
 def test_generation_hands_the_output_layer_contiguous_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of slices, torch copies the whole matrix for each row: 26 times as slow in bf16 with Gemma's vocabulary."""
     model: Any = deepcopy(decoder("llama"))
