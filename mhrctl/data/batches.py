@@ -46,8 +46,12 @@ class Ragged:
         """Return the rows on a device."""
         return Ragged(self.tokens.to(device, non_blocking=True), self.lengths)
 
-    def places(self, *, left: bool = False) -> Tensor:
-        """Return where each token is in the flattened rectangle, [sum of lengths]."""
+    @cached_property
+    def places(self) -> Tensor:
+        """Where each token is in the flattened rectangle, [sum of lengths]; a step fills more than one."""
+        return self._places(left=False)
+
+    def _places(self, *, left: bool) -> Tensor:
         ends = [self.longest - length if left else 0 for length in self.lengths]
         starts = np.repeat(np.arange(len(self.lengths)) * self.longest + ends, self.lengths)
         places = starts + np.concatenate([np.arange(length) for length in self.lengths] or [_NOTHING])
@@ -55,8 +59,9 @@ class Ragged:
 
     def padded(self, fill: int, *, left: bool = False) -> Tensor:
         """Return the rows as a rectangle, [rows, longest], with `fill` after the end of each, or before it (`left`)."""
+        places = self._places(left=True) if left else self.places
         rectangle = self.tokens.new_full((len(self.lengths) * self.longest,), fill)
-        return rectangle.index_copy_(0, self.places(left=left), self.tokens).view(len(self.lengths), self.longest)
+        return rectangle.index_copy_(0, places, self.tokens).view(len(self.lengths), self.longest)
 
     def mask(self, *, left: bool = False) -> Tensor:
         """Return where the rectangle has tokens, [rows, longest], as ones among zeros."""
@@ -132,8 +137,7 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device."""
-        numbers = (each.to(device, non_blocking=True) for each in (self.task_ids, self.choices, self.gold))
-        task_ids, choices, gold = numbers
+        task_ids, choices, gold = (each.to(device, non_blocking=True) for each in (self.task_ids, self.choices, self.gold))
         return Batch(task_ids, self.inputs.to(device), self.targets.to(device), choices, gold)
 
 

@@ -193,7 +193,7 @@ class _Pairs:
 def _rectangle(values: Tensor, targets: Ragged) -> Tensor:
     """Values of target tokens, [target tokens, ...], as [targets, longest, ...] with zeros after the ends."""
     rectangle = values.new_zeros(len(targets.lengths) * targets.longest, *values.shape[1:])
-    rectangle = rectangle.index_copy(0, targets.places(), values)
+    rectangle = rectangle.index_copy(0, targets.places, values)
     return rectangle.view(len(targets.lengths), targets.longest, *values.shape[1:])
 
 
