@@ -19,6 +19,7 @@ from mhrctl.errors import ParamsError
 
 if TYPE_CHECKING:
     from mhrctl.config.sections import ReportParams
+    from mhrctl.report.results import Results
     from mhrctl.report.table import Table
     from mhrctl.report.trials import Choice
 
@@ -73,7 +74,7 @@ def report(
     _print_tables(printed, form)
     folder = out or where.output("report")
     if figures:
-        _draw(where, figures, folder, trials)
+        _draw(where, figures, folder, results)
     if html:
         _write_html(where, expected, folder, trials)
 
@@ -101,11 +102,11 @@ def _print_tables(tables: Sequence[Table], form: Format) -> None:
             typer.echo(RENDERERS[form](table), nl=False)
 
 
-def _draw(where: Project, numbers: Sequence[int], folder: Path, trials: Choice) -> None:
+def _draw(where: Project, numbers: Sequence[int], folder: Path, results: Results) -> None:
     from mhrctl.report.figures import draw_figure
     from mhrctl.report.figures.style import FORMATS
 
-    drawings = {number: draw_figure(number, where.metrics, trials) for number in numbers}
+    drawings = {number: draw_figure(number, results, where.metrics) for number in numbers}
     for number, drawing in drawings.items():
         for form in FORMATS:
             with replacing(folder / f"figure{number}.{form}") as aside:

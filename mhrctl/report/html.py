@@ -64,7 +64,7 @@ def html_report(data: Path, expected_cells: Sequence[str], trials: Choice = "by_
             *(build_table(number, results, expected_cells) for number in TABLES),
         ],
         differences=baseline_differences(results),
-        figures=[_embedded(draw_figure(number, metrics, trials)) for number in FIGURES],
+        figures=[_embedded(draw_figure(number, results, metrics)) for number in FIGURES],
         training=_embedded(draw_training(logs)),
         cells={name: _scores_by_task(name, cell) for name, cell in results.cells.items()},
         cards=cards,

@@ -158,11 +158,15 @@ def printed_blocks() -> list[PrintedTable]:
     return [_table(block) for block in printed()["table6"]["blocks"]]
 
 
-def zero_shot_rows(backbone: str) -> dict[str, tuple[PrintedRow, Sequence[float]]]:
-    """Return the rows of Table 5 for a backbone as the paper names it, by method, each with its scores by number of steps."""
+def zero_shot_tables() -> list[tuple[PrintedTable, Mapping[str, Sequence[float]]]]:
+    """Return the blocks of Table 5, in its order: the scores without extra steps, and {method: scores by number of steps}."""
     table = printed()["table5"]
-    of_backbone = [row for row in table["rows"] if row["backbone"] == backbone]
-    return {row["method"]: (_row(row | {"mean": row["values"][0]}, table["layout"]), row["values"]) for row in of_backbone}
+    blocks: list[tuple[PrintedTable, Mapping[str, Sequence[float]]]] = []
+    for backbone in dict.fromkeys(row["backbone"] for row in table["rows"]):
+        rows = [row | {"mean": row["values"][0]} for row in table["rows"] if row["backbone"] == backbone]
+        block = _table(table | {"suite": "T0", "backbone": backbone, "rows": rows, "note": ""})
+        blocks.append((block, {row["method"]: row["values"] for row in rows}))
+    return blocks
 
 
 def one_adapter(layout: str) -> str | None:

@@ -11,7 +11,7 @@ from mhrctl.config.methods import BACKBONE, METHODS
 from mhrctl.errors import printable
 from mhrctl.evaluation.metrics import METRICS, title_of
 from mhrctl.evaluation.scores import PHASES, SCORE, CellMetrics, FrozenBackbone, Phase, read_metrics
-from mhrctl.report.aggregates import MEDIANS, aggregate_of, mean_of_medians, mean_std
+from mhrctl.report.aggregates import MEDIANS, Aggregate, aggregate_of, mean_of_medians, mean_std
 from mhrctl.report.printed import MeanStd
 from mhrctl.report.trials import Choice, choose_trial
 
@@ -68,9 +68,13 @@ class Group:
         """Compute the mean over tasks of medians over seeds, and of deviations over seeds, by the tasks' own metrics."""
         return mean_of_medians({task: list(seeds.values()) for task, seeds in self.by_task(phase).items()})
 
+    def folded(self, phase: Phase, aggregate: Aggregate) -> MeanStd | None:
+        """Fold the scores of tasks by their own metrics and of seeds in one of the two ways."""
+        return self.median(phase) if aggregate is MEDIANS else self.mean(phase)
+
     def score(self, phase: Phase) -> MeanStd | None:
         """Fold the scores as the suite's are reported: of T0 by medians over seeds, of any other by means."""
-        return self.median(phase) if aggregate_of(self.first.suite) is MEDIANS else self.mean(phase)
+        return self.folded(phase, aggregate_of(self.first.suite))
 
 
 @dataclass(frozen=True)

@@ -191,7 +191,7 @@ def rows_of_the_paper(study: Study, number: int) -> list[Mapping[str, Any]]:
 
 def test_every_panel_is_full(as_the_papers: Walked) -> None:
     for number, of_others in as_the_papers.study.figures.items():
-        drawing = draw_figure(number, as_the_papers.metrics)
+        drawing = draw_figure(number, read_results(as_the_papers.metrics), as_the_papers.metrics)
         assert set(drawing.missing) == of_others, drawing.title
         assert [axes.get_title(loc="left") for axes in drawing.figure.axes if not (axes.axison and axes.has_data())] == []
 

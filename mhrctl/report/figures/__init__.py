@@ -11,27 +11,25 @@ from mhrctl.report.figures.figure3 import figure3
 from mhrctl.report.figures.figure4 import figure4
 from mhrctl.report.figures.style import Drawing, styled
 from mhrctl.report.logs import read_logs, read_measured
-from mhrctl.report.results import Results, read_results
-from mhrctl.report.trials import Choice
+from mhrctl.report.results import Results
 
 FIGURES = (2, 3, 4)
 
 
-def draw_figure(number: int, metrics: Path, trials: Choice = "by_task") -> Drawing:
+def draw_figure(number: int, results: Results, metrics: Path) -> Drawing:
     """Draw one of the paper's figures.
 
     Args:
         number: of the figure in the paper.
-        metrics: folder of the scores and logs, `data/metrics`; what is not there is named in the figure.
-        trials: how those of a search are chosen.
+        results: ours.
+        metrics: folder of the logs, `data/metrics`; what is not there is named in the figure.
 
     Raises:
         ParamsError: if there is no such figure.
-        ArtifactError: if scores or logs are malformed or do not fit together.
+        ArtifactError: if logs are malformed.
     """
     if number not in FIGURES:
         raise ParamsError(unknown("figure", str(number), map(str, FIGURES)))
-    results = read_results(metrics, trials)
     with styled():
         if number == 3:
             return figure3(results, read_logs(metrics / "pretrain"), read_measured(metrics / "align"))

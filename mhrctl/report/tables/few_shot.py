@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mhrctl.evaluation.metrics import is_over_choices
-from mhrctl.report.aggregates import MEANS, MEDIANS, aggregate_of
+from mhrctl.report.aggregates import MEANS, MEDIANS, Aggregate, aggregate_of
 from mhrctl.report.printed import MeanStd, PrintedRow, PrintedTable, printed, printed_table
 from mhrctl.report.results import Group, Results
 from mhrctl.report.table import Table
@@ -57,7 +57,7 @@ def table4(results: Results, expected: Sequence[str]) -> Table:
             [
                 row.label,
                 seeds(row.group),
-                *_scores(row.group),
+                *_scores(results, row.group),
                 *(shown(theirs.score if theirs else None) for theirs in row.papers),
                 difference(row.group.score("adapted") if row.group else None, row.papers[place], comparable=same),
             ]
@@ -85,7 +85,7 @@ def _few_shot(
     return Table(
         title,
         ("method", "n", *columns, "paper", "vs.\npaper"),
-        [_row(row, exact=exact, comparable=comparable) for row in rows],
+        [_row(results, row, exact=exact, comparable=comparable) for row in rows],
         (
             ours_are(results, _folded(results)),
             papers_are(results, [paper], where),
@@ -97,7 +97,7 @@ def _few_shot(
     )
 
 
-def _row(row: Row, *, exact: bool, comparable: bool) -> list[str]:
+def _row(results: Results, row: Row, *, exact: bool, comparable: bool) -> list[str]:
     group, (theirs,) = row.group, row.papers
     zero_shot = shown(group.score("zero_shot")) if group else NOT_RUN
     matches = [shown(group.mean("adapted", "exact_match")) if group else NOT_RUN] if exact else []
@@ -105,28 +105,27 @@ def _row(row: Row, *, exact: bool, comparable: bool) -> list[str]:
         row.label,
         seeds(group),
         zero_shot,
-        *_scores(group),
+        *_scores(results, group),
         *matches,
         shown(theirs.score if theirs else None),
         difference(group.score("adapted") if group else None, theirs, comparable=comparable),
     ]
 
 
+def _aggregates(results: Results) -> tuple[Aggregate, Aggregate]:
+    """The suite's own, and the other one."""
+    return (MEDIANS, MEANS) if aggregate_of(results.suite) is MEDIANS else (MEANS, MEDIANS)
+
+
 def _columns(results: Results) -> list[str]:
-    """The suite's own aggregate, and the other one."""
-    other = MEANS if aggregate_of(results.suite) is MEDIANS else MEDIANS
-    return [f"adapted\n{results.metric_name}", other.title]
+    return [f"adapted\n{results.metric_name}", _aggregates(results)[1].title]
 
 
-def _scores(group: Group | None) -> list[str]:
-    if group is None:
-        return [NOT_RUN] * 2
-    of_t0 = aggregate_of(group.first.suite) is MEDIANS
-    return [shown(group.score("adapted")), shown(group.mean("adapted") if of_t0 else group.median("adapted"))]
+def _scores(results: Results, group: Group | None) -> list[str]:
+    return [shown(group.folded("adapted", each)) if group else NOT_RUN for each in _aggregates(results)]
 
 
 def _folded(results: Results) -> str:
     """What the columns of ours are, in words."""
-    chosen = aggregate_of(results.suite)
-    other = MEANS if chosen is MEDIANS else MEDIANS
+    chosen, other = _aggregates(results)
     return f"{chosen.says}. {other.title.replace(chr(10), ' ').capitalize()}: {other.says}."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mhrctl.report.aggregates import aggregate_of
-from mhrctl.report.printed import PrintedRow, PrintedTable, Setting, zero_shot_rows
+from mhrctl.report.printed import zero_shot_tables
 from mhrctl.report.results import MISSING, Group, Results
 from mhrctl.report.table import Table
 from mhrctl.report.tables.beside import (
@@ -24,21 +24,18 @@ from mhrctl.report.tables.beside import (
 COLUMNS = 4
 """Numbers of steps in the paper. It does not say how many these are; the first is none."""
 
-LAYOUT = "full"
 ByStep = dict[int, Group]
-Printed = Mapping[str, tuple[PrintedRow, Sequence[float]]]
-"""{method: the paper's row, and its scores by number of steps}."""
+Scores = Mapping[str, Sequence[float]]
+"""{method: the paper's scores by number of steps}."""
 
 
 def table5(results: Results, expected: Sequence[str]) -> Table:
     """Set ours beside the paper's block of T0-11B if that is our backbone, otherwise of T5-XL-LM."""
-    settings = [Setting("T0", "accuracy", backbone) for backbone in ("T5-XL-LM", "T0-11B")]
-    paper = next((setting for setting in settings if setting.has_backbone(results.backbone)), settings[0])
-    scores = zero_shot_rows(paper.backbone)
-    printed = PrintedTable(paper.suite, paper.metric, paper.backbone, LAYOUT, {name: row for name, (row, _) in scores.items()})
+    blocks = zero_shot_tables()
+    paper, scores = next((block for block in blocks if block[0].has_backbone(results.backbone)), blocks[0])
     by_step = {label: groups for label, groups in _by_step(results).items() if len(groups) > 1 or _any(groups).method in scores}
     steps = sorted({0}.union(*by_step.values()))
-    rows = beside(results, [_any(groups) for groups in by_step.values()], [printed])
+    rows = beside(results, [_any(groups) for groups in by_step.values()], [paper])
     comparable = not differs(results, paper)
     columns = [*(f"{step:,}\nsteps" for step in steps), "n", *(f"paper\n{number}" for number in range(COLUMNS)), "vs.\n0"]
     return Table(
@@ -47,7 +44,7 @@ def table5(results: Results, expected: Sequence[str]) -> Table:
         [_row(row, by_step.get(row.label, {}), steps, scores, comparable=comparable) for row in rows],
         (
             ours_are(results, f"zero-shot {results.metric_name}: {aggregate_of(results.suite).says}."),
-            papers_are(results, [printed], "Table 5, zero-shot", compared=[paper]),
+            papers_are(results, [paper], "Table 5, zero-shot"),
             "The paper's steps are not known: its columns are numbered. 0 is no extra step, and what is compared.",
             *unsaid_heads(rows),
             *notes(results, expected),
@@ -66,9 +63,9 @@ def _any(groups: ByStep) -> Group:
     return next(iter(groups.values()))
 
 
-def _row(row: Row, groups: ByStep, steps: Sequence[int], scores: Printed, *, comparable: bool) -> list[str]:
+def _row(row: Row, groups: ByStep, steps: Sequence[int], scores: Scores, *, comparable: bool) -> list[str]:
     (paper,) = row.papers
-    theirs = scores[paper.method][1] if paper else []
+    theirs = scores[paper.method] if paper else []
     four = [*(f"{value:.1f}" for value in theirs), *[MISSING] * (COLUMNS - len(theirs))]
     if not groups:
         return [row.label, *[NOT_RUN] * len(steps), "0", *four, MISSING]

@@ -9,7 +9,10 @@ from xml.etree import ElementTree as ET
 import numpy as np
 from matplotlib.lines import Line2D
 
+from mhrctl.report.figures import draw_figure
 from mhrctl.report.figures.style import Drawing
+from mhrctl.report.results import read_results
+from mhrctl.report.trials import Choice
 from tests.report.made import both, made_cell
 
 SKILLS, ROUTING, TASKS = 16_000, 100, 5
@@ -68,6 +71,11 @@ def write_logs(metrics: Path, *, aligned: bool = True) -> Path:
         extra = [",shared,composed", ",,", ",0.25,0.5"] if aligned else ["", "", ""]
         (folder / f"{name}.csv").write_text(f"step,loss{extra[0]}\n10,2.0{extra[1]}\n20,0.5{extra[2]}\n")
     return metrics
+
+
+def figure_of(number: int, metrics: Path, trials: Choice = "by_task") -> Drawing:
+    """A figure from these scores and logs."""
+    return draw_figure(number, read_results(metrics, trials), metrics)
 
 
 def texts(drawing: Drawing) -> str:

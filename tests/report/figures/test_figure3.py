@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mhrctl.report.figures import draw_figure
-from tests.report.figures.made import ROUTING, SKILLS, cells, points, routed, texts, write_logs
+from tests.report.figures.made import ROUTING, SKILLS, cells, figure_of, points, routed, texts, write_logs
 from tests.report.made import write_cells
 
 
 def test_figure3_shows_what_was_measured_while_training_and_leaves_variants_out(metrics: Path) -> None:
-    drawing = draw_figure(3, metrics)
+    drawing = figure_of(3, metrics)
     words = texts(drawing)
     assert drawing.missing == ()
     for part in (
@@ -35,7 +34,7 @@ def test_figure3_falls_back_on_what_align_measured(tmp_path: Path) -> None:
         '{"method": "mhr", "heads": 8, "variant": "plain", "seed": 0, "at": "end", "step": 20,'
         ' "shared": {"overall": 0.1}, "composed": {"overall": 0.2}}'
     )
-    drawing = draw_figure(3, tmp_path)
+    drawing = figure_of(3, tmp_path)
     assert drawing.missing == ("No gradient alignment of lora, poly yet: set pretrain.align_every, or run `mhrctl align`.",)
     assert "mhr h8" in texts(drawing)
 
@@ -43,7 +42,7 @@ def test_figure3_falls_back_on_what_align_measured(tmp_path: Path) -> None:
 def test_figure3_has_room_below_for_the_name_of_the_lowest_point(tmp_path: Path) -> None:
     by_name = {name: cell for name, cell in cells().items() if name.endswith("s0")}  # one seed: no deviation makes room
     by_name["poly-k16-s0"] = routed("poly", 1, 0, 55, skills=2 * SKILLS, routing=2 * ROUTING, variant="k16") | {"skills": 16}
-    drawing = draw_figure(3, write_cells(tmp_path, by_name))
+    drawing = figure_of(3, write_cells(tmp_path, by_name))
     drawing.figure.draw_without_rendering()
     for axes in drawing.figure.axes[1:]:
         (lowest,) = [text for text in axes.texts if text.get_text() == "16 skills"]
@@ -53,7 +52,7 @@ def test_figure3_has_room_below_for_the_name_of_the_lowest_point(tmp_path: Path)
 def test_figure3_tells_the_head_counts_of_a_method_apart(tmp_path: Path) -> None:
     write_logs(write_cells(tmp_path, cells()))
     (tmp_path / "pretrain/mhr-h32-s0.csv").write_text("step,loss,shared,composed\n10,2.0,,\n20,0.5,0.3,0.6\n")
-    drawing = draw_figure(3, tmp_path)
+    drawing = figure_of(3, tmp_path)
     curves = [line for line in drawing.figure.axes[0].lines if len(points(line)) == 1]
     assert len({(line.get_color(), line.get_marker()) for line in curves}) == 4  # lora, poly, mhr h8, mhr h32
     assert "mhr h32" in texts(drawing)

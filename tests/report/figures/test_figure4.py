@@ -7,15 +7,14 @@ from pathlib import Path
 
 from matplotlib.text import Text
 
-from mhrctl.report.figures import draw_figure
 from mhrctl.report.figures.sizes import KEPT, MOVED, ON_ALL
 from mhrctl.report.figures.style import Drawing
-from tests.report.figures.made import ROUTING, SKILLS, TASKS, cells, points, routed, texts
+from tests.report.figures.made import ROUTING, SKILLS, TASKS, cells, figure_of, points, routed, texts
 from tests.report.made import write_cells
 
 
 def test_figure4_shows_heads_skills_granularity_and_the_papers(metrics: Path) -> None:
-    drawing = draw_figure(4, metrics)
+    drawing = figure_of(4, metrics)
     words = texts(drawing)
     for part in (
         "h1",
@@ -33,24 +32,24 @@ def test_figure4_has_several_blocks_by_their_variant(tmp_path: Path) -> None:
         f"mhr_z-h8-blocks4-s{seed}": routed("mhr_z", 8, seed, 59, routing=20, variant="blocks4", granularity="block")
         for seed in (0, 1)
     }
-    drawing = draw_figure(4, write_cells(tmp_path, cells() | of_4_blocks))
+    drawing = figure_of(4, write_cells(tmp_path, cells() | of_4_blocks))
     assert "shared by layer block blocks4" in texts(drawing)
 
 
 def test_figure4_shows_the_skills_kept_and_the_routing_beside_them(metrics: Path) -> None:
-    drawing = draw_figure(4, metrics)
+    drawing = figure_of(4, metrics)
     assert {KEPT, "routing of training tasks"} <= _labels(drawing)
     ends = [[x for x, _ in points(line)] for axes in drawing.figure.axes for line in axes.lines if line.get_marker() == "|"]
     assert [SKILLS, SKILLS, SKILLS + TASKS * 8 * ROUTING] in ends
 
 
 def test_figure4_sets_equal_scores_apart_and_says_so(tmp_path: Path, metrics: Path) -> None:
-    apart = " ".join(texts(draw_figure(4, metrics)).split())
+    apart = " ".join(texts(figure_of(4, metrics)).split())
     assert MOVED not in apart
     by_name = {f"mhr_z-h{heads}-s0": routed("mhr_z", heads, 0, 60, routing=100 * heads) for heads in (8, 32, 64)}
     by_name |= {f"{method}-s0": routed(method, 1, 0, 60) for method in ("poly", "poly_z")}
     by_name["poly_z-k16-s0"] = routed("poly_z", 1, 0, 60, skills=32_000, routing=200, variant="k16") | {"skills": 16}
-    drawing = draw_figure(4, write_cells(tmp_path / "equal", by_name))
+    drawing = figure_of(4, write_cells(tmp_path / "equal", by_name))
     assert MOVED in " ".join(texts(drawing).split())
     drawing.figure.draw_without_rendering()
     for axes in drawing.figure.axes[:2]:
@@ -63,7 +62,7 @@ def test_figure4_sets_equal_scores_apart_and_says_so(tmp_path: Path, metrics: Pa
 
 
 def test_figure4_names_what_shares_a_routing_beside_the_panel(metrics: Path) -> None:
-    drawing = draw_figure(4, metrics)
+    drawing = figure_of(4, metrics)
     drawing.figure.draw_without_rendering()
     axes = drawing.figure.axes[2]
     assert axes.get_legend().get_window_extent().x0 >= axes.bbox.x1
@@ -71,14 +70,14 @@ def test_figure4_names_what_shares_a_routing_beside_the_panel(metrics: Path) -> 
 
 def test_figure4_names_nothing_that_shares_where_all_routings_are_of_one_kind(tmp_path: Path) -> None:
     plain = {name: cell for name, cell in cells().items() if not {"block", "light"} & {*name.split("-")}}
-    drawing = draw_figure(4, write_cells(tmp_path, plain))
+    drawing = figure_of(4, write_cells(tmp_path, plain))
     assert [axes.get_legend() for axes in drawing.figure.axes] == [None] * 4
     assert "No cells of coarser routing yet: add a variant with pretrain.granularity to mhr_z." in drawing.missing
 
 
 def test_figure4_shows_all_that_is_trained_where_the_skills_cannot_be_told(tmp_path: Path) -> None:
     alone = {name: cell for name, cell in cells().items() if cell["method"] not in ("poly", "mhr")}
-    labels = _labels(draw_figure(4, write_cells(tmp_path, alone)))
+    labels = _labels(figure_of(4, write_cells(tmp_path, alone)))
     assert ON_ALL in labels
     assert "routing of training tasks" not in labels
 

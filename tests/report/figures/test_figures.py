@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from mhrctl.errors import ParamsError
-from mhrctl.report.figures import FIGURES, draw_figure
+from mhrctl.report.figures import FIGURES
 from mhrctl.report.trials import Choice
-from tests.report.figures.made import points, texts
+from tests.report.figures.made import figure_of, points, texts
 from tests.report.made import both, made_cell, write_cells
 
 CHOICES: tuple[Choice, ...] = ("by_task", "overall")
@@ -25,13 +25,13 @@ def test_figures_are_the_papers() -> None:
 
 def test_an_unknown_figure_is_reported_with_the_known_ones(metrics: Path) -> None:
     with pytest.raises(ParamsError, match=r"unknown figure '1'.*known: 2, 3, 4"):
-        draw_figure(1, metrics)
+        figure_of(1, metrics)
 
 
 @pytest.mark.parametrize("number", FIGURES)
 @pytest.mark.parametrize("results", [True, False], ids=["with results", "without"])
 def test_a_figure_is_a_whole_png_and_a_whole_svg(metrics: Path, tmp_path: Path, number: int, results: bool) -> None:
-    drawing = draw_figure(number, metrics if results else tmp_path / "missing")
+    drawing = figure_of(number, metrics if results else tmp_path / "missing")
     image = Image.open(io.BytesIO(drawing.rendered("png")))
     image.load()
     assert image.width > 1000
@@ -42,8 +42,8 @@ def test_a_figure_is_a_whole_png_and_a_whole_svg(metrics: Path, tmp_path: Path, 
 @pytest.mark.parametrize("form", ["png", "svg"])
 @pytest.mark.parametrize("number", FIGURES)
 def test_equal_input_makes_equal_bytes(metrics: Path, number: int, form: Any) -> None:
-    first = draw_figure(number, metrics).rendered(form)
-    assert draw_figure(number, metrics).rendered(form) == first
+    first = figure_of(number, metrics).rendered(form)
+    assert figure_of(number, metrics).rendered(form) == first
     assert not re.search(rb"20\d\d-\d\d-\d\d|Matplotlib v", first)
 
 
@@ -55,13 +55,13 @@ def test_a_figure_has_the_trials_that_are_asked_for(tmp_path: Path) -> None:
             cell["by_task"][task]["validation"] = validation
         cells[f"lora-t{trial}-s0"] = cell
     write_cells(tmp_path, cells)
-    by_task, overall = (draw_figure(2, tmp_path, trials).figure.axes[0].lines[0] for trials in CHOICES)
+    by_task, overall = (figure_of(2, tmp_path, trials).figure.axes[0].lines[0] for trials in CHOICES)
     assert [points(by_task)[0][0], points(overall)[0][0]] == [61.5, 62.0]  # 57 and 66 of two trials; trial 2
 
 
 def test_a_figure_says_in_itself_what_is_missing(tmp_path: Path) -> None:
     for number in FIGURES:
-        drawing = draw_figure(number, tmp_path / "missing")
+        drawing = figure_of(number, tmp_path / "missing")
         assert drawing.missing
         words = re.sub(r"\s+", " ", texts(drawing))
         for sentence in drawing.missing:

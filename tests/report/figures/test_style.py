@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from mhrctl.config.methods import BACKBONE, METHODS
-from mhrctl.report.figures import draw_figure
 from mhrctl.report.figures.style import LOOKS, NARROW, new_figure, scale_parameters, shades, short
-from tests.report.figures.made import cells, texts
+from tests.report.figures.made import cells, figure_of, texts
 from tests.report.made import write_cells
 
 
@@ -39,6 +38,6 @@ def test_counts_that_are_all_but_equal_look_so() -> None:
 
 
 def test_a_dollar_in_a_name_is_no_formula(tmp_path: Path) -> None:
-    drawing = draw_figure(2, write_cells(tmp_path, cells(backbone="a$_b$<c>&")))
+    drawing = figure_of(2, write_cells(tmp_path, cells(backbone="a$_b$<c>&")))
     assert "a$_b$<c>&" in texts(drawing)
     drawing.rendered("png")
