@@ -15,6 +15,7 @@ from mhrctl.adapters.adapter import Adapter
 from mhrctl.data.batches import IGNORED, Ragged
 from mhrctl.errors import ParamsError
 from mhrctl.models.losses import token_losses
+from mhrctl.models.output import LOGITS, frozen_after, target_losses, vocabulary_of
 from mhrctl.models.speed import Speed
 from mhrctl.models.t5.model import FastT5, unsupported_reason
 
@@ -41,7 +42,30 @@ class EncoderDecoder:
             lengths = inputs.lengths, targets.lengths
             rows = self._rows(inputs, labels)
             return self.fast.token_losses(slots, labels=labels, label_smoothing=label_smoothing, lengths=lengths, **rows)
+        if labels.numel() * vocabulary_of(self.model) > LOGITS:
+            parts, changed = (self.model.get_encoder(), self.model.get_decoder()), {slot.rpartition(".")[0] for slot in slots}
+            if frozen_after(self.model, parts, changed):
+                return self._of_states(slots, inputs, targets, label_smoothing)
         return token_losses(self.logits(slots, inputs, targets), labels, label_smoothing=label_smoothing)
+
+    def _of_states(self, slots: Mapping[str, Tensor], inputs: Ragged, targets: Ragged, label_smoothing: float) -> Tensor:
+        """The losses of targets, of whose logits some are there at a time."""
+
+        def after(states: Tensor) -> Tensor:
+            start = torch.zeros(1, 1, dtype=torch.long, device=states.device)
+            encoded = BaseModelOutput(last_hidden_state=states)  # which the decoder, whose states are told, does not read
+            logits: Tensor = self.model(encoder_outputs=encoded, decoder_input_ids=start, use_cache=False).logits
+            return logits
+
+        return target_losses(
+            self.model,
+            self.model.get_decoder(),
+            lambda: self.logits(slots, inputs, targets),
+            after,
+            targets,
+            targets.places,
+            label_smoothing=label_smoothing,
+        )
 
     def logits(self, slots: Mapping[str, Tensor], inputs: Ragged, targets: Ragged) -> Tensor:
         """See `mhrctl.models.backbone.Backbone`."""

@@ -1,8 +1,8 @@
 """Sequences that lie one after the other in one row of tokens attend each to itself alone, in unmodified transformers models.
 
 Transformers hands the ends of the sequences to attention functions as `cu_seq_lens_q`, the keyword of flash attention's kernel
-for unequal lengths. The function of our own that is registered here reads the same keyword and runs torch's attention for each
-sequence, so that no mask over all tokens is ever made, whatever the device.
+for unequal lengths. The function of our own that is registered here reads the same keyword and runs one of torch's kernels that
+make no mask over all tokens (`mhrctl.models.attention_kernels`).
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import AttentionInterface, PretrainedConfig, PreTrainedModel
+
+from mhrctl.models.attention_kernels import Ends, Weighing, kernel_of
 
 NAME = "mhrctl_packed"
 """Of the attention function, in transformers' table of them."""
@@ -32,9 +32,13 @@ def packed_attention(
     sliding_window: int | None = None,
     softcap: float | None = None,
     cu_seq_lens_q: Tensor | None = None,
+    cu_seq_lens_k: Tensor | None = None,
+    max_length_q: int | None = None,
+    max_length_k: int | None = None,
+    key_places: Tensor | None = None,
     **_others: Any,  # noqa: ANN401
 ) -> tuple[Tensor, None]:
-    """Let every token attend to those before it in its sequence.
+    """Let every token attend to those before it in its sequence, the last of whose keys are its own.
 
     Args:
         module: the attention layer.
@@ -47,6 +51,10 @@ def packed_attention(
         sliding_window: tokens that a token looks back at, itself among them; None is all.
         softcap: the bound that products are squeezed below by a tanh (Gemma 2); None is none.
         cu_seq_lens_q: the ends of the sequences, [sequences + 1], the first 0.
+        cu_seq_lens_k: the ends of what they attend to, where that is more than themselves; None is the same.
+        max_length_q: tokens of the longest sequence; None is not known.
+        max_length_k: the most that one attends to; None is not known.
+        key_places: the tokens that they attend to, sequence after sequence, where that is more than themselves.
 
     Returns:
         [1, tokens, heads, width], and no weights.
@@ -58,41 +66,12 @@ def packed_attention(
         raise ValueError("packed attention is not told where sequences end")
     if getattr(module, "sinks", None) is not None:
         raise ValueError("packed attention has no sinks")
-    sizes = cu_seq_lens_q.diff().tolist()
-    shared = query.shape[1] != key.shape[1]
-    parts = zip(query.split(sizes, 2), key.split(sizes, 2), value.split(sizes, 2), strict=True)
-    outputs = []
-    for q, k, v in parts:
-        window = sliding_window if sliding_window and q.shape[2] > sliding_window else None
-        if softcap is not None:
-            outputs.append(_softcapped(q, k, v, scaling, softcap, window, dropout))
-            continue
-        mask = _seen(q, window) if window else None
-        outputs.append(
-            F.scaled_dot_product_attention(
-                q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scaling, enable_gqa=shared
-            )
-        )
-    return torch.cat(outputs, 2).transpose(1, 2).contiguous(), None
-
-
-def _softcapped(
-    q: Tensor, k: Tensor, v: Tensor, scaling: float | None, softcap: float, window: int | None, dropout: float
-) -> Tensor:
-    """Attention of one sequence by hand, since torch's has no bound of the products."""
-    copies = q.shape[1] // k.shape[1]
-    k, v = (each.repeat_interleave(copies, 1) for each in (k, v))
-    scale = q.shape[-1] ** -0.5 if scaling is None else scaling
-    products = torch.tanh((q @ k.transpose(2, 3)) * scale / softcap) * softcap
-    weights = products.masked_fill(~_seen(q, window), -torch.inf).float().softmax(-1).to(q.dtype)
-    return F.dropout(weights, dropout) @ v
-
-
-def _seen(q: Tensor, window: int | None) -> Tensor:
-    """Which tokens of a sequence a token attends to, [tokens, tokens]."""
-    size = q.shape[2]
-    seen = torch.ones(size, size, dtype=torch.bool, device=q.device).tril()
-    return seen & ~seen.tril(-window) if window else seen
+    if key_places is not None:
+        key, value = key.index_select(2, key_places), value.index_select(2, key_places)
+    keys = cu_seq_lens_q if cu_seq_lens_k is None else cu_seq_lens_k
+    ends = Ends(cu_seq_lens_q, keys, max_length_q or query.shape[2], max_length_k or key.shape[2])
+    how = Weighing(query.shape[-1] ** -0.5 if scaling is None else scaling, sliding_window, softcap, dropout)
+    return kernel_of(query, value, how)(query, key, value, ends, how), None
 
 
 @contextmanager

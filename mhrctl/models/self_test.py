@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers import AttentionInterface, PretrainedConfig, PreTrainedModel
 
 from mhrctl.data.batches import Ragged
@@ -68,6 +69,9 @@ def _compare(model: PreTrainedModel, where: str) -> str | None:
         first = [each[: len(half)] for each, half in zip(alone, halves, strict=True)]
         before = difference(_logits_alone(model, inputs, halves), first)
         padded = difference(_logits_together(model, inputs, targets, packs=False), alone)
+        choices = [each for target in targets for each in (target, target[::-1])]
+        both = _logits_alone(model, [each for each in inputs for _ in range(2)], choices)
+        losses = _loss_difference(model, inputs, choices, both, packs=False)
     except Exception as error:
         raise DataError(f"{kind} that cannot be run on rows of tokens: {reason(error)}") from error
     if not before <= TOLERANCE:
@@ -80,13 +84,21 @@ def _compare(model: PreTrainedModel, where: str) -> str | None:
             f"{kind} whose logits differ by {padded:.1e} of the largest where a sequence is padded: no batch of it is right;"
             " name another"
         )
+    if not losses <= TOLERANCE:
+        raise DataError(
+            f"{kind} whose losses, made of some tokens' states at a time, differ by {losses:.1e} of the largest: no batch of it"
+            " is right; name another"
+        )
     try:
         with _noting_windows() as windows:
             packed = difference(_logits_together(model, inputs, targets, packs=True), alone)
+        shared = _loss_difference(model, inputs, choices, both, packs=True)
     except Exception as error:  # noqa: BLE001 - whatever keeps a family from it
         return f"it cannot be run packed: {reason(error)}"
     if not packed <= TOLERANCE:
         return f"packed logits differ by {packed:.1e} of the largest"
+    if not shared <= TOLERANCE:
+        return f"losses of choices that share their input differ by {shared:.1e} of the largest"
     return _unseen(model.config, windows)
 
 
@@ -163,3 +175,19 @@ def _logits_together(
     setattr(model, PACKS, packs)
     logits = DecoderOnly(model, Speed()).logits({}, Ragged.of(inputs), Ragged.of(targets))
     return [each[: len(target)].float() for each, target in zip(logits, targets, strict=True)]
+
+
+def _loss_difference(
+    model: PreTrainedModel,
+    inputs: list[np.ndarray[Any, Any]],
+    choices: list[np.ndarray[Any, Any]],
+    alone: list[Tensor],
+    *,
+    packs: bool,
+) -> float:
+    """The largest difference of losses of choices, of which each input has several, from those of their logits alone."""
+    setattr(model, PACKS, packs)
+    losses = DecoderOnly(model, Speed()).token_losses({}, Ragged.of(inputs), Ragged.of(choices))
+    labels = [torch.from_numpy(choice.astype(np.int64)) for choice in choices]
+    right = [F.cross_entropy(one, gold, reduction="none") for one, gold in zip(alone, labels, strict=True)]
+    return difference([each[: len(gold)] for each, gold in zip(losses, labels, strict=True)], right)

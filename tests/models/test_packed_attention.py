@@ -65,6 +65,23 @@ def test_a_token_sees_those_before_it_in_its_sequence(
     assert output.is_contiguous()
 
 
+def test_choices_attend_to_their_input_too() -> None:
+    """Keys are gathered where they stand: those of the first sequence are read by the second too."""
+    query, key, value = made(2)
+    places = torch.tensor([*range(5), *range(5), 5, *range(6, 18)])
+    seen = torch.tensor([0, 5, 11, 20, 23], dtype=torch.int32)
+    output, _ = packed_attention(
+        nn.Module(), query, key, value, cu_seq_lens_q=ends(), cu_seq_lens_k=seen, key_places=places, max_length_k=9
+    )
+    alone, _ = packed_attention(nn.Module(), query, key, value, cu_seq_lens_q=ends())
+    longer = torch.tensor([0, 6, 15, 18], dtype=torch.int32)
+    joined, _ = packed_attention(nn.Module(), query, key, value, cu_seq_lens_q=longer)
+    torch.testing.assert_close(output[:, 5], joined[:, 5])
+    assert not torch.allclose(output[:, 5], alone[:, 5])
+    for others in (slice(0, 5), slice(6, 18)):
+        torch.testing.assert_close(output[:, others], alone[:, others])
+
+
 @pytest.mark.parametrize("softcap", [None, 2.0])
 def test_dropout_is_of_the_weights(softcap: float | None) -> None:
     parts = made(2)

@@ -67,6 +67,36 @@ def test_families_that_do_not_are_padded(kind: str, settings: dict[str, Any], re
     assert re.search(reason, str(why_padded(causal(kind, **settings), where="it")))
 
 
+def test_positions_that_are_not_read_keep_choices_from_sharing_their_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = causal("llama")
+    forward = model.forward
+
+    def restarting(position_ids: Tensor | None = None, cu_seq_lens_q: Tensor | None = None, **rows: Any) -> Any:
+        """Count positions from the beginning of each sequence, whatever is said of them."""
+        if position_ids is not None and cu_seq_lens_q is not None:
+            position_ids = torch.cat([torch.arange(size) for size in cu_seq_lens_q.diff().tolist()])[None]
+        return forward(position_ids=position_ids, cu_seq_lens_q=cu_seq_lens_q, **rows)
+
+    monkeypatch.setattr(model, "forward", restarting)
+    assert "losses of choices that share their input differ by" in str(why_padded(model, where="it"))
+
+
+def test_losses_that_are_not_those_of_the_logits_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that reads more than its body's states gives other losses, of some states at a time."""
+    model = causal("llama")
+    forward = model.forward
+
+    def longer(input_ids: Tensor, logits_to_keep: Any = 0, **rows: Any) -> Any:
+        output = forward(input_ids=input_ids, logits_to_keep=logits_to_keep, **rows)
+        if output.logits.shape[1] not in (0, input_ids.shape[1]):
+            output.logits = output.logits * 1.1
+        return output
+
+    monkeypatch.setattr(model, "forward", longer)
+    with pytest.raises(DataError, match=r"it: a llama model whose l[a-z, ']* differ by .*name another"):
+        why_padded(model, where="it")
+
+
 def test_a_window_longer_than_the_test_must_be_handed_on() -> None:
     model = causal("llama")
     model.config.sliding_window = 4096  # which a Llama knows nothing of, and would pass the comparison
