@@ -46,6 +46,11 @@ class PrepareFacts(Facts):
         description="the kind of backbone that the tokens are for",
         exclude_if=lambda name: name == "encoder_decoder",
     )
+    chat: str | None = Field(
+        None,
+        description="the token that ends an answer, where prompts went through the tokenizer's chat template",
+        exclude_if=lambda end: end is None,
+    )
 
 
 class BackboneFacts(Facts):

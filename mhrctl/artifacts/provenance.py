@@ -103,7 +103,7 @@ def of_prepare(params: PrepareParams, *, root: Path) -> Provenance:
         "sources": list(files.values()),
         "tasks": hashed.get("tasks"),
         "test_tasks": hashed.get("test_tasks"),
-        "tokenizer": root / params.tokenizer,
+        "tokenizer": root / params.tokenizer / (params.tokenizer_gguf or ""),
     }
     return Provenance("prepare", params.model_dump(), places, is_complete=is_complete)
 

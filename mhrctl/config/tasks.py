@@ -145,6 +145,12 @@ class PrepareParams(Closed):
     answer_cue: str = added(
         ANSWER_CUE, description="framing causal: what ends a prompt that does not end in a colon; empty adds nothing"
     )
+    chat: bool = added(
+        False, description="framing causal: put prompts through the tokenizer's chat template, as a turn of the user's"
+    )
+    tokenizer_gguf: str | None = added(
+        None, description="a GGUF file in the folder or repository `tokenizer`, which has the tokenizer in it"
+    )
 
     @model_validator(mode="after")
     def _settings_fit_the_source(self) -> PrepareParams:
@@ -163,4 +169,22 @@ class PrepareParams(Closed):
     def _cue_is_of_causal_framing(self) -> PrepareParams:
         if "answer_cue" in self.model_fields_set and self.framing != "causal":
             raise SettingError("an encoder-decoder needs no cue for its answer; leave `answer_cue` out", "answer_cue")
+        return self
+
+    @model_validator(mode="after")
+    def _chat_is_of_a_causal_framing_and_a_template(self) -> PrepareParams:
+        if self.chat and self.framing != "causal":
+            raise SettingError("chat templates are of decoder-only models; set `framing: causal`, or leave `chat` out", "chat")
+        if self.chat and self.tokenizer in TRAINED_TOKENIZERS:
+            said = f"tokenizer {self.tokenizer} is trained here and has no chat template; name another, or leave `chat` out"
+            raise SettingError(said, "chat")
+        if self.chat and "answer_cue" in self.model_fields_set:
+            raise SettingError("the chat template asks for the answer; leave `answer_cue` out", "answer_cue")
+        return self
+
+    @model_validator(mode="after")
+    def _file_is_of_a_tokenizer_that_is_loaded(self) -> PrepareParams:
+        if self.tokenizer_gguf is not None and self.tokenizer in TRAINED_TOKENIZERS:
+            said = f"tokenizer {self.tokenizer} is trained here; name the folder or repository of the file as `tokenizer`"
+            raise SettingError(said, "tokenizer_gguf")
         return self

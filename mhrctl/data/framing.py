@@ -9,7 +9,8 @@ from typing import Protocol
 from transformers import PreTrainedTokenizerBase
 
 from mhrctl.config.tasks import FramingName
-from mhrctl.data.tokenization import Ending, around, end_token
+from mhrctl.data.chat import Chat, end_turns
+from mhrctl.data.tokenization import Ending, around, bare_tokens, end_token, load_tokenizer
 
 GAP = " "
 """Stands between a prompt and its answer, whose first token it is a part of, as it is within a text."""
@@ -36,19 +37,22 @@ class Framed:
     Attributes:
         inputs: of prompts.
         answers: of targets and choices.
+        chat: asks in turns, where a prompt is more than its text.
     """
 
     inputs: TextTokens
     answers: TextTokens
+    chat: Chat | None = None
 
 
 @dataclass(frozen=True)
 class Framing:
-    """A framing is a row of `FRAMINGS`.
+    """A framing is a row of `FRAMINGS`, or that of a chat.
 
     Attributes:
         of: looks at what a tokenizer puts around texts.
         prompt: gives a prompt the ending that the framing needs, which is the second argument if it has none.
+        between: stands between the parts of a prompt, where its source has no wording.
         ends_prompts: whether a tokenizer that is trained for it puts its end token after every text.
         pads_with_end: whether the end token may be the padding of a tokenizer that has none.
     """
@@ -57,6 +61,7 @@ class Framing:
     prompt: Callable[[str, str], str]
     ends_prompts: bool
     pads_with_end: bool
+    between: str = ": "
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ class Beginning:
 
     def encode(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
         """Return the tokens of texts without the end token, whether or not the tokenizer puts one."""
-        return [[*self.begin, *ids] for ids in _bare(tokenizer, texts)]
+        return [[*self.begin, *ids] for ids in bare_tokens(tokenizer, texts)]
 
     def cut(self, ids: list[int], longest: int) -> list[int]:
         """Return the begin tokens and the last tokens of a text, `longest` in all."""
@@ -96,13 +101,13 @@ class Following:
     def encode(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
         """Return the tokens of answers, with the space before each and the end token."""
         answers = [text if not text or text.startswith(GAP) else f"{GAP}{text}" for text in texts]
-        wholes: list[list[int]] = _bare(tokenizer, [f"{_BEFORE}{answer}" for answer in answers])
+        wholes: list[list[int]] = bare_tokens(tokenizer, [f"{_BEFORE}{answer}" for answer in answers])
         size = len(self.before)
         for row, (ids, answer) in enumerate(zip(wholes, answers, strict=True)):
             if tuple(ids[:size]) == self.before:
                 wholes[row] = ids[size:]
             else:  # of a tokenizer whose tokens go across spaces: the whole text has no place at which the answer begins
-                wholes[row] = _bare(tokenizer, [answer])[0]
+                wholes[row] = bare_tokens(tokenizer, [answer])[0]
         return [[*ids, self.end] for ids in wholes]
 
     def cut(self, ids: list[int], longest: int) -> list[int]:
@@ -117,12 +122,12 @@ def _encoder_decoder(tokenizer: PreTrainedTokenizerBase) -> Framed:
 
 def _causal(tokenizer: PreTrainedTokenizerBase) -> Framed:
     begin, _ = around(tokenizer)
-    return Framed(Beginning(tuple(begin)), Following(end_token(tokenizer), tuple(_bare(tokenizer, [_BEFORE])[0])))
+    return Framed(Beginning(tuple(begin)), Following(end_token(tokenizer), tuple(bare_tokens(tokenizer, [_BEFORE])[0])))
 
 
-def _bare(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    rows: list[list[int]] = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
-    return rows
+def _chat(tokenizer: PreTrainedTokenizerBase) -> Framed:
+    chat = Chat.of(tokenizer)
+    return Framed(Beginning(()), chat, chat)
 
 
 def _cued(prompt: str, cue: str) -> str:
@@ -136,3 +141,36 @@ FRAMINGS: Mapping[FramingName, Framing] = {
     "causal": Framing(_causal, _cued, ends_prompts=False, pads_with_end=True),
 }
 """{`prepare.framing`: how texts become tokens for it}."""
+_IN_TURNS = Framing(_chat, lambda prompt, _: prompt, ends_prompts=False, pads_with_end=True, between="\n\n")
+
+
+def framing_by(name: FramingName, *, chat: bool = False) -> Framing:
+    """Return the framing that params.yaml asks for.
+
+    Args:
+        name: `prepare.framing`.
+        chat: `prepare.chat`.
+    """
+    return _IN_TURNS if chat else FRAMINGS[name]
+
+
+def framed_tokenizer(
+    name: str, *, revision: str = "main", gguf: str | None = None, framing: FramingName = "encoder_decoder", chat: bool = False
+) -> PreTrainedTokenizerBase:
+    """Load a tokenizer as a framing needs it: of a chat, its end token is what ends a turn.
+
+    Args:
+        name: hub id or folder.
+        revision: on the hub.
+        gguf: a file there that the tokenizer is in.
+        framing: `prepare.framing`.
+        chat: `prepare.chat`.
+
+    Raises:
+        DataError: if it cannot be loaded, has no padding or end token, or no chat template that a chat needs.
+    """
+    pads_with_end = framing_by(framing, chat=chat).pads_with_end
+    tokenizer = load_tokenizer(name, revision=revision, gguf=gguf, pads_with_end=pads_with_end)
+    if chat:
+        end_turns(tokenizer)
+    return tokenizer

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,8 @@ import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
 from mhrctl.config.tasks import FramingName
-from mhrctl.data.framing import FRAMINGS, TextTokens
+from mhrctl.data.chat import USER, Chat, Turn
+from mhrctl.data.framing import TextTokens, framing_by
 from mhrctl.data.vocabulary import Unsayable
 from mhrctl.errors import DataError
 from mhrctl.suites.task import Example, Split
@@ -51,6 +53,7 @@ class Encoder:
         max_input_tokens: longer inputs are cut, as the framing says.
         max_target_tokens: likewise, of targets and choices, whose end token is kept.
         framing: how texts become tokens.
+        chat: whether prompts are turns of the tokenizer's chat template; `prompt` then gives what the user says.
         cut: how many inputs, targets and choices were cut so far.
         unsayable: what the tokenizer could not say of them.
         notes: {what: count} of what a stream left out on its way here.
@@ -62,22 +65,27 @@ class Encoder:
     max_input_tokens: int
     max_target_tokens: int
     framing: FramingName = "encoder_decoder"
+    chat: bool = False
     cut: Counter[str] = field(default_factory=Counter)
     unsayable: Unsayable = field(init=False)
     notes: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self.unsayable = Unsayable(self.tokenizer)
-        self._framed = FRAMINGS[self.framing].of(self.tokenizer)
+        self._framed = framing_by(self.framing, chat=self.chat).of(self.tokenizer)
 
     def table(self, drafts: Sequence[Draft], schema: pa.Schema) -> pa.Table:
         """Return the rows of some examples.
 
         Raises:
-            DataError: if a prompt has no token.
+            DataError: if a prompt has no token, or cannot be cut to what is allowed.
         """
-        prompts = [self.prompt(example.input) for _, example, _ in drafts]
-        inputs = self._encode(self._framed.inputs, prompts, self.max_input_tokens, "input")
+        examples = [example for _, example, _ in drafts]
+        if self._framed.chat is None:
+            prompts = [self.prompt(example.input) for example in examples]
+            inputs = self._encode(self._framed.inputs, prompts, self.max_input_tokens, "input")
+        else:
+            prompts, inputs = self._in_turns(self._framed.chat, examples)
         targets = self._nested([example.targets for _, example, _ in drafts], "target")
         choices = self._nested([example.choices for _, example, _ in drafts], "choice")
         gold = [_gold(example) for _, example, _ in drafts]
@@ -107,6 +115,30 @@ class Encoder:
         }
         return pa.table({name: columns[name] for name in schema.names}, schema)
 
+    def _in_turns(self, chat: Chat, examples: Sequence[Example]) -> tuple[list[str], list[list[int]]]:
+        """Conversations of which the last turn asks, and their token ids; what is said is cut, and not what is around it."""
+        prompts = []
+        for example in examples:
+            before, text = _turns(example)
+            with self._naming(example):
+                prompts.append(chat.prompt([*before, (USER, self.prompt(text))]))
+        rows = self._framed.inputs.encode(self.tokenizer, prompts)
+        for row, example in enumerate(examples):
+            if len(rows[row]) > self.max_input_tokens:
+                self.cut["input"] += 1
+                before, text = _turns(example)
+                with self._naming(example):
+                    rows[row] = chat.shortened(before, self.prompt, text, self.max_input_tokens)
+        return prompts, rows
+
+    @contextmanager
+    def _naming(self, example: Example) -> Iterator[None]:
+        """Name an example in what is wrong with it."""
+        try:
+            yield
+        except DataError as error:
+            raise DataError(f"task {self.task}, example {example.id}: {error}") from error
+
     def _nested(self, texts: Sequence[Sequence[str]], what: str) -> list[list[list[int]]]:
         """Encode lists of texts, all in one call."""
         flat = [text for row in texts for text in row]
@@ -120,6 +152,13 @@ class Encoder:
         rows = framed.encode(self.tokenizer, texts)
         self.cut[what] += sum(len(ids) > longest for ids in rows)
         return [framed.cut(ids, longest) for ids in rows]
+
+
+def _turns(example: Example) -> tuple[Sequence[Turn], str]:
+    """The turns before the one that asks, and what it says."""
+    if example.turns and example.turns[-1][0] == USER:
+        return example.turns[:-1], example.turns[-1][1]
+    return (), example.input
 
 
 def _gold(example: Example) -> list[int]:

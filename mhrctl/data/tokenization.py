@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,23 +68,35 @@ def train_tokenizer(kind: str, texts: Iterable[str], *, vocab_size: int, ends_te
     )
 
 
-def load_tokenizer(name: str, *, revision: str = "main", pads_with_end: bool = False) -> PreTrainedTokenizerBase:
+def load_tokenizer(
+    name: str, *, revision: str = "main", gguf: str | None = None, pads_with_end: bool = False
+) -> PreTrainedTokenizerBase:
     """Load a tokenizer from the hub or a folder; no code of the repository is run.
 
     Args:
         name: hub id or folder.
         revision: on the hub.
+        gguf: a GGUF file there that the tokenizer is in; None takes the tokenizer's own files.
         pads_with_end: let the end token be the padding of a tokenizer that has none.
 
     Raises:
         DataError: if there is none, its files are damaged, or it has no padding or end token.
     """
     what = f"tokenizer {name!r} (revision {revision})"
-    for file in _FILES:
+    if gguf is not None:
+        what = f"tokenizer_gguf {gguf!r} of {name!r}"
+        if Path(name).is_dir() and not (Path(name) / gguf).is_file():
+            raise DataError(f"{what}: there is no such file")
+    for file in _FILES if gguf is None else ():
         if (path := Path(name) / file).exists():
             json_object(path)
+    options = {} if gguf is None else {"gguf_file": gguf}
     with loading(what):
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            name, revision=revision, trust_remote_code=False, **options
+        )
+    if gguf is not None:
+        tokenizer = _of_the_file(tokenizer)
     if tokenizer.pad_token_id is None and pads_with_end:
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(end_token(tokenizer))
     if tokenizer.pad_token_id is None:
@@ -91,6 +104,20 @@ def load_tokenizer(name: str, *, revision: str = "main", pads_with_end: bool = F
     with loading(what):  # which asks it for the tokens of a text, that a damaged one has not
         Ending.of(tokenizer)
     return tokenizer
+
+
+def _of_the_file(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """A GGUF file's tokenizer without tokens of none of its entries: transformers adds GPT-2's end to any of that kind."""
+    tree = json.loads(tokenizer.backend_tokenizer.to_str())
+    listed = [token for token in tree["added_tokens"] if token["id"] < len(tree["model"]["vocab"])]
+    if listed == tree["added_tokens"]:
+        return tokenizer
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(tree | {"added_tokens": listed})),
+        clean_up_tokenization_spaces=False,
+        chat_template=tokenizer.chat_template,
+        **tokenizer.special_tokens_map,
+    )
 
 
 def is_trained_here(name: str) -> bool:
@@ -182,9 +209,15 @@ def end_token(tokenizer: PreTrainedTokenizerBase) -> int:
 
 def around(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
     """Return the special tokens that a tokenizer puts before and after a text."""
-    bare: list[int] = tokenizer(_PROBE, add_special_tokens=False, verbose=False)["input_ids"]
+    (bare,) = bare_tokens(tokenizer, [_PROBE])
     whole: list[int] = tokenizer(_PROBE, verbose=False)["input_ids"]
     for start in range(len(whole) - len(bare), -1, -1):
         if whole[start : start + len(bare)] == bare:
             return whole[:start], whole[start + len(bare) :]
     return [], whole[-1:]
+
+
+def bare_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """Return the tokens of texts without those that the tokenizer puts around a text."""
+    rows: list[list[int]] = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+    return rows

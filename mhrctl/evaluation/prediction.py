@@ -14,6 +14,7 @@ from mhrctl.data.examples import Sample
 from mhrctl.errors import DivergedError, listed
 from mhrctl.evaluation.metrics import Answer
 from mhrctl.models.adapted import AdaptedModel
+from mhrctl.models.generation import stops
 from mhrctl.progress import Track, silent
 from mhrctl.training.losses import choice_scores
 from mhrctl.training.objective import Objective
@@ -179,6 +180,7 @@ def predict(
                 do_sample=False,
                 max_new_tokens=generation.max_new_tokens,
                 logits_processor=LogitsProcessorList([logits]),
+                **stops(model.backbone, tokenizer),
             )
             _require_finite(logits.rows, names, runs=len(samples))
             texts = iter(tokenizer.batch_decode(tokens, skip_special_tokens=True))

@@ -184,7 +184,21 @@ def apply(model: PreTrainedModel, how: Answering) -> None:
         model.config.eos_token_id = end
 
 
-def require_tokenizer(tokenizer: PreTrainedTokenizerBase, how: Answering, *, vocabulary: int, where: str, place: str) -> None:
+def stops(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, list[int]]:
+    """Return the options of `generate` by which a model stops where a tokenizer's answers end; none where it does so anyway.
+
+    What ends a turn of a chat template may be none of the ends of the checkpoint, such as a base model's.
+    """
+    from mhrctl.data.tokenization import end_token
+
+    end, known = end_token(tokenizer), model.generation_config.eos_token_id
+    ends = [] if known is None else [known] if isinstance(known, int) else list(known)
+    return {} if end in ends else {END: [*ends, end]}
+
+
+def require_tokenizer(
+    tokenizer: PreTrainedTokenizerBase, how: Answering, *, vocabulary: int, where: str, place: str, chat: bool = False
+) -> None:
     """Check that a tokenizer speaks of the same tokens as a backbone.
 
     Args:
@@ -193,6 +207,7 @@ def require_tokenizer(tokenizer: PreTrainedTokenizerBase, how: Answering, *, voc
         vocabulary: tokens that the backbone knows.
         where: names the backbone in errors.
         place: names the tokenizer there.
+        chat: whether its end token is what ends a turn of its chat template, at which answers end whatever the backbone says.
 
     Raises:
         DataError: if it has more tokens, ends texts with another one than the backbone, or pads with another one; of a causal
@@ -206,7 +221,7 @@ def require_tokenizer(tokenizer: PreTrainedTokenizerBase, how: Answering, *, voc
             " set prepare.tokenizer to the backbone's own"
         )
     end = Ending.of(tokenizer).end
-    if end not in how.end:
+    if end not in how.end and not chat:
         raise DataError(
             f"{place}: texts end with {_named(tokenizer, end)}, but {where} stops at {_listed(how.end)};"
             f" set prepare.tokenizer to the backbone's own, or backbone.generation.{END}"

@@ -81,7 +81,8 @@ def backbone(
         DataError: if the backbone cannot be loaded or the tokenizer does not fit it, or no batch of it is right.
         ParamsError: if examples are framed for the other kind of backbone.
     """
-    framing = read_card(prepared, stage="prepare", command="mhrctl prepare").facts.framing
+    examples = read_card(prepared, stage="prepare", command="mhrctl prepare").facts
+    framing, chat = examples.framing, examples.chat is not None
     tokenizer = saved_tokenizer(prepared / TOKENIZER)
     local = params.source == "local"
     with writing(out) as folder:
@@ -101,7 +102,7 @@ def backbone(
         else:
             name = str(params.name)
             model, how, revision = _fetch(params, folder, framing=framing, root=root)
-        require_tokenizer(tokenizer, how, vocabulary=vocabulary(model), where=name, place=str(prepared))
+        require_tokenizer(tokenizer, how, vocabulary=vocabulary(model), where=name, place=str(prepared), chat=chat)
         causal = framing_of(model.config) == "causal"
         padded_because = why_padded(model, where=name) if causal else None
         facts = BackboneFacts(

@@ -24,12 +24,13 @@ from mhrctl.artifacts.names import BACKBONE_EXAMPLES, TASKS, TEST_EXAMPLES, TOKE
 from mhrctl.artifacts.noting import is_noted, note
 from mhrctl.artifacts.writing import write_json, writing
 from mhrctl.config.tasks import PrepareParams
+from mhrctl.data.chat import USER, Chat
 from mhrctl.data.division import Division, divide
-from mhrctl.data.framing import FRAMINGS
+from mhrctl.data.framing import FRAMINGS, framed_tokenizer, framing_by
 from mhrctl.data.leaks import LEAKS, TestTexts
 from mhrctl.data.rows import SCHEMA, TEST_SCHEMA, Draft, Encoder
 from mhrctl.data.shards import copy_shard, read_counts, read_cuts, write_shard
-from mhrctl.data.tokenization import is_trained_here, load_tokenizer, train_tokenizer
+from mhrctl.data.tokenization import bare_tokens, is_trained_here, train_tokenizer
 from mhrctl.data.vocabulary import Unsayable
 from mhrctl.errors import DataError, in_section
 from mhrctl.evaluation.metrics import OVER_CHOICES
@@ -86,9 +87,8 @@ def prepare(params: PrepareParams, *, root: Path, out: Path, scratch: Path, trac
                 with pq.ParquetWriter(folder / file, schema, compression="zstd") as writer:
                     for task in (task for task in tasks if task.role == role):
                         put = prompt_of(task, params, suite.prompter, tokenizer)
-                        encoder = Encoder(
-                            task.name, put, tokenizer, params.max_input_tokens, params.max_target_tokens, params.framing
-                        )
+                        limits = params.max_input_tokens, params.max_target_tokens
+                        encoder = Encoder(task.name, put, tokenizer, *limits, params.framing, chat=params.chat)
                         if task.stream is None:
                             rows.append(_write_task(task, divisions[task.name], params, encoder, writer, schema))
                         else:
@@ -102,6 +102,7 @@ def prepare(params: PrepareParams, *, root: Path, out: Path, scratch: Path, trac
             tokenizer=digest(folder / TOKENIZER),
             vocab_size=len(tokenizer),
             framing=params.framing,
+            chat=str(tokenizer.eos_token) if params.chat else None,
         )
         write_card(folder, made.card(facts))
     shutil.rmtree(shards, ignore_errors=True)
@@ -148,17 +149,18 @@ def _divided(tasks: Sequence[Task], params: PrepareParams, dropped: dict[str, st
 
 def _tokenizer(params: PrepareParams, root: Path, texts: Iterator[str]) -> PreTrainedTokenizerBase:
     """Load the tokenizer, or train one on texts."""
-    framing = FRAMINGS[params.framing]
-    if not is_trained_here(params.tokenizer):
-        local = root / params.tokenizer
-        with in_section("prepare"):
-            return load_tokenizer(
-                str(local) if local.is_dir() else params.tokenizer,
-                revision=params.tokenizer_revision,
-                pads_with_end=framing.pads_with_end,
-            )
     with in_section("prepare"):
-        return train_tokenizer(params.tokenizer, texts, vocab_size=params.vocab_size, ends_texts=framing.ends_prompts)
+        if is_trained_here(params.tokenizer):
+            ends_texts = FRAMINGS[params.framing].ends_prompts
+            return train_tokenizer(params.tokenizer, texts, vocab_size=params.vocab_size, ends_texts=ends_texts)
+        local = root / params.tokenizer
+        return framed_tokenizer(
+            str(local) if local.is_dir() else params.tokenizer,
+            revision=params.tokenizer_revision,
+            gguf=params.tokenizer_gguf,
+            framing=params.framing,
+            chat=params.chat,
+        )
 
 
 def _training_texts(
@@ -182,7 +184,7 @@ def _training_texts(
 def prompt_of(
     task: Task, params: PrepareParams, prompter: Prompter | None, tokenizer: PreTrainedTokenizerBase | None
 ) -> Callable[[str], str]:
-    """Make what puts a task's prompt around an input.
+    """Make what puts a task's prompt around an input; of a chat, it is what the user says.
 
     Args:
         task: gives name, definition and worked examples.
@@ -190,8 +192,11 @@ def prompt_of(
         prompter: the source's own; None puts what is shown and the input one after the other.
         tokenizer: counts tokens, so that the worked examples fit; None shows as many as are asked for.
     """
+    chat = Chat.of(tokenizer) if tokenizer and params.chat else None
 
     def tokens(text: str) -> list[int]:
+        if tokenizer and chat:
+            return bare_tokens(tokenizer, [chat.prompt([(USER, text)])])[0]
         ids: list[int] = tokenizer(text, verbose=False)["input_ids"] if tokenizer else []
         return ids
 
@@ -201,14 +206,14 @@ def prompt_of(
         offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)["offset_mapping"]
         return text[: offsets[min(longest, len(offsets)) - 1][1]]
 
-    framing = FRAMINGS[params.framing]
+    framing = framing_by(params.framing, chat=params.chat)
     if prompter:
         put = prompter(task, lambda text: len(tokens(text)), cut)
         return lambda text: framing.prompt(put(text), params.answer_cue)
     parts = [task.name] if params.task_name else []
     parts += [task.definition] if params.definition and task.definition else []
     parts += [f"{text} -> {target}" for text, target in task.positives[: params.positive_examples]]
-    return lambda text: framing.prompt(": ".join([*parts, text]), params.answer_cue)
+    return lambda text: framing.prompt(framing.between.join([*parts, text]), params.answer_cue)
 
 
 def _write_task(

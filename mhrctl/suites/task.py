@@ -27,6 +27,7 @@ class Example:
         split: where the source puts the example; None leaves that to the prepare stage.
         seeds: the seeds whose few-shot set the example belongs to; empty leaves that to the draw of shots.
         group: what it is a rendering of; training draws one rendering of a group at each access. Empty: it stands alone.
+        turns: (role, content) of the messages that the input is, where the source keeps inputs as conversations.
     """
 
     id: str
@@ -36,6 +37,7 @@ class Example:
     split: Split | None = None
     seeds: tuple[int, ...] = ()
     group: str = ""
+    turns: tuple[tuple[str, str], ...] = ()
 
 
 class Stream(Protocol):

@@ -66,6 +66,8 @@ def check_suite(params: Params, project: Project) -> Seen:
     if tokenizer not in TRAINED_TOKENIZERS and not (root / tokenizer).is_dir():
         _require_id(tokenizer, "prepare.tokenizer")
         unchecked += (f"prepare.tokenizer {tokenizer} on the hub",)
+    elif params.prepare.tokenizer_gguf and not params.prepare.chat:
+        unchecked += (f"the tokenizer in {params.prepare.tokenizer_gguf}",)
     return Seen(prepared_tasks(project) or seen.tasks, unchecked, seen.notes)
 
 
@@ -102,9 +104,8 @@ def check_backbone(params: Params, project: Project) -> list[str]:
     config, generation, known = _configs(folder, params.backbone.name)
     how = answering(config, generation, params.backbone.generation, where=where, vocabulary=known)
     if tokenizer is not None:
-        require_tokenizer(
-            tokenizer, how, vocabulary=known, where=where, place=f"prepare.tokenizer {params.prepare.tokenizer!r}"
-        )
+        place = f"prepare.tokenizer {params.prepare.tokenizer!r}"
+        require_tokenizer(tokenizer, how, vocabulary=known, where=where, place=place, chat=params.prepare.chat)
     notes = [f"generation: {described(how.settings)}; backbone.generation sets it otherwise"] if how.settings else []
     if how.unused:
         notes.append(f"not used of {FILE}: {unused_settings(how)}")
@@ -151,12 +152,12 @@ def _tokenizer(params: PrepareParams, project: Project) -> PreTrainedTokenizerBa
     folder = project.root / params.tokenizer
     if not folder.is_dir():
         return None
-    from mhrctl.data.framing import FRAMINGS
-    from mhrctl.data.tokenization import load_tokenizer
+    if params.tokenizer_gguf and (folder / params.tokenizer_gguf).is_file() and not params.chat:
+        return None  # it takes as long to read as `mhrctl prepare` takes
+    from mhrctl.data.framing import framed_tokenizer
 
     with in_section("prepare"):
-        pads_with_end = FRAMINGS[params.framing].pads_with_end
-        return load_tokenizer(str(folder), revision=params.tokenizer_revision, pads_with_end=pads_with_end)
+        return framed_tokenizer(str(folder), gguf=params.tokenizer_gguf, framing=params.framing, chat=params.chat)
 
 
 def shortages(cells: Iterable[CellParams], project: Project) -> list[str]:

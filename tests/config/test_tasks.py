@@ -10,6 +10,8 @@ from pydantic import ValidationError
 from mhrctl.config.sources import SOURCES
 from mhrctl.config.tasks import TRAINED_TOKENIZERS, ColumnsParams, DataSetParams, PrepareParams, T0Params
 
+CHAT: dict[str, Any] = {"framing": "causal", "tokenizer": "models/qwen", "chat": True}
+
 
 def prepare(**settings: Any) -> PrepareParams:
     return PrepareParams.model_validate({"source": "jsonl", "path": "tasks", "tokenizer": "word"} | settings)
@@ -42,6 +44,16 @@ def test_a_card_has_the_settings_of_before_and_those_that_are_set() -> None:
         ({"framing": "decoder"}, "Input should be 'encoder_decoder' or 'causal'"),
         ({"answer_cue": "\nA:"}, "an encoder-decoder needs no cue for its answer; leave `answer_cue` out"),
         ({"framing": "encoder_decoder", "answer_cue": ""}, "leave `answer_cue` out"),
+        ({"chat": True}, "chat templates are of decoder-only models; set `framing: causal`, or leave `chat` out"),
+        (
+            {"framing": "causal", "chat": True},
+            "tokenizer word is trained here and has no chat template; name another, or leave",
+        ),
+        (CHAT | {"answer_cue": ""}, "the chat template asks for the answer; leave `answer_cue` out"),
+        (
+            {"tokenizer_gguf": "a.gguf"},
+            "tokenizer word is trained here; name the folder or repository of the file as `tokenizer`",
+        ),
         ({"source": "t0", "path": None, "t0": {"by": "word"}}, "Input should be 'template' or 'dataset'"),
     ],
 )
@@ -51,7 +63,9 @@ def test_what_no_source_can_mean_is_rejected(settings: dict[str, Any], said: str
 
 
 def test_a_framing_is_said_where_it_is_not_that_of_before() -> None:
-    assert not {"framing", "answer_cue"} & prepare().model_dump().keys()
+    assert not {"framing", "answer_cue", "chat", "tokenizer_gguf"} & prepare().model_dump().keys()
+    assert not {"chat", "tokenizer_gguf"} & prepare(framing="causal", chat=False).model_dump().keys()
+    assert prepare(**CHAT).model_dump().keys() - prepare(framing="causal").model_dump().keys() == {"chat"}
     causal = prepare(framing="causal")
     assert causal.answer_cue == "\nOutput:"
     assert causal.model_dump().keys() - prepare().model_dump().keys() == {"framing"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -109,3 +109,100 @@ def words() -> PreTrainedTokenizerBase:
 BYTES: dict[str, Callable[[], PreTrainedTokenizerBase]] = {"gpt_2": gpt_2, "llama_3": llama_3}
 PIECES: dict[str, Callable[[], PreTrainedTokenizerBase]] = {"llama_2": llama_2, "mistral": mistral, "gemma": gemma}
 KINDS: dict[str, Callable[[], PreTrainedTokenizerBase]] = {**BYTES, **PIECES, "words": words}
+
+
+def chatted(
+    tokenizer: PreTrainedTokenizerBase, template: str, *special: str, ordinary: Sequence[str] = ()
+) -> PreTrainedTokenizerBase:
+    """A tokenizer with a chat template of our own words, and with the tokens that it puts."""
+    tokenizer.add_special_tokens({"additional_special_tokens": [*special]})
+    tokenizer.add_tokens([*ordinary])
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+_PADDED = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+_IN_FORM = f"{_PADDED}{{% if add_generation_prompt %}}<|im_start|>assistant\n{{% endif %}}"
+
+
+def marked() -> PreTrainedTokenizerBase:
+    """Marks around turns of any role, as Qwen 2 has them; texts end otherwise."""
+    return chatted(gpt_2(), _IN_FORM, "<|im_start|>", "<|im_end|>")
+
+
+def loud() -> PreTrainedTokenizerBase:
+    """The same marks as ordinary tokens, which a decoder would show."""
+    return chatted(gpt_2(), _IN_FORM, ordinary=["<|im_start|>", "<|im_end|>"])
+
+
+def thinking() -> PreTrainedTokenizerBase:
+    """A model thinks before it answers, unless it is told not to, as Qwen 3."""
+    template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+        "{% if m.role == 'assistant' %}<think>\n\n</think>\n\n{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n"
+        "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+    )
+    return chatted(gpt_2(), template, "<|im_start|>", "<|im_end|>")
+
+
+def always_thinking() -> PreTrainedTokenizerBase:
+    """A model that cannot be told not to think."""
+    template = thinking().chat_template
+    assert isinstance(template, str)
+    opened = template.replace(
+        "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n", "{% if 1 %}<think>\n"
+    )
+    return chatted(gpt_2(), opened, "<|im_start|>", "<|im_end|>")
+
+
+def dated() -> PreTrainedTokenizerBase:
+    """A begin token, headers, and a system's turn with the day, as Llama 3 has them."""
+    template = (
+        "{{ bos_token }}{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
+        "<|head|>system<|/head|>\n\nToday: {{ date_string }}\n\n"
+        "{% if messages[0].role == 'system' %}{{ messages[0].content | trim }}{% set messages = messages[1:] %}{% endif %}"
+        "<|eot|>"
+        "{% for m in messages %}<|head|>{{ m.role }}<|/head|>\n\n{{ m.content | trim }}<|eot|>{% endfor %}"
+        "{% if add_generation_prompt %}<|head|>assistant<|/head|>\n\n{% endif %}"
+    )
+    return chatted(llama_3(), template, "<|head|>", "<|/head|>", "<|eot|>")
+
+
+def instructed() -> PreTrainedTokenizerBase:
+    """A space before the answer and one before its end, as Llama 2; a system's words are the beginning of the user's."""
+    template = (
+        "{% if messages[0].role == 'system' %}{% set lead = '<<S>>' + messages[0].content + '<</S>>' %}"
+        "{% set messages = messages[1:] %}{% else %}{% set lead = '' %}{% endif %}"
+        "{% for m in messages %}{% if m.role == 'user' %}"
+        "{{ bos_token + '[I] ' + (lead if loop.first else '') + m.content + ' [/I]' }}"
+        "{% else %}{{ ' ' + m.content + ' ' + eos_token }}{% endif %}{% endfor %}"
+    )
+    return chatted(llama_2(), template)
+
+
+def without_system() -> PreTrainedTokenizerBase:
+    """Turns of user and model alone, one after the other, as Gemma's; a system is refused."""
+    template = (
+        "{{ bos_token }}{% if messages[0].role == 'system' %}{{ raise_exception('no system here') }}{% endif %}"
+        "{% for m in messages %}"
+        "{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('not in turn') }}{% endif %}"
+        "<turn>{{ 'model' if m.role == 'assistant' else m.role }}\n{{ m.content | trim }}<end>\n{% endfor %}"
+        "{% if add_generation_prompt %}<turn>model\n{% endif %}"
+    )
+    return chatted(gemma(), template, "<turn>", "<end>")
+
+
+def unmarked() -> PreTrainedTokenizerBase:
+    """No token of its own ends a turn."""
+    template = (
+        "{% for m in messages %}{{ '### Answer:\n' if m.role == 'assistant' else '### Ask:\n' }}{{ m.content }}\n{% endfor %}"
+        "{% if add_generation_prompt %}### Answer:\n{% endif %}"
+    )
+    return chatted(mistral(), template)
+
+
+CHATS: dict[str, Callable[[], PreTrainedTokenizerBase]] = {
+    make.__name__: make for make in (marked, loud, thinking, always_thinking, dated, instructed, without_system, unmarked)
+}
+"""Tokenizers with chat templates of every form."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -11,9 +12,10 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerBase
 
 from mhrctl.config.tasks import ANSWER_CUE, FramingName
-from mhrctl.data.framing import FRAMINGS, Framed
+from mhrctl.data.framing import FRAMINGS, Framed, framed_tokenizer, framing_by
 from mhrctl.data.tokenization import Ending, train_tokenizer
-from tests.data.kinds import BYTES, KINDS, PIECES, TEXTS, wrapped
+from mhrctl.errors import DataError
+from tests.data.kinds import BYTES, CHATS, KINDS, PIECES, TEXTS, gpt_2, wrapped
 
 MADE = {name: make() for name, make in KINDS.items()}
 CAUSAL = FRAMINGS["causal"]
@@ -152,3 +154,26 @@ def test_for_an_encoder_decoder_all_texts_end(name: str, texts: list[str], longe
         assert ids == [whole(name, text) for text in texts]
         assert [part.cut(row, longest) for row in ids] == [ending.cut(row, longest) for row in ids]
         assert all(part.cut(row, longest)[-1] == tokenizer.eos_token_id for row in ids)
+
+
+def test_a_chat_puts_an_empty_line_between_parts_and_no_cue() -> None:
+    chat = framing_by("causal", chat=True)
+    assert (chat.between, framing_by("causal").between, framing_by("encoder_decoder").between) == ("\n\n", ": ", ": ")
+    assert chat.prompt("say it ", ANSWER_CUE) == "say it "
+    assert framing_by("causal") is CAUSAL
+    tokens = chat.of(CHATS["marked"]())
+    assert tokens.answers is tokens.chat is not None
+    assert framing_by("causal").of(CHATS["marked"]()).chat is None
+
+
+def test_a_tokenizer_is_loaded_as_its_framing_needs_it(tmp_path: Path) -> None:
+    CHATS["marked"]().save_pretrained(str(tmp_path / "marked"))
+    gpt_2().save_pretrained(str(tmp_path / "gpt_2"))
+    plain, chat = (framed_tokenizer(str(tmp_path / "marked"), framing="causal", chat=chat) for chat in (False, True))
+    assert (plain.eos_token, chat.eos_token) == ("<|endoftext|>", "<|im_end|>")
+    assert plain.pad_token_id == chat.pad_token_id == plain.eos_token_id
+    assert chat.convert_tokens_to_ids("<|im_end|>") == plain.convert_tokens_to_ids("<|im_end|>")
+    with pytest.raises(DataError, match=r"has no padding token"):
+        framed_tokenizer(str(tmp_path / "marked"))
+    with pytest.raises(DataError, match=r"^tokenizer '.*gpt_2': has no chat template; name the tokenizer of a model that was"):
+        framed_tokenizer(str(tmp_path / "gpt_2"), framing="causal", chat=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from mhrctl.data.chat import end_turns
 from mhrctl.data.rows import SCHEMA, TEST_SCHEMA, Draft, Encoder
 from mhrctl.data.tokenization import train_tokenizer
 from mhrctl.errors import DataError
 from mhrctl.suites.task import Example
-from tests.data.kinds import gpt_2, llama_3
+from tests.data.kinds import CHATS, gpt_2, llama_3
 
 EXAMPLES = [
     Example("a", "one two three four five", ("two",), ("one", "two"), seeds=(3, 4), group="g"),
@@ -71,3 +72,54 @@ def test_a_prompt_without_a_token_is_rejected() -> None:
         causal(prompt="").table(blank, SCHEMA)
     begun = Encoder("count", "".format, llama_3(), 4, 4, "causal").table(blank, SCHEMA).to_pylist()
     assert begun[0]["input_ids"] == [llama_3().bos_token_id]
+
+
+def chatting(longest: int = 60) -> Encoder:
+    tokenizer = CHATS["marked"]()
+    end_turns(tokenizer)
+    return Encoder("count", lambda text: f"Say it.\n\n{text}", tokenizer, longest, 5, "causal", chat=True)
+
+
+def test_of_a_chat_a_prompt_is_the_whole_of_what_the_model_reads() -> None:
+    made = chatting()
+    row, other = made.table([("train", EXAMPLES[0], 0), ("test", EXAMPLES[1], 1)], SCHEMA).to_pylist()
+    asked = "<|im_start|>user\nSay it.\n\none two three four five<|im_end|>\n<|im_start|>assistant\n"
+    assert row["prompt"] == asked
+    assert row["input_ids"] == made.tokenizer(asked)["input_ids"]
+    assert made.tokenizer.decode(row["target_ids"][0]) == "two<|im_end|>"
+    assert made.tokenizer.decode(other["target_ids"][1]).startswith("four")
+    assert other["target_ids"][1][-1] == row["target_ids"][0][-1] == made.tokenizer.eos_token_id
+    assert row["choice_ids"][1] == row["target_ids"][0]
+    assert made.cut == {"target": 1, "choice": 0}
+
+
+def test_of_a_chat_the_input_alone_is_cut_and_counted() -> None:
+    whole = chatting().table([("train", EXAMPLES[0], 0)], SCHEMA).to_pylist()[0]
+    made = chatting(whole["input_tokens"] - 3)
+    row = made.table([("train", EXAMPLES[0], 0)], SCHEMA).to_pylist()[0]
+    assert row["prompt"] == whole["prompt"]
+    said = made.tokenizer.decode(row["input_ids"])
+    assert said.startswith("<|im_start|>user\nSay it.\n\none two")
+    assert said.endswith("<|im_end|>\n<|im_start|>assistant\n")
+    assert "five" not in said
+    assert made.cut["input"] == 1
+
+
+def test_a_conversation_is_asked_in_its_turns() -> None:
+    turns = (("system", "Be short."), ("user", "q"), ("assistant", "a"), ("user", "r"))
+    examples = [Example("a", "User: q", ("b",), turns=turns), Example("b", "Assistant: a", ("b",), turns=turns[:-1])]
+    first, second = chatting(99).table([("train", example, 0) for example in examples], SCHEMA).to_pylist()
+    said = [f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in [*turns[:-1], ("user", "Say it.\n\nr")]]
+    assert first["prompt"] == "".join(said) + "<|im_start|>assistant\n"
+    assert "user\nSay it.\n\nAssistant: a<|im_end|>" in second["prompt"]  # which does not end with the user
+
+
+def test_what_is_wrong_with_a_chat_names_the_example() -> None:
+    with pytest.raises(DataError, match=r"^task count, example a: the chat template alone has \d+ tokens; raise prepare.max_"):
+        chatting(4).table([("train", EXAMPLES[0], 0)], SCHEMA)
+    refused = CHATS["without_system"]()
+    turns = (("assistant", "a"), ("user", "r"))
+    with pytest.raises(DataError, match=r"^task count, example c: tokenizer '.*': its chat template cannot .*: not in turn$"):
+        Encoder("count", str, refused, 99, 5, "causal", chat=True).table(
+            [("train", Example("c", "r", ("b",), turns=turns), 0)], SCHEMA
+        )

@@ -22,6 +22,7 @@ from mhrctl.data.tokenization import (
 )
 from mhrctl.errors import ArtifactError, DataError, ParamsError
 from tests.data.kinds import gemma, gpt_2
+from tests.models.gguf_files import WORDS, write_gguf
 
 TEXTS = ["reverse the list: ant bee", "drop repeated items: cat cat", "keep the first: ant"]
 
@@ -186,3 +187,32 @@ def test_damaged_files_are_a_line_that_names_them(tmp_path: Path, file: str, tex
 def test_what_prepare_has_not_written_says_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"tokenizer_config.json: is missing; run `mhrctl prepare`"):
         saved_tokenizer(tmp_path)
+
+
+CHAT = "{{ bos_token }}{% for m in messages %}<turn>{{ m.role }}\n{{ m.content }}<turn_end>\n{% endfor %}"
+
+
+def test_a_tokenizer_comes_out_of_a_gguf_file(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "tiny.gguf", tokenizer=True, chat=CHAT)
+    tokenizer = load_tokenizer(str(tmp_path), gguf="tiny.gguf")
+    assert entries(tokenizer) == WORDS  # and no end of GPT-2's besides
+    assert (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.bos_token_id) == (0, 1, 2)
+    ids = tokenizer("the ant<turn_end>, the the")["input_ids"]
+    assert tokenizer.convert_ids_to_tokens(ids) == ["the", "\u0120ant", "<turn_end>", ",", "\u0120the", "\u0120the"]
+    assert tokenizer.decode(ids, skip_special_tokens=True) == "the ant, the the"
+    tokenizer.save_pretrained(str(tmp_path / "saved"))
+    read = saved_tokenizer(tmp_path / "saved")
+    assert read("the ant<turn_end>, the the")["input_ids"] == ids
+    assert read.chat_template == tokenizer.chat_template == CHAT
+
+
+def test_a_gguf_file_without_a_tokenizer_is_one_line(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "tiny.gguf")
+    with pytest.raises(DataError, match=r"^tokenizer_gguf 'tiny.gguf' of '.*': cannot be loaded: ") as error:
+        load_tokenizer(str(tmp_path), gguf="tiny.gguf")
+    assert "\n" not in str(error.value)
+
+
+def test_a_gguf_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^tokenizer_gguf 'no.gguf' of '.*': there is no such file$"):
+        load_tokenizer(str(tmp_path), gguf="no.gguf")

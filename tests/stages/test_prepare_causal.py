@@ -19,7 +19,7 @@ from mhrctl.errors import DataError
 from mhrctl.stages.prepare import prepare, prompt_of
 from mhrctl.suites.superni.source import _prompter
 from mhrctl.suites.task import Example, Task
-from tests.data.kinds import BYTES, KINDS, PIECES, gpt_2, llama_3
+from tests.data.kinds import BYTES, CHATS, KINDS, PIECES, gpt_2, llama_3
 from tests.stages.test_prepare import params, rows, said, write_lines
 
 
@@ -122,3 +122,70 @@ def test_causal_prompts_of_superni_keep_their_cue(prompt: Literal["original", "t
     assert len(row["input_ids"]) <= longest
     assert tokenizer.decode(row["input_ids"], skip_special_tokens=True).endswith("\nOutput:")
     assert row["input_ids"] + row["target_ids"][0] == [*tokenizer(f"{row['prompt']} Rome")["input_ids"], tokenizer.eos_token_id]
+
+
+@pytest.mark.parametrize("name", CHATS)
+def test_a_chat_is_asked_in_a_turn_and_answered_to_the_end_of_one(project: Path, name: str) -> None:
+    CHATS[name]().save_pretrained(str(project / "theirs"))
+    tokenizer, made = causal(project, tokenizer="theirs", chat=True)
+    said: dict[str, str] = {}
+    for file in project.glob("tasks/*/*.jsonl"):
+        for number, line in enumerate(file.read_text().splitlines()):
+            said[f"{file.stem}-{number}"] = f"{file.stem}\n\n{json.loads(line)['input']}"
+    assert made
+    for row in made:
+        asked = [{"role": "user", "content": said[row["id"]]}]
+        if name != "dated":  # on which day, is not ours to say
+            ids = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=False, enable_thinking=False)
+            assert row["input_ids"] == ids
+        assert said[row["id"]] in row["prompt"]
+        assert row["target_ids"][0][-1] == tokenizer.eos_token_id
+        assert tokenizer.decode(row["target_ids"][0], skip_special_tokens=True).strip().endswith(row["targets"][0])
+
+
+def test_the_card_of_a_chat_says_what_ends_an_answer(project: Path) -> None:
+    def facts() -> dict[str, Any]:
+        card: dict[str, Any] = json.loads((project / "out/card.json").read_text())
+        return card["facts"] | {"asked": card["params"].get("chat")}
+
+    CHATS["marked"]().save_pretrained(str(project / "theirs"))
+    causal(project, tokenizer="theirs")
+    assert facts().keys() & {"chat", "framing"} == {"framing"}
+    assert facts()["asked"] is None
+    causal(project, tokenizer="theirs", chat=True)
+    assert (facts()["chat"], facts()["asked"]) == ("<|im_end|>", True)
+
+
+def test_a_chat_without_a_template_is_refused(project: Path) -> None:
+    gpt_2().save_pretrained(str(project / "theirs"))
+    with pytest.raises(DataError, match=r"^prepare.tokenizer '.*theirs': has no chat template; name the tokenizer of a model"):
+        causal(project, tokenizer="theirs", chat=True)
+    assert not (project / "out").exists()
+
+
+@pytest.mark.parametrize("prompt", ["original", "tk_instruct"])
+def test_superni_asks_in_its_own_words_within_a_turn(prompt: Literal["original", "tk_instruct"]) -> None:
+    tokenizer = CHATS["marked"]()
+    options: dict[str, Any] = {"source": "superni", "path": "clone", "tokenizer": "theirs", "prompt": prompt}
+    options |= {"positive_examples": 1, "framing": "causal", "chat": True}
+    task = Task("capital", "test", "rouge_l", "Name the capital.", [], positives=(("France", "Paris"),))
+    example = Example("a", "Italy, " * 10, ("Rome",))
+
+    def asked(longest: int) -> tuple[int, int, int]:
+        """Tokens, worked examples and words of the input in a prompt of so many tokens at most."""
+        params = PrepareParams(**options, max_input_tokens=longest)
+        put = prompt_of(task, params, partial(_prompter, params), tokenizer)
+        rows = Encoder("capital", put, tokenizer, longest, 10, "causal", chat=True)
+        (row,) = rows.table([("test", example, 0)], SCHEMA).to_pylist()
+        read = tokenizer.decode(row["input_ids"])
+        assert read.startswith("<|im_start|>user\n")
+        assert read.endswith("\nOutput:<|im_end|>\n<|im_start|>assistant\n")
+        assert len(row["input_ids"]) <= longest
+        return len(row["input_ids"]), read.count("Positive Example"), read.count("Italy,")
+
+    whole = asked(400)
+    assert whole[1:] == (1, 10)
+    assert asked(whole[0])[1:] == (1, 10)
+    bare = asked(whole[0] - 1)
+    assert bare[1:] == (0, 10)
+    assert asked(bare[0] - 6)[2] < 10

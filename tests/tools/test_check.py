@@ -32,7 +32,7 @@ from mhrctl.tools.check import (
     vocab_size,
 )
 from tests.conftest import Run
-from tests.data.kinds import gpt_2
+from tests.data.kinds import CHATS, gpt_2
 
 
 def loaded(project: Path, *sets: str) -> Params:
@@ -248,6 +248,43 @@ def test_a_tokenizer_without_padding_is_for_a_causal_framing(project: Path) -> N
     tokenizer = _tokenizer(loaded(project, *settings).prepare, Project(project))
     assert tokenizer is not None
     assert tokenizer.pad_token_id == gpt_2().eos_token_id
+
+
+def test_a_chat_needs_a_template_before_anything_runs(project: Path, run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    gpt_2().save_pretrained(str(project / "plain"))
+    CHATS["marked"]().save_pretrained(str(project / "marked"))
+    scratch = "backbone.scratch.architecture=llama"
+    settings = ("prepare.framing=causal", "prepare.chat=true", "prepare.tokenizer=plain", scratch)
+    with pytest.raises(DataError, match=r"^prepare.tokenizer '.*plain': has no chat template; name the tokenizer of a model"):
+        _tokenizer(loaded(project, *settings).prepare, Project(project))
+    capfd.readouterr()
+    assert run("check", *(word for each in settings for word in ("--set", each)), "-C", project) == 2
+    assert "has no chat template" in capfd.readouterr().err
+    tokenizer = _tokenizer(loaded(project, *settings[:2], "prepare.tokenizer=marked").prepare, Project(project))
+    assert tokenizer is not None
+    assert tokenizer.eos_token_id == tokenizer.convert_tokens_to_ids("<|im_end|>")
+
+
+def test_a_tokenizer_in_a_gguf_file_is_left_to_prepare_unless_a_chat_asks_for_its_template(project: Path) -> None:
+    settings = ("prepare.tokenizer=models", "prepare.tokenizer_gguf=tiny.gguf", "prepare.framing=causal")
+    (project / "models").mkdir()
+    with pytest.raises(DataError, match=r"^prepare.tokenizer_gguf 'tiny.gguf' of '.*models': there is no such file$"):
+        _tokenizer(loaded(project, *settings).prepare, Project(project))
+    (project / "models/tiny.gguf").write_bytes(b"not one")
+    assert _tokenizer(loaded(project, *settings).prepare, Project(project)) is None
+    assert "the tokenizer in tiny.gguf" in check_suite(loaded(project, *settings), Project(project)).unchecked
+    with pytest.raises(DataError, match=r"^prepare.tokenizer_gguf 'tiny.gguf' of '.*models': cannot be loaded: "):
+        _tokenizer(loaded(project, *settings, "prepare.chat=true").prepare, Project(project))
+
+
+def test_a_chat_may_end_otherwise_than_the_backbone(project: Path) -> None:
+    causal_backbone(project / "llama", vocabulary=500)
+    CHATS["marked"]().save_pretrained(str(project / "marked"))
+    change(project / "llama/config.json", vocab_size=500)
+    local = ("backbone.source=local", "backbone.name=llama", "prepare.tokenizer=marked", "prepare.framing=causal")
+    with pytest.raises(DataError, match=r"texts end with <\|endoftext\|> \(0\), but .* stops at 1"):
+        check_backbone(loaded(project, *local), Project(project))
+    assert check_backbone(loaded(project, *local, "prepare.chat=true"), Project(project)) == []
 
 
 def test_a_vocabulary_without_room_for_words_is_rejected(project: Path) -> None:

@@ -14,6 +14,8 @@ from mhrctl.suites.hub.opening import Record, Split
 from mhrctl.suites.reading import OddRecords, is_unicode
 from mhrctl.suites.task import Example
 
+Messages = tuple[tuple[str, str], ...]
+"""(role, content) of each message of a conversation."""
 FORMS = "`prompt` and `completion`, `messages`, or `input` and `target` or `targets`"
 
 
@@ -90,7 +92,8 @@ class RowReader:
             row = _Row(f"{self.split.where}, row {number}", record)
             try:
                 task = None if self.columns.task is None else self._task(row, self.columns.task)
-                example = Example(str(number), *self._content(row))
+                text, targets, choices, turns = self._content(row)
+                example = Example(str(number), text, targets, choices, turns=turns)
             except DataError as error:
                 odd.add("rows", str(error))
                 continue
@@ -113,19 +116,21 @@ class RowReader:
         names = self.split.labels.get(column)
         return _label(row, column, names) if names else row.text(column)
 
-    def _content(self, row: _Row) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
-        """Input, targets and choices."""
+    def _content(self, row: _Row) -> tuple[str, tuple[str, ...], tuple[str, ...], Messages]:
+        """Input, targets and choices, and the messages that the input is."""
+        messages: Messages = ()
         choices = () if self.columns.choices is None else row.texts(self.columns.choices)
         if self.form == "messages":
-            text, target = row.conversation("messages")
-            targets: tuple[str, ...] = (target,)
+            messages, target = row.conversation("messages")
+            text, targets = rendered(messages), (target,)
         elif self.form == "prompt":
-            text, targets = row.said("prompt"), (row.said("completion", alone=True),)
+            text, messages = row.said("prompt")
+            targets = (row.said("completion", alone=True)[0],)
         else:
             text, (targets, choices) = row.text(str(self.columns.input)), self._targets(row, choices)
         if choices and not set(targets) <= set(choices):
             raise DataError(f"{row.where}: target {reprlib.repr(targets[0])} is none of the choices {reprlib.repr(choices)}")
-        return text, targets, choices
+        return text, targets, choices, messages
 
     def _targets(self, row: _Row, choices: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         column = self.columns.target
@@ -172,16 +177,17 @@ class _Row:
             raise DataError(f"{self.where}: column {column!r} is an empty list")
         return tuple(self._text(each, f"column {column!r}, item {number}") for number, each in enumerate(value, 1))
 
-    def said(self, column: str, *, alone: bool = False) -> str:
-        """A text, or what messages say; `alone` allows a single message."""
+    def said(self, column: str, *, alone: bool = False) -> tuple[str, Messages]:
+        """A text, or what messages say, and these; `alone` allows a single message."""
         value = self.value(column)
         if not isinstance(value, list | tuple):
-            return self.text(column)
+            return self.text(column), ()
         if alone and len(value) != 1:
             raise DataError(f"{self.where}: column {column!r} holds {len(value)} messages, not one")
-        return self._rendered(self._messages(value, column))
+        messages = self._messages(value, column)
+        return rendered(messages), messages
 
-    def conversation(self, column: str) -> tuple[str, str]:
+    def conversation(self, column: str) -> tuple[Messages, str]:
         """What precedes the last message, and the last message, which must be the assistant's."""
         value = self.value(column)
         if not isinstance(value, list | tuple) or len(value) < 2:
@@ -189,9 +195,9 @@ class _Row:
         *before, (role, answer) = self._messages(value, column)
         if role != "assistant":
             raise DataError(f"{self.where}: column {column!r} ends with a message of {role!r}, not of the assistant")
-        return self._rendered(before), answer
+        return tuple(before), answer
 
-    def _messages(self, value: Sequence[Any], column: str) -> list[tuple[str, str]]:
+    def _messages(self, value: Sequence[Any], column: str) -> Messages:
         """(role, content) of messages."""
         messages = []
         for number, message in enumerate(value, 1):
@@ -201,13 +207,7 @@ class _Row:
             messages.append((self._text(message["role"], f"{what}, role"), self._text(message["content"], f"{what}, content")))
         if not messages:
             raise DataError(f"{self.where}: column {column!r} is an empty list")
-        return messages
-
-    def _rendered(self, messages: Sequence[tuple[str, str]]) -> str:
-        """A single message as it is; of several, a line each that begins with the role."""
-        if len(messages) == 1:
-            return messages[0][1]
-        return "\n".join(f"{role.capitalize()}: {content}" for role, content in messages)
+        return tuple(messages)
 
     def _text(self, value: Any, what: str) -> str:  # noqa: ANN401
         if not isinstance(value, str) or not value.strip():
@@ -215,6 +215,13 @@ class _Row:
         if not is_unicode(value):
             raise DataError(f"{self.where}: {what} holds half of a surrogate pair, which is no character")
         return value
+
+
+def rendered(messages: Messages) -> str:
+    """Return what messages say as one text: a single message as it is; of several, a line each that begins with the role."""
+    if len(messages) == 1:
+        return messages[0][1]
+    return "\n".join(f"{role.capitalize()}: {content}" for role, content in messages)
 
 
 def _form(names: Collection[str], columns: Columns, where: str) -> tuple[Literal["columns", "prompt", "messages"], Columns]:

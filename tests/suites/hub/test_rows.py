@@ -66,6 +66,11 @@ def test_what_precedes_the_last_message_is_marked_by_role() -> None:
     assert content({"messages": messages}, Columns()) == (text, ("b",), ())
     row = {"prompt": messages[:-1], "completion": messages[-1:]}
     assert content(row, Columns()) == (text, ("b",), ())
+    for each in ({"messages": messages}, row):
+        (example,) = reader([each], Columns()).examples()
+        assert example.turns == (("system", "Be short."), ("user", "q"), ("assistant", "a"), ("user", "r"))
+    (example,) = reader([{"prompt": "q", "completion": "a"}], Columns()).examples()
+    assert example.turns == ()
 
 
 def test_a_class_label_is_its_name_and_its_names_are_choices() -> None:
