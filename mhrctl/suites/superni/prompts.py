@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from mhrctl.suites.task import Task
 
+NEAR = 16
+"""Tokens from the limit within which a sum of lengths decides nothing: more than white space between two parts can change."""
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -60,8 +63,9 @@ def prompter(
     """Make the function that puts a task's prompt around the input of any of its instances.
 
     Worked examples are added in order as long as the whole input fits; the first that does not fit ends them. The length of the
-    whole is the sum of its parts', each counted once for all instances: the parts meet at white space, so the sum is exact
-    for tokenizers that, like T5's, split at white space first.
+    whole is the sum of its parts', each counted once for all instances. The parts meet at white space, so the sum is exact for
+    tokenizers that, like T5's, split there first, and a token or two off for those that, like GPT-2's, join white space to what
+    follows it: where the sum is near the limit, the whole is counted.
 
     Args:
         prompt: one of `PROMPTS`.
@@ -82,12 +86,16 @@ def prompter(
     must_fit = len(heads) > 1 or bool(prompt.ending)
     room = [longest - count(text) + count("") for text in heads] if must_fit else []
 
+    def fits(shown: int, body: str, tokens: int) -> bool:
+        spare = room[shown] - tokens
+        return spare >= 0 if abs(spare) > NEAR else count(heads[shown] + body) <= longest
+
     def put(example_input: str) -> str:
         body = prompt.instance.format(_ended(example_input))
         if not must_fit:
             return head + body
         tokens = count(body)
-        fitting = sum(tokens <= left for left in room)
+        fitting = next((shown for shown in range(len(heads)) if not fits(shown, body, tokens)), len(heads))
         text = heads[max(fitting - 1, 0)] + body
         if fitting or not prompt.ending:
             return text

@@ -6,11 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase
 
-from mhrctl.data.tokenization import train_tokenizer
+from mhrctl.data.chat import USER, Chat
+from mhrctl.data.tokenization import bare_tokens, train_tokenizer
 from mhrctl.suites.superni.prompts import PROMPTS, prompter
 from mhrctl.suites.task import Task
+from tests.data.kinds import BYTES, CHATS, PIECES, wrapped
 
 TASK = Task(
     name="task7_echo",
@@ -193,3 +196,41 @@ def test_lengths_are_those_of_the_tokenizer(kind: str, prompt: str, tokenizers: 
         else:
             assert made.endswith("\nOutput:")
             assert count(made) == longest
+
+
+def joining() -> PreTrainedTokenizerBase:
+    """A tokenizer of GPT-2's kind that has a token for an empty line, but not for one that a word follows."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), special_tokens=["<end>"], show_progress=False
+    )
+    backend.train_from_iterator(["back.\n\n"] * 9, trainer)
+    return wrapped(backend, eos_token="<end>")
+
+
+def counting(tokenizer: PreTrainedTokenizerBase, *, chat: bool) -> Callable[[str], int]:
+    template = Chat.of(tokenizer) if chat else None
+
+    def count(text: str) -> int:
+        return len(bare_tokens(tokenizer, [template.prompt([(USER, text)])])[0] if template else tokenizer(text)["input_ids"])
+
+    return count
+
+
+def test_lengths_of_parts_need_not_add_up() -> None:
+    """So that the next test can fail."""
+    head, body = "Definition: Say it back.\n\n", PROMPTS["original"].instance.format("quick.")
+    sizes = [counting(joining(), chat=False)(text) for text in (head, body, head + body)]
+    assert sizes[0] + sizes[1] == sizes[2] - 1
+
+
+@pytest.mark.parametrize("make", [*BYTES.values(), *PIECES.values(), joining, *CHATS.values()])
+@pytest.mark.parametrize("prompt", list(PROMPTS))
+def test_lengths_are_those_of_any_tokenizer(make: Callable[[], PreTrainedTokenizerBase], prompt: str) -> None:
+    """Also of one that joins white space to what follows it, and of a chat, whose template puts more around the whole."""
+    count = counting(make(), chat=make in CHATS.values())
+    whole = [put(prompt, positives=shown)("quick") for shown in range(4)]
+    for longest in {size + near for size in map(count, whole) for near in range(-3, 4)} - set(range(count(whole[0]))):
+        made = put(prompt, positives=3, longest=longest, count=count, cut=first_words)("quick")
+        assert made == [candidate for candidate in whole if count(candidate) <= longest][-1]
