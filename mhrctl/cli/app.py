@@ -27,6 +27,7 @@ from mhrctl.cli import (
     pretrain,
     report,
     run,
+    show,
 )
 from mhrctl.cli.display import complain
 from mhrctl.cli.failures import reason_of
@@ -76,6 +77,7 @@ app.command(rich_help_panel="Stages")(report.report)
 app.command(rich_help_panel="Around them")(init.init)
 app.command(rich_help_panel="Around them")(run.run)
 app.command(rich_help_panel="Around them")(check.check)
+app.command(rich_help_panel="Around them")(show.show)
 app.command(rich_help_panel="Around them")(count.count)
 app.command(rich_help_panel="Around them")(align.align)
 app.command(rich_help_panel="Around them")(inspect.inspect)

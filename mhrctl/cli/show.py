@@ -1,0 +1,167 @@
+"""`mhrctl show` prints framed examples of tasks: prompt, target and choices, and with `--tokens` the tokens that they are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from mhrctl.artifacts.names import Project
+from mhrctl.cli import display
+from mhrctl.cli.options import HERE, ProjectOption, quieten
+from mhrctl.errors import printable
+
+if TYPE_CHECKING:
+    from mhrctl.tools.show import Gallery, Piece, Said, Shown
+
+OF_ONE_TASK, OF_EACH_TASK = 3, 1
+"""Examples that are shown unless `--limit` says more."""
+BETWEEN = "\u2502"
+"""Stands between two tokens."""
+SPACE = "\u00b7"
+"""Stands for a space within a token."""
+SPECIAL = "\u00ab{}\u00bb"
+"""Marks a special token, where there are no colours too."""
+
+
+class Split(StrEnum):
+    """These are the splits of prepared examples."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
+    TEST = "test"
+    POOL = "pool"
+
+
+def show(
+    task: Annotated[
+        list[str], typer.Option("--task", help="Name of a task; repeatable. [default: the first of each role]")
+    ] = [],
+    split: Annotated[Split | None, typer.Option("--split", help="Examples of this split alone.", show_default=False)] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", "-n", min=1, help="Examples of a task: 3 of a named one, else 1.", show_default=False),
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Show all tasks.")] = False,
+    tokens: Annotated[
+        bool, typer.Option("--tokens", help="Show the tokens, with their boundaries, spaces and special ones.")
+    ] = False,
+    ids: Annotated[bool, typer.Option("--ids", help="Show the tokens with their numbers.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print an example a line, as JSON.")] = False,
+    project: ProjectOption = HERE,
+) -> None:
+    """Show examples as the model gets them: prompt, target, choices, and what was cut."""
+    quieten()
+    from mhrctl.tools.show import show as look
+
+    limit = limit or (OF_ONE_TASK if task else OF_EACH_TASK)
+    gallery = look(Project(project), tasks=task, split=split and split.value, limit=limit, every=every)
+    if as_json:
+        for example in gallery.examples:
+            typer.echo(json.dumps(_record(example, tokens=tokens or ids), ensure_ascii=False))
+        return
+    for place, example in enumerate(gallery.examples):
+        for line in (*([Text()] if place else []), *_lines(example, tokens=tokens or ids, ids=ids)):
+            display.out.print(line, soft_wrap=True)
+    if line := _rest(gallery, named=bool(task) or every):
+        display.done(line)
+
+
+def _rest(gallery: Gallery, *, named: bool) -> str | None:
+    """What to say of the tasks that are not shown."""
+    if named or gallery.tasks == gallery.all_tasks:
+        return None
+    return f"{gallery.tasks} of {gallery.all_tasks} tasks; `--task NAME` shows one, `--all` every one"
+
+
+def _lines(example: Shown, *, tokens: bool, ids: bool) -> Iterator[Text]:
+    """An example, line by line."""
+    role = "backbone task" if example.role == "backbone" else f"{example.role} task"
+    title = f"{example.task}, {role}: {example.split} {example.number:,} of {example.of:,}, id {example.id}"
+    yield Text(printable(title), style="bold")
+    yield from _part("prompt", [example.prompt], tokens=tokens, ids=ids)
+    if len(example.targets) == 1:
+        yield from _part("target", example.targets, tokens=tokens, ids=ids)
+    else:
+        yield from _part("targets", example.targets, {example.reference: "scored"}, tokens=tokens, ids=ids)
+    if example.choices:
+        yield from _part("choices", example.choices, dict.fromkeys(example.gold, "right"), tokens=tokens, ids=ids)
+
+
+def _part(name: str, texts: Sequence[Said], marks: dict[int, str] | None = None, *, tokens: bool, ids: bool) -> Iterator[Text]:
+    """What an example says as one thing: a heading with its number of tokens, and below it the text or the tokens."""
+    sizes = " + ".join(f"{len(each.pieces):,}" for each in texts)
+    cut = sum(each.cut for each in texts)
+    yield Text.assemble((name, "cyan"), f", {sizes} {'token' if sizes == '1' else 'tokens'}", f" ({cut:,} cut)" if cut else "")
+    for number, each in enumerate(texts):
+        mark = f"  ({marks[number]})" if marks and number in marks else ""
+        *lines, last = _token_lines(each, ids=ids) if tokens else _text_lines(each)
+        for line in [*lines, Text.assemble(last, (mark, "green"))]:
+            yield Text("  ").append_text(line)
+
+
+def _text_lines(said: Said) -> list[Text]:
+    """The text as it is read, without what was cut of it."""
+    parts: list[str | Text] = [said.text]
+    if said.cut:
+        read = ["" if piece.is_special and piece.text not in said.text else piece.text for piece in said.pieces]
+        parts = ["".join(read[: said.place]), _cut(said), "".join(read[said.place :])]
+    lines = [Text()]
+    for part in parts:
+        if isinstance(part, Text):
+            lines[-1].append_text(part)
+        else:
+            first, *others = map(printable, part.split("\n"))
+            lines[-1].append(first)
+            lines += map(Text, others)
+    return lines
+
+
+def _cut(said: Said) -> Text:
+    return Text(f"[... {said.cut:,} tokens cut ...]", style="yellow")
+
+
+def _token_lines(said: Said, *, ids: bool) -> list[Text]:
+    """The tokens, with a new line after each that ends one."""
+    lines = [Text()]
+    for place, piece in enumerate(said.pieces):
+        if said.cut and place == said.place:
+            lines[-1].append_text(_cut(said)).append(BETWEEN, style="dim")
+        lines[-1].append_text(_token(piece, ids=ids))
+        if place + 1 < len(said.pieces):
+            lines[-1].append(BETWEEN, style="dim")
+            if piece.text.endswith("\n"):
+                lines.append(Text())
+    if said.cut and said.place == len(said.pieces):
+        lines[-1].append(BETWEEN, style="dim").append_text(_cut(said))
+    return lines
+
+
+def _token(piece: Piece, *, ids: bool) -> Text:
+    if piece.is_special:
+        shown = Text(SPECIAL.format(printable(piece.text)), style="bold magenta")
+    else:
+        escaped = piece.text.replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r")
+        shown = Text(printable(escaped).replace(" ", SPACE))
+    return shown.append(f" {piece.id}", style="dim") if ids else shown
+
+
+def _record(example: Shown, *, tokens: bool) -> dict[str, Any]:
+    """An example as JSON."""
+    what = ("task", "role", "split", "id", "number", "of")
+    record: dict[str, Any] = {name: getattr(example, name) for name in what}
+    record |= {"prompt": _text_record(example.prompt, tokens=tokens)}
+    record |= {"targets": [_text_record(each, tokens=tokens) for each in example.targets], "reference": example.reference}
+    return record | {"choices": [_text_record(each, tokens=tokens) for each in example.choices], "gold": list(example.gold)}
+
+
+def _text_record(said: Said, *, tokens: bool) -> dict[str, Any]:
+    record = {"text": said.text, "tokens": len(said.pieces), "cut": said.cut}
+    if not tokens:
+        return record
+    ids, pieces = [piece.id for piece in said.pieces], [piece.text for piece in said.pieces]
+    return record | {"ids": ids, "pieces": pieces, "special": [int(piece.is_special) for piece in said.pieces]}
