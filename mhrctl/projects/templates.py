@@ -51,6 +51,7 @@ def params_yaml(
     tasks: str | None,
     backbone: BackboneParams | None,
     framing: FramingName | None = "encoder_decoder",
+    chat: bool = False,
 ) -> str:
     """Return params.yaml of a new project.
 
@@ -59,11 +60,13 @@ def params_yaml(
         tasks: where the user has them; None for the place that the template says.
         backbone: the user's, or the study's; None for a small one that is trained in the project.
         framing: that the backbone needs; None if it is not known.
+        chat: whether prompts go through the tokenizer's chat template.
     """
     tokenizer = backbone.name if backbone else None
     if backbone and backbone.source == "hub":
         tokenizer = TOKENIZERS.get(str(tokenizer), tokenizer)
-    return rendered(f"{template}.yaml", tasks=tasks, backbone=backbone, tokenizer=tokenizer, framing=framing)
+    words = {"tasks": tasks, "backbone": backbone, "tokenizer": tokenizer, "framing": framing, "chat": chat}
+    return rendered(f"{template}.yaml", **words)
 
 
 def dvc_yaml(params: Params) -> str:

@@ -21,9 +21,10 @@ from mhrctl.config.resolve import load_params
 from mhrctl.config.sections import BackboneParams
 from mhrctl.config.sources import HUB_ID, SOURCES
 from mhrctl.config.tasks import FramingName
+from mhrctl.data.loading import json_object
 from mhrctl.errors import DataError, ParamsError, unknown
 from mhrctl.projects.templates import dvc_yaml, params_yaml, rendered, task_files, template_files
-from mhrctl.tools.estimate import framing_in, framing_needed
+from mhrctl.tools.estimate import config_folder, framing_in, framing_needed
 from mhrctl.tools.grid import sync
 
 Setup = Literal["git", "subdir", "no_scm", "already"]
@@ -79,7 +80,9 @@ def initialise(
     with TemporaryDirectory() as aside, ExitStack() as undo:
         new = Path(aside)
         model = _backbone(suite, backbone, folder)
-        commands = _fill(new, folder, suite, setup, _tasks(suite, tasks, folder), model, _framing(model, backbone))
+        framing = _framing(model, backbone)
+        chat = framing == "causal" and _has_chat_template(model, backbone)
+        commands = _fill(new, folder, suite, setup, _tasks(suite, tasks, folder), model, framing, chat=chat)
         names = [path.relative_to(new) for path in new.rglob("*") if path.is_file()]
         names.sort(key=lambda name: (len(name.parts), name))  # params.yaml and its like first
         there = [name for name in names if (folder / name).exists()]
@@ -136,7 +139,9 @@ def _backbone(suite: str, backbone: str | None, folder: Path) -> BackboneParams 
     if name is None:
         return None
     if backbone and Path(backbone).is_dir():
-        return BackboneParams(source="local", name=_seen_from(folder, Path(backbone)))
+        gguf = [path.name for path in Path(backbone).glob("*.gguf")] if not (Path(backbone) / "config.json").is_file() else []
+        file = gguf[0] if len(gguf) == 1 else None
+        return BackboneParams(source="local", name=_seen_from(folder, Path(backbone)), gguf=file)
     if not HUB_ID.fullmatch(name):
         raise DataError(f"--backbone {name}: no such folder, and no id of the hub")
     return BackboneParams(source="hub", name=name, revision="main")
@@ -155,7 +160,35 @@ def _framing(backbone: BackboneParams | None, place: str | None) -> FramingName 
     if backbone.source == "hub":
         return framing_needed(backbone, Path())
     folder = Path(str(place))
+    if backbone.gguf is not None:
+        return _gguf_framing(folder / backbone.gguf)
     return framing_in(folder, str(place)) if (folder / "config.json").is_file() else None
+
+
+def _gguf_framing(file: Path) -> FramingName | None:
+    """The same by the name of the architecture, with which a GGUF file begins; None if it begins otherwise.
+
+    The config that transformers makes of it would take half a minute.
+    """
+    with file.open("rb") as opened:
+        start = opened.read(128)
+    named = re.match(rb"GGUF.{20}\x14\0{7}general\.architecture\x08\0{3}(.)\0{7}", start, re.DOTALL)
+    if named is None:
+        return None
+    name = start[named.end() : named.end() + named[1][0]]
+    return "encoder_decoder" if name.startswith(b"t5") else "causal"
+
+
+def _has_chat_template(backbone: BackboneParams | None, place: str | None) -> bool:
+    """Whether a tokenizer with a chat template is at hand beside the config of a backbone, as an instruct model has one."""
+    if backbone is None:
+        return False
+    folder = config_folder(backbone, Path()) if backbone.source == "hub" else Path(str(place))
+    if folder is None:
+        return False
+    settings = folder / "tokenizer_config.json"
+    in_settings = settings.is_file() and json_object(settings).get("chat_template")
+    return bool(in_settings) or (folder / "chat_template.jinja").is_file()
 
 
 def _fill(
@@ -166,11 +199,13 @@ def _fill(
     tasks: str | None,
     backbone: BackboneParams | None,
     framing: FramingName | None,
+    *,
+    chat: bool,
 ) -> list[str]:
     """Write the project's files into the empty folder `new`, and return the commands to run next in `folder`."""
     source, project = SOURCES[suite], Project(new)
     study = source.study(backbone.name if backbone and backbone.source == "hub" else None)
-    text = params_yaml(study.template, tasks=tasks, backbone=backbone, framing=framing)
+    text = params_yaml(study.template, tasks=tasks, backbone=backbone, framing=framing, chat=chat)
     project.params.write_text(text, encoding="utf-8")
     settings = load_params(project.params)
     sync(settings, project)

@@ -204,3 +204,26 @@ def test_a_decoder_only_model_chooses_and_generates_as_each_example_alone(
             assert given == Answer(words(whole[ids.shape[1] :]))
     assert len({given.text for given in answers[1]}) > 1
     assert len(set(places)) > 1
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_answers_end_at_the_tokenizers_end_whatever_ends_the_checkpoint_has(
+    decoder_only: AdaptedModel, samples: list[list[Sample]], beams: int
+) -> None:
+    """As what ends a turn of a chat, which a base model does not stop at."""
+    vocabulary = {"<pad>": 0, "<s>": 1, "</s>": 2} | {f"w{number}": number for number in range(3, 97)}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
+
+    def answers(end: str) -> list[str]:
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", eos_token=end)
+        return predict(decoder_only, tokenizer, [samples[1]] * 2, generation=Generation(beams, 6), device=CPU)[1]
+
+    long = answers("</s>")
+    place, answer = max(enumerate(long), key=lambda each: len(set(each[1].split())))
+    first, second, *_ = dict.fromkeys(answer.split())
+    stopped = answers(second)
+    assert second not in " ".join(stopped).split()
+    assert stopped != long
+    if beams == 1:
+        assert stopped[place] == " ".join(word for word in answer.split()[: answer.split().index(second)])
+        assert stopped[place].startswith(first)

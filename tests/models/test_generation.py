@@ -33,6 +33,7 @@ from mhrctl.models.generation import (
     is_causal,
     require_readable,
     require_tokenizer,
+    stops,
     unused_settings,
 )
 
@@ -240,6 +241,8 @@ def test_a_tokenizer_of_a_causal_model_may_pad_otherwise() -> None:
         fit(ENDS | {"pad_token_id": word})
     with pytest.raises(DataError, match=r"there: texts end with </s> \(1\), but it stops at 4; set prepare.tokenizer"):
         fit(ENDS, eos_token_id=4)
+    given = how(ENDS, CAUSAL, eos_token_id=4)  # what ends a turn of a chat need be no end of the checkpoint
+    require_tokenizer(tokenizer, given, vocabulary=64, where="it", place="there", chat=True)
     tokenizer.pad_token = None
     fit(ENDS)
 
@@ -247,3 +250,13 @@ def test_a_tokenizer_of_a_causal_model_may_pad_otherwise() -> None:
 def test_settings_are_written_in_a_line() -> None:
     assert described({"min_length": 12, "early_stopping": True}) == "min_length 12, early_stopping true"
     assert len(described({"suppress_tokens": list(range(500))})) < 100
+
+
+def test_generation_stops_where_the_answers_of_a_tokenizer_end() -> None:
+    tokenizer = train_tokenizer("word", ["a b c"], vocab_size=60)
+    model = LlamaForCausalLM(
+        LlamaConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, vocab_size=64)
+    )
+    for ends, options in ((1, {}), ([4, 1], {}), (4, [4, 1]), ([4, 5], [4, 5, 1]), (None, [1])):
+        model.generation_config.eos_token_id = ends
+        assert stops(model, tokenizer) == ({"eos_token_id": options} if options else {})

@@ -38,6 +38,7 @@ from mhrctl.models.decoder_only import PACKS
 from mhrctl.stages.backbone import backbone, language_modelling, span_corruption, train_scratch
 from mhrctl.training.execution import Execution
 from tests.conftest import Run, mhrctl
+from tests.data.kinds import CHATS
 from tests.models.gguf_files import write_gguf
 
 
@@ -77,10 +78,11 @@ def test_changed_weights_are_noticed(copy: Path, accelerator: Accelerator, tiny_
         load_backbone(out)
 
 
-def frame(project: Path) -> None:
+def frame(project: Path, *, chat: str = "", tokenizer: str = "word") -> None:
     """Prepare a project's examples for causal models."""
     params = project / "params.yaml"
-    params.write_text(params.read_text().replace("  tokenizer: word\n", "  tokenizer: word\n  framing: causal\n"))
+    settings = f"  tokenizer: {tokenizer}\n  framing: causal\n{chat}"
+    params.write_text(params.read_text().replace("  tokenizer: word\n", settings))
     assert mhrctl("prepare", "-C", project) == 0
 
 
@@ -130,6 +132,16 @@ def test_a_model_that_reads_ahead_is_rejected(copy: Path, accelerator: Accelerat
     ).save_pretrained(copy / "bert")
     with pytest.raises(DataError, match=r"a bert model; an encoder-decoder"):
         make(copy, accelerator, source="local", name="bert")
+
+
+def test_what_ends_a_turn_of_a_chat_need_be_no_end_of_the_backbone(copy: Path, accelerator: Accelerator) -> None:
+    CHATS["marked"]().save_pretrained(str(copy / "theirs"))
+    sizes = {"n_layer": 1, "n_embd": 8, "n_head": 1, "n_positions": 64}
+    GPT2LMHeadModel(GPT2Config(**sizes, vocab_size=400, eos_token_id=0, bos_token_id=0)).save_pretrained(copy / "gpt")
+    frame(copy, chat="  chat: true\n", tokenizer="theirs")
+    facts = read_facts(make(copy, accelerator, source="local", name="gpt"))
+    assert facts["packing"]
+    assert "generation" not in facts  # the checkpoint is as it was; what reads answers has the tokenizer
 
 
 def test_examples_are_framed_for_the_kind_of_the_backbone(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,8 @@ from mhrctl.suites.jsonl import read_jsonl
 from mhrctl.tools.grid import differences, expand
 from mhrctl.tools.init import initialise
 from tests.conftest import Run
+from tests.data.kinds import CHATS, gpt_2
+from tests.models.gguf_files import write_gguf
 from tests.test_dvc import dvc
 
 SITUATIONS = ["git", "subdir", "no_scm"]
@@ -207,6 +210,60 @@ def test_of_the_hub_the_framing_is_known_by_the_cache_alone(tmp_path: Path, monk
     first, second = ((tmp_path / name / "params.yaml").read_text() for name in ("first", "second"))
     assert "\n  # framing: causal #" in first
     assert "\n  framing: causal #" in second
+
+
+@pytest.mark.parametrize("suite", ["jsonl", "t0"])
+def test_a_tokenizer_with_a_chat_template_is_asked_in_chats(
+    tmp_path: Path, suite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, make in (("chats", CHATS["marked"]), ("plain", gpt_2)):
+        LlamaConfig().save_pretrained(f"models/{name}")
+        make().save_pretrained(f"models/{name}")
+        initialise(Path(f"of/{name}"), suite, backbone=f"models/{name}")
+        text = Path(f"of/{name}/params.yaml").read_text()
+        params = load_params(Path(f"of/{name}/params.yaml")).params.prepare
+        assert (params.framing, params.chat) == ("causal", name == "chats")
+        assert ("chat: true # the tokenizer has a chat template" in text) == (name == "chats")
+    settings = Path("models/old")
+    LlamaConfig().save_pretrained(settings)
+    (settings / "tokenizer_config.json").write_text('{"chat_template": "{{ messages }}"}')
+    initialise(Path("of/old"), suite, backbone="models/old")
+    assert load_params(Path("of/old/params.yaml")).params.prepare.chat
+    T5Config().save_pretrained("models/chats")
+    initialise(Path("of/t5"), suite, backbone="models/chats")
+    assert "  chat: true" not in Path("of/t5/params.yaml").read_text()
+
+
+@pytest.mark.parametrize(("name", "framing"), [("llama", "causal"), ("gemma3", "causal"), ("t5", "encoder_decoder")])
+def test_a_folder_with_a_gguf_file_has_weights_and_tokenizer_in_it(tmp_path: Path, name: str, framing: str) -> None:
+    (tmp_path / "models").mkdir()
+    key = b"general.architecture"
+    first = struct.pack("<Q", len(key)) + key + struct.pack("<IQ", 8, len(name)) + name.encode()
+    (tmp_path / "models/tiny.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 5, 30) + first + b"more")
+    initialise(tmp_path / "project", "jsonl", backbone=str(tmp_path / "models"))
+    params = load_params(tmp_path / "project/params.yaml").params
+    assert (params.backbone.gguf, params.prepare.tokenizer_gguf) == ("tiny.gguf", "tiny.gguf")
+    assert (params.backbone.name, params.prepare.framing) == (params.prepare.tokenizer, framing)
+
+
+def test_the_framing_of_a_file_that_begins_otherwise_is_the_users_to_say(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    for project, files in (("one", ["tiny"]), ("two", ["tiny", "other"])):
+        for name in files:
+            (tmp_path / f"models/{name}.gguf").write_bytes(b"GGUF" + b"x" * 200)
+        initialise(tmp_path / project, "jsonl", backbone=str(tmp_path / "models"))
+        text = (tmp_path / project / "params.yaml").read_text()
+        assert ("gguf: tiny.gguf" in text) == (project == "one")
+        assert "\n  # framing: causal #" in text
+        assert "\n  # chat: true # of an instruct model" in text
+
+
+def test_a_tiny_file_of_the_library_begins_with_its_architecture(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    write_gguf(tmp_path / "models/tiny.gguf")
+    initialise(tmp_path / "project", "jsonl", backbone=str(tmp_path / "models"))
+    assert load_params(tmp_path / "project/params.yaml").params.prepare.framing == "causal"
 
 
 def test_a_folder_of_no_backbone_is_refused_before_anything_is_made(tmp_path: Path) -> None:
