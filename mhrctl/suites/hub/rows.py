@@ -119,6 +119,7 @@ class RowReader:
     def _content(self, row: _Row) -> tuple[str, tuple[str, ...], tuple[str, ...], Messages]:
         """Input, targets and choices, and the messages that the input is."""
         messages: Messages = ()
+        targets: tuple[str, ...]
         choices = () if self.columns.choices is None else row.texts(self.columns.choices)
         if self.form == "messages":
             messages, target = row.conversation("messages")
