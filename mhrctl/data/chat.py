@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
@@ -18,7 +19,7 @@ Turn = tuple[str, str]
 SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
 _QUESTION, _ANSWER = "Which town?", "Ouagadougou"
 """A conversation that shows what a template puts where; its words are those of no template."""
-_NO_THINKING = {"enable_thinking": False, "thinking": False}
+_NO_THINKING: Mapping[str, Any] = {"enable_thinking": False, "thinking": False}
 """Variables by which templates leave out what a model thinks before it answers."""
 _DATE = {"%d": "26", "%-d": "26", "%B": "July", "%b": "Jul", "%m": "07", "%Y": "2024", "%y": "24", "%A": "Friday", "%a": "Fri"}
 _TODAY = (
