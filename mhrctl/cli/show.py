@@ -67,8 +67,8 @@ def show(
     for place, example in enumerate(gallery.examples):
         for line in (*([Text()] if place else []), *_lines(example, tokens=tokens or ids, ids=ids)):
             display.out.print(line, soft_wrap=True)
-    if line := _rest(gallery, named=bool(task) or every):
-        display.done(line)
+    if rest := _rest(gallery, named=bool(task) or every):
+        display.done(rest)
 
 
 def _rest(gallery: Gallery, *, named: bool) -> str | None:

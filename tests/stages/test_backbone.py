@@ -136,7 +136,7 @@ def test_a_model_that_reads_ahead_is_rejected(copy: Path, accelerator: Accelerat
 
 def test_what_ends_a_turn_of_a_chat_need_be_no_end_of_the_backbone(copy: Path, accelerator: Accelerator) -> None:
     CHATS["marked"]().save_pretrained(str(copy / "theirs"))
-    sizes = {"n_layer": 1, "n_embd": 8, "n_head": 1, "n_positions": 64}
+    sizes: dict[str, Any] = {"n_layer": 1, "n_embd": 8, "n_head": 1, "n_positions": 64}
     GPT2LMHeadModel(GPT2Config(**sizes, vocab_size=400, eos_token_id=0, bos_token_id=0)).save_pretrained(copy / "gpt")
     frame(copy, chat="  chat: true\n", tokenizer="theirs")
     facts = read_facts(make(copy, accelerator, source="local", name="gpt"))
