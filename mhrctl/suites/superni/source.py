@@ -44,6 +44,8 @@ def check(params: Params, root: Path, *, metrics: Metrics) -> Seen:  # noqa: ARG
         number = len(named_tasks(chosen)) if chosen else TASKS["test"]
         return Seen(TaskCounts(TASKS["training"], TASKS["training"], number), (f"prepare.hub {prepare.hub}",))
     path = root / str(prepare.path)
+    if path.is_dir() and not (path / "tasks").is_dir():
+        raise DataError(f"{path}: no folder `tasks`; prepare.path must be {FORM}")
     names: dict[str, list[str]] = {}
     for role, file in SPLITS.items():
         split = path / "splits" / "default" / file

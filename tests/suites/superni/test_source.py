@@ -80,6 +80,9 @@ def test_the_tasks_of_split_files_are_there(tmp_path: Path) -> None:
         check(tmp_path, "path: ni")
     with pytest.raises(DataError, match=r"train_tasks.txt: no such file; prepare.path must be a clone"):
         check(tmp_path, "path: nowhere")
+    (tmp_path / "ni/tasks").rename(tmp_path / "elsewhere")  # as where split files link to a clone that is not there yet
+    with pytest.raises(DataError, match=r"ni: no folder `tasks`; prepare.path must be a clone"):
+        check(tmp_path, "path: ni")
 
 
 def test_a_mirror_is_not_looked_at(tmp_path: Path) -> None:
