@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,14 +29,11 @@ from mhrctl.report.table import Table
 from mhrctl.report.tables import build_table
 from mhrctl.report.tables.beside import NOT_RUN
 from tests.conftest import mhrctl
-from tests.pipelines.tiny import DATA, ROOT, commands, make_tiny
-from tests.robustness.workshop import Job, Runner
+from tests.pipelines.tiny import DATA, ROOT, walk
+from tests.robustness.workshop import Runner
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data is not there")]
 
-AT_ONCE = max(2, os.cpu_count() or 2)
-LIMIT = 300.0
-"""Seconds after which a command of a tiny study hangs."""
 RANDOM_MU = {"method": "random_mu"}
 """Of section 5.2, which Table 4 has with the paper's."""
 SCORES = re.compile(r"adapted|zero-shot|median|[\d,]+\nsteps")
@@ -71,13 +68,6 @@ STUDIES = [
 STUDIED = [study for study in STUDIES if (ROOT / "pipelines" / study.name).is_dir()]
 
 
-@pytest.fixture(scope="module")
-def runner() -> Iterator[Runner]:
-    opened = Runner()
-    yield opened
-    opened.close()
-
-
 @dataclass(frozen=True)
 class Walked:
     """A study of which every stage of every cell has run."""
@@ -102,16 +92,7 @@ class Walked:
 def walked(request: pytest.FixtureRequest, runner: Runner, tmp_path_factory: pytest.TempPathFactory) -> Walked:
     study: Study = request.param
     root = tmp_path_factory.mktemp("studies") / study.name
-    make_tiny(study.name, root)
-    for words in (["grid", "sync"], ["check"]):
-        ended = runner.run(*words, "-C", root)
-        assert ended.code == 0, ended.text
-        assert "warning" not in ended.text
-    for jobs in commands(root):
-        for place in range(0, len(jobs), AT_ONCE):
-            batch = [Job(tuple(words), cwd=root) for words in jobs[place : place + AT_ONCE]]
-            for ended in runner.together(*batch, limit=LIMIT):
-                assert ended.code == 0, (ended.argv, ended.text)
+    walk(study.name, root, runner)
     return Walked(study, root)
 
 

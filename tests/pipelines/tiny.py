@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
@@ -16,9 +17,17 @@ from ruamel.yaml import YAML
 from mhrctl.config.resolve import load_params
 from mhrctl.projects.templates import dvc_yaml
 from mhrctl.suites.t0.p3 import p3_templates
+from tests.robustness.workshop import Job, Runner
 
+AT_ONCE = max(2, os.cpu_count() or 2)
+LIMIT = 300.0
+"""Seconds after which a command of a tiny study hangs."""
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared/data"
+UNCOPIED = ("data", "model", "packages", "natural-instructions")
+"""What a study's folder has only once it has been used."""
+CHOSEN = "chosen"
+"""Split files of a study of its own, beside a link to a clone's tasks."""
 TRAINING_TASKS = 6
 ROWS = 12
 """Of a training task."""
@@ -66,7 +75,7 @@ def make_tiny(study: str, root: Path) -> None:
         study: a folder of `pipelines/`.
         root: the project's folder, which is made.
     """
-    shutil.copytree(ROOT / "pipelines" / study, root, ignore=shutil.ignore_patterns("data"))
+    shutil.copytree(ROOT / "pipelines" / study, root, symlinks=True, ignore=shutil.ignore_patterns(*UNCOPIED))
     file, yaml = root / "params.yaml", YAML()
     params = yaml.load(file)
     seeds = list(params["grid"]["seeds"])[:SEEDS]
@@ -79,7 +88,12 @@ def make_tiny(study: str, root: Path) -> None:
         params["prepare"]["t0"].update(T0 | {"seeds": seeds})
         write_p3(root / "p3")
         write_few_shot(root / "t-few", [*seeds, EVALUATED])
-    params["backbone"] = {"source": "scratch", "scratch": SCRATCH | TRAINED | {"layers": LAYERS[source]}}
+    if (root / CHOSEN).is_dir():
+        (root / "natural-instructions").symlink_to(DATA / "natural-instructions")
+        params["prepare"]["path"] = CHOSEN
+    architecture = {"architecture": "llama"} if params["prepare"].get("framing") == "causal" else {}
+    scratch = SCRATCH | TRAINED | {"layers": LAYERS[source]} | architecture
+    params["backbone"] = {"source": "scratch", "scratch": scratch}
     params["index"] = {"encoder": "tfidf", "examples": 4}
     params["pretrain"].update(PRETRAIN | ALIGNED)
     params["adapt"].update(ADAPT)
@@ -140,6 +154,20 @@ def _texts() -> Iterator[list[tuple[str, str]]]:
     for name in (home / "splits/default/train_tasks.txt").read_text().split():
         instances = json.loads((home / f"tasks/{name}.json").read_text())["Instances"][:ROWS]
         yield [(instance["input"], instance["output"][0]) for instance in instances]
+
+
+def walk(study: str, root: Path, runner: Runner) -> None:
+    """Run every stage of every cell of a study that is made tiny."""
+    make_tiny(study, root)
+    for words in (["grid", "sync"], ["check"]):
+        ended = runner.run(*words, "-C", root)
+        assert ended.code == 0, ended.text
+        assert "warning" not in ended.text
+    for jobs in commands(root):
+        for place in range(0, len(jobs), AT_ONCE):
+            batch = [Job(tuple(words), cwd=root) for words in jobs[place : place + AT_ONCE]]
+            for ended in runner.together(*batch, limit=LIMIT):
+                assert ended.code == 0, (ended.argv, ended.text)
 
 
 def commands(root: Path) -> Iterator[list[list[str]]]:
