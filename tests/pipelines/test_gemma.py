@@ -25,6 +25,8 @@ from tests.robustness.workshop import Runner
 
 STUDY = ROOT / "pipelines/superni-gemma"
 CLONE = DATA / "natural-instructions"
+Tasks = Mapping[str, Mapping[str, Any]]
+"""{task: what it has other than a short English one of a kind of its own}."""
 needs_data = pytest.mark.skipif(not CLONE.is_dir(), reason="../shared/data is not there")
 
 
@@ -42,10 +44,10 @@ def names(file: str) -> list[str]:
     return (STUDY / CHOSEN / "splits/default" / file).read_text().split()
 
 
-def clone(root: Path, tasks: Mapping[str, Mapping[str, Any]]) -> Path:
-    """A clone of training tasks of 100 equal instances, short English ones of a kind unless said otherwise."""
+def clone(root: Path, tasks: Tasks) -> Path:
+    """A clone of training tasks of 100 equal instances."""
     for name, task in tasks.items():
-        said = {"text": "x", "answer": "y", "language": "English", "category": name, "instances": 100} | task
+        said = {"text": "x", "answer": "y", "language": "English", "category": name, "instances": 100, **task}
         content = {
             "Definition": ["Copy."],
             "Categories": [said["category"]],
@@ -61,15 +63,15 @@ def clone(root: Path, tasks: Mapping[str, Mapping[str, Any]]) -> Path:
 
 
 def test_the_rule_takes_the_shortest_tasks_of_many_kinds(tmp_path: Path) -> None:
-    alike = {f"task{length}_alike": {"text": "x" * length, "category": "alike"} for length in (5, 3, 4, 2, 1)}
-    others = {
+    alike: Tasks = {f"task{length}_alike": {"text": "x" * length, "category": "alike"} for length in (5, 3, 4, 2, 1)}
+    others: Tasks = {
         "task10_long": {"text": "x" * 600},
         "task11_wordy": {"answer": "y" * 101},
         "task12_foreign": {"language": "Dutch"},
         "task13_small": {"instances": 99},
         "task14_other": {"text": "x" * 500},
     }
-    kept = choose().chosen(clone(tmp_path, alike | others))
+    kept = choose().chosen(clone(tmp_path, {**alike, **others}))
     assert kept == ["task14_other", *(f"task{length}_alike" for length in (1, 2, 3, 4))]
 
 
