@@ -9,20 +9,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import TypeIs
 
+from mhrctl.models.product import EqualGroups, Groups, MaskedGroups, SplitGroups, adapted_product, updated
+
 if TYPE_CHECKING:  # `mhrctl check` looks at a T5 without transformers, which takes seconds to import
     from transformers.pytorch_utils import Conv1D
 
-MASKED = 64
+MASKED = 128
 """Columns of all groups' low-rank products together up to which one product of all, masked, costs less than one a group."""
+LONG = 16
+"""Tokens of a group from which on, in fp32 on a CPU, a product a group costs less all the same."""
 
 
 class AdaptedLinear(nn.Module):
     """An adapted layer is a frozen linear layer plus the low-rank update, or the scale, of the adapters that it is called with.
 
-    The layer learns nothing of its own. `down`, `up`, `scale` and `owners` are slots: the model that adapters are attached to
-    passes them for each call (`torch.func.functional_call`), so nothing about tasks is stored between calls. Empty slots
-    leave the frozen layer as it was. `weight` and `bias` keep their names, so the state dict of the model around
-    the layer does not change, and T5's own look-up of `wo.weight.dtype` still works.
+    The layer learns nothing of its own. `down`, `up`, `scale`, `owners` and `sizes` are slots: the model that adapters are
+    attached to passes them for each call (`torch.func.functional_call`), so nothing about tasks is stored between calls. Empty
+    slots leave the frozen layer as it was. `weight` and `bias` keep their names, so the state dict of the model around the
+    layer does not change, and T5's own look-up of `wo.weight.dtype` still works.
 
     Attributes:
         transposed: whether the weight is stored as [d_in, d_out].
@@ -33,6 +37,7 @@ class AdaptedLinear(nn.Module):
         up: [n, r, d_out], with the scaling alpha / r folded in.
         scale: (IA)3's vector, [n, d_out].
         owners: [tokens], the group of each token of a packed row, in ascending order; empty where groups have equally many.
+        sizes: [n], how many these are, on the host, so that nobody waits for a device to count them; empty if nobody said.
     """
 
     transposed: ClassVar[bool] = False
@@ -40,6 +45,7 @@ class AdaptedLinear(nn.Module):
     up: Tensor
     scale: Tensor
     owners: Tensor
+    sizes: Tensor
 
     def __init__(self, linear: nn.Linear | Conv1D, *, dropout: float = 0.0) -> None:
         super().__init__()
@@ -49,6 +55,7 @@ class AdaptedLinear(nn.Module):
         self.register_buffer("up", linear.weight.new_zeros(1, 0, self.out_features), persistent=False)
         self.register_buffer("scale", linear.weight.new_zeros(0, self.out_features), persistent=False)
         self.register_buffer("owners", torch.zeros(0, dtype=torch.long, device=linear.weight.device), persistent=False)
+        self.register_buffer("sizes", torch.zeros(0, dtype=torch.long), persistent=False)
 
     @property
     def matrix(self) -> Tensor:
@@ -62,32 +69,33 @@ class AdaptedLinear(nn.Module):
         n = batch is one a row; a batch whose rows were repeated for beams or answer choices needs nothing more, since a
         row's copies follow it. Or it is one packed row, [1, tokens, d_in], of which `owners` says whose a token is.
         """
-        y = F.linear(x, self.matrix, self.bias)
         groups, rank, _ = self.down.shape
+        if rank and not len(self.scale):
+            return self._updated(x, groups, rank)
+        y = F.linear(x, self.matrix, self.bias)
         if len(self.scale):
             if len(self.owners):
                 return y * self.scale[self.owners]
             return (y.view(len(self.scale), -1, self.out_features) * self.scale[:, None]).view_as(y)
-        if rank == 0:
-            return y
-        dropped = F.dropout(x, self.dropout, self.training)
-        if len(self.owners) and groups > 1:
-            return self._of_owners(y, dropped)
-        rows = dropped.reshape(groups, -1, self.in_features)
-        low = torch.bmm(self.down, rows.transpose(1, 2))  # [n, r, rows]: r is never the narrow last axis of a product
-        return torch.baddbmm(y.view(groups, -1, self.out_features), low.transpose(1, 2), self.up).view_as(y)
+        return y
 
-    def _of_owners(self, y: Tensor, x: Tensor) -> Tensor:
-        """Add the updates to one row of tokens whose groups are unequal."""
-        groups, rank, _ = self.down.shape
-        tokens, flat = x.reshape(-1, self.in_features), y.view(-1, self.out_features)
-        if groups * rank <= MASKED:
-            columns = torch.arange(groups, device=x.device).repeat_interleave(rank)
-            low = (tokens @ self.down.flatten(0, 1).t()) * (self.owners[:, None] == columns)
-            return torch.addmm(flat, low, self.up.flatten(0, 1)).view_as(y)
-        sizes = torch.bincount(self.owners, minlength=groups).tolist()
-        parts = zip(flat.split(sizes), tokens.split(sizes), self.down, self.up, strict=True)
-        return torch.cat([torch.addmm(of_group, part @ down.t(), up) for of_group, part, down, up in parts]).view_as(y)
+    def _updated(self, x: Tensor, groups: int, rank: int) -> Tensor:
+        """The frozen product and the update of it."""
+        tokens = self._groups(groups, rank)
+        if self.dropout and self.training:
+            dropped = F.dropout(x, self.dropout)
+            return updated(F.linear(x, self.matrix, self.bias), dropped, self.down, self.up, tokens)
+        return adapted_product(x, self.matrix, self.bias, self.down, self.up, tokens)
+
+    def _groups(self, number: int, rank: int) -> Groups:
+        """How tokens belong to the groups."""
+        if number == 1 or not len(self.owners):
+            return EqualGroups(number)
+        costs_little = self.down.device.type == "cpu" and self.down.dtype == torch.float32  # to begin a product
+        if number * rank <= MASKED and not (costs_little and len(self.owners) >= LONG * number):
+            return MaskedGroups(self.owners, number, rank)
+        sizes = self.sizes if len(self.sizes) else torch.bincount(self.owners, minlength=number)
+        return SplitGroups(sizes.tolist())
 
 
 class AdaptedConv1D(AdaptedLinear):

@@ -11,7 +11,7 @@ from transformers.pytorch_utils import Conv1D
 from mhrctl.adapters.config import InventoryConfig
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.models.attach import inject
-from mhrctl.models.layer import AdaptedConv1D, AdaptedLinear, adapted, shape_of
+from mhrctl.models.layer import LONG, AdaptedConv1D, AdaptedLinear, adapted, shape_of
 from tests.adapters.test_inventory import Stack
 
 
@@ -106,6 +106,18 @@ def test_a_group_may_have_no_token(masked: bool, monkeypatch: pytest.MonkeyPatch
     updated = torch.func.functional_call(adapted(linear).eval(), {"down": down, "up": up, "owners": owners}, (x,))
     expected = torch.stack([x[0, token] @ down[group].T @ up[group] for token, group in enumerate(owners.tolist())])
     torch.testing.assert_close(updated, linear(x) + expected)
+
+
+@pytest.mark.parametrize("each", [1, LONG])
+def test_sizes_that_are_said_are_not_counted(each: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counting on a GPU waits for it, once a layer."""
+    torch.manual_seed(0)
+    sizes = torch.tensor([each, 2 * each])
+    slots = {"down": torch.randn(2, 2, 5), "up": torch.randn(2, 2, 3), "owners": torch.arange(2).repeat_interleave(sizes)}
+    layer, x = AdaptedLinear(torch.nn.Linear(5, 3)).eval(), torch.randn(1, 3 * each, 5)
+    counted = torch.func.functional_call(layer, slots, (x,))
+    monkeypatch.setattr("torch.bincount", None)
+    torch.testing.assert_close(torch.func.functional_call(layer, slots | {"sizes": sizes}, (x,)), counted)
 
 
 def test_a_layer_of_gpt2_keeps_its_weight_as_it_is_stored() -> None:
