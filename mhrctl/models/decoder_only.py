@@ -18,7 +18,7 @@ from mhrctl.models.encoder_decoder import Generation, cast
 from mhrctl.models.layer import AdaptedLinear
 from mhrctl.models.output import frozen_after, reading_only, rectangle, target_losses
 from mhrctl.models.packed_attention import packed
-from mhrctl.models.sequences import Packed, Padded, Sequences, target_owners
+from mhrctl.models.sequences import Packed, Padded, Sequences, target_owners, target_sizes
 from mhrctl.models.speed import Speed
 
 PACKS = "packs_sequences"
@@ -105,9 +105,10 @@ class DecoderOnly:
         if groups == 1:
             return {}
         output = self.model.get_output_embeddings()
-        owners = sequences.owners(groups) if isinstance(sequences, Packed) else None
-        read = {name: target_owners(targets, groups) if layer is output else owners for name, layer in layers.items()}
-        return {f"backbone.{name}.owners": value for name, value in read.items() if value is not None}
+        of_targets = {"owners": target_owners(targets, groups), "sizes": target_sizes(targets, groups)}
+        of_all = {"owners": sequences.owners(groups), "sizes": sequences.sizes(groups)} if isinstance(sequences, Packed) else {}
+        read = {name: of_targets if layer is output else of_all for name, layer in layers.items()}
+        return {f"backbone.{name}.{slot}": value for name, values in read.items() for slot, value in values.items()}
 
 
 class _Call(nn.Module):

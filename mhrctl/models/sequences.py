@@ -88,8 +88,15 @@ class Packed:
 
     def owners(self, groups: int) -> Tensor:
         """Return the group of each token that is read, of so many groups of equally many inputs."""
-        owners = np.array(self._places) // (self._inputs // groups)
-        return _index([np.repeat(owners, self._sizes)], self.kept.device)
+        return _index([np.repeat(self._owners(groups), self._sizes)], self.kept.device)
+
+    def sizes(self, groups: int) -> Tensor:
+        """Return how many tokens of each group are read, on the host."""
+        sizes = np.bincount(self._owners(groups), weights=self._sizes, minlength=groups)
+        return torch.from_numpy(sizes.astype(np.int64))
+
+    def _owners(self, groups: int) -> Numbers:
+        return np.array(self._places) // (self._inputs // groups)
 
 
 class Padded:
@@ -122,6 +129,11 @@ def target_owners(targets: Ragged, groups: int) -> Tensor:
     """Return the group of each target token, of so many groups of equally many targets, [target tokens]."""
     owners = np.arange(len(targets.lengths)) // (len(targets.lengths) // groups)
     return _index([np.repeat(owners, targets.lengths)], targets.tokens.device)
+
+
+def target_sizes(targets: Ragged, groups: int) -> Tensor:
+    """Return how many target tokens each group has, on the host."""
+    return torch.tensor(targets.lengths).view(groups, -1).sum(1)
 
 
 def _parts(rows: Ragged, start: int) -> list[Numbers]:

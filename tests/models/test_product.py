@@ -48,8 +48,8 @@ def test_product_and_gradients_are_those_of_each_token(kind: str) -> None:
 @pytest.mark.parametrize("kind", GROUPS)
 def test_an_update_leaves_what_it_is_added_to(kind: str) -> None:
     x, weight, bias, down, up = made(kind)
-    y = torch.nn.functional.linear(x, weight, bias)
-    before = y.detach().clone()
+    y = torch.nn.functional.linear(x, weight, bias).detach()
+    before = y.clone()
     given = updated(y, x, down, up, GROUPS[kind][2])
     assert torch.equal(y, before)
     expected = y + by_hand(kind, x, down, up)

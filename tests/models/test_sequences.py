@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mhrctl.data.batches import Ragged
-from mhrctl.models.sequences import Packed, Padded, target_owners
+from mhrctl.models.sequences import Packed, Padded, target_owners, target_sizes
 
 
 def rows(of: Sequence[Sequence[int]]) -> Ragged:
@@ -31,6 +31,7 @@ def test_an_input_and_its_one_target_are_a_sequence() -> None:
     assert packed.kept.tolist() == [2, 3, 4, 6, 7, 8]
     assert packed.owners(3).tolist() == [0, 0, 0, 0, 1, 2, 2, 2, 2]
     assert packed.owners(1).tolist() == [0] * 9
+    assert (packed.sizes(3).tolist(), packed.sizes(1).tolist()) == ([4, 1, 4], [9])
 
 
 def test_choices_stand_behind_their_input_which_is_read_once() -> None:
@@ -44,6 +45,7 @@ def test_choices_stand_behind_their_input_which_is_read_once() -> None:
     assert (packed.rows["max_length_q"], packed.rows["max_length_k"]) == (3, 4)
     assert packed.kept.tolist() == [2, 3, 2, 5, 6, 5, 7, 8]
     assert packed.owners(3).tolist() == [0, 0, 0, 0, 2, 2, 2, 2, 2]
+    assert packed.sizes(3).tolist() == [4, 0, 5]
 
 
 def test_padded_sequences_have_a_row_each_also_where_there_is_no_choice() -> None:
@@ -63,6 +65,7 @@ def test_padded_sequences_have_a_row_each_also_where_there_is_no_choice() -> Non
 @pytest.mark.parametrize(("groups", "owners"), [(1, [0] * 8), (3, [0, 0, 0, 2, 2, 2, 2, 2])])
 def test_target_tokens_have_the_group_of_their_input(groups: int, owners: list[int]) -> None:
     assert target_owners(CHOICES, groups).tolist() == owners
+    assert target_sizes(CHOICES, groups).tolist() == [owners.count(group) for group in range(groups)]
 
 
 def test_what_is_predicted_follows_what_is_read() -> None:
