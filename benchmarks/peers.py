@@ -35,6 +35,8 @@ Trainer = Callable[[], object]
 CLIP = 1.0
 LR = 1e-3
 SKILLS = 8
+SPREAD = 0.5
+"""Of the numbers in B: small ones would hardly be seen in a loss."""
 ENDLESS = 10**9
 """Steps of a training that is timed for a few of them."""
 TOLERANCES: dict[Precision, float] = {"fp32": 1e-4, "bf16": 1e-3}
@@ -52,10 +54,12 @@ class Ours:
     Attributes:
         model: the backbone, attached adapters included.
         params: of the training.
+        spread: of the numbers in B.
     """
 
     model: AdaptedModel
     params: PretrainParams
+    spread: float
 
     @property
     def adapter(self) -> Inventory:
@@ -93,7 +97,8 @@ class Ours:
     def adapting(self, runs: int) -> Ours:
         """The same backbone with a copy of the adapters for each of several new tasks, side by side, none like another."""
         adapter = self.adapter.for_new_tasks(range(runs), train_skills=True)
-        return Ours(_attached(self.model.backbone, _stirred(adapter), self.model.speed), self.params)
+        stirred = _stirred(adapter, self.spread)
+        return Ours(_attached(self.model.backbone, stirred, self.model.speed), self.params, self.spread)
 
 
 @dataclass(frozen=True)
@@ -121,6 +126,11 @@ class Peer:
         self.model.train()
         return run_losses(token_losses(logits, batch.labels), batch.labels, runs=1, kind="token_mean")[0]
 
+    def training_loss(self, batch: Batch) -> Tensor:
+        """The loss as transformers takes it."""
+        loss: Tensor = self.model(**self.inputs(batch)).loss
+        return loss
+
     def trainer(self, batches: Batches) -> Trainer:
         """Steps as transformers' Trainer takes them, with its fused AdamW and its clipping, one a call."""
         parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
@@ -129,7 +139,7 @@ class Peer:
         numbers = count()
 
         def step() -> None:
-            self.model(**self.inputs(batches(next(numbers)))).loss.backward()
+            self.training_loss(batches(next(numbers))).backward()
             torch.nn.utils.clip_grad_norm_(parameters, CLIP)
             optimizer.step()
             optimizer.zero_grad()
@@ -159,7 +169,7 @@ def ours(
     precision: Precision = "fp32",
     device: torch.device | None = None,
 ) -> Ours:
-    """Make a model of mhrctl: the one place that knows how the stages put one together.
+    """Make a model of mhrctl over a T5.
 
     Args:
         shape: of the backbone.
@@ -168,10 +178,33 @@ def ours(
         precision: of the backbone.
         device: of everything; the CPU if not given.
     """
+    backbone = new_backbone(shape, PRECISIONS[precision], device)
+    return ours_over(backbone, rows=shape.rows, heads=heads, speed=speed, precision=precision)
+
+
+def ours_over(
+    backbone: PreTrainedModel,
+    *,
+    rows: int,
+    heads: int | None,
+    speed: Speed = Speed(),
+    precision: Precision = "fp32",
+    spread: float = SPREAD,
+) -> Ours:
+    """Make a model of mhrctl: the one place that knows how the stages put one together.
+
+    Args:
+        backbone: gets adapters in place.
+        rows: of a batch.
+        heads: of MHR, 1 being Poly; None is a single LoRA.
+        speed: how it computes.
+        precision: of the backbone.
+        spread: of the numbers in B.
+    """
     method = "lora" if heads is None else "poly" if heads == 1 else "mhr"
     params = PretrainParams(
         steps=ENDLESS,
-        batch_size=shape.rows,
+        batch_size=rows,
         skills=SKILLS,
         lr=LR,
         clip_norm=CLIP,
@@ -179,10 +212,9 @@ def ours(
         relaxed_bernoulli=True,  # as peft's Poly always does
         precision=precision,
     )
-    backbone = new_backbone(shape, PRECISIONS[precision], device)
     adapter = new_adapter(backbone, METHODS[method], params, heads=heads or 1, seed=0, tasks=TASKS)
     assert isinstance(adapter, Inventory)  # noqa: S101 - for the type checker
-    return Ours(_attached(backbone, _stirred(adapter), speed), params)
+    return Ours(_attached(backbone, _stirred(adapter, spread), speed), params, spread)
 
 
 def peft_lora(shape: Shape, *, precision: Precision = "fp32", device: torch.device | None = None) -> Peer:
@@ -247,11 +279,11 @@ def _attached(backbone: PreTrainedModel, adapter: Inventory, speed: Speed) -> Ad
 
 
 @torch.no_grad()
-def _stirred(adapter: Inventory) -> Inventory:
+def _stirred(adapter: Inventory, spread: float) -> Inventory:
     """The adapter after some training: B and routing away from where they begin."""
     torch.manual_seed(1)
     for bank in adapter.lora_B:
-        bank.normal_(0, 0.5)  # small ones would hardly be seen in a loss
+        bank.normal_(0, spread)
     if adapter.routing is not None:
         adapter.routing.normal_()
     return adapter
