@@ -45,6 +45,8 @@ ROWS = 4
 """Of the batch whose losses are proven equal, and that steps of equal padding and memory are measured with."""
 ALIKE = 0.03
 """Relative difference of losses in bf16 that counts as equal: peft computes updates in fp32, and padding rounds otherwise."""
+LONG = 2
+"""Repetitions of what takes half a minute and more."""
 GB = 1e9
 
 
@@ -56,7 +58,7 @@ class Plan:
         decoder: a name of `DECODERS`, for the model where the environment names no folder.
         named: whether the environment may name one.
         lengths: (tokens of prompt, of target) in batches.
-        repetitions: of each step.
+        repetitions: of steps of equal padding, and of those against the frozen model; the long ones are timed once or twice.
         runs: adaptations side by side.
         adapters: that answer in a batch.
         answers: rows of each of them.
@@ -70,10 +72,10 @@ class Plan:
     runs: int = 16
     adapters: int = 14
     answers: int = 2
-    new_tokens: int = 32
+    new_tokens: int = 16
 
 
-PLANS = {False: Plan("gemma", True, LENGTHS, 3), True: Plan("short", False, LENGTHS[1:2], 2, answers=1, new_tokens=8)}
+PLANS = {False: Plan("gemma", True, LENGTHS, 3), True: Plan("short", False, LENGTHS[1:2], 1, answers=1, new_tokens=4)}
 """{quick: plan}."""
 
 
@@ -145,22 +147,28 @@ def _tokens(model: PreTrainedModel, plan: Plan) -> Measured:
     """Real tokens a second in random batches, and a step against the frozen model, each batch in turn."""
     mine = causal_ours(twin(model), heads=HEADS, rows=len(plan.lengths[0]), precision="bf16")
     theirs, all_logits = (causal_lora(twin(model), all_logits=every) for every in (False, True))
-    times: Times = {"MHR": [], "peft LoRA": [], "peft LoRA, all logits": [], "frozen, packed": []}
+    times: Times = {"MHR": [], "peft LoRA": [], "peft LoRA, all logits": []}
+    against: Times = {"MHR": [], "frozen, packed": []}
     for lengths in plan.lengths:
         samples = _samples(model, lengths)
         batch = batch_of(samples)
         # All logits of a batch are more than a machine may hold: its two longest rows stand for all, which padding makes alike.
         longest = sorted(samples, key=lambda sample: len(sample.input_ids) + len(sample.target_ids))[-2:]
+        of_ours = mine.trainer(always(batch))
         steps = {
-            "MHR": mine.trainer(always(batch)),
+            "MHR": of_ours,
             "peft LoRA": theirs.trainer(always(batch)),
             "peft LoRA, all logits": all_logits.trainer(always(batch_of(longest))),
-            "frozen, packed": frozen_packed(twin(model), batch),
         }
-        of_batch = interleave(steps, repetitions=max(1, plan.repetitions - 1))
+        of_batch = interleave(steps, repetitions=1, warmup=int(lengths is plan.lengths[0]))
+        limit = interleave(
+            {"MHR": of_ours, "frozen, packed": frozen_packed(twin(model), batch)}, repetitions=plan.repetitions, warmup=0
+        )
         of_batch["peft LoRA, all logits"] = [len(samples) / 2 * seconds for seconds in of_batch["peft LoRA, all logits"]]
         for name, seconds in of_batch.items():
             times[name] += seconds
+        against["MHR"] += limit["MHR"]
+        against["frozen, packed"] += limit["frozen, packed"]
     batches = f"batches of {len(plan.lengths[0])}, lengths of Super-NaturalInstructions"
     rows = [
         Row(
@@ -175,8 +183,8 @@ def _tokens(model: PreTrainedModel, plan: Plan) -> Measured:
         )
     ]
     what = f"MHR step, {len(plan.lengths[0])} tasks in a batch / frozen packed forward and backward (heads {HEADS}, bf16)"
-    rows.append(Row(what, ratio(times["MHR"], times["frozen, packed"]), *FROZEN))
-    named = {f"{name}, a batch of {len(plan.lengths[0])}": seconds for name, seconds in times.items()}
+    rows.append(Row(what, ratio(against["MHR"], against["frozen, packed"]), *FROZEN))
+    named = {f"{name}, a batch of {len(plan.lengths[0])}": seconds for name, seconds in (against | times).items()}
     repeated = sum(map(real_tokens, plan.lengths)) * len(times["MHR"]) / len(plan.lengths)
     rates = {f"{name}: real tokens a second": round(repeated / sum(seconds), 1) for name, seconds in times.items()}
     return Measured(rows, milliseconds(named) | rates)
@@ -192,7 +200,7 @@ def _side_by_side(model: PreTrainedModel, plan: Plan) -> Measured:
     step = theirs.trainer(cycle(single))
     at_once, other = f"{plan.runs} adaptations side by side", f"{plan.runs} adaptations one by one with peft"
     steps = {at_once: mine.trainer(always(together)), other: lambda: [step() for _ in range(plan.runs)]}
-    times = interleave(steps, repetitions=plan.repetitions)
+    times = interleave(steps, repetitions=LONG, warmup=0)
     what = f"{other}, target logits / side by side (LoRA, {len(single[0].choices)} rows each, bf16)"
     return Measured([Row(what, ratio(times[other], times[at_once]), *SIDE_BY_SIDE, more_is_better=True)], milliseconds(times))
 
@@ -214,7 +222,7 @@ def _answers(model: PreTrainedModel, plan: Plan) -> Measured:
         ],
         "answers one by one with peft": lambda: [theirs.generate(batch.inputs, **options) for batch in single],
     }
-    times = interleave(steps, repetitions=plan.repetitions)
+    times = interleave(steps, repetitions=LONG, warmup=0)
     what = f"answers of {{}} / of {runs} adapters in a batch ({plan.answers} rows each, {plan.new_tokens} tokens, bf16)"
     at_once = times["answers together"]
     rows = [

@@ -68,11 +68,17 @@ class CausalPeer(Peer):
 
 
 def causal_ours(
-    backbone: PreTrainedModel, *, heads: int | None, rows: int, packing: bool = True, precision: Precision = "fp32"
+    backbone: PreTrainedModel,
+    *,
+    heads: int | None,
+    rows: int,
+    packing: bool = True,
+    precision: Precision = "fp32",
+    spread: float = SPREAD,
 ) -> Ours:
-    """A model of mhrctl over a decoder, which gets adapters in place; heads as in `ours_over`."""
+    """A model of mhrctl over a decoder, which gets adapters in place; heads and spread as in `ours_over`."""
     speed = Speed(packing=packing)
-    return ours_over(backbone, rows=rows, heads=heads, speed=speed, precision=precision, spread=SPREAD)
+    return ours_over(backbone, rows=rows, heads=heads, speed=speed, precision=precision, spread=spread)
 
 
 def causal_lora(backbone: PreTrainedModel, *, all_logits: bool = False) -> CausalPeer:
@@ -117,15 +123,15 @@ def places(batch: Batch, *, packed: bool) -> Tensor:
     for prompt, length, row in zip(batch.inputs.lengths, batch.targets.lengths, rows.lengths, strict=True):
         within.append(torch.arange(at + prompt - 1, at + prompt - 1 + length))
         at += row if packed else rows.longest
-    return torch.cat(within)
+    return torch.cat(within).to(batch.inputs.tokens.device)
 
 
 def packed_row(batch: Batch) -> dict[str, Any]:
     """The arguments of a model for all rows in one, as they are for flash attention."""
     rows = sequences(batch, last=False)
     lengths = torch.tensor(rows.lengths)
-    ends = F.pad(lengths.cumsum(0), (1, 0)).int()
-    positions = torch.cat([torch.arange(length) for length in rows.lengths])
+    ends = F.pad(lengths.cumsum(0), (1, 0)).int().to(rows.tokens.device)
+    positions = torch.cat([torch.arange(length) for length in rows.lengths]).to(rows.tokens.device)
     longest = {"max_length_q": rows.longest, "max_length_k": rows.longest}
     arguments = {"input_ids": rows.tokens[None], "position_ids": positions[None], "use_cache": False}
     return arguments | longest | {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends}
@@ -148,4 +154,5 @@ def output_at(model: Any, where: Tensor) -> Iterator[None]:  # noqa: ANN401 - a 
 def _labels(batch: Batch, rows: Ragged) -> Tensor:
     """The tokens of padded rows that are targets, the others ignored."""
     labels = rows.padded(IGNORED)
-    return labels.masked_fill(torch.arange(rows.longest) < torch.tensor(batch.inputs.lengths)[:, None], IGNORED)
+    prompts = torch.arange(rows.longest) < torch.tensor(batch.inputs.lengths)[:, None]
+    return labels.masked_fill(prompts.to(labels.device), IGNORED)

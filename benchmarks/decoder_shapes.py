@@ -52,7 +52,7 @@ GEMMA = Decoder(640, 18, 4, 256, 2048, 262_144)
 """Gemma 3 270M."""
 DECODERS = {
     "gemma": GEMMA,
-    "short": replace(GEMMA, layers=4, pattern=4, vocabulary=32_768),
+    "short": replace(GEMMA, layers=2, pattern=2, vocabulary=32_768),
     "micro": Decoder(64, 2, 4, 16, 128, 512, pattern=2, window=16),
 }
 
@@ -97,9 +97,14 @@ def new_decoder(decoder: Decoder, dtype: torch.dtype = torch.float32, *, folder:
     else:
         torch.manual_seed(0)
         model = Gemma3ForCausalLM(config_of(decoder)).to(dtype=dtype)  # type: ignore[call-arg]
+    return packing(model)
+
+
+def packing(model: PreTrainedModel) -> PreTrainedModel:
+    """The model, frozen, in evaluation, with packed sequences: whose losses are proven right before anything is timed."""
     model.requires_grad_(requires_grad=False)
-    setattr(model, PACKS, True)  # that packed losses are those of padded rows is proven before anything is timed
-    return model.eval()  # type: ignore[no-any-return]
+    setattr(model, PACKS, True)
+    return model.eval()
 
 
 def config_of(decoder: Decoder) -> Gemma3TextConfig:

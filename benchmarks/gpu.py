@@ -1,6 +1,6 @@
-"""T5-XL on a CUDA device: a pre-training step, its memory, and adaptations side by side. `python -m benchmarks.gpu [--dry]`.
+"""T5-XL and a decoder on a CUDA device: a step, its memory, adaptations side by side. `python -m benchmarks.gpu [--dry]`.
 
-The arithmetic of a step with frozen weights, each multiplication and addition counted:
+The arithmetic of a step of T5 with frozen weights, each multiplication and addition counted:
 
     linear layers   2 N_in (layers (4 d i + 3 d f) + layers 2 d i)   encoder, and the decoder's keys and values of its states
                   + 2 N_out (layers (6 d i + 3 d f) + d v)           decoder, output layer
@@ -15,18 +15,18 @@ and are left out.
 from __future__ import annotations
 
 import argparse
-import gc
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from unittest.mock import patch
 
 import torch
 from torch import Tensor
 
+from benchmarks import gpu_decoder
 from benchmarks.console import shown
+from benchmarks.gpu_timing import forget, peak_memory, timed
 from benchmarks.peers import (
     TOLERANCES,
     Ours,
@@ -110,6 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start = time.perf_counter()
     plan = dry() if options.dry else full()
     measurements = {"steps": steps(plan), "side_by_side": side_by_side(plan)}
+    forget(plan.device)
+    measurements["decoder"] = gpu_decoder.measure(gpu_decoder.dry() if options.dry else gpu_decoder.full())
     where = environment({}) | {"device": device_name(plan.device)}
     entries = {
         name: entry(measured, where, quick=options.dry, seconds=time.perf_counter() - start)
@@ -149,9 +151,9 @@ def steps(plan: Plan) -> Measured:
     work = flops(plan.shape)
     figures = {"matrix peak: TFLOP/s": round(peak / 1e12, 2), "step: TFLOP": round(work / 1e12, 3)}
     for name, make in makers.items():
-        _forget(device)
+        forget(device)
         times[name] = _timed(make(), plan)
-        figures[f"{name}: peak memory, GB"] = round(_peak_memory(device) / GB, 2)
+        figures[f"{name}: peak memory, GB"] = round(peak_memory(device) / GB, 2)
     shares = {name: ratio([work / peak] * len(seconds), seconds) for name, seconds in times.items()}
     rows = [
         Row("MHR step / peft MHR", ratio(times["MHR"], times["peft MHR"]), *MHR),
@@ -190,7 +192,7 @@ def side_by_side(plan: Plan) -> Measured:
     rows: list[Row] = []
     figures: dict[str, float] = {}
     for kind, heads in (("LoRA", None), ("MHR", HEADS)):
-        _forget(device)
+        forget(device)
         mine = ours(shape, heads=heads, precision=precision, device=device).adapting(plan.runs)
         if heads is None:
             theirs = peft_lora(shape, precision=precision, device=device)
@@ -235,34 +237,7 @@ def device_name(device: torch.device) -> str:
 
 
 def _timed(step: Trainer, plan: Plan) -> list[float]:
-    """Seconds of each repetition: between CUDA events, the last waited for; on the CPU by the clock."""
-    for _ in range(plan.warmup):
-        step()
-    if plan.device.type == "cpu":
-        moments = [time.perf_counter()]
-        for _ in range(plan.repetitions):
-            step()
-            moments.append(time.perf_counter())
-        return [after - before for before, after in pairwise(moments)]
-    events = [torch.cuda.Event(enable_timing=True) for _ in range(plan.repetitions + 1)]
-    events[0].record()
-    for event in events[1:]:
-        step()
-        event.record()
-    torch.cuda.synchronize()
-    return [before.elapsed_time(after) / 1000 for before, after in pairwise(events)]
-
-
-def _forget(device: torch.device) -> None:
-    """Give back the memory of models that are gone, and count anew."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
-
-
-def _peak_memory(device: torch.device) -> int:
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+    return timed(step, device=plan.device, warmup=plan.warmup, repetitions=plan.repetitions)
 
 
 if __name__ == "__main__":

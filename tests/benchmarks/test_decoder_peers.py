@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.decoder_peers import causal_lora, causal_mhr, causal_ours, frozen_packed, packed_row, places, sequences
 from benchmarks.decoder_shapes import DECODERS, batch_of, new_decoder, samples_of, twin
-from benchmarks.peers import UnequalError, always, require_equal
+from benchmarks.peers import UnequalError, require_equal
 
 MICRO = DECODERS["micro"]
 LENGTHS = [(20, 3), (5, 1), (30, 6)]

@@ -158,6 +158,7 @@ def test_gpu_dry_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None
     assert "MHR step / peft LoRA, eager" in shown
     assert "MHR step / the same without a check of finite numbers" in shown
     assert "3 adaptations one by one with peft / side by side (MHR)" in shown
+    assert "MHR step, 3 tasks in a batch / frozen packed forward and backward" in shown
     assert list(tmp_path.iterdir()) == []
 
 
