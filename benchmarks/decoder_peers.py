@@ -36,10 +36,10 @@ class CausalPeer(Peer):
 
     all_logits: bool = False
 
-    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+    def inputs(self, batch: Batch) -> dict[str, Any]:
         """The arguments of the model."""
         rows = sequences(batch, last=self.all_logits)
-        inputs = {"input_ids": rows.padded(PAD), "attention_mask": rows.mask(), "use_cache": False}
+        inputs: dict[str, Any] = {"input_ids": rows.padded(PAD), "attention_mask": rows.mask(), "use_cache": False}
         if self.all_logits:
             inputs["labels"] = _labels(batch, rows)
         return inputs | ({"task_ids": batch.task_ids.flatten()} if self.routed else {})

@@ -92,6 +92,7 @@ def new_decoder(decoder: Decoder, dtype: torch.dtype = torch.float32, *, folder:
         dtype: of its weights.
         folder: of a model of transformers; None is random weights, the same at every call.
     """
+    model: PreTrainedModel
     if folder is not None:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
     else:
@@ -104,7 +105,8 @@ def packing(model: PreTrainedModel) -> PreTrainedModel:
     """The model, frozen, in evaluation, with packed sequences: whose losses are proven right before anything is timed."""
     model.requires_grad_(requires_grad=False)
     setattr(model, PACKS, True)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def config_of(decoder: Decoder) -> Gemma3TextConfig:

@@ -113,9 +113,13 @@ class Peer:
     model: nn.Module
     routed: bool
 
-    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+    def inputs(self, batch: Batch) -> dict[str, Any]:
         """The arguments of the model."""
-        inputs = {"input_ids": batch.inputs.padded(PAD), "attention_mask": batch.inputs.mask(), "labels": batch.labels}
+        inputs: dict[str, Any] = {
+            "input_ids": batch.inputs.padded(PAD),
+            "attention_mask": batch.inputs.mask(),
+            "labels": batch.labels,
+        }
         return inputs | ({"task_ids": batch.task_ids.flatten()} if self.routed else {})
 
     def loss(self, batch: Batch) -> Tensor:
