@@ -18,8 +18,8 @@ if TYPE_CHECKING:  # `mhrctl check` looks at a T5 without transformers, which ta
 
 OUTPUTS = ("lm_head", "embed_out")
 """Output layers, and what they may be made of (T5Gemma's `lm_head.out_proj`)."""
-ROUTERS = ("gate", "router", "shared_expert_gate")
-"""Last names of what sends tokens to experts, where it is a linear layer."""
+ROUTERS = ("gate", "router", "shared_expert_gate", "modality_router", "prediction_coefs", "correction_coefs")
+"""Last names of what sends tokens to experts, where it is a linear layer, or mixes Gemma 3n's streams."""
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 """What configs call the number of experts of a layer."""
 KEYS, VALUES = ("k", "k_proj"), ("v", "v_proj")

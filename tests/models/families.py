@@ -31,6 +31,13 @@ SIZES: dict[str, Any] = {
 ROTARY = {"rope_type": "default", "rope_theta": 10000.0}
 WINDOW = {"sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"]}
 GEMMA = WINDOW | {"query_pre_attn_scalar": 16}
+DELTA = {
+    "layer_types": ["linear_attention", "full_attention"],
+    "linear_num_value_heads": 4,
+    "linear_num_key_heads": 2,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+}
 DECODERS: dict[str, dict[str, Any]] = {
     "llama": {},
     "mistral": {"sliding_window": 6},
@@ -58,6 +65,36 @@ DECODERS: dict[str, dict[str, Any]] = {
     },
     "mixtral": {"num_local_experts": 3, "num_experts_per_tok": 2},
     "qwen3_moe": {"num_experts": 4, "moe_intermediate_size": 16, "num_experts_per_tok": 2},
+    "olmo3": WINDOW,
+    "exaone4": WINDOW,
+    "glm4": {},
+    "gemma3n_text": GEMMA
+    | {
+        "num_hidden_layers": 4,
+        "layer_types": WINDOW["layer_types"] * 2,
+        "num_kv_shared_layers": 2,
+        "vocab_size_per_layer_input": VOCABULARY,
+        "hidden_size_per_layer_input": 8,
+        "laurel_rank": 4,
+        "altup_num_inputs": 2,
+        "activation_sparsity_pattern": None,
+    },
+    "deepseek_v3": {
+        "head_dim": None,
+        "num_key_value_heads": 4,
+        "q_lora_rank": 16,
+        "kv_lora_rank": 16,
+        "qk_nope_head_dim": 8,
+        "qk_rope_head_dim": 4,
+        "v_head_dim": 8,
+        "first_k_dense_replace": 1,
+        "n_routed_experts": 4,
+        "num_experts_per_tok": 2,
+        "n_shared_experts": 1,
+        "moe_intermediate_size": 16,
+        "n_group": 2,
+        "topk_group": 1,
+    },
 }
 """{family: its settings besides `SIZES`} of models whose sequences can be packed."""
 UNPACKED: dict[str, dict[str, Any]] = {
@@ -67,6 +104,9 @@ UNPACKED: dict[str, dict[str, Any]] = {
     "stablelm": {"partial_rotary_factor": 0.5},
     "gptj": {"head_dim": None, "n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4, "n_positions": 128},
     "lfm2": {"head_dim": None, "layer_types": ["conv", "full_attention"]},
+    "qwen3_5_text": DELTA,
+    "qwen3_next": DELTA | {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
+    "nemotron": {},
     "mamba2": {
         "num_attention_heads": None,
         "num_key_value_heads": None,

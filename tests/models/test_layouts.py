@@ -7,7 +7,7 @@ from transformers import AutoConfig
 
 from mhrctl.errors import ParamsError
 from mhrctl.models.attach import linear_shapes
-from mhrctl.models.layouts import LAYOUTS, layers_of, layout_name, require_experts
+from mhrctl.models.layouts import LAYOUTS, ROUTERS, layers_of, layout_name, require_experts
 from tests.models.families import DECODERS, ENCODER_DECODERS, SIZES, UNPACKED, decoder, encoder_decoder
 
 _LLAMA = {
@@ -18,6 +18,7 @@ _LLAMA = {
 _FUSED = {"attention": "query_key_value dense", "full": "query_key_value dense dense_h_to_4h dense_4h_to_h"}
 _GPT2 = {"full": "c_attn c_fc c_proj", "attention": "c_attn c_proj"}
 _ATTENTION_ALONE = {"full": _LLAMA["attention"], "attention": _LLAMA["attention"]}
+_LATENT = "q_a_proj q_b_proj kv_a_proj_with_mqa kv_b_proj o_proj"
 _T5 = {"full": "q k v o wi_0 wi_1 wo", "light": "k v wi_1", "attention": "q k v o"}
 _BART = {
     "full": "q_proj k_proj v_proj out_proj fc1 fc2",
@@ -26,7 +27,30 @@ _BART = {
 }
 LAYERS = {
     **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "olmo2", "smollm3"), _LLAMA),
-    **dict.fromkeys(("granite", "stablelm", "t5gemma", "cohere2", "qwen2_moe"), _LLAMA),
+    **dict.fromkeys(("granite", "stablelm", "t5gemma", "cohere2", "qwen2_moe", "olmo3", "exaone4"), _LLAMA),
+    "glm4": {"full": "q_proj k_proj v_proj o_proj gate_up_proj down_proj", "attention": _LLAMA["attention"]},
+    "nemotron": {
+        "full": "q_proj k_proj v_proj o_proj up_proj down_proj",
+        "light": _LLAMA["light"],
+        "attention": _LLAMA["attention"],
+    },
+    "gemma3n_text": {  # layers.N.laurel, and the embeddings of each layer
+        "full": f"{_LLAMA['full']} linear_left linear_right per_layer_input_gate per_layer_projection"
+        " per_layer_model_projection 0",
+        "light": _LLAMA["light"],
+        "attention": _LLAMA["attention"],
+    },
+    "deepseek_v3": {"full": f"{_LATENT} gate_proj up_proj down_proj", "attention": _LATENT},
+    "qwen3_5_text": {
+        "full": f"{_LLAMA['full']} in_proj_qkv in_proj_z in_proj_b in_proj_a out_proj",
+        "light": _LLAMA["light"],
+        "attention": f"{_LLAMA['attention']} in_proj_qkv in_proj_z in_proj_b in_proj_a out_proj",
+    },
+    "qwen3_next": {
+        "full": f"{_LLAMA['full']} in_proj_qkvz in_proj_ba out_proj",
+        "light": _LLAMA["light"],
+        "attention": f"{_LLAMA['attention']} in_proj_qkvz in_proj_ba out_proj",
+    },
     "phi": {
         "full": "q_proj k_proj v_proj dense fc1 fc2",
         "light": "k_proj v_proj fc1",
@@ -76,13 +100,17 @@ def test_a_layout_has_the_layers_that_do_its_part_in_every_block(kind: str, layo
     assert chosen == [name for name in linears if name in set(chosen)]
     last_names = [name.rpartition(".")[2] for name in chosen]
     # Two blocks have each layer once; those of a decoder that reads an encoder have attention to it besides.
-    several = {"gpt2": {2, 4}, "gpt_bigcode": {2, 4}, "lfm2": {1, 2}} | {each: {2, 4, 6} for each in ENCODER_DECODERS}
+    several = {"gpt2": {2, 4}, "gpt_bigcode": {2, 4}, "gemma3n_text": {1, 2, 4}} | {
+        each: {2, 4, 6} for each in ENCODER_DECODERS
+    }
+    several |= {each: {1, 2} for each in ("lfm2", "qwen3_5_text", "qwen3_next", "deepseek_v3")}  # blocks are of two sorts
     times = several.get(kind, {2})
     assert {last_names.count(name) for name in last_names} <= times
     if layout == "full":
         left = {name.rpartition(".")[2] for name in linears if name not in chosen}
-        assert left <= {"lm_head", "embed_out", "out_proj", "shared_expert_gate"}
-        assert len(chosen) == len(linears) - (3 if kind == "qwen2_moe" else 1)  # two routers, and the output layer
+        assert left <= {"lm_head", "embed_out", "out_proj", *ROUTERS}
+        routers = {"qwen2_moe": 2, "qwen3_next": 2, "gemma3n_text": 12}.get(kind, 0)
+        assert len(chosen) == len(linears) - 1 - routers  # and the output layer
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "bart", "t5", "llama", "t5gemma", "gpt_neox"])
@@ -117,7 +145,7 @@ def test_a_model_without_attention_has_no_such_layout() -> None:
 
 
 @pytest.mark.parametrize("layout", ["full", "light"])
-@pytest.mark.parametrize("kind", ["mixtral", "qwen2_moe", "qwen3_moe", "gpt_oss"])
+@pytest.mark.parametrize("kind", ["mixtral", "qwen2_moe", "qwen3_moe", "gpt_oss", "qwen3_next"])
 def test_experts_that_are_no_linear_layers_are_not_left_out_in_silence(kind: str, layout: str) -> None:
     config, linears = decoder(kind).config, linears_of(kind)
     message = (

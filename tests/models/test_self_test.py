@@ -47,6 +47,10 @@ def causal(kind: str, **settings: Any) -> PreTrainedModel:
         ("llama", {}),
         ("mistral", {"sliding_window": 8}),
         ("gemma3_text", {"sliding_window": 8, "head_dim": 8}),
+        (
+            "gemma4_text",
+            {"sliding_window": 8, "head_dim": 8, "vocab_size_per_layer_input": 97, "hidden_size_per_layer_input": 8},
+        ),
         ("gpt2", {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 16}),  # a test no longer than it can read
         ("opt", {"ffn_dim": 64, "word_embed_proj_dim": 32}),
     ],
