@@ -30,6 +30,7 @@ class AdaptedLinear(nn.Module):
 
     Attributes:
         transposed: whether the weight is stored as [d_in, d_out].
+        quantised: whether the weight is no matrix of floating-point numbers.
         weight: frozen, [d_out, d_in].
         bias: frozen, [d_out], or None.
         dropout: of the update's input while training, as in peft's LoRA.
@@ -41,6 +42,7 @@ class AdaptedLinear(nn.Module):
     """
 
     transposed: ClassVar[bool] = False
+    quantised: ClassVar[bool] = False
     down: Tensor
     up: Tensor
     scale: Tensor
@@ -49,11 +51,15 @@ class AdaptedLinear(nn.Module):
 
     def __init__(self, linear: nn.Linear | Conv1D, *, dropout: float = 0.0) -> None:
         super().__init__()
-        self.weight, self.bias, self.dropout = linear.weight, linear.bias, dropout
+        self.weight, self.bias = linear.weight, linear.bias
+        self._open_slots(linear, dropout, linear.weight.dtype)
+
+    def _open_slots(self, linear: nn.Linear | Conv1D, dropout: float, dtype: torch.dtype) -> None:
+        self.dropout = dropout
         self.in_features, self.out_features = shape_of(linear)
-        self.register_buffer("down", linear.weight.new_zeros(1, 0, self.in_features), persistent=False)
-        self.register_buffer("up", linear.weight.new_zeros(1, 0, self.out_features), persistent=False)
-        self.register_buffer("scale", linear.weight.new_zeros(0, self.out_features), persistent=False)
+        sizes = {"down": (1, 0, self.in_features), "up": (1, 0, self.out_features), "scale": (0, self.out_features)}
+        for slot, size in sizes.items():
+            self.register_buffer(slot, torch.zeros(size, dtype=dtype, device=linear.weight.device), persistent=False)
         self.register_buffer("owners", torch.zeros(0, dtype=torch.long, device=linear.weight.device), persistent=False)
         self.register_buffer("sizes", torch.zeros(0, dtype=torch.long), persistent=False)
 
@@ -61,6 +67,10 @@ class AdaptedLinear(nn.Module):
     def matrix(self) -> Tensor:
         """The weights as they multiply a column, [d_out, d_in]."""
         return self.weight.t() if self.transposed else self.weight
+
+    def frozen_product(self, x: Tensor) -> Tensor:
+        """Apply the frozen layer alone."""
+        return F.linear(x, self.matrix, self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer to [batch, ..., d_in].
@@ -72,29 +82,31 @@ class AdaptedLinear(nn.Module):
         groups, rank, _ = self.down.shape
         if rank and not len(self.scale):
             return self._updated(x, groups, rank)
-        y = F.linear(x, self.matrix, self.bias)
+        y = self.frozen_product(x)
         if len(self.scale):
-            if len(self.owners):
-                return y * self.scale[self.owners]
-            return (y.view(len(self.scale), -1, self.out_features) * self.scale[:, None]).view_as(y)
+            scale, owners = self.scale.to(y.device), self.owners.to(y.device)
+            if len(owners):
+                return y * scale[owners]
+            return (y.view(len(scale), -1, self.out_features) * scale[:, None]).view_as(y)
         return y
 
     def _updated(self, x: Tensor, groups: int, rank: int) -> Tensor:
         """The frozen product and the update of it."""
-        tokens = self._groups(groups, rank)
-        if self.dropout and self.training:
-            dropped = F.dropout(x, self.dropout)
-            return updated(F.linear(x, self.matrix, self.bias), dropped, self.down, self.up, tokens)
-        return adapted_product(x, self.matrix, self.bias, self.down, self.up, tokens)
+        # Slots come from where the adapters are; the layer may be on another GPU.
+        down, up, owners = (slot.to(x.device) for slot in (self.down, self.up, self.owners))
+        tokens = self._groups(groups, rank, owners)
+        if self.quantised or (self.dropout and self.training):
+            return updated(self.frozen_product(x), F.dropout(x, self.dropout, self.training), down, up, tokens)
+        return adapted_product(x, self.matrix, self.bias, down, up, tokens)
 
-    def _groups(self, number: int, rank: int) -> Groups:
+    def _groups(self, number: int, rank: int, owners: Tensor) -> Groups:
         """How tokens belong to the groups."""
-        if number == 1 or not len(self.owners):
+        if number == 1 or not len(owners):
             return EqualGroups(number)
         costs_little = self.down.device.type == "cpu" and self.down.dtype == torch.float32  # to begin a product
-        if number * rank <= MASKED and not (costs_little and len(self.owners) >= LONG * number):
-            return MaskedGroups(self.owners, number, rank)
-        sizes = self.sizes if len(self.sizes) else torch.bincount(self.owners, minlength=number)
+        if number * rank <= MASKED and not (costs_little and len(owners) >= LONG * number):
+            return MaskedGroups(owners, number, rank)
+        sizes = self.sizes if len(self.sizes) else torch.bincount(owners, minlength=number)
         return SplitGroups(sizes.tolist())
 
 
@@ -102,6 +114,43 @@ class AdaptedConv1D(AdaptedLinear):
     """This is an adapted layer of GPT-2 and its kin, whose weight is [d_in, d_out]."""
 
     transposed = True
+
+
+class AdaptedQuantised(AdaptedLinear):
+    """This is an adapted layer whose weights are quantised: how they multiply, the frozen layer alone knows.
+
+    Attributes:
+        frozen: the layer of a package for 4 or 8 bits.
+    """
+
+    quantised = True
+
+    def __init__(self, linear: nn.Linear, *, dropout: float = 0.0) -> None:
+        nn.Module.__init__(self)
+        self.frozen = linear
+        self._open_slots(linear, dropout, torch.float32)
+
+    @property
+    def weight(self) -> Tensor:  # type: ignore[override]
+        """The numbers that are stored, in the package's form."""
+        return self.frozen.weight
+
+    @property
+    def bias(self) -> Tensor | None:  # type: ignore[override]
+        """See `AdaptedLinear`."""
+        return self.frozen.bias
+
+    def frozen_product(self, x: Tensor) -> Tensor:
+        """See `AdaptedLinear`."""
+        product: Tensor = self.frozen(x)
+        return product
+
+
+def is_quantised_layer(layer: nn.Module) -> bool:
+    """Return whether a linear layer's weights are no matrix of floating-point numbers, but something that stands for one."""
+    if not isinstance(layer, nn.Linear):
+        return False
+    return type(layer.weight) is not nn.Parameter or not layer.weight.is_floating_point()
 
 
 def is_conv1d(layer: nn.Module) -> TypeIs[Conv1D]:
@@ -120,4 +169,6 @@ def shape_of(linear: nn.Linear | Conv1D | AdaptedLinear) -> tuple[int, int]:
 
 def adapted(linear: nn.Linear | Conv1D, *, dropout: float = 0.0) -> AdaptedLinear:
     """Make the adapted layer that takes a linear layer's place."""
+    if isinstance(linear, nn.Linear) and is_quantised_layer(linear):
+        return AdaptedQuantised(linear, dropout=dropout)
     return (AdaptedConv1D if is_conv1d(linear) else AdaptedLinear)(linear, dropout=dropout)

@@ -30,7 +30,8 @@ from mhrctl.errors import DivergedError, ParamsError, in_section, listed
 from mhrctl.evaluation.metrics import choices_to_score, references_of, score_all
 from mhrctl.evaluation.prediction import Generation, answer, of_runs, own_rows, sample_losses
 from mhrctl.models.attach import attach, new_adapter
-from mhrctl.models.backbones import PRECISIONS, open_backbone
+from mhrctl.models.backbones import open_backbone
+from mhrctl.models.precision import set_precision
 from mhrctl.tracking.by_task import ByTask
 from mhrctl.training.divergence import Training
 from mhrctl.training.execution import Execution
@@ -109,7 +110,7 @@ def adapt(
         device = str(execution.accelerator.device)
         soup = _soup(params, start_card.facts.tasks, shots, prepared, _required(index), root, device)
     begin = _start(cell, frozen, load_adapter(start / ADAPTERS), start_card, soup)
-    frozen.to(dtype=PRECISIONS[params.precision])  # type: ignore[call-arg]
+    set_precision(frozen, params.precision)
     together = execution.together(begin.base)
     trained: list[dict[str, Tensor]] = []
     curves: list[tuple[str, int, float]] = []

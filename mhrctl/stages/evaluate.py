@@ -48,9 +48,10 @@ from mhrctl.evaluation.scores import (
     means_of,
 )
 from mhrctl.models.attach import attach, linear_shapes
-from mhrctl.models.backbones import PRECISIONS, open_backbone
+from mhrctl.models.backbones import open_backbone
 from mhrctl.models.folding import foldable, folded
 from mhrctl.models.layouts import layout_name
+from mhrctl.models.precision import set_precision
 from mhrctl.models.speed import Speed
 from mhrctl.training.execution import Execution
 
@@ -121,7 +122,8 @@ def evaluate(
         require_made_from(start_card, start, {"prepare": prepared})
     linears = linear_shapes(model)  # before any is adapted
     adapters = _load_phases(cell, start, adapted, model)
-    model.to(device=execution.accelerator.device, dtype=PRECISIONS[params.precision])  # type: ignore[call-arg]
+    set_precision(model, params.precision)
+    model.to(execution.accelerator.device)  # type: ignore[arg-type]
     known, tokenizers = task_metrics(prepared), rouge_tokenizers(prepared)
     metric_of = {task: known[task] for task in examples.tasks}
     tokenizer_of = {task: tokenizers[task] for task in examples.tasks}

@@ -35,7 +35,8 @@ from mhrctl.errors import DivergedError, ParamsError, in_section
 from mhrctl.evaluation.validation import Validation, first_examples, mean_loss
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import attach, new_adapter
-from mhrctl.models.backbones import PRECISIONS, load_backbone, require_prepared
+from mhrctl.models.backbones import load_backbone, require_prepared
+from mhrctl.models.precision import set_precision
 from mhrctl.training.checkpoint import checkpoint_path, checkpoints_of, load_checkpoint, save_checkpoint
 from mhrctl.training.divergence import Training
 from mhrctl.training.execution import Execution
@@ -108,7 +109,7 @@ def pretrain(
         require_made_from(origin_card, start, {"prepare": prepared})
         adapter = load_adapter(start / ADAPTERS)
         attach(frozen, adapter)
-    frozen.to(dtype=PRECISIONS[params.precision])  # type: ignore[call-arg]
+    set_precision(frozen, params.precision)
     facts = PretrainFacts(
         suite=prepared_card.facts.suite,
         tasks=list(data_sets) if private else examples.tasks,

@@ -25,7 +25,8 @@ from mhrctl.data.examples import Examples
 from mhrctl.errors import ArtifactError, ParamsError, in_section
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import attach, new_adapter
-from mhrctl.models.backbones import PRECISIONS, load_backbone, require_prepared
+from mhrctl.models.backbones import load_backbone, require_prepared
+from mhrctl.models.precision import set_precision
 from mhrctl.progress import Track, silent
 from mhrctl.training.checkpoint import Checkpoint, DamagedError, checkpoint_path, last_checkpoint
 from mhrctl.training.optimizers import trained_parameters
@@ -78,7 +79,7 @@ def align(
         require_made_from(card, source, {"prepare": prepared})
 
     adapter, params, step = _adapter_at(at, cell, params, frozen, tasks=len(known.tasks), project=project, fits=fits)
-    frozen.to(dtype=PRECISIONS[params.precision])  # type: ignore[call-arg]
+    set_precision(frozen, params.precision)
     model = AdaptedModel(frozen, adapter).to(device)
     with track(f"align {cell.name}", len(batches)) as bar:
         alignment = gradient_alignment(model, batches, advance=bar.advance)
