@@ -275,7 +275,8 @@ def quieten() -> None:
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    for library in ("accelerate", "huggingface_hub"):
+    quantisers = ("bitsandbytes", "torchao", "torch.utils._pytree")  # of kernels that are not here, of a class in two places
+    for library in ("accelerate", "huggingface_hub", *quantisers):
         logging.getLogger(library).setLevel(logging.ERROR)
 
 
