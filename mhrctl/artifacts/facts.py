@@ -72,6 +72,9 @@ class BackboneFacts(Facts):
         None, description="of a local one, hash of what its config.json says", exclude_if=lambda digest: digest is None
     )
     gguf: str | None = Field(None, description="the GGUF file that its weights are from", exclude_if=lambda file: file is None)
+    quantisation: str | None = Field(
+        None, description="of its linear layers, whose weights are in the output then", exclude_if=lambda name: name is None
+    )
     packing: bool | None = Field(
         None,
         description="of a causal model, whether its sequences are packed, as the stage's test allows, or padded",
@@ -145,6 +148,9 @@ class Base(Facts):
     source: Literal["hub", "local", "scratch"]
     name: str = Field(description="hub id or folder")
     revision: str | None
+    quantisation: str | None = Field(
+        None, description="of its linear layers while the adapter was trained", exclude_if=lambda name: name is None
+    )
 
 
 class ExportFacts(Facts):

@@ -6,6 +6,7 @@ option of the command line. `prepare` is in `mhrctl.config.tasks`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -31,6 +32,10 @@ from mhrctl.config.fields import (
     added,
 )
 from mhrctl.config.generation import checked_settings
+
+QuantisationName = Literal["nf4", "llm_int8", "int8"]
+QUANTISERS: Mapping[QuantisationName, str] = {"nf4": "bitsandbytes", "llm_int8": "bitsandbytes", "int8": "torchao"}
+"""{`backbone.quantisation`: the package that does it}."""
 
 
 class ScratchParams(Closed):
@@ -65,6 +70,9 @@ class BackboneParams(Closed):
     gguf: str | None = added(
         None, description="hub, local: a GGUF file there, whose weights are dequantised; see docs/backbones.md"
     )
+    quantisation: QuantisationName | None = added(
+        None, description="hub, local: 4 bits (nf4) or 8 (llm_int8, int8) for linear layers' weights; see docs/backbones.md"
+    )
     generation: dict[str, Any] = added(
         {}, description="{key: value} over the checkpoint's generation_config.json; see docs/backbones.md"
     )
@@ -88,6 +96,8 @@ class BackboneParams(Closed):
             raise SettingError("source scratch has no `name`, since it is trained here; leave it out", "name")
         if self.source == "scratch" and self.gguf is not None:
             raise SettingError("source scratch has no `gguf`, since it is trained here; leave it out", "gguf")
+        if self.source == "scratch" and self.quantisation is not None:
+            raise SettingError("source scratch has no `quantisation`, since it is trained here; leave it out", "quantisation")
         if self.source != "hub" and self.revision is not None:
             raise SettingError(f"source {self.source} has no `revision`, which is of the hub; leave it out", "revision")
         if self.source != "scratch" and self.seed:

@@ -26,6 +26,7 @@ from mhrctl.artifacts.cards import Card, read_card, require_backbone, require_ma
 from mhrctl.artifacts.facts import AdaptFacts, BackboneFacts, PretrainFacts
 from mhrctl.artifacts.names import TOKENIZER
 from mhrctl.artifacts.reading import reading
+from mhrctl.config.sections import QuantisationName
 from mhrctl.config.tasks import FramingName
 from mhrctl.data.loading import json_object, loading
 from mhrctl.data.tokenization import saved_tokenizer
@@ -33,6 +34,7 @@ from mhrctl.errors import ArtifactError, DataError
 from mhrctl.models.checkpoint import load_whole
 from mhrctl.models.decoder_only import PACKS
 from mhrctl.models.generation import Answering, answering, apply, is_causal, require_readable
+from mhrctl.models.quantised import loading_options, plain_tensors, require_unquantised, settle_layers
 
 T5_SIZES: dict[str, dict[str, Any]] = {
     "t5-small": {"d_model": 512, "d_kv": 64, "d_ff": 1024, "num_layers": 8, "num_heads": 6},
@@ -53,7 +55,13 @@ UNREAD = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformer
 
 
 def load_pretrained(
-    name: str, *, revision: str | None = None, dtype: torch.dtype = torch.float32, generation: Mapping[str, Any] | None = None
+    name: str,
+    *,
+    revision: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    generation: Mapping[str, Any] | None = None,
+    quantisation: QuantisationName | None = None,
+    quantised: bool = False,
 ) -> tuple[PreTrainedModel, Answering]:
     """Load a language model through transformers: safetensors where there are any, no code of the repository.
 
@@ -66,6 +74,8 @@ def load_pretrained(
         revision: on the hub.
         dtype: of the weights.
         generation: `backbone.generation` of params.yaml.
+        quantisation: of the linear layers, while they are loaded.
+        quantised: whether the backbone stage has quantised it.
 
     Returns:
         The model, and how it comes to answers, which its configs then say.
@@ -78,8 +88,12 @@ def load_pretrained(
     config = pretrained_config(name, revision=revision)
     require_sizes(config, where)
     require_readable(Path(name))
+    if not quantised:
+        require_unquantised(PretrainedConfig.get_config_dict(name, revision=revision)[0], where)
     part = config if _is_part(config, name, revision=revision) else None
-    model = load_whole(auto_class(config), name, where=where, revision=revision, dtype=dtype, part=part)
+    options = loading_options(quantisation) if quantised or quantisation else {}
+    model = load_whole(auto_class(config), name, where=where, revision=revision, dtype=dtype, part=part, options=options)
+    settle_layers(model)
     return model, settle(model, generation or {}, where=where)
 
 
@@ -123,7 +137,8 @@ def load_backbone(folder: Path) -> tuple[PreTrainedModel, str]:
     generation = card.params.get("generation", {})
     try:
         with reading(folder, but="*.safetensors"):  # the fingerprint proves the weights
-            model, how = load_pretrained(name, revision=recorded.revision, generation=generation)
+            quantised = recorded.quantisation is not None
+            model, how = load_pretrained(name, revision=recorded.revision, generation=generation, quantised=quantised)
     except DataError as error:
         if name == str(folder):  # which is no input of the user's
             raise ArtifactError(f"{error}; run `mhrctl backbone --force`") from error
@@ -147,7 +162,7 @@ def location(folder: Path, card: Card[BackboneFacts]) -> str:
         folder: the output of the backbone stage.
         card: of that output.
     """
-    if card.facts.gguf is not None:  # which the stage has made ordinary weights of
+    if card.facts.gguf is not None or card.facts.quantisation is not None:  # of which the stage has made weights of its own
         return str(folder)
     if card.facts.source == "hub":
         return card.facts.name
@@ -254,7 +269,7 @@ def fingerprint(model: PreTrainedModel, generation: Mapping[str, Any] | None = N
     """Return the sha256 of names, shapes and values of all weights, and of the settings of generation if there are any."""
     total = hashlib.sha256()
     # By bytes, since bf16 has no counterpart in NumPy; sorted, since the order of modules is transformers' affair.
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(plain_tensors(model.state_dict()).items()):
         total.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         total.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
     if generation:

@@ -15,6 +15,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from mhrctl.adapters.finite import require_finite
 from mhrctl.data.loading import json_object, loading, require_report, some_tensors
 from mhrctl.errors import DataError
+from mhrctl.models.quantised import plain_tensors
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """Where weights are, in the order in which transformers looks; with `.index.json` after it there are several files."""
@@ -36,6 +37,7 @@ def load_whole(
     revision: str | None,
     dtype: torch.dtype,
     part: PretrainedConfig | None = None,
+    options: Mapping[str, Any] = {},
 ) -> PreTrainedModel:
     """Load a model whose every weight is in its checkpoint: no code of the repository is run, no object but tensors is built.
 
@@ -46,6 +48,7 @@ def load_whole(
         revision: on the hub.
         dtype: of the weights.
         part: config of the text model that is loaded out of a checkpoint that holds more; None loads the whole.
+        options: of `from_pretrained` besides.
 
     Raises:
         DataError: if the checkpoint lacks a tensor, has one too many or of another shape or type, or holds NaN or infinity.
@@ -65,6 +68,7 @@ def load_whole(
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # which the report then has by name
                 **({} if part is None else {"config": part, "key_mapping": TEXT_MODEL}),
+                **options,
             )
     except DataError:
         _require_readable(Path(name))
@@ -73,7 +77,7 @@ def load_whole(
         report["unexpected_keys"] = {each for each in report["unexpected_keys"] if not OTHERS.search(each)}
     require_report(report, where)
     model.eval()
-    weights = model.state_dict()
+    weights = plain_tensors(model.state_dict())
     stored = _stored(_folder(name, revision))
     if part is not None:
         stored = {_renamed(each): kind for each, kind in stored.items()}

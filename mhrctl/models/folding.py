@@ -10,18 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from mhrctl.adapters.adapter import Adapter
-from mhrctl.models.layer import AdaptedLinear
+from mhrctl.models.layer import AdaptedLinear, AdaptedQuantised
 
 
 def foldable(backbone: nn.Module, adapter: Adapter | None) -> bool:
     """Return whether an adapter can be folded into a backbone that has its layers.
 
     It must be one adapter for all rows of a batch: a LoRA (an inventory of one skill) or (IA)3 of one run. And the weights
-    must be fp32: in bf16 the sum would lose what is smaller than 2^-9 of a weight, which can be all of an update.
+    must be fp32: in bf16 the sum would lose what is smaller than 2^-9 of a weight, which can be all of an update, and in
+    4 or 8 bits more.
     """
     if adapter is None or not adapter.foldable:
         return False
-    return all(layer.weight.dtype == torch.float32 for layer in _layers(backbone, adapter).values())
+    layers = _layers(backbone, adapter).values()
+    return all(layer.weight.dtype == torch.float32 and not isinstance(layer, AdaptedQuantised) for layer in layers)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ from mhrctl.models.backbones import (
 )
 from mhrctl.models.generation import Answering, require_tokenizer
 from mhrctl.models.gguf import dequantise
+from mhrctl.models.quantised import is_quantised, require_package
 from mhrctl.models.self_test import why_padded
 from mhrctl.training.divergence import Training
 from mhrctl.training.execution import Execution
@@ -56,6 +58,8 @@ WARMUP = 0.05
 CLIP_NORM = 1.0
 SCRATCH: Mapping[str, FramingName] = {"t5": "encoder_decoder", "llama": "causal"}
 """{architecture of a scratch backbone: the framing that it needs}."""
+WHOLE = "whole"
+"""A folder of the output that holds the weights of a GGUF file until they are quantised."""
 LOG_EVERY = 50
 """Steps between two looks at the loss: each waits for the device."""
 
@@ -81,6 +85,8 @@ def backbone(
         DataError: if the backbone cannot be loaded or the tokenizer does not fit it, or no batch of it is right.
         ParamsError: if examples are framed for the other kind of backbone.
     """
+    if params.quantisation is not None:
+        require_package(params.quantisation)
     examples = read_card(prepared, stage="prepare", command="mhrctl prepare").facts
     framing, chat = examples.framing, examples.chat is not None
     tokenizer = saved_tokenizer(prepared / TOKENIZER)
@@ -105,17 +111,22 @@ def backbone(
         require_tokenizer(tokenizer, how, vocabulary=vocabulary(model), where=name, place=str(prepared), chat=chat)
         causal = framing_of(model.config) == "causal"
         padded_because = why_padded(model, where=name) if causal else None
+        parameters, tied = model.num_parameters(), is_tied(model)
+        if params.quantisation is not None:
+            del model  # which is the largest that the stage holds
+            model = _quantised(params, folder, root=root)
         facts = BackboneFacts(
             source=params.source,
             name=name,
             path=os.path.relpath(root / name, out) if local else None,
             revision=revision,
-            parameters=model.num_parameters(),
-            tied_output=is_tied(model),
+            parameters=parameters,
+            tied_output=tied,
             fingerprint=fingerprint(model, how.settings),
             generation=dict(how.settings),
-            config=config_digest(root / name) if local and params.gguf is None else None,
+            config=config_digest(root / name) if local and params.gguf is None and params.quantisation is None else None,
             gguf=params.gguf,
+            quantisation=params.quantisation,
             packing=padded_because is None if causal else None,
             padded_because=padded_because,
         )
@@ -148,10 +159,34 @@ def _fetch(
     _require_framing(framing, framing_of(config), f"backbone.name {name!r}")
     if params.gguf is not None:
         where = f"backbone.gguf {params.gguf!r}"
-        commit = dequantise(auto_class(config), place, params.gguf, folder, revision=params.revision, where=where)
-        place = str(folder)
+        whole = folder if params.quantisation is None else folder / WHOLE
+        commit = dequantise(auto_class(config), place, params.gguf, whole, revision=params.revision, where=where)
+        place = str(whole)
     model, how = load_pretrained(place, revision=params.revision, generation=params.generation)
     return model, how, commit or getattr(model.config, "_commit_hash", None) or params.revision
+
+
+def _quantised(params: BackboneParams, folder: Path, *, root: Path) -> PreTrainedModel:
+    """Write the weights of a backbone with those of its linear layers quantised, and load what was written.
+
+    Args:
+        params: the section of params.yaml.
+        folder: the output; the whole weights are in it, if they are of a GGUF file.
+        root: what a relative folder is relative to.
+    """
+    where, whole = f"backbone.name {params.name!r}", folder / WHOLE
+    place = str(whole) if whole.exists() else str(root / str(params.name)) if params.source == "local" else str(params.name)
+    revision = None if whole.exists() else params.revision
+    model, _ = load_pretrained(place, revision=revision, generation=params.generation, quantisation=params.quantisation)
+    if not is_quantised(model):
+        raise DataError(
+            f"{where}: backbone.quantisation {params.quantisation} does nothing to a {model.config.model_type} model"
+        )
+    model.save_pretrained(str(folder))
+    del model
+    if whole.exists():
+        shutil.rmtree(whole)
+    return load_pretrained(str(folder), generation=params.generation, quantised=True)[0]
 
 
 def _require_framing(framing: FramingName, needed: FramingName, what: str) -> None:

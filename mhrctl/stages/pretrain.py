@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
 from mhrctl.adapters.adapter import Adapter, stack_runs, trainable
+from mhrctl.adapters.build import adapter_class
 from mhrctl.adapters.files import load_adapter, save_adapter
 from mhrctl.adapters.routing import uniform_interpolation
 from mhrctl.analysis.alignment import gradient_alignment, require_shared, task_batches
@@ -37,6 +38,7 @@ from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import attach, new_adapter
 from mhrctl.models.backbones import load_backbone, require_prepared
 from mhrctl.models.precision import set_precision
+from mhrctl.models.quantised import require_changeable
 from mhrctl.training.checkpoint import checkpoint_path, checkpoints_of, load_checkpoint, save_checkpoint
 from mhrctl.training.divergence import Training
 from mhrctl.training.execution import Execution
@@ -95,6 +97,8 @@ def pretrain(
     examples = Examples.open(prepared / TRAINING_EXAMPLES, scratch)
     private = cell.row.is_private
     data_sets = training_data_sets(prepared) if private else {}
+    if adapter_class(cell.row).replaces_weights:
+        require_changeable(frozen, f"--method {cell.method}")
     if start is None:
         tasks = len(data_sets if private else examples.tasks)
         try:

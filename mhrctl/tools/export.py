@@ -27,6 +27,7 @@ from mhrctl.errors import ArtifactError, DataError, ParamsError, unknown
 from mhrctl.interchange.convert import to_weights
 from mhrctl.interchange.peft import TaskType, write_peft
 from mhrctl.models.backbones import framing_of, load_backbone, location, pretrained_config, require_prepared, shape_model
+from mhrctl.models.quantised import require_changeable
 
 ExportStage = Literal["pretrain", "average", "adapt"]
 
@@ -138,8 +139,9 @@ def merge_into(backbone: PreTrainedModel, adapter: Adapter) -> None:
 
     Raises:
         ValueError: if it is routed, or of several runs.
-        ParamsError: if a layer's weights are another's too, as those of a tied output layer.
+        ParamsError: if a layer's weights are another's too, as those of a tied output layer, or are quantised.
     """
+    require_changeable(backbone, "--merge")
     uses = Counter(id(parameter) for _, parameter in backbone.named_parameters(remove_duplicate=False))
     for name in adapter.shapes:
         if uses[id(backbone.get_submodule(name).weight)] > 1:
@@ -171,7 +173,9 @@ def model_card(cell: Cell, stage: str, facts: ExportFacts, *, kind: Kind, merged
 
 - method: `{cell.method}`, {cell.heads} head{"s" if cell.heads > 1 else ""}, seed {cell.seed}; exported from the `{stage}` stage
 - suite: {facts.suite}{f"; adapted to the task `{task}`" if task and stage == "adapt" else ""}
-- backbone: `{base.name}`{f" at `{base.revision}`" if base.revision else ""}, fingerprint `{facts.backbone[:12]}`
+- backbone: `{base.name}`{f" at `{base.revision}`" if base.revision else ""}, fingerprint `{facts.backbone[:12]}`{
+        f"; its linear layers were quantised meanwhile (`{base.quantisation}`)" if base.quantisation else ""
+    }
 
 ```python
 {loading}
@@ -218,7 +222,8 @@ def _shape(backbone: Path, card: Card[BackboneFacts], adapter: Adapter) -> tuple
     """The kind of the backbone, and whether an adapted layer has its weights as [d_in, d_out]; of its config alone."""
     config = pretrained_config(location(backbone, card), revision=card.facts.revision)
     shape = shape_model(config)
-    return KINDS[framing_of(config)], any(isinstance(shape.get_submodule(name), Conv1D) for name in adapter.shapes)
+    layers = [] if card.facts.quantisation else [shape.get_submodule(name) for name in adapter.shapes]
+    return KINDS[framing_of(config)], any(isinstance(layer, Conv1D) for layer in layers)
 
 
 def _base(backbone: Path) -> Base:
@@ -227,5 +232,8 @@ def _base(backbone: Path) -> Base:
     place = location(backbone, card)
     if card.facts.gguf is not None:  # whose weights as they are trained on are in the stage's output alone
         return Base(source="local", name=str(Path(place).resolve()), revision=None)
-    name = place if card.facts.source == "hub" else str(Path(place).resolve())
-    return Base(source=card.facts.source, name=name, revision=card.facts.revision)
+    facts = card.facts
+    if facts.quantisation is not None:  # as who loads the adapter may quantise the model, or not
+        place = facts.name if facts.source == "hub" else str(backbone / (facts.path or ""))
+    name = place if facts.source == "hub" else str(Path(place).resolve())
+    return Base(source=facts.source, name=name, revision=facts.revision, quantisation=facts.quantisation)
