@@ -137,7 +137,11 @@ def generation_of(folder: Path, config: PretrainedConfig) -> GenerationConfig:
     name = FILE if (folder / FILE).exists() else "config.json"
     if not (folder / name).exists():
         return GenerationConfig.from_model_config(config)
-    return GenerationConfig.from_pretrained(str(folder), config_file_name=name, local_files_only=True)
+    generation = GenerationConfig.from_pretrained(str(folder), config_file_name=name, local_files_only=True)
+    if name != FILE:  # whose other settings are of the model
+        for each in vars(generation).keys() - vars(GenerationConfig()).keys():
+            delattr(generation, each)
+    return generation
 
 
 def t5_configs(folder: Path) -> tuple[SimpleNamespace, SimpleNamespace]:
