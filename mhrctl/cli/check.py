@@ -180,9 +180,8 @@ def _estimates(
     params = settings.params
     shape = backbone_shape(params.backbone, where.root, vocab_size(params.prepare, where))
     if shape is None and params.backbone.gguf:
-        return {}, [
-            f"heads, layers and sizes not checked: the config is in {params.backbone.gguf}, which the backbone stage reads"
-        ]
+        by = "the backbone stage" if params.backbone.source == "hub" else "the package gguf, if it is installed,"
+        return {}, [f"heads, layers and sizes not checked: the config is in {params.backbone.gguf}, which {by} reads"]
     if shape is None:
         name = f"{params.backbone.name} at {params.backbone.revision}"
         return {}, [f"heads, layers and sizes not checked: the config of {name} is not in the hub's cache yet"]
@@ -211,7 +210,7 @@ def _totals(where: Project, shape: Shape, tasks: TaskCounts, every: Sequence[Est
     free = shutil.disk_usage(where.root).free
     totals = [
         f"tasks: {tasks.training} to train on, {tasks.test} to test on",
-        f"backbone: {shape.weights:,} weights, {human_size(FP32 * shape.weights)} on disk",
+        f"backbone: {shape.weights:,} weights, {human_size(shape.size(FP32))} on disk",
         f"disk: {human_size(disk)} for all cells, and as much again in DVC's cache; {human_size(free)} are free",
         f"checkpoints: {human_size(max(each.checkpoint for each in every))} at most, while a pre-training runs",
         f"memory: {human_size(max(each.memory for each in every))} at most a job, and activations on top",

@@ -7,7 +7,7 @@ option of the command line. `prepare` is in `mhrctl.config.tasks`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
 
@@ -34,8 +34,26 @@ from mhrctl.config.fields import (
 from mhrctl.config.generation import checked_settings
 
 QuantisationName = Literal["nf4", "llm_int8", "int8"]
-QUANTISERS: Mapping[QuantisationName, str] = {"nf4": "bitsandbytes", "llm_int8": "bitsandbytes", "int8": "torchao"}
-"""{`backbone.quantisation`: the package that does it}."""
+
+
+class Quantiser(NamedTuple):
+    """A quantiser makes linear layers' weights smaller.
+
+    Attributes:
+        package: that does it.
+        bits: of a weight, what its block of weights shares included.
+    """
+
+    package: str
+    bits: float
+
+
+QUANTISERS: Mapping[QuantisationName, Quantiser] = {
+    "nf4": Quantiser("bitsandbytes", 4.13),
+    "llm_int8": Quantiser("bitsandbytes", 8),
+    "int8": Quantiser("torchao", 8),
+}
+"""{`backbone.quantisation`: what does it}."""
 
 
 class ScratchParams(Closed):

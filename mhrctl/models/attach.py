@@ -17,7 +17,7 @@ from mhrctl.config.methods import Method
 from mhrctl.config.reading import shown
 from mhrctl.errors import ParamsError
 from mhrctl.models.layer import adapted, is_conv1d, shape_of
-from mhrctl.models.layouts import LAYOUTS, layers_of, require_experts
+from mhrctl.models.layouts import LAYOUTS, layers_of, require_experts, unreachable_experts
 
 MATCH_SECONDS = 5
 """For all names together: an expression that anybody means takes milliseconds."""
@@ -145,8 +145,8 @@ def new_adapter(backbone: nn.Module, row: Method, settings: PretrainSettings, *,
     if not adapter_class(row).replaces_weights:
         from transformers import PreTrainedModel
 
-        if isinstance(backbone, PreTrainedModel) and isinstance(settings.targets, str):
-            require_experts(settings.targets, backbone.config, linear_shapes(backbone))
+        if isinstance(backbone, PreTrainedModel):
+            require_experts(settings.targets, unreachable_experts(backbone.config, linear_shapes(backbone)))
         shapes = inject(backbone, settings.targets, dropout=settings.dropout)
     torch.manual_seed(seed)
     return build_adapter(row, settings, shapes, backbone, heads=heads, tasks=tasks)

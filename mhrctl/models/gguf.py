@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from mhrctl.adapters.finite import require_finite
 from mhrctl.data.loading import loading, require_report
+from mhrctl.errors import DataError
+from mhrctl.models.backbones import pretrained_config
+
+
+def require_file(folder: Path, file: str) -> Path:
+    """Return where a GGUF file is.
+
+    Raises:
+        DataError: if it is not there.
+    """
+    if not (folder / file).is_file():
+        raise DataError(f"backbone.gguf {file!r}: there is no such file in {folder}")
+    return folder / file
+
+
+@cache
+def gguf_config(folder: Path, file: str) -> PretrainedConfig:
+    """Read the config out of a GGUF file in a folder; with a large vocabulary that takes half a minute, so it is done once.
+
+    Raises:
+        DataError: if there is none, or it is of no backbone.
+    """
+    require_file(folder, file)
+    return pretrained_config(str(folder), what="backbone.gguf", name=file, gguf=file)
 
 
 def dequantise(auto: Any, place: str, file: str, folder: Path, *, revision: str | None, where: str) -> str | None:  # noqa: ANN401

@@ -8,7 +8,7 @@ attention   all linear layers of attention: queries, keys, values and outputs
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from mhrctl.errors import ParamsError
@@ -73,22 +73,31 @@ def layers_of(layout: str, linears: Iterable[str]) -> list[str]:
     return chosen
 
 
-def require_experts(layout: str, config: PretrainedConfig, linears: Iterable[str]) -> None:
-    """Check that a layout does not pass over the experts of a mixture, whose weights are mostly no linear layers.
+def unreachable_experts(config: PretrainedConfig, linears: Iterable[str]) -> int:
+    """Return how many experts a layer of a mixture has, if their weights are no linear layers, as mostly; else 0.
 
     Args:
-        layout: or an expression, by which anything may be left out.
         config: of the model.
         linears: names of all its linear layers.
+    """
+    of_text = config.get_text_config()
+    experts = max(getattr(of_text, name, None) or 0 for name in EXPERTS)
+    return experts if experts > 1 and not any("experts" in name.split(".") for name in linears) else 0
+
+
+def require_experts(targets: str | Sequence[str], experts: int) -> None:
+    """Check that a layout does not pass over the experts of a mixture.
+
+    Args:
+        targets: a layout; or names or an expression, by which anything may be left out.
+        experts: of a layer, that no adapter can reach.
 
     Raises:
         ParamsError: if it does.
     """
-    of_text = config.get_text_config()
-    experts = max(getattr(of_text, name, None) or 0 for name in EXPERTS)
-    if layout in ("full", "light") and experts > 1 and not any("experts" in name.split(".") for name in linears):
+    if experts and targets in ("full", "light"):
         raise ParamsError(
-            f"targets: layout {layout}: the {experts} experts of a layer are no linear layers, so they would be left out;"
+            f"targets: layout {targets}: the {experts} experts of a layer are no linear layers, so they would be left out;"
             " set targets: attention"
         )
 

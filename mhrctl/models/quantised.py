@@ -56,7 +56,7 @@ def require_package(name: QuantisationName) -> None:
     Raises:
         ParamsError: if it is not.
     """
-    package = QUANTISERS[name]
+    package = QUANTISERS[name].package
     if find_spec(package) is None:
         raise ParamsError(
             f"backbone.quantisation {name}: needs the package {package}; run `pip install 'mhrctl[quantised]'`, or leave the"
@@ -102,7 +102,10 @@ def loading_options(name: QuantisationName | None) -> dict[str, Any]:
 
 def quiet() -> None:
     """Keep to themselves what the packages say of kernels that they do not have here, and of each product that they round."""
-    for package in (*QUANTISERS.values(), "torch.utils._pytree"):  # which says that torchao registers a class twice
+    for package in (
+        *(each.package for each in QUANTISERS.values()),
+        "torch.utils._pytree",
+    ):  # which says that torchao registers a class twice
         logging.getLogger(package).setLevel(logging.ERROR)
 
 

@@ -44,7 +44,7 @@ from mhrctl.models.backbones import (
     vocabulary,
 )
 from mhrctl.models.generation import Answering, require_tokenizer
-from mhrctl.models.gguf import dequantise
+from mhrctl.models.gguf import dequantise, require_file
 from mhrctl.models.quantised import is_quantised, require_package
 from mhrctl.models.self_test import why_padded
 from mhrctl.training.divergence import Training
@@ -152,8 +152,8 @@ def _fetch(
     name, local = str(params.name), params.source == "local"
     if local and not (root / name).is_dir():
         raise DataError(f"backbone.name {str(root / name)!r}: cannot be loaded: there is no such folder")
-    if local and params.gguf is not None and not (root / name / params.gguf).is_file():
-        raise DataError(f"backbone.gguf {params.gguf!r}: there is no such file in {root / name}")
+    if local and params.gguf is not None:
+        require_file(root / name, params.gguf)
     place, commit = str(root / name) if local else name, None
     config = pretrained_config(place, revision=params.revision, gguf=params.gguf)
     _require_framing(framing, framing_of(config), f"backbone.name {name!r}")

@@ -6,6 +6,7 @@ Nothing is fetched, and nothing large is read: what needs either is said to be u
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from mhrctl.config.methods import METHODS
 from mhrctl.config.params import Params
 from mhrctl.config.reading import Document, read_text, read_yaml
 from mhrctl.config.recipes import RECIPES
+from mhrctl.config.sections import QUANTISERS, BackboneParams
 from mhrctl.config.sources import HUB_ID
 from mhrctl.config.tasks import TRAINED_TOKENIZERS, PrepareParams
 from mhrctl.data.loading import json_object
@@ -32,7 +34,7 @@ from mhrctl.projects.templates import dvc_yaml
 from mhrctl.suites.reading import require_folder
 from mhrctl.suites.source import source_module
 from mhrctl.suites.task import Seen, TaskCounts
-from mhrctl.tools.estimate import T5_TYPES, config_folder, framing_needed
+from mhrctl.tools.estimate import T5_TYPES, config_folder, config_of_gguf, framing_needed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -85,28 +87,29 @@ def check_backbone(params: Params, project: Project) -> list[str]:
     """Look at the tokenizer and the backbone's configs: special tokens that fit each other, and what shapes answers.
 
     Returns:
-        What to say of generation.
+        What to say of generation, and of a package that is missing.
 
     Raises:
         DataError: if a special token is not said, or the tokenizer's is another, or a file cannot be read.
         ParamsError: if `prepare.framing` is for the other kind of backbone, or `prepare.vocab_size` cannot hold the special
             tokens.
     """
+    notes = _check_quantisation(params)
     _require_framing(params, project)
     tokenizer = _tokenizer(params.prepare, project)
-    folder = config_folder(params.backbone, project.root)
     from mhrctl.models.generation import FILE, answering, described, require_tokenizer, unused_settings
 
-    if folder is None or (params.backbone.source == "hub" and not (folder / FILE).exists()):
+    read = _configs(params.backbone, project.root)
+    if read is None:
         chosen = params.backbone.generation
-        return [f"generation: {described(chosen)}, over what the checkpoint says"] if chosen else []
+        return [*notes, f"generation: {described(chosen)}, over what the checkpoint says"] if chosen else notes
     where = f"backbone.name {params.backbone.name!r}"
-    config, generation, known = _configs(folder, params.backbone.name)
+    config, generation, known = read
     how = answering(config, generation, params.backbone.generation, where=where, vocabulary=known)
     if tokenizer is not None:
         place = f"prepare.tokenizer {params.prepare.tokenizer!r}"
         require_tokenizer(tokenizer, how, vocabulary=known, where=where, place=place, chat=params.prepare.chat)
-    notes = [f"generation: {described(how.settings)}; backbone.generation sets it otherwise"] if how.settings else []
+    notes += [f"generation: {described(how.settings)}; backbone.generation sets it otherwise"] if how.settings else []
     if how.unused:
         notes.append(f"not used of {FILE}: {unused_settings(how)}")
     for section, longest in (("adapt", params.adapt.max_new_tokens), ("evaluate", params.evaluate.max_new_tokens)):
@@ -130,16 +133,49 @@ def _require_framing(params: Params, project: Project) -> None:
     raise ParamsError(f"prepare.framing {framing}: {whose} is {kind}; set prepare.framing: {needed}")
 
 
-def _configs(folder: Path, name: str | None) -> tuple[Any, Any, int]:
-    """The config of a backbone, its settings of generation, and how many tokens it knows."""
-    from mhrctl.models.generation import generation_of, t5_configs
+def _check_quantisation(params: Params) -> list[str]:
+    """Check that weights that are to be quantised are not to be trained, and say if what quantises them is missing.
 
-    if json_object(folder / "config.json").get("model_type") in T5_TYPES:
+    Raises:
+        ParamsError: if a method of the grid trains them.
+    """
+    name = params.backbone.quantisation
+    if name is None:
+        return []
+    from mhrctl.adapters.build import adapter_class
+
+    if tuning := [method for method in params.grid.methods if adapter_class(METHODS[method]).replaces_weights]:
+        raise ParamsError(
+            f"backbone.quantisation {name}: {listed(tuning)} would change weights that are quantised; leave it out, or the"
+            " method out of grid.methods"
+        )
+    package = QUANTISERS[name].package
+    missing = f"warning: backbone.quantisation {name} needs the package {package}, which is not installed here"
+    return [] if find_spec(package) else [missing]
+
+
+def _configs(params: BackboneParams, root: Path) -> tuple[Any, Any, int] | None:
+    """The config of a backbone, its settings of generation, and how many tokens it knows; None if they are not at hand."""
+    from mhrctl.models.generation import FILE, generation_of, t5_configs
+
+    if (of_gguf := config_of_gguf(params, root)) is not None:
+        from transformers import GenerationConfig
+
+        from mhrctl.models.backbones import config_vocabulary
+
+        return of_gguf, GenerationConfig.from_model_config(of_gguf), config_vocabulary(of_gguf)
+    folder = config_folder(params, root)
+    if folder is None or (params.source == "hub" and not (folder / FILE).exists()):
+        return None
+    says = json_object(folder / "config.json")
+    if says.get("model_type") in T5_TYPES:
         config, generation = t5_configs(folder)
         return config, generation, int(config.vocab_size)
     from mhrctl.models.backbones import config_vocabulary, pretrained_config
+    from mhrctl.models.quantised import require_unquantised
 
-    read = pretrained_config(str(folder), name=name)
+    require_unquantised(says, f"backbone.name {params.name!r}")
+    read = pretrained_config(str(folder), name=params.name)
     return read, generation_of(folder, read), config_vocabulary(read)
 
 

@@ -15,6 +15,7 @@ from mhrctl.config.sections import PretrainParams
 from mhrctl.errors import ParamsError
 from mhrctl.models.attach import find_layers, linear_shapes, shape_adapters
 from mhrctl.models.backbones import sized_model
+from mhrctl.models.layouts import require_experts, unreachable_experts
 from mhrctl.report.printed import AVERAGES, PrintedTable, one_adapter, printed_blocks
 from mhrctl.report.table import Table
 
@@ -70,7 +71,7 @@ def count(backbone: str, layouts: Sequence[str], sizes: Sizes) -> list[Table]:
 
     Args:
         backbone: a size such as `t5-xl`, a hub id, or a folder.
-        layouts: of the adapters; none are those of `USUAL` that the backbone has.
+        layouts: of the adapters; none are those of `USUAL` that the backbone has, or attention if it has experts besides.
         sizes: the rest.
 
     Returns:
@@ -78,12 +79,15 @@ def count(backbone: str, layouts: Sequence[str], sizes: Sizes) -> list[Table]:
         block's rows, each in its own layout.
 
     Raises:
-        ParamsError: if there is no such backbone, or it has no layer of a layout.
+        ParamsError: if there is no such backbone, it has no layer of a layout, or a layout passes over its experts.
         ValueError: if a number of heads does not divide a layer.
     """
     model = sized_model(backbone)
     linears, weights = linear_shapes(model), model.num_parameters()
-    layouts = layouts or [name for name in USUAL if _chosen(linears, name)]
+    experts = unreachable_experts(model.config, linears)
+    for name in layouts:
+        require_experts(name, experts)
+    layouts = layouts or [name for name in USUAL if not experts and _chosen(linears, name)] or ["attention"]
     tables = [counts_table(backbone, name, count_methods(linears, weights, name, sizes), sizes) for name in layouts]
     if backbone != PAPER_BACKBONE:
         tables = [_with_layers(table, find_layers(linears, name)) for table, name in zip(tables, layouts, strict=True)]

@@ -7,20 +7,22 @@ top; they depend on lengths and on the attention's implementation.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mhrctl.config.cells import CellParams
-from mhrctl.config.sections import BackboneParams, OptimisationParams
+from mhrctl.config.sections import QUANTISERS, BackboneParams, OptimisationParams, QuantisationName
 from mhrctl.config.tasks import FramingName
 from mhrctl.data.loading import json_object
 from mhrctl.errors import DataError, ParamsError, in_section
+from mhrctl.models.layouts import layers_of, require_experts, unreachable_experts
 from mhrctl.models.speed import Speed
 from mhrctl.suites.task import TaskCounts
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
     from mhrctl.adapters.adapter import Adapter
 
@@ -54,10 +56,25 @@ class Shape:
     Attributes:
         linears: {layer name: (d_in, d_out)} of its linear layers, in its order.
         weights: numbers in all.
+        experts: of a layer of a mixture, which are no linear layers.
+        quantisation: of the linear layers' weights.
     """
 
     linears: Mapping[str, tuple[int, int]]
     weights: int
+    experts: int = 0
+    quantisation: QuantisationName | None = None
+
+    def size(self, number: int) -> int:
+        """Return the bytes of the weights.
+
+        Args:
+            number: bytes of one that is not quantised.
+        """
+        if self.quantisation is None:
+            return number * self.weights
+        quantised = sum(self.linears[name][0] * self.linears[name][1] for name in layers_of("full", self.linears))
+        return number * (self.weights - quantised) + int(QUANTISERS[self.quantisation].bits / 8 * quantised)
 
 
 @dataclass(frozen=True)
@@ -89,10 +106,11 @@ def estimate(params: CellParams, shape: Shape, tasks: TaskCounts) -> Estimate:
         tasks: of the suite.
 
     Raises:
-        ParamsError: if a target is no layer, or the heads do not divide a layer.
+        ParamsError: if a target is no layer, a layout passes over experts, or the heads do not divide a layer.
     """
     import torch
 
+    from mhrctl.adapters.build import adapter_class
     from mhrctl.models.attach import shape_adapters
     from mhrctl.training.checkpoint import COPIES
 
@@ -100,6 +118,8 @@ def estimate(params: CellParams, shape: Shape, tasks: TaskCounts) -> Estimate:
     rows = tasks.datasets if row.is_private else tasks.training
     try:
         with in_section("pretrain"):
+            if row.adds_lora or not adapter_class(row).replaces_weights:
+                require_experts(params.pretrain.targets, shape.experts)
             before, start = shape_adapters(row, params.pretrain, shape.linears, shape.weights, heads=cell.heads, tasks=rows)
     except ValueError as error:
         raise ParamsError(f"cell {cell.name}: {error}; choose heads that divide every adapted layer") from None
@@ -124,7 +144,7 @@ def estimate(params: CellParams, shape: Shape, tasks: TaskCounts) -> Estimate:
 
 def _memory(params: OptimisationParams, shape: Shape, trained: int) -> int:
     """Bytes of the frozen weights and of what is trained: the number, its gradient, and what the optimizer keeps."""
-    return BYTES[params.precision] * shape.weights + FP32 * (2 + SLOTS[params.optimizer]) * trained
+    return shape.size(BYTES[params.precision]) + FP32 * (2 + SLOTS[params.optimizer]) * trained
 
 
 def _file(adapter: Adapter) -> int:
@@ -154,6 +174,12 @@ def backbone_shape(params: BackboneParams, root: Path, vocab_size: int) -> Shape
     Raises:
         DataError: if a local backbone has no config, or it is of no backbone.
     """
+    shape = _whole_shape(params, root, vocab_size)
+    return None if shape is None else replace(shape, quantisation=params.quantisation)
+
+
+def _whole_shape(params: BackboneParams, root: Path, vocab_size: int) -> Shape | None:
+    """The sizes of a backbone that is not quantised."""
     if params.source == "scratch":
         scratch = params.scratch
         if scratch.architecture == "llama":
@@ -163,6 +189,11 @@ def backbone_shape(params: BackboneParams, root: Path, vocab_size: int) -> Shape
             return _model_shape(shape_model(causal_config(scratch, vocab_size)))
         sizes = {"d_model": scratch.d_model, "d_ff": scratch.d_ff, "d_kv": scratch.d_kv, "num_layers": scratch.layers}
         return t5_shape({**sizes, "num_heads": scratch.attention_heads, "vocab_size": vocab_size, **_GATED_AND_TIED})
+    where = f"backbone.name {params.name!r}"
+    if (of_gguf := config_of_gguf(params, root)) is not None:
+        from mhrctl.models.backbones import shape_model
+
+        return _model_shape(shape_model(of_gguf, where=where))
     folder = config_folder(params, root)
     if folder is None:
         return _known_shape(str(params.name))
@@ -171,7 +202,6 @@ def backbone_shape(params: BackboneParams, root: Path, vocab_size: int) -> Shape
         return t5_shape(_t5_sizes(says, folder / "config.json"))
     from mhrctl.models.backbones import pretrained_config, shape_model
 
-    where = f"backbone.name {params.name!r}"
     return _model_shape(shape_model(pretrained_config(str(folder), name=params.name), where=where))
 
 
@@ -187,6 +217,10 @@ def framing_needed(params: BackboneParams, root: Path) -> FramingName | None:
     """
     if params.source == "scratch":
         return "causal" if params.scratch.architecture == "llama" else "encoder_decoder"
+    if (of_gguf := config_of_gguf(params, root)) is not None:
+        from mhrctl.models.backbones import framing_of
+
+        return framing_of(of_gguf)
     folder = config_folder(params, root)
     if folder is None:
         return "encoder_decoder" if params.name in WELL_KNOWN else None
@@ -243,6 +277,20 @@ def config_folder(params: BackboneParams, root: Path) -> Path | None:
     return cached.parent if cached else None
 
 
+def config_of_gguf(params: BackboneParams, root: Path) -> PretrainedConfig | None:
+    """Read the config of a backbone out of its GGUF file; None if it has none at hand, or nothing that reads it is installed.
+
+    Raises:
+        DataError: if a local backbone has no such file, or its config is of no backbone.
+    """
+    if params.gguf is None or params.source != "local":
+        return None
+    from mhrctl.models.gguf import gguf_config, require_file
+
+    require_file(root / str(params.name), params.gguf)
+    return gguf_config(root / str(params.name), params.gguf) if find_spec("gguf") else None
+
+
 def _known_shape(name: str) -> Shape | None:
     """The sizes of a backbone on the hub whose name says them."""
     if name not in WELL_KNOWN:
@@ -255,7 +303,8 @@ def _known_shape(name: str) -> Shape | None:
 def _model_shape(model: PreTrainedModel) -> Shape:
     from mhrctl.models.attach import linear_shapes
 
-    return Shape(linear_shapes(model), model.num_parameters())
+    linears = linear_shapes(model)
+    return Shape(linears, model.num_parameters(), unreachable_experts(model.config, linears))
 
 
 _GATED_AND_TIED = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": True}

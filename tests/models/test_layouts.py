@@ -7,7 +7,7 @@ from transformers import AutoConfig
 
 from mhrctl.errors import ParamsError
 from mhrctl.models.attach import linear_shapes
-from mhrctl.models.layouts import LAYOUTS, ROUTERS, layers_of, layout_name, require_experts
+from mhrctl.models.layouts import LAYOUTS, ROUTERS, layers_of, layout_name, require_experts, unreachable_experts
 from tests.models.families import DECODERS, ENCODER_DECODERS, SIZES, UNPACKED, decoder, encoder_decoder
 
 _LLAMA = {
@@ -152,14 +152,19 @@ def test_experts_that_are_no_linear_layers_are_not_left_out_in_silence(kind: str
         rf"targets: layout {layout}: the [34] experts of a layer are no linear layers, so they would be left out; set target"
     )
     with pytest.raises(ParamsError, match=message):
-        require_experts(layout, config, linears)
-    require_experts("attention", config, linears)
+        require_experts(layout, unreachable_experts(config, linears))
+    require_experts("attention", unreachable_experts(config, linears))
 
 
 def test_experts_that_are_linear_layers_or_not_there_are_part_of_full() -> None:
-    require_experts("full", decoder("llama").config, linears_of("llama"))
-    require_experts("full", encoder_decoder("t5gemma").config, linears_of("t5gemma"))
+    assert unreachable_experts(decoder("llama").config, linears_of("llama")) == 0
+    assert unreachable_experts(encoder_decoder("t5gemma").config, linears_of("t5gemma")) == 0
     many = AutoConfig.for_model("mixtral", **SIZES, num_local_experts=4)
-    require_experts("full", many, ["model.layers.0.mlp.experts.0.w1", "model.layers.0.self_attn.q_proj"])
+    attention = "model.layers.0.self_attn.q_proj"
+    assert unreachable_experts(many, ["model.layers.0.mlp.experts.0.w1", attention]) == 0
+    assert unreachable_experts(many, [attention]) == 4
     one = AutoConfig.for_model("mixtral", **SIZES, num_local_experts=1)
-    require_experts("full", one, ["model.layers.0.self_attn.q_proj"])
+    assert unreachable_experts(one, [attention]) == 0
+    for targets in ("full", "light"):
+        require_experts(targets, 0)
+    require_experts(["q_proj"], 4)

@@ -68,7 +68,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def loaded(whole: Path, name: QuantisationName) -> PreTrainedModel:
-    pytest.importorskip(QUANTISERS[name])
+    pytest.importorskip(QUANTISERS[name].package)
     return load_pretrained(str(whole), quantisation=name)[0].requires_grad_(requires_grad=False)
 
 

@@ -17,11 +17,13 @@ from transformers import (
 )
 
 from mhrctl.config.methods import METHODS
-from mhrctl.models.attach import linear_shapes
+from mhrctl.models.attach import find_layers, linear_shapes
 from mhrctl.models.backbones import sized_model
+from mhrctl.models.layouts import unreachable_experts
 from mhrctl.report.printed import printed
 from mhrctl.tools.count import Counts, Sizes, count, count_methods, counts_table
 from tests.conftest import Run
+from tests.models.families import DECODERS, ENCODER_DECODERS, UNPACKED, decoder, encoder_decoder
 
 EXACT = printed()["exact_parameter_counts_t5_xl"]
 Counted = dict[tuple[str, str, int | None], Counts]
@@ -240,4 +242,25 @@ def test_heads_must_divide_the_narrow_keys_and_values(tmp_path: Path, run: Run, 
     assert run("count", "--backbone", tmp_path, "--heads", 16) == 2  # which divide the width 64 of all others
     error = capfd.readouterr().err
     assert "--heads: 16 heads do not divide layer model.layers.0.self_attn.k_proj of shape 64 x 8" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("kind", [*DECODERS, *UNPACKED, *ENCODER_DECODERS])
+def test_every_family_is_counted_by_its_config_alone(kind: str, tmp_path: Path) -> None:
+    model = encoder_decoder(kind) if kind in ENCODER_DECODERS else decoder(kind)
+    model.config.save_pretrained(tmp_path)
+    tables = count(str(tmp_path), [], Sizes(heads=(4,)))
+    rows = {row[0]: row[1] for row in tables[0].rows}
+    assert rows["full_ft"] == f"{model.num_parameters():,}"
+    layouts = [table.title.rpartition(" ")[2] for table in tables]
+    assert layouts == ["attention"] if unreachable_experts(model.config, linear_shapes(model)) else layouts[0] == "full"
+    shapes = find_layers(linear_shapes(model), layouts[0])
+    assert rows["lora"] == f"{sum(map(sum, shapes.values())):,}"
+
+
+def test_a_layout_that_passes_over_experts_is_not_counted(tmp_path: Path, run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    decoder("mixtral").config.save_pretrained(tmp_path)
+    assert run("count", "--backbone", tmp_path, "--layout", "full") == 2
+    error = capfd.readouterr().err
+    assert "layout full: the 3 experts of a layer are no linear layers, so they would be left out; set" in error
     assert error.count("\n") == 1
