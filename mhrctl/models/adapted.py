@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from mhrctl.data.batches import Ragged
 from mhrctl.models.backbone import Backbone
 from mhrctl.models.decoder_only import DecoderOnly
 from mhrctl.models.encoder_decoder import EncoderDecoder
+from mhrctl.models.placement import is_spread
 from mhrctl.models.speed import Speed
 
 
@@ -73,6 +75,14 @@ class AdaptedModel(nn.Module):
             The tokens of the answers alone, [rows, longest answer].
         """
         return self.kind.generate(self._slots(task_ids), inputs, **options)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move what can be moved: a backbone that is spread over devices stays where it is."""
+        if not is_spread(self.backbone):
+            return super()._apply(fn, recurse)
+        if self.adapter is not None:
+            self.adapter._apply(fn, recurse)  # noqa: SLF001 - a module's `to` does the same with its parts
+        return self
 
     def _slots(self, task_ids: Tensor | None) -> dict[str, Tensor]:
         return {} if self.adapter is None else self.adapter(task_ids)

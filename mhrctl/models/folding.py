@@ -18,12 +18,15 @@ def foldable(backbone: nn.Module, adapter: Adapter | None) -> bool:
 
     It must be one adapter for all rows of a batch: a LoRA (an inventory of one skill) or (IA)3 of one run. And the weights
     must be fp32: in bf16 the sum would lose what is smaller than 2^-9 of a weight, which can be all of an update, and in
-    4 or 8 bits more.
+    4 or 8 bits more. Weights that are kept on a disk, or in the memory of the CPU while a GPU computes, are not at hand.
     """
     if adapter is None or not adapter.foldable:
         return False
     layers = _layers(backbone, adapter).values()
-    return all(layer.weight.dtype == torch.float32 and not isinstance(layer, AdaptedQuantised) for layer in layers)
+    return all(
+        layer.weight.dtype == torch.float32 and not layer.weight.is_meta and not isinstance(layer, AdaptedQuantised)
+        for layer in layers
+    )
 
 
 @contextmanager

@@ -9,11 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import TypeIs
 
+from mhrctl.config.sections import QUANTISERS
 from mhrctl.models.product import EqualGroups, Groups, MaskedGroups, SplitGroups, adapted_product, updated
 
 if TYPE_CHECKING:  # `mhrctl check` looks at a T5 without transformers, which takes seconds to import
     from transformers.pytorch_utils import Conv1D
 
+_PACKAGES = {each.package for each in QUANTISERS.values()}
 MASKED = 128
 """Columns of all groups' low-rank products together up to which one product of all, masked, costs less than one a group."""
 LONG = 16
@@ -150,7 +152,7 @@ def is_quantised_layer(layer: nn.Module) -> bool:
     """Return whether a linear layer's weights are no matrix of floating-point numbers, but something that stands for one."""
     if not isinstance(layer, nn.Linear):
         return False
-    return type(layer.weight) is not nn.Parameter or not layer.weight.is_floating_point()
+    return not layer.weight.is_floating_point() or type(layer.weight).__module__.partition(".")[0] in _PACKAGES
 
 
 def is_conv1d(layer: nn.Module) -> TypeIs[Conv1D]:

@@ -105,7 +105,8 @@ def target_losses(
     with noting_output(body) as outputs, reading_only(model, places[:0]):
         run()
     (output,) = outputs
-    states = output["last_hidden_state"].flatten(0, -2).index_select(0, places)
+    states = output["last_hidden_state"].flatten(0, -2)
+    states = states.index_select(0, places.to(states.device)).to(places.device)  # the body's end may be on another GPU
     with answering(body, output) as tell, reading_only(model):
 
         def logits_of(some: Tensor) -> Tensor:

@@ -8,6 +8,9 @@ from typing import Any
 
 from mhrctl.errors import ParamsError, unknown
 
+DEVICE_MAPS = ("auto", "balanced", "sequential")
+"""Names of maps that are worked out from what the GPUs have free: `auto` is `balanced`, for accelerate as here."""
+
 
 @dataclass(frozen=True)
 class Speed:

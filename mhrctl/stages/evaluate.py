@@ -123,7 +123,7 @@ def evaluate(
     linears = linear_shapes(model)  # before any is adapted
     adapters = _load_phases(cell, start, adapted, model)
     set_precision(model, params.precision)
-    model.to(execution.accelerator.device)  # type: ignore[arg-type]
+    execution.place(model)
     known, tokenizers = task_metrics(prepared), rouge_tokenizers(prepared)
     metric_of = {task: known[task] for task in examples.tasks}
     tokenizer_of = {task: tokenizers[task] for task in examples.tasks}

@@ -30,7 +30,14 @@ from mhrctl.models.folding import foldable
 from mhrctl.models.layer import AdaptedQuantised, adapted, is_quantised_layer
 from mhrctl.models.layouts import layers_of
 from mhrctl.models.precision import set_precision
-from mhrctl.models.quantised import CONFIGS, is_quantised, plain_tensors, require_changeable, require_package, require_unquantised
+from mhrctl.models.quantised import (
+    CONFIGS,
+    is_quantised,
+    plain_tensors,
+    require_changeable,
+    require_package,
+    require_unquantised,
+)
 from tests.models.families import END, PAD
 
 SIZES = {"vocab_size": 97, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -122,7 +129,9 @@ def test_a_model_of_quantised_layers_is_neither_folded_nor_tuned_whole(whole: Pa
     layer.up_proj = Halved(layer.up_proj)
     assert is_quantised(model)
     settings = PretrainParams(steps=1, batch_size=1, skills=2, targets=["up_proj"])
-    with pytest.raises(ParamsError, match=r"^--merge: this changes the backbone's weights, which are quantised, .*; leave out b"):
+    with pytest.raises(
+        ParamsError, match=r"^--merge: this changes the backbone's weights, which are quantised, .*; leave out b"
+    ):
         require_changeable(model, "--merge")
     adapter = new_adapter(model, METHODS["lora"], settings, heads=1, seed=0, tasks=2)
     assert is_quantised(model)
