@@ -15,6 +15,7 @@ from mhrctl.cli.options import (
     CellOption,
     CheckpointingOption,
     CompileOption,
+    DeviceMapOption,
     DeviceOption,
     ForceOption,
     HeadsOption,
@@ -55,6 +56,7 @@ def adapt(
     set_: SetOption = [],
     recipe: RecipeOption = None,
     device: DeviceOption = "auto",
+    device_map: DeviceMapOption = None,
     threads: ThreadsOption = None,
     together: TogetherOption = Speed.together,
     off: OffOption = [],
@@ -104,7 +106,7 @@ def adapt(
             out=out,
             index=index,
             root=where.root,
-            execution=Execution(accelerator, speed, display.track, recorder),
+            execution=Execution(accelerator, speed, display.track, recorder, device_map=device_map),
         )
     facts = card.facts
     written = f"wrote {out}: {len(facts.tasks)} tasks, {facts.parameters.adaptation:,} trained parameters each"

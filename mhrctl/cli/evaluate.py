@@ -17,6 +17,7 @@ from mhrctl.cli.options import (
     HERE,
     CellChoice,
     CellOption,
+    DeviceMapOption,
     DeviceOption,
     ExtraStepsOption,
     ForceOption,
@@ -62,6 +63,7 @@ def evaluate(
     set_: SetOption = [],
     recipe: RecipeOption = None,
     device: DeviceOption = "auto",
+    device_map: DeviceMapOption = None,
     threads: ThreadsOption = None,
     together: TogetherOption = Speed.together,
     off: OffOption = [],
@@ -115,7 +117,7 @@ def evaluate(
             adapted=adapted,
             out=out,
             scores=scores,
-            execution=Execution(accelerator, speed, display.track, recorder),
+            execution=Execution(accelerator, speed, display.track, recorder, device_map=device_map),
         )
     for line in _lines(metrics):
         display.done(f"{name} {line}")

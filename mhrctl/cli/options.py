@@ -26,7 +26,7 @@ from mhrctl.config.recipes import RECIPES
 from mhrctl.config.recipes import recipe as recipe_of
 from mhrctl.config.resolve import Settings, load_params, require_read, resolve_cell
 from mhrctl.errors import ParamsError, listed
-from mhrctl.models.speed import OFF
+from mhrctl.models.speed import DEVICE_MAPS, OFF
 from mhrctl.progress import Recorder
 from mhrctl.running.machine import THREADS
 from mhrctl.tracking.backend import Subject
@@ -73,6 +73,26 @@ def _known_device(device: str) -> str:
 DeviceOption = Annotated[
     str,
     typer.Option("--device", help="`auto` (what accelerate finds) or `cpu`.", envvar="MHRCTL_DEVICE", callback=_known_device),
+]
+
+
+def _known_map(device_map: str | None) -> str | None:
+    if device_map not in (None, *DEVICE_MAPS) and not Path(device_map).is_file():
+        raise ParamsError(f"--device-map {device_map}: choose {', '.join(DEVICE_MAPS)}, or a JSON file with {{module: device}}")
+    if device_map and launched_processes() > 1:
+        raise ParamsError("--device-map: one process spreads a backbone over GPUs; of several each has its own GPU")
+    return device_map
+
+
+DeviceMapOption = Annotated[
+    str | None,
+    typer.Option(
+        "--device-map",
+        metavar="NAME|FILE",
+        help=f"Spread the backbone's layers over GPUs: {', '.join(DEVICE_MAPS)}, or a JSON file with a device for each module.",
+        envvar="MHRCTL_DEVICE_MAP",
+        callback=_known_map,
+    ),
 ]
 ThreadsOption = Annotated[
     int | None,

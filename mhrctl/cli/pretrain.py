@@ -18,6 +18,7 @@ from mhrctl.cli.options import (
     CellOption,
     CheckpointingOption,
     CompileOption,
+    DeviceMapOption,
     DeviceOption,
     ExtraStepsOption,
     ForceOption,
@@ -55,6 +56,7 @@ def pretrain(
     set_: SetOption = [],
     recipe: RecipeOption = None,
     device: DeviceOption = "auto",
+    device_map: DeviceMapOption = None,
     threads: ThreadsOption = None,
     together: TogetherOption = Speed.together,
     off: OffOption = [],
@@ -99,7 +101,7 @@ def pretrain(
             out=out,
             log=log,
             scratch=where.scratch,
-            execution=Execution(accelerator, speed, display.track, recorder, display.warn),
+            execution=Execution(accelerator, speed, display.track, recorder, display.warn, device_map=device_map),
         )
     counts = card.facts.parameters
     if accelerator.is_main_process:

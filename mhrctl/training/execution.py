@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 
 from mhrctl.adapters.adapter import Adapter
+from mhrctl.errors import ParamsError
 from mhrctl.models.adapted import AdaptedModel
+from mhrctl.models.placement import spread
 from mhrctl.models.speed import Speed
 from mhrctl.progress import Recorder, Track, Warn, silent, unheard, unrecorded
 
@@ -24,6 +26,7 @@ class Execution:
         track: shows progress.
         recorder: takes the stage's numbers while it works.
         warn: shows what goes on in spite of a failure.
+        device_map: how the backbone's layers are spread over devices; None has them all on the accelerator's.
     """
 
     accelerator: Accelerator
@@ -31,6 +34,7 @@ class Execution:
     track: Track = silent
     recorder: Recorder = unrecorded
     warn: Warn = unheard
+    device_map: str | None = None
 
     @property
     def threads(self) -> int | None:
@@ -38,8 +42,23 @@ class Execution:
         return torch.get_num_threads() if self.accelerator.device.type == "cpu" else None
 
     def adapted(self, backbone: PreTrainedModel, adapter: Adapter | None) -> AdaptedModel:
-        """Return a backbone with an adapter, which may be none, on the device."""
-        return AdaptedModel(backbone, adapter, speed=self.speed).to(self.accelerator.device)
+        """Return a backbone with an adapter, which may be none, on the device.
+
+        Raises:
+            ParamsError: if the layers cannot be where they are to be.
+        """
+        if self.device_map is not None and adapter is not None and adapter.replaces_weights:
+            raise ParamsError("--device-map: weights that are trained as a whole are on one device; leave it out")
+        self.place(backbone)
+        speed = self.speed if self.device_map is None else replace(self.speed, forward=False)  # which reads weights directly
+        return AdaptedModel(backbone, adapter, speed=speed).to(self.accelerator.device)
+
+    def place(self, backbone: PreTrainedModel) -> None:
+        """Put a backbone, in its precision and with its slots, where it is run."""
+        if self.device_map is None:
+            backbone.to(self.accelerator.device)  # type: ignore[arg-type]
+        else:
+            spread(backbone, self.device_map, self.accelerator.device)
 
     def together(self, adapter: Adapter | None) -> int:
         """Return how many tasks go into one batch: one of those whose adapter replaces the weights that a model has once."""
