@@ -79,9 +79,9 @@ class AdaptedModel(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move what can be moved: a backbone that is spread over devices stays where it is."""
         if not is_spread(self.backbone):
-            return super()._apply(fn, recurse)
-        if self.adapter is not None:
-            self.adapter._apply(fn, recurse)  # noqa: SLF001 - a module's `to` does the same with its parts
+            super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        elif self.adapter is not None:
+            self.adapter._apply(fn, recurse)  # type: ignore[no-untyped-call] # noqa: SLF001 - as a module's `to` does
         return self
 
     def _slots(self, task_ids: Tensor | None) -> dict[str, Tensor]:

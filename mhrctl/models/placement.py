@@ -71,8 +71,8 @@ def _worked_out(model: PreTrainedModel, name: str) -> dict[str, Device]:
     left = [module for module, device in devices.items() if device in OFFLOADED]
     if left and torch.cuda.is_available():
         raise ParamsError(
-            f"--device-map {name}: the GPUs have no room for {left[0] or 'the model'} and what follows it; take more of them, set"
-            " backbone.quantisation, or write a map by hand"
+            f"--device-map {name}: the GPUs have no room for {left[0] or 'the model'} and what follows it; take more of them,"
+            " set backbone.quantisation, or write a map by hand"
         )
     return devices
 

@@ -29,7 +29,7 @@ SIZES: dict[str, Any] = {
     "eos_token_id": END,
 }
 ROTARY = {"rope_type": "default", "rope_theta": 10000.0}
-WINDOW = {"sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"]}
+WINDOW: dict[str, Any] = {"sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"]}
 GEMMA = WINDOW | {"query_pre_attn_scalar": 16}
 DELTA = {
     "layer_types": ["linear_attention", "full_attention"],

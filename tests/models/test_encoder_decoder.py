@@ -167,3 +167,16 @@ def test_answers_of_every_family_are_those_of_each_input_alone(kind: str, beams:
         assert answer[: len(alone) - 1].tolist() == alone[1:].tolist()
         assert {*answer[len(alone) - 1 :].tolist()} <= {PAD, END}
     assert len({tuple(answer.tolist()) for answer in answers}) > 1
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("kind", ENCODER_DECODERS)
+def test_generation_hands_the_output_layer_contiguous_rows(kind: str, beams: int) -> None:
+    """Of slices, torch copies a frozen bf16 matrix for each row; causal models need a remedy, these do not."""
+    model: Any = deepcopy(encoder_decoder(kind))
+    seen: list[bool] = []
+    model.get_output_embeddings().register_forward_pre_hook(lambda _layer, given: seen.append(given[0].is_contiguous()))
+    inputs = Ragged(torch.arange(3, 12), (4, 2, 3))
+    AdaptedModel(model, None).generate(None, inputs, max_new_tokens=3, do_sample=False, num_beams=beams)
+    assert len(seen) > 1
+    assert all(seen)
