@@ -56,7 +56,7 @@ class Execution:
     def place(self, backbone: PreTrainedModel) -> None:
         """Put a backbone, in its precision and with its slots, where it is run."""
         if self.device_map is None:
-            backbone.to(self.accelerator.device)  # type: ignore[arg-type]
+            backbone.to(self.accelerator.device)
         else:
             spread(backbone, self.device_map, self.accelerator.device)
 

@@ -103,7 +103,7 @@ def dequantised(model: PreTrainedModel, whole: Path) -> PreTrainedModel:
         for name, layer in model.named_modules():
             if is_quantised_layer(layer):
                 assert isinstance(layer, nn.Linear)
-                plain.get_submodule(name).weight.copy_(layer(torch.eye(layer.in_features)).T)
+                plain.get_parameter(f"{name}.weight").copy_(layer(torch.eye(layer.in_features)).T)
     return plain
 
 
