@@ -145,7 +145,8 @@ def gradient_alignment(
     """Measure how far the gradients of tasks agree.
 
     Nothing is changed: neither parameters nor their gradients, nor any state of a random generator; the model is in evaluation
-    mode meanwhile. Nothing in here waits for another process, so one of several may measure while the others train on.
+    mode meanwhile. Nothing in here waits for another process, so one of several may measure while the others train on, unless
+    each has a part of the backbone's weights alone: then all measure the same.
     The composed gradients of all tasks, each as many numbers as one LoRA of the model, are kept in CPU memory.
 
     Args:

@@ -40,6 +40,7 @@ from mhrctl.cli.options import (
     output_of,
     recording_of,
 )
+from mhrctl.cli.sharding import ShardOption, take_sharding
 from mhrctl.cli.threads import expected_threads, taken_threads
 from mhrctl.config.cells import CellParams
 from mhrctl.models.speed import Speed
@@ -62,6 +63,7 @@ def pretrain(
     off: OffOption = [],
     checkpointing: CheckpointingOption = False,
     compile: CompileOption = False,  # noqa: A002 - the option's name
+    shard: ShardOption = False,
     track: TrackOption = [],
     force: ForceOption = False,
 ) -> None:
@@ -72,6 +74,7 @@ def pretrain(
         return chosen_cell(project, choice, set_, recipe, reads="pretrain")
 
     where, params = read()
+    sharding = take_sharding(shard)
     speed = Speed(together=together, checkpointing=checkpointing, compile=compile).without(off)
     trained = params.cell if params.cell.extra_steps else params.cell.pretrain_cell
     out, log = where.output("pretrain", trained.name), where.training_log(trained.name)
@@ -101,7 +104,9 @@ def pretrain(
             out=out,
             log=log,
             scratch=where.scratch,
-            execution=Execution(accelerator, speed, display.track, recorder, display.warn, device_map=device_map),
+            execution=Execution(
+                accelerator, speed, display.track, recorder, display.warn, device_map=device_map, sharding=sharding
+            ),
         )
     counts = card.facts.parameters
     if accelerator.is_main_process:

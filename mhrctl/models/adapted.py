@@ -15,6 +15,7 @@ from mhrctl.models.backbone import Backbone
 from mhrctl.models.decoder_only import DecoderOnly
 from mhrctl.models.encoder_decoder import EncoderDecoder
 from mhrctl.models.placement import is_spread
+from mhrctl.models.sharding import with_weights
 from mhrctl.models.speed import Speed
 
 
@@ -58,9 +59,14 @@ class AdaptedModel(nn.Module):
             logits, [rows * c, longest target, vocabulary].
         """
         slots = self._slots(task_ids)
-        if with_logits:
-            return self.kind.logits(slots, inputs, targets)
-        return self.kind.token_losses(slots, inputs, targets, label_smoothing=label_smoothing)
+
+        def run() -> Tensor:
+            if with_logits:
+                return self.kind.logits(slots, inputs, targets)
+            return self.kind.token_losses(slots, inputs, targets, label_smoothing=label_smoothing)
+
+        values: Tensor = with_weights(self.backbone, run)
+        return values
 
     @torch.no_grad()
     def generate(self, task_ids: Tensor | None, inputs: Ragged, **options: Any) -> Tensor:  # noqa: ANN401

@@ -57,7 +57,7 @@ class DecoderOnly:
                     self.model,
                     body,
                     lambda: functional_call(self._call, given, kwargs=sequences.rows, tie_weights=False),
-                    lambda _states: self.model(**sequences.rows).logits,
+                    lambda _states: self.model.forward(**sequences.rows).logits,
                     targets,
                     sequences.kept,
                     label_smoothing=label_smoothing,
@@ -112,11 +112,14 @@ class DecoderOnly:
 
 
 class _Call(nn.Module):
-    """The model as a module of a module, so that slots have the same names wherever functional_call calls."""
+    """The model as a module of a module, so that slots have the same names wherever functional_call calls.
+
+    What is called is the model's forward, not the model: see `mhrctl.models.sharding`.
+    """
 
     def __init__(self, backbone: PreTrainedModel) -> None:
         super().__init__()
         self.backbone = backbone
 
     def forward(self, **rows: Any) -> Any:  # noqa: ANN401
-        return self.backbone(**rows)
+        return self.backbone.forward(**rows)

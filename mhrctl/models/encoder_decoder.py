@@ -54,7 +54,7 @@ class EncoderDecoder:
         def after(states: Tensor) -> Tensor:
             start = torch.zeros(1, 1, dtype=torch.long, device=states.device)
             encoded = BaseModelOutput(last_hidden_state=states)  # which the decoder, whose states are told, does not read
-            logits: Tensor = self.model(encoder_outputs=encoded, decoder_input_ids=start, use_cache=False).logits
+            logits: Tensor = self.model.forward(encoder_outputs=encoded, decoder_input_ids=start, use_cache=False).logits
             return logits
 
         return target_losses(
@@ -116,7 +116,10 @@ def shift_right(labels: Tensor, *, start: int, pad: int) -> Tensor:
 
 
 class _Scoring(nn.Module):
-    """Teacher-forced logits, the encoder run once an input however many targets it has."""
+    """Teacher-forced logits, the encoder run once an input however many targets it has.
+
+    What is called is the backbone's forward, not the backbone: see `mhrctl.models.sharding`.
+    """
 
     def __init__(self, backbone: PreTrainedModel) -> None:
         super().__init__()
@@ -125,12 +128,12 @@ class _Scoring(nn.Module):
     def forward(self, input_ids: Tensor, decoder_input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         targets = len(decoder_input_ids) // len(input_ids)
         if targets == 1:
-            output = self.backbone(
+            output = self.backbone.forward(
                 input_ids=input_ids, attention_mask=attention_mask, decoder_input_ids=decoder_input_ids, use_cache=False
             )
         else:
             states = self.backbone.get_encoder()(input_ids=input_ids, attention_mask=attention_mask)[0]
-            output = self.backbone(
+            output = self.backbone.forward(
                 encoder_outputs=BaseModelOutput(last_hidden_state=states.repeat_interleave(targets, 0)),
                 attention_mask=attention_mask.repeat_interleave(targets, 0),
                 decoder_input_ids=decoder_input_ids,

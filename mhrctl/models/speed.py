@@ -53,6 +53,19 @@ class Speed:
         return changed
 
 
+@dataclass(frozen=True)
+class Sharding:
+    """A sharding says how the frozen weights of a backbone are divided among processes.
+
+    Attributes:
+        reshards: whether a block's weights are let go of between its forward and its backward.
+        offloads: whether each process keeps its part in the memory of the CPU, not on its GPU.
+    """
+
+    reshards: bool = True
+    offloads: bool = False
+
+
 OFF: dict[str, dict[str, Any]] = {
     "forward": {"forward": False},
     "packing": {"packing": False},

@@ -84,44 +84,39 @@ def pretrain(
             each line of the log, with the tokens a second since the one before, and the mean validation loss.
 
     Raises:
-        ParamsError: if the heads do not divide a layer, a target is no layer, or there is no alignment to measure.
+        ParamsError: if the heads do not divide a layer, a target is no layer, there is no alignment to measure, or weights are
+            to be divided among processes that cannot be.
         DataError: if alignment is to be measured on one training task, or there is nothing to validate on.
         ArtifactError: if an input folder is missing or does not fit.
         DivergedError: if a loss, a gradient or what is trained is not finite; the last good checkpoint stays.
     """
     if params.align_every:
         require_shared(cell, f"pretrain.align_every {params.align_every}")
+    if execution.sharding and adapter_class(cell.row).replaces_weights:
+        raise ParamsError(f"--shard: {cell.row.name} trains all weights, and only frozen ones are divided among processes")
     prepared_card = read_card(prepared, stage="prepare", command="mhrctl prepare")
     require_prepared(prepared, backbone)
-    frozen, fingerprint = load_backbone(backbone)
     examples = Examples.open(prepared / TRAINING_EXAMPLES, scratch)
     private = cell.row.is_private
     data_sets = training_data_sets(prepared) if private else {}
-    if adapter_class(cell.row).replaces_weights:
-        require_changeable(frozen, f"--method {cell.method}")
-    if start is None:
-        tasks = len(data_sets if private else examples.tasks)
-        try:
-            with in_section("pretrain"):
-                adapter = new_adapter(frozen, cell.row, params, heads=cell.heads, seed=cell.seed, tasks=tasks)
-        except ValueError as error:
-            raise ParamsError(f"--heads {cell.heads}: {error}") from None
-    else:
-        stage, origin = cell.origin
-        origin_card = read_card(start, stage=stage, command=f"mhrctl {stage} {origin.options}", cell=origin)
-        require_backbone(origin_card, start, fingerprint, backbone)
-        require_made_from(origin_card, start, {"prepare": prepared})
-        adapter = load_adapter(start / ADAPTERS)
-        attach(frozen, adapter)
-    set_precision(frozen, params.precision)
-    facts = PretrainFacts(
-        suite=prepared_card.facts.suite,
-        tasks=list(data_sets) if private else examples.tasks,
-        backbone=fingerprint,
-        parameters=Parameters(
-            multi_task=trainable(adapter.skill_parameters()), routing=trainable(adapter.routing_parameters())
-        ),
-    )
+    tasks = list(data_sets) if private else examples.tasks
+    with execution.loading() as place:
+        frozen, fingerprint = load_backbone(backbone)
+        if adapter_class(cell.row).replaces_weights:
+            require_changeable(frozen, f"--method {cell.method}")
+        if start is None:
+            adapter = _new(frozen, cell, params, tasks=len(tasks))
+        else:
+            stage, origin = cell.origin
+            origin_card = read_card(start, stage=stage, command=f"mhrctl {stage} {origin.options}", cell=origin)
+            require_backbone(origin_card, start, fingerprint, backbone)
+            require_made_from(origin_card, start, {"prepare": prepared})
+            adapter = load_adapter(start / ADAPTERS)
+            attach(frozen, adapter)
+        set_precision(frozen, params.precision)
+        place(frozen)
+    counts = Parameters(multi_task=trainable(adapter.skill_parameters()), routing=trainable(adapter.routing_parameters()))
+    facts = PretrainFacts(suite=prepared_card.facts.suite, tasks=tasks, backbone=fingerprint, parameters=counts)
     many = execution.accelerator.num_processes
     made = provenance.of_pretrain(cell, params, prepared=prepared, backbone=backbone, start=start, processes=many)
     card = made.card(facts, threads=execution.threads)
@@ -146,6 +141,15 @@ def pretrain(
     if losses:
         execution.recorder.summary({"validation_loss": fmean(losses.values())})
     return card
+
+
+def _new(frozen: PreTrainedModel, cell: Cell, params: PretrainParams, *, tasks: int) -> Adapter:
+    """A new adapter of a cell, for which the backbone gets its slots."""
+    try:
+        with in_section("pretrain"):
+            return new_adapter(frozen, cell.row, params, heads=cell.heads, seed=cell.seed, tasks=tasks)
+    except ValueError as error:
+        raise ParamsError(f"--heads {cell.heads}: {error}") from None
 
 
 def _left(saved: Sequence[int]) -> str:
@@ -257,11 +261,12 @@ class _Training:
         Returns:
             The rows of the log, and the step that is kept of each run, if it is its best.
         """
-        params, accelerator, adapter, steps = self.params, self.execution.accelerator, part.adapter, part.steps
-        model = AdaptedModel(self.backbone, adapter, speed=self.execution.speed)
-        optimizer = optimizer_of(adapter, params, fused=self.execution.speed.fused)
+        params, execution, adapter, steps = self.params, self.execution, part.adapter, part.steps
+        accelerator = execution.accelerator
+        model = AdaptedModel(self.backbone, adapter, speed=execution.speed)
+        optimizer = optimizer_of(adapter, params, fused=execution.speed.fused)
         adapter.constrain(optimizer)
-        wrapped, optimizer = accelerator.prepare(model, optimizer)
+        wrapped, optimizer = execution.prepared(model, optimizer)
         parameters = trained_parameters(adapter)
         best = BestSteps(parameters, dtype=torch.float64) if params.keep == "best" else None
         tasks = self._aligned_tasks()
@@ -271,7 +276,7 @@ class _Training:
             parameters=parameters,
             optimizer=optimizer,
             best=best,
-            warn=self.execution.warn,
+            warn=execution.warn,
             set_aside=accelerator.is_main_process,
         )
         advance(first)
@@ -292,8 +297,8 @@ class _Training:
                 loss = accelerator.reduce(step.losses, "mean").mean().item()
                 note = f"loss {loss:.3f}"
                 with log.row(step.number, loss, rates) as row:  # `item` has waited for the device
-                    if tasks:  # measured by the process that keeps the log; others wait for its next step
-                        measured = aligned and accelerator.is_main_process
+                    if tasks:  # measured by the process that keeps the log, and by those with a part of the weights
+                        measured = aligned and (accelerator.is_main_process or execution.sharding is not None)
                         row.extend(gradient_alignment(model, tasks).logged if measured else [None] * len(ALIGNMENT_COLUMNS))
                     if params.validate_every:
                         row.append(self._validate(part, step.number, best, saved) if validated else None)
@@ -347,12 +352,18 @@ class _Training:
         part.adapter.interpolate(uniform_interpolation(step, steps=part.steps, last=self.params.uniform_steps))
 
     def _fit(self, model: nn.Module, optimizer: Optimizer, part: _Part, first: int, saved: Sequence[int]) -> Iterator[Step]:
+        parameters = list(trained_parameters(part.adapter).values())
+
+        def clip() -> Tensor:
+            self.execution.exchange(parameters)
+            return clip_runs(parameters, self.params.clip_norm)
+
         return fit(
             model,
             optimizer,
             batches=part.batches,
             objective=part.adapter.objective(self.objective),
-            clip=lambda: clip_runs(list(trained_parameters(part.adapter).values()), self.params.clip_norm),
+            clip=clip,
             accelerator=self.execution.accelerator,
             schedule=Schedule(part.steps, self.params.warmup, self.cell.seed, self.params.accumulation, first),
             training=Training(f"pretrain {self.cell.name}", "pretrain", part.data_sets, lambda: _left(saved)),

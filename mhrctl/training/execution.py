@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from accelerate import Accelerator
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
 from mhrctl.adapters.adapter import Adapter
 from mhrctl.errors import ParamsError
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.placement import spread
-from mhrctl.models.speed import Speed
+from mhrctl.models.sharding import is_sharded, shard
+from mhrctl.models.speed import Sharding, Speed
 from mhrctl.progress import Recorder, Track, Warn, silent, unheard, unrecorded
+from mhrctl.training.processes import average_gradients, broadcast, in_turn
 
 
 @dataclass(frozen=True)
@@ -27,6 +35,7 @@ class Execution:
         recorder: takes the stage's numbers while it works.
         warn: shows what goes on in spite of a failure.
         device_map: how the backbone's layers are spread over devices; None has them all on the accelerator's.
+        sharding: how frozen weights are divided among several processes; None leaves all of them to each.
     """
 
     accelerator: Accelerator
@@ -35,6 +44,7 @@ class Execution:
     recorder: Recorder = unrecorded
     warn: Warn = unheard
     device_map: str | None = None
+    sharding: Sharding | None = None
 
     @property
     def threads(self) -> int | None:
@@ -49,6 +59,10 @@ class Execution:
         """
         if self.device_map is not None and adapter is not None and adapter.replaces_weights:
             raise ParamsError("--device-map: weights that are trained as a whole are on one device; leave it out")
+        if is_sharded(backbone):
+            if adapter is not None:
+                adapter.to(self.accelerator.device)
+            return AdaptedModel(backbone, adapter, speed=self.speed)
         self.place(backbone)
         speed = self.speed if self.device_map is None else replace(self.speed, forward=False)  # which reads weights directly
         return AdaptedModel(backbone, adapter, speed=speed).to(self.accelerator.device)
@@ -59,6 +73,35 @@ class Execution:
             backbone.to(self.accelerator.device)
         else:
             spread(backbone, self.device_map, self.accelerator.device)
+
+    @contextmanager
+    def loading(self) -> Iterator[Callable[[PreTrainedModel], None]]:
+        """Give a backbone that is loaded meanwhile to what this gives: it divides the frozen weights, if that is wanted.
+
+        Then the processes of a machine load one after the other, each when the one before has kept its part alone.
+        """
+        if self.sharding is None:
+            yield lambda _backbone: None
+            return
+        mesh = init_device_mesh(self.accelerator.device.type, (self.accelerator.num_processes,))
+        with in_turn(self.accelerator):
+            yield partial(shard, mesh=mesh, sharding=self.sharding)
+
+    def prepared(self, model: AdaptedModel, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
+        """Return a model on the device, and the optimizer of its adapter, as accelerate wants both for training."""
+        if not is_sharded(model.backbone):
+            wrapped, optimizer = self.accelerator.prepare(model, optimizer)
+            return wrapped, optimizer
+        # What is trained is small, and each process has all of it.
+        if model.adapter is not None:
+            model.adapter.to(self.accelerator.device)
+            broadcast((*model.adapter.parameters(), *model.adapter.buffers()))
+        return model, self.accelerator.prepare(optimizer)
+
+    def exchange(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Average gradients over the processes, where accelerate's model has not done so in backward."""
+        if self.sharding is not None:
+            average_gradients(parameters, self.accelerator)
 
     def together(self, adapter: Adapter | None) -> int:
         """Return how many tasks go into one batch: one of those whose adapter replaces the weights that a model has once."""

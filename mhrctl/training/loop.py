@@ -79,7 +79,8 @@ def fit(
         optimizer: over the model's trainable parameters.
         batches: gives the micro-batch of a number; they are counted through all steps and processes.
         objective: gives the losses of a batch, one a run; they are summed, since runs share no parameter.
-        clip: clips gradients before a step, and returns the norms that they had, [runs], or one of all.
+        clip: clips gradients before a step, once they are those of all processes, and returns the norms that they had, [runs],
+            or one of all.
         accelerator: places batches; several processes share the micro-batches of a step.
         schedule: the steps.
         training: what it is called when it diverges.

@@ -8,13 +8,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 from transformers import T5ForConditionalGeneration
 
 from mhrctl.adapters.config import InventoryConfig
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.weights import Weights
 from mhrctl.models.attach import inject
-from mhrctl.models.speed import Speed
+from mhrctl.models.sharding import is_sharded
+from mhrctl.models.speed import Sharding, Speed
 from mhrctl.progress import silent, unrecorded
 from mhrctl.training.execution import Execution
 
@@ -54,3 +56,27 @@ def test_threads_are_torchs_on_a_cpu_and_none_on_a_gpu(accelerator: Accelerator)
     torch.set_num_threads(before)
     on_gpu = SimpleNamespace(device=torch.device("cuda"))
     assert Execution(on_gpu).threads is None
+
+
+def test_weights_are_whole_and_accelerates_unless_they_are_to_be_divided(
+    accelerator: Accelerator, tiny_t5: T5ForConditionalGeneration
+) -> None:
+    execution = Execution(accelerator)
+    adapter = Inventory(inject(tiny_t5, "full"), InventoryConfig())
+    with execution.loading() as place:
+        place(tiny_t5)
+    assert not is_sharded(tiny_t5)
+    optimizer = torch.optim.SGD(adapter.parameters(), lr=1.0)
+    model = execution.adapted(tiny_t5, adapter)
+    wrapped, prepared = execution.prepared(model, optimizer)
+    assert wrapped is model
+    assert isinstance(prepared, AcceleratedOptimizer)
+    execution.exchange(list(adapter.parameters()))  # which have no gradients, and nobody asks
+
+
+def test_gradients_are_exchanged_where_weights_are_divided(
+    accelerator: Accelerator, tiny_t5: T5ForConditionalGeneration
+) -> None:
+    adapter = Inventory(inject(tiny_t5, "full"), InventoryConfig())
+    with pytest.raises(ValueError, match="no gradient, which processes would exchange"):
+        Execution(accelerator, sharding=Sharding()).exchange(list(adapter.parameters()))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel, T5ForConditionalGeneration
 
 from mhrctl.models.layer import AdaptedLinear
+from mhrctl.models.sharding import with_weights
 from mhrctl.models.t5 import pointwise
 from mhrctl.models.t5.attention import attend, cross_attention_masks, self_attention_masks
 from mhrctl.models.t5.functions import gated_project, project, rms_norm, token_losses
@@ -180,21 +182,28 @@ class _Pass:
     def stack(self, place: str, stack: Any, ids: Tensor, plan: Plan, inputs: _Inputs | None = None) -> Tensor:  # noqa: ANN401
         """All blocks of an encoder, or of a decoder with its inputs: token ids [tokens] to states [tokens, d_model]."""
         x = self._drop(F.embedding(ids, stack.embed_tokens.weight))
-        masks = self_attention_masks(stack.block[0].layer[0].SelfAttention, plan, causal=inputs is not None)
+        first = stack.block[0]
+        of_first = partial(self_attention_masks, first.layer[0].SelfAttention, plan, causal=inputs is not None)
+        masks = with_weights(first, of_first)
         for number, block in enumerate(stack.block):
-            arguments = (x, f"{place}.block.{number}.layer", block, plan, masks, inputs)
-            x = checkpoint(self._block, *arguments, use_reentrant=False) if self.checkpointing else self._block(*arguments)
+            run = partial(self._block, f"{place}.block.{number}.layer", block, plan, masks, inputs)
+            if self.checkpointing:
+                run = partial(checkpoint, run, use_reentrant=False)
+            x = with_weights(block, run, x, None if inputs is None else inputs.encoded)
         return self._drop(rms_norm(x, stack.final_layer_norm.weight, self.eps, self.pointwise))
 
     def _block(
         self,
-        x: Tensor,
         place: str,
         block: Any,  # noqa: ANN401
         plan: Plan,
         masks: list[Tensor | None],
         inputs: _Inputs | None,
+        x: Tensor,
+        encoded: Tensor | None,
     ) -> Tensor:
+        if inputs is not None and encoded is not None:
+            inputs = replace(inputs, encoded=encoded)
         x = self._self_attention(x, f"{place}.0.SelfAttention", block.layer[0], plan, masks)
         if inputs is not None:
             x = self._cross_attention(x, f"{place}.1.EncDecAttention", block.layer[1], inputs)
