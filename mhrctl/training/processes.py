@@ -13,14 +13,23 @@ from torch import Tensor, nn
 
 @contextmanager
 def in_turn(accelerator: Accelerator) -> Iterator[None]:
-    """Let the processes of each machine do something one after the other, such as what takes much of its memory."""
+    """Let the processes of each machine do something one after the other, such as what takes much of its memory.
+
+    What fails in one is tried in the others all the same, so that each says what is wrong and none waits for another.
+    """
     place = torch.tensor([accelerator.local_process_index], device=accelerator.device)
     turns = int(accelerator.gather(place).max()) + 1
     for _ in range(accelerator.local_process_index):
         accelerator.wait_for_everyone()
-    yield
+    failure: Exception | None = None
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - it is raised below
+        failure = error
     for _ in range(accelerator.local_process_index, turns):
         accelerator.wait_for_everyone()
+    if failure is not None:
+        raise failure
 
 
 def broadcast(tensors: Iterable[Tensor]) -> None:

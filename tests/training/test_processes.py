@@ -32,11 +32,12 @@ class Fellow:
         return torch.cat(self._said)
 
 
+def fellows_on_two_machines() -> list[Fellow]:
+    barrier, said = threading.Barrier(6), list[Tensor]()
+    return [Fellow(place, barrier, said) for place in (0, 1, 2, 0, 1, 2)]
+
+
 def test_processes_of_a_machine_take_turns_and_machines_do_not() -> None:
-    places = [0, 1, 2, 0, 1, 2]
-    fellows = [Fellow(place, threading.Barrier(6), []) for place in places]
-    for fellow in fellows:
-        fellow._barrier, fellow._said = fellows[0]._barrier, fellows[0]._said
     events: list[tuple[str, int]] = []
 
     def work(fellow: Any) -> None:
@@ -46,9 +47,21 @@ def test_processes_of_a_machine_take_turns_and_machines_do_not() -> None:
             events.append(("ends", fellow.local_process_index))
 
     with ThreadPoolExecutor(6) as pool:
-        list(pool.map(work, fellows))
+        list(pool.map(work, fellows_on_two_machines()))
     for turn in range(3):
         assert sorted(events[4 * turn : 4 * turn + 4]) == [("begins", turn)] * 2 + [("ends", turn)] * 2
+
+
+def test_a_failure_of_one_is_tried_by_all() -> None:
+    """A process that left while others wait for it would leave them with an error of the network."""
+
+    def work(fellow: Any) -> str:
+        with pytest.raises(ZeroDivisionError) as failed, in_turn(fellow):
+            fellow.local_process_index // 0
+        return str(failed.value)
+
+    with ThreadPoolExecutor(6) as pool:
+        assert len(list(pool.map(work, fellows_on_two_machines()))) == 6
 
 
 def test_one_process_waits_for_nobody(accelerator: Accelerator) -> None:
