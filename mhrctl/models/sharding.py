@@ -1,9 +1,9 @@
 """The frozen weights of a backbone are divided among processes; each gathers those of a block while it computes with them.
 
 It is torch's FSDP 2. A block has its weights within its own call; T5's forward of our own, which calls no block, reads them by
-`with_weights`. What is in no block is there while `mhrctl.models.adapted.AdaptedModel` runs, by `with_weights` too: the backbone
-may run several times meanwhile, by its forward, since each call of it would gather and let go of them anew, in one process more
-often than in another.
+`with_weights`. What is in no block is there while `mhrctl.models.adapted.AdaptedModel` runs, by `with_weights` too: within it
+the backbone may run several times, by its forward. Each call of it would gather weights anew, in one process more often than
+in another, where all must gather equally often.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ def shard(model: PreTrainedModel, mesh: DeviceMesh, sharding: Sharding) -> None:
         ParamsError: if the weights of the model are quantised.
         ValueError: if a weight of the model is trained.
     """
-    parameters = list(model.parameters())
-    if any(parameter.requires_grad for parameter in parameters):
+    # No list of the weights is kept, which would keep them whole.
+    if any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError("only frozen weights are sharded")
-    if not all(parameter.is_floating_point() for parameter in parameters):
+    if not all(parameter.is_floating_point() for parameter in model.parameters()):
         raise ParamsError("--shard: the backbone's weights are quantised, which are not divided among processes; leave it out")
     # Of blocks that return views (OPT's); nothing changes them in place.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor", category=UserWarning)

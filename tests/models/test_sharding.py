@@ -25,12 +25,13 @@ CASES = {
     "t5": Case("t5"),
     "t5, blocks run again in backward": Case("t5", {"checkpointing": True}),
     "t5 of transformers": Case("t5", {"forward": False}),
+    "t5 of transformers, some logits at a time": Case("t5", {"forward": False}, logits=200),
     "llama, packed": Case("llama", packs=True),
-    "llama in bf16": Case("llama", packs=True, dtype="bfloat16"),
+    "llama in bf16, some logits at a time": Case("llama", packs=True, dtype="bfloat16", logits=200),
     "gpt2, padded, blocks kept": Case("gpt2", reshards=False),
     "mixtral": Case("mixtral", packs=True),
 }
-ROUNDED = {"t5 of transformers"}
+ROUNDED = {"t5 of transformers", "t5 of transformers, some logits at a time"}
 """Gradients of the encoder's states are summed in another order there: first those of a block's two uses of them."""
 
 
@@ -64,7 +65,6 @@ def test_losses_and_gradients_are_those_of_the_whole_model(shared: dict[str, dic
     made = shared[name]
     assert made["scale"] > 1
     assert made["worst"] <= (1e-6 * made["scale"] if name in ROUNDED else 0)
-    assert made["identical"] or name in ROUNDED
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -86,8 +86,7 @@ def test_every_family_can_be_divided_among_three(tmp_path: Path) -> None:
     cases += [Case(family, packs=packs) for family in DECODERS for packs in (False, True)]
     cases += [Case("t5", {"packing": False}, reshards=False), Case("t5", dtype="bfloat16"), Case("bart", reshards=False)]
     for case, made in zip(cases, outcomes(cases, tmp_path, 3), strict=True):
-        assert made["worst"] <= 1e-5 * made["scale"], case
-        assert made["identical"] or case.family in ENCODER_DECODERS, case
+        assert made["worst"] <= (1e-6 * made["scale"] if case.family in ENCODER_DECODERS else 0), case
         assert made["divided"]
         assert sum(made["held"]) == made["total"]
         assert max(made["held"]) < 0.45 * made["total"], case  # few experts are divided by whole ones where nothing else fits
