@@ -317,7 +317,10 @@ def open_accelerator(device: str, threads: int | None, *, many_processes: bool =
     if threads or accelerator.device.type == "cpu":
         limit_threads(threads or DEFAULT)
     if accelerator.num_processes > 1 and not many_processes:
-        raise ParamsError(f"{accelerator.num_processes} processes: only `mhrctl pretrain` runs in more than one")
+        raise ParamsError(
+            f"{accelerator.num_processes} processes: only `mhrctl pretrain` runs in more than one; where a backbone is too"
+            " large for a GPU, --device-map spreads it over several"
+        )
     return accelerator
 
 

@@ -21,7 +21,7 @@ from mhrctl.models.placement import spread
 from mhrctl.models.sharding import is_sharded, shard
 from mhrctl.models.speed import Sharding, Speed
 from mhrctl.progress import Recorder, Track, Warn, silent, unheard, unrecorded
-from mhrctl.training.processes import average_gradients, broadcast, in_turn
+from mhrctl.training.processes import average_gradients, in_turn, share_values
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Execution:
         # What is trained is small, and each process has all of it.
         if model.adapter is not None:
             model.adapter.to(self.accelerator.device)
-            broadcast((*model.adapter.parameters(), *model.adapter.buffers()))
+            share_values((*model.adapter.parameters(), *model.adapter.buffers()))
         return model, self.accelerator.prepare(optimizer)
 
     def exchange(self, parameters: Sequence[nn.Parameter]) -> None:

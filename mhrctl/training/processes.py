@@ -32,7 +32,7 @@ def in_turn(accelerator: Accelerator) -> Iterator[None]:
         raise failure
 
 
-def broadcast(tensors: Iterable[Tensor]) -> None:
+def share_values(tensors: Iterable[Tensor]) -> None:
     """Give all processes the values of the first."""
     for tensor in tensors:
         broadcast(tensor.detach())

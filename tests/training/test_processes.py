@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from mhrctl.training import processes
-from mhrctl.training.processes import average_gradients, in_turn, spread
+from mhrctl.training.processes import average_gradients, in_turn, share_values
 
 
 class Fellow:
@@ -95,5 +95,5 @@ def test_a_parameter_without_a_gradient_is_no_mean(accelerator: Accelerator) -> 
 def test_all_take_the_values_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "broadcast", lambda tensor: tensor.fill_(7))
     parameter, buffer = nn.Parameter(torch.zeros(2)), torch.zeros(1, dtype=torch.uint8)
-    spread([parameter, buffer])
+    share_values([parameter, buffer])
     assert (parameter.tolist(), buffer.tolist()) == ([7, 7], [7])
