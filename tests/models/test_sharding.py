@@ -46,10 +46,11 @@ def outcomes(cases: list[Case], folder: Path, processes: int = 2) -> list[dict[s
         for rank in range(processes)
     ]
     try:
-        errors = [process.communicate(timeout=240)[1].decode() for process in running]
+        errors = [process.communicate(timeout=900)[1].decode() for process in running]
     finally:
         for process in running:
             process.kill()
+            process.wait()
     assert [process.returncode for process in running] == [0] * processes, errors
     made: list[dict[str, Any]] = json.loads(out.read_text())
     return made
@@ -82,8 +83,7 @@ def test_slots_of_adapters_are_left_alone(shared: dict[str, dict[str, Any]], nam
 
 @pytest.mark.slow
 def test_every_family_can_be_divided_among_three(tmp_path: Path) -> None:
-    cases = [Case(family, choices=choices) for family in ENCODER_DECODERS for choices in (False, True)]
-    cases += [Case(family, packs=packs) for family in DECODERS for packs in (False, True)]
+    cases = [*map(Case, ENCODER_DECODERS), *(Case(family, packs=True) for family in DECODERS)]
     cases += [Case("t5", {"packing": False}, reshards=False), Case("t5", dtype="bfloat16"), Case("bart", reshards=False)]
     for case, made in zip(cases, outcomes(cases, tmp_path, 3), strict=True):
         assert made["worst"] <= (1e-6 * made["scale"] if case.family in ENCODER_DECODERS else 0), case
