@@ -91,7 +91,7 @@ def outcome(case: Case, mesh: DeviceMesh) -> dict[str, Any]:
     slots = {name: list(slot.shape) for name, slot in backbone.named_buffers() if name.endswith((".down", ".up"))}
     sharded = case.numbers(backbone, adapter)
     for part in (*blocks(backbone), backbone):
-        part.reshard()  # type: ignore[operator]
+        part.reshard()
     parts = [parameter for parameter in backbone.parameters() if isinstance(parameter, DTensor)]
     held = [0] * dist.get_world_size()
     dist.all_gather_object(held, sum(part.to_local().numel() for part in parts))

@@ -29,7 +29,8 @@ def _load(*args: Any, **rest: Any) -> tuple[int, list[Any]]:
     return step, log
 
 
-pretrain.save_checkpoint, pretrain.load_checkpoint = _save, _load  # type: ignore[assignment]
+stage: Any = pretrain
+stage.save_checkpoint, stage.load_checkpoint = _save, _load
 
 if __name__ == "__main__":
     main()
