@@ -88,7 +88,7 @@ def with_weights(module: nn.Module, function: Callable[..., Any], *tensors: Any)
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:
-    """List the blocks of a transformer: what its outermost lists of modules hold."""
+    """List the blocks of a transformer: what its outermost lists of modules hold, but for single layers (Gemma 3n's)."""
     return list(_listed(model))
 
 
@@ -106,7 +106,7 @@ def divided_axis(shape: tuple[int, ...], processes: int) -> int:
 def _listed(module: nn.Module) -> Iterator[nn.Module]:
     for child in module.children():
         if isinstance(child, nn.ModuleList):
-            yield from child
+            yield from (block for block in child if any(block.children()))
         else:
             yield from _listed(child)
 
