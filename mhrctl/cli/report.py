@@ -15,13 +15,17 @@ from mhrctl.cli import display
 from mhrctl.cli.options import HERE, ProjectOption, SetOption, open_project
 from mhrctl.cli.threads import prepare_threads
 from mhrctl.config.cells import grid_cells
-from mhrctl.errors import ParamsError
+from mhrctl.errors import ArtifactError, ParamsError
 
 if TYPE_CHECKING:
     from mhrctl.config.sections import ReportParams
     from mhrctl.report.results import Results
     from mhrctl.report.table import Table
     from mhrctl.report.trials import Choice
+
+
+SHOWN = (("evaluate", "*.json"), ("pretrain", "*.csv"))
+"""Of `data/metrics`: without any of these a page has nothing to show."""
 
 
 class Format(StrEnum):
@@ -44,7 +48,7 @@ def report(
             help="Print the difference of a method, named as in the tables (`mhr h8`), or `all`, with its interval; repeatable."
         ),
     ] = [],
-    to: Annotated[str | None, typer.Option(help="The method that --compare compares to; lora if none is named.")] = None,
+    to: Annotated[str | None, typer.Option(help="The method that --compare compares to. [default: lora, or the first]")] = None,
     html: Annotated[bool, typer.Option("--html", help="Write everything into one HTML file.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder of figures and HTML; data/report if none is named.")] = None,
     form: Annotated[Format, typer.Option("--format", help="Of printed tables.")] = Format.TERMINAL,
@@ -62,7 +66,7 @@ def report(
     if stage_runs:
         _print_tables([_write_stage(where, settings.params.report, expected)], form)
         return
-    from mhrctl.report.differences import BASELINE, differences_table
+    from mhrctl.report.differences import differences_table
     from mhrctl.report.results import read_results
     from mhrctl.report.tables import build_table
 
@@ -70,7 +74,7 @@ def report(
     results = read_results(where.metrics, trials)
     printed = [build_table(number, results, expected) for number in tables]
     if compare:
-        printed.append(differences_table(results, against=to or BASELINE, labels=compare))
+        printed.append(differences_table(results, against=to, labels=compare))
     _print_tables(printed, form)
     folder = out or where.output("report")
     if figures:
@@ -119,6 +123,8 @@ def _draw(where: Project, numbers: Sequence[int], folder: Path, results: Results
 def _write_html(where: Project, expected: Sequence[str], folder: Path, trials: Choice) -> None:
     from mhrctl.report.html import html_report
 
+    if not any(any((where.metrics / stage).glob(kind)) for stage, kind in SHOWN):
+        raise ArtifactError(f"nothing to report yet: no scores and no training logs in {where.metrics}; run `mhrctl run`")
     text = html_report(where.data, expected, trials)
     write_text(folder / "report.html", text)
     display.done(f"wrote {folder / 'report.html'}")

@@ -168,7 +168,7 @@ def read_metrics(folder: Path) -> dict[str, CellMetrics]:
     """
     files = sorted(folder.glob("*.json"))
     if not files:
-        raise ArtifactError(f"{folder}: no scores yet; run `dvc repro` or `mhrctl evaluate`")
+        raise ArtifactError(f"nothing to report yet: no scores in {folder}; run `mhrctl run` or `dvc repro`")
     metrics: dict[str, CellMetrics] = {}
     for file in files:
         metrics[file.stem] = read_metrics_of(file)

@@ -8,6 +8,9 @@ from statistics import fmean, median, stdev
 
 from mhrctl.report.printed import MeanStd
 
+FEWEST_TASKS, FEWEST_SEEDS = 5, 3
+"""Of fewer tasks no interval is given, of fewer seeds no deviation, and of fewer of either no verdict."""
+
 
 @dataclass(frozen=True)
 class Aggregate:
@@ -22,9 +25,10 @@ class Aggregate:
     says: str
 
 
-MEANS = Aggregate("mean\nof seeds", "mean over n seeds of the mean over tasks, ± its deviation over seeds")
+MEANS = Aggregate("mean\nof seeds", "mean over n seeds of the mean over tasks, ± its deviation over seeds (from three on)")
 MEDIANS = Aggregate(
-    "median\nof seeds", "mean over tasks of each task's median over n seeds, ± the mean over tasks of the deviation over seeds"
+    "median\nof seeds",
+    "mean over tasks of each task's median over n seeds, ± the mean over tasks of the deviation over seeds (from three on)",
 )
 BY_SUITE: Mapping[str, Aggregate] = {"t0": MEDIANS}
 """{suite: the aggregate of its scores in the paper} (section 4.2); of any other suite it is MEANS."""
@@ -36,10 +40,10 @@ def aggregate_of(suite: str | None) -> Aggregate:
 
 
 def mean_std(values: Sequence[float]) -> MeanStd | None:
-    """Compute mean and standard deviation (of a sample: by n - 1); None of no values."""
+    """Compute the mean of one value a seed, and of three or more their standard deviation (by n - 1); None of no values."""
     if not values:
         return None
-    return MeanStd(fmean(values), stdev(values) if len(values) > 1 else None)
+    return MeanStd(fmean(values), stdev(values) if len(values) >= FEWEST_SEEDS else None)
 
 
 def mean_of_medians(by_task: Mapping[str, Sequence[float]]) -> MeanStd | None:
@@ -52,9 +56,9 @@ def mean_of_medians(by_task: Mapping[str, Sequence[float]]) -> MeanStd | None:
         by_task: {task: scores, one a seed}.
 
     Returns:
-        None of no tasks; no deviation where a task has a single seed.
+        None of no tasks; no deviation where a task has fewer than three seeds.
     """
     if not by_task:
         return None
-    deviation = fmean(map(stdev, by_task.values())) if all(len(scores) > 1 for scores in by_task.values()) else None
-    return MeanStd(fmean(map(median, by_task.values())), deviation)
+    enough = all(len(scores) >= FEWEST_SEEDS for scores in by_task.values())
+    return MeanStd(fmean(map(median, by_task.values())), fmean(map(stdev, by_task.values())) if enough else None)

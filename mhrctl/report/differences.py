@@ -1,19 +1,25 @@
-"""Differences between methods are taken on the scores that they share, with intervals."""
+"""Differences between methods are taken on the scores that they share, with intervals and what can be said of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from mhrctl.errors import ParamsError, unknown
+from mhrctl.report.aggregates import FEWEST_SEEDS, FEWEST_TASKS
 from mhrctl.report.bootstrap import LEVEL, RESAMPLES, Interval, paired_bootstrap
 from mhrctl.report.results import MISSING, NO_SCORES, Group, Results
-from mhrctl.report.table import Table
+from mhrctl.report.table import Table, Value
 
 BASELINE = "lora"
 ALL = "all"
+
+Verdict = Literal["better", "worse", "open", "too few"]
+Compared = Mapping[str, "Difference | None"]
+"""{label: its difference to the baseline}; None of what shares no task and seed with it."""
 
 
 @dataclass(frozen=True)
@@ -23,32 +29,39 @@ class Difference:
     Attributes:
         tasks: how many both were adapted to.
         seeds: how many both have of these tasks.
-        interval: the mean difference, and how sure it is.
+        mean: over tasks and seeds.
+        interval: how sure it is; None of so few tasks that there is nothing to resample.
     """
 
     tasks: int
     seeds: int
-    interval: Interval
+    mean: float
+    interval: Interval | None
 
     @property
-    def mean(self) -> str:
+    def verdict(self) -> Verdict:
+        """What can be said: nothing of too few tasks or seeds, and nothing for sure where the interval holds 0."""
+        if self.interval is None or self.seeds < FEWEST_SEEDS:
+            return "too few"
+        return "better" if self.interval.low > 0 else "worse" if self.interval.high < 0 else "open"
+
+    @property
+    def shown_mean(self) -> str:
         """The mean difference as people read it."""
-        return f"{self.interval.mean:+z.2f}"
-
-    @property
-    def has_interval(self) -> bool:
-        """Whether there is more than one pair of scores, without which there is nothing to resample."""
-        return self.tasks * self.seeds > 1
+        return Value(f"{self.mean:+z.2f}", {"": self.mean})
 
     @property
     def ends(self) -> str:
         """The interval as people read it, where there is one."""
-        return f"{self.interval.low:+z.2f} to {self.interval.high:+z.2f}" if self.has_interval else MISSING
+        if self.interval is None:
+            return MISSING
+        low, high = self.interval.low, self.interval.high
+        return Value(f"{low:+z.2f} to {high:+z.2f}", {"low": low, "high": high})
 
     @property
-    def not_above(self) -> str:
-        """The share of resamples at or below 0, where there is an interval."""
-        return f"{self.interval.not_above:.1%}" if self.has_interval else MISSING
+    def no_gain(self) -> str:
+        """The share of resamples without a gain, where there is an interval."""
+        return Value(f"{self.interval.not_above:.1%}", {"": self.interval.not_above}) if self.interval else MISSING
 
 
 def compare(ours: Group, other: Group) -> Difference | None:
@@ -59,23 +72,37 @@ def compare(ours: Group, other: Group) -> Difference | None:
     if not seeds:
         return None
     scores = np.array([[first[task][seed] - second[task][seed] for seed in seeds] for task in tasks])
-    return Difference(len(tasks), len(seeds), paired_bootstrap(scores))
+    interval = paired_bootstrap(scores) if len(tasks) >= FEWEST_TASKS else None
+    return Difference(len(tasks), len(seeds), float(scores.mean()), interval)
 
 
-def differences_table(results: Results, *, against: str = BASELINE, labels: Sequence[str] = (ALL,)) -> Table:
+def baseline_of(results: Results) -> Group | None:
+    """Return what the others are compared to: lora, or where it was not adapted, the first that was; None of nothing."""
+    return next((group for group in results.adapted if group.label == BASELINE), next(iter(results.adapted), None))
+
+
+def compare_all(results: Results) -> Compared:
+    """Compare every other adapted method to the baseline."""
+    baseline = baseline_of(results)
+    return {group.label: compare(group, baseline) for group in results.adapted if baseline and group is not baseline}
+
+
+def differences_table(results: Results, *, against: str | None = None, labels: Sequence[str] = (ALL,)) -> Table:
     """Tabulate the differences of methods to one of them, adapted; what is missing is said under the table.
 
     Args:
         results: ours.
-        against: label of the method that the others are compared to.
+        against: label of the method that the others are compared to; the baseline if none is named.
         labels: of the others; `all` is every one that was adapted.
 
     Raises:
         ParamsError: if a label is of no method with adapted scores, where there are scores at all.
     """
     adapted = {group.label: group for group in results.adapted}
-    if not adapted:
-        return _table(results, against, [], [NO_SCORES])
+    baseline = baseline_of(results)
+    if baseline is None:
+        return _table(results, against or BASELINE, [], [NO_SCORES])
+    against = against or baseline.label
     chosen = [label for label in adapted if label != against] if ALL in labels else list(dict.fromkeys(labels))
     if missing := [label for label in (against, *chosen) if label not in adapted]:
         raise ParamsError(unknown("method", missing[0], adapted))
@@ -83,38 +110,45 @@ def differences_table(results: Results, *, against: str = BASELINE, labels: Sequ
     rows = [_row(label, difference) for label, difference in compared.items() if difference]
     notes = [
         f"Each task's score less that of {against} with the same seed; mean over tasks and seeds.",
-        *interval_notes([difference for difference in compared.values() if difference]),
+        *interval_notes(compared),
+        *(["Chance of no gain: share of the resamples whose mean is 0 or less."] if any(map(_has_interval, rows)) else []),
         *(adapted[label].note for label in (against, *chosen) if adapted[label].note),
+        *apart_notes(compared, against),
     ]
-    if apart := [label for label, difference in compared.items() if difference is None]:
-        notes.append(f"No task and seed in common with {against}: {', '.join(apart)}.")
     return _table(results, against, rows, notes)
 
 
-def interval_notes(differences: Sequence[Difference]) -> list[str]:
+def interval_notes(compared: Compared) -> list[str]:
     """Say what the intervals of these differences are of, and what they do not cover."""
-    lines = [f"Interval: {RESAMPLES:,} resamples of tasks, and of seeds for all tasks alike (paired bootstrap)."]
-    if any(difference.seeds == 1 and difference.has_interval for difference in differences):
+    differences = [difference for difference in compared.values() if difference]
+    lines = []
+    if any(difference.interval for difference in differences):
+        lines.append(f"Interval: {RESAMPLES:,} resamples of tasks, and of seeds for all tasks alike (paired bootstrap).")
+    seeds = sorted({difference.seeds for difference in differences if difference.interval})
+    if seeds and seeds[0] == 1:
         lines.append("Of one seed it is of tasks alone: how much another seed would change is not in it.")
-    if any(difference.tasks == 1 and difference.has_interval for difference in differences):
-        lines.append("Of one task it is of seeds alone: how much another task would change is not in it.")
-    if not all(difference.has_interval for difference in differences):
-        lines.append("One task with one seed has no interval.")
+    elif seeds and seeds[0] < FEWEST_SEEDS:
+        lines.append("Of two seeds it is of tasks above all: how much another seed would change is hardly in it.")
+    if not all(difference.interval for difference in differences):
+        lines.append(f"Of fewer than {FEWEST_TASKS} tasks there is no interval.")
     return lines
 
 
-def baseline_differences(results: Results) -> Table:
-    """Tabulate the differences of all methods to lora, as far as there is one."""
-    if results.adapted and BASELINE not in {group.label for group in results.adapted}:
-        return _table(results, BASELINE, [], [f"No adapted scores of {BASELINE}, which the others would be compared to."])
-    return differences_table(results)
+def apart_notes(compared: Compared, against: str) -> list[str]:
+    """Name what shares nothing with what it would be compared to, in a line if there is anything."""
+    apart = [label for label, difference in compared.items() if difference is None]
+    return [f"No task and seed in common with {against}: {', '.join(apart)}."] if apart else []
+
+
+def _has_interval(row: Sequence[str]) -> bool:
+    return row[4] != MISSING
 
 
 def _table(results: Results, against: str, rows: Sequence[Sequence[str]], notes: Sequence[str]) -> Table:
-    columns = ("tasks", "seeds", f"adapted\n{results.metric_name}", f"{LEVEL:.0%}\ninterval", "resamples\nat or below 0")
+    columns = ("tasks", "seeds", f"adapted\n{results.metric_name}", f"{LEVEL:.0%}\ninterval", "chance of\nno gain", "verdict")
     return Table(f"Differences to {against}", ("method", *columns), rows, notes)
 
 
 def _row(label: str, difference: Difference) -> list[str]:
     counts = [str(difference.tasks), str(difference.seeds)]
-    return [label, *counts, difference.mean, difference.ends, difference.not_above]
+    return [label, *counts, difference.shown_mean, difference.ends, difference.no_gain, difference.verdict]

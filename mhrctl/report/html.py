@@ -14,7 +14,7 @@ from mhrctl.config.methods import BACKBONE
 from mhrctl.errors import printable
 from mhrctl.evaluation.metrics import title_of
 from mhrctl.evaluation.scores import CellMetrics
-from mhrctl.report.differences import baseline_differences
+from mhrctl.report.differences import differences_table
 from mhrctl.report.figures import FIGURES, draw_figure
 from mhrctl.report.figures.style import Drawing
 from mhrctl.report.figures.training import draw_training
@@ -63,7 +63,7 @@ def html_report(data: Path, expected_cells: Sequence[str], trials: Choice = "by_
             results_table(results, expected_cells),
             *(build_table(number, results, expected_cells) for number in TABLES),
         ],
-        differences=baseline_differences(results),
+        differences=differences_table(results),
         figures=[_embedded(draw_figure(number, results, metrics)) for number in FIGURES],
         training=_embedded(draw_training(logs)),
         cells={name: _scores_by_task(name, cell) for name, cell in results.cells.items()},

@@ -111,7 +111,7 @@ class PrintedRow:
     @property
     def adapted_parameters(self) -> float:
         """`adaptation` as a number: 220K is 220000."""
-        return float(self.adaptation[:-1]) * UNITS[self.adaptation[-1]]
+        return number_of(self.adaptation)
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,11 @@ class PrintedTable(Setting):
         several = [row for row in self.rows.values() if can_have_heads(row.method)]
         heads = ", ".join(f"{row.method} {row.heads or 'not said'}" for row in several)
         return f"layout {self.layout}{f', heads {heads}' if heads else ''}"
+
+
+def number_of(count: str) -> float:
+    """Return what a printed count is: 220K is 220000."""
+    return float(count[:-1]) * UNITS[count[-1]]
 
 
 def can_have_heads(method: str) -> bool:

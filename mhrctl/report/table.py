@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from rich import box
 from rich.cells import cell_len
@@ -16,6 +17,8 @@ from rich.text import Text
 
 from mhrctl.errors import printable
 
+NOTHING = "-"
+"""Of a cell behind the first: CSV leaves it empty."""
 TERMINAL = 80
 """Characters to a line."""
 MINUS = re.compile(r"(?<!\S)-(?=\d)")
@@ -25,12 +28,32 @@ FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
 """What begins a formula in a spreadsheet: the last four are the wide forms of the others."""
 NUMBER = re.compile(r"-|[+-][\d.,]+%?( to [+-][\d.,]+)?")
 """What begins with a sign and is no formula."""
+DIGITS = 4
+"""Of a number in CSV, behind the point."""
 LATEX_ESCAPES = str.maketrans(
     {char: rf"\{char}" for char in "&%_#${}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
     | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
     | {"[": "{[}", "]": "{]}", "*": "{*}"}  # after the end of a row these would be LaTeX's own
 )
+
+
+class Value(str):
+    """A value is a cell that stands for numbers, to which CSV gives columns of their own.
+
+    Attributes:
+        parts: {what the heading of a number's column has behind the table's: number}; None is a number that there is not.
+    """
+
+    __slots__ = ("parts",)
+
+    parts: Mapping[str, float | None]
+
+    def __new__(cls, text: str, parts: Mapping[str, float | None]) -> Self:
+        """Make the text of numbers."""
+        value = super().__new__(cls, text)
+        value.parts = parts
+        return value
 
 
 @dataclass(frozen=True)
@@ -40,7 +63,7 @@ class Table:
     Attributes:
         title: of the table.
         columns: headings, which may have several lines; the first column is text, the others are numbers.
-        rows: cells.
+        rows: cells; those that are values have their numbers with them.
         notes: sentences that stand under the table.
     """
 
@@ -73,11 +96,29 @@ def markdown(table: Table) -> str:
 def comma_separated(table: Table) -> str:
     """Render as comma-separated values, with title and notes left out.
 
-    A text that a spreadsheet would take for a formula begins with an apostrophe, as OWASP advises.
+    A column of values becomes one of plain numbers for each of their parts, which is empty where there is none. A text that a
+    spreadsheet would take for a formula begins with an apostrophe, as OWASP advises.
     """
     stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows([*map(_no_formula, row)] for row in [table.columns, *table.rows])
+    columns = [column for each in range(len(table.columns)) for column in _csv_columns(table, each)]
+    csv.writer(stream, lineterminator="\n").writerows(zip(*columns, strict=True))
     return stream.getvalue()
+
+
+def _csv_columns(table: Table, place: int) -> Iterator[list[str]]:
+    """The columns of CSV that a column of the table becomes, with their headings."""
+    cells = [row[place] for row in table.rows]
+    head = table.columns[place].replace("-\n", "")
+    parts = dict.fromkeys(part for cell in cells if isinstance(cell, Value) for part in cell.parts)
+    if not parts:
+        yield [_no_formula(head), *("" if place and cell == NOTHING else _no_formula(cell) for cell in cells)]
+    for part in parts:
+        yield [_no_formula(f"{head} {part}".strip()), *(_number(cell, part) for cell in cells)]
+
+
+def _number(cell: str, part: str) -> str:
+    number = cell.parts.get(part) if isinstance(cell, Value) else None
+    return "" if number is None else f"{round(number, DIGITS):.15g}"
 
 
 def _no_formula(cell: str) -> str:

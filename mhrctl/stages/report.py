@@ -8,7 +8,7 @@ from typing import Any
 
 from mhrctl.artifacts.writing import write_csv, write_json, write_text
 from mhrctl.evaluation.scores import PHASES, SCORE, read_metrics
-from mhrctl.report.differences import baseline_differences
+from mhrctl.report.differences import differences_table
 from mhrctl.report.logs import read_logs
 from mhrctl.report.results import Group, Results, fold_seeds
 from mhrctl.report.table import Table, markdown
@@ -45,7 +45,7 @@ def report(
     write_text(out / "results.md", markdown(ours))
     for number in tables:
         write_text(out / f"table{number}.md", markdown(build_table(number, results, expected_cells)))
-    write_text(out / "differences.md", markdown(baseline_differences(results)))
+    write_text(out / "differences.md", markdown(differences_table(results)))
     scores = (*results.recorded, SCORE)
     write_csv(out / "scores.csv", (*POINT, *scores, "trial", "multi_task", "adaptation"), _score_rows(results, scores))
     curves = [

@@ -50,7 +50,7 @@ def test_an_empty_project_says_what_to_run(project: Path, run: Run, capfd: Captu
     for command, message in (
         (("pretrain", "-m", "lora"), "no finished prepare output; run `mhrctl prepare` or `dvc repro`"),
         (("backbone",), "no finished prepare output; run `mhrctl prepare`"),
-        (("report",), "no scores yet; run `dvc repro` or `mhrctl evaluate`"),
+        (("report",), "nothing to report yet: no scores in "),
     ):
         assert run(*command, "-C", project) == 2
         assert message in complaint(capfd)

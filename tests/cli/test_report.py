@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Run
-from tests.report.made import both, made_cell, write_cells
+from tests.report.made import made_cell, write_cells
 
 Capture = pytest.CaptureFixture[str]
 
@@ -16,7 +16,7 @@ Capture = pytest.CaptureFixture[str]
 def scored(project: Path) -> Path:
     """A project with scores of two methods."""
     cells = {
-        f"{name}-s{seed}": made_cell(method, heads, seed, both(score + seed))
+        f"{name}-s{seed}": made_cell(method, heads, seed, {task: score + seed + place for place, task in enumerate("abcde")})
         for seed in (0, 1)
         for name, method, heads, score in (("lora", "lora", 1, 60.0), ("mhr-h4", "mhr", 4, 64.0))
     }
@@ -38,14 +38,23 @@ def test_several_tables_are_printed_one_after_another(scored: Path, run: Run, ca
 def test_without_options_the_report_is_written_and_our_results_are_printed(scored: Path, run: Run, capfd: Capture) -> None:
     assert run("report", "-C", scored) == 0
     out = capfd.readouterr().out
-    assert "Results: compositional on scratch-1.2M" in out
+    assert "Results: compositional, 5 test tasks, ROUGE-L, on scratch-1.2M" in out
+    assert "Too few to say which method is better: 2 seeds of at least 3 (`grid.seeds` in params.yaml)." in " ".join(
+        out.split()
+    )
     assert "+4.00 to +4.00" in out
     assert "paper" not in out.lower()
     assert {path.name for path in (scored / "data/report").iterdir()} > {"results.md", "table1.md", "table2.md", "summary.json"}
     assert run("report", "--format", "csv", "-C", scored) == 0
-    assert capfd.readouterr().out.splitlines()[2] == "mhr h4,2,40.0±0.0,64.5±0.7,+4.00,+4.00 to +4.00,3,456".replace(
-        "3,456", '"3,456"'
+    columns = (
+        "method,adapted ROUGE-L,adapted ROUGE-L deviation,vs. lora,95% interval low,95% interval high,verdict,"
+        "zero-shot ROUGE-L,zero-shot ROUGE-L deviation,trained per task,seeds"
     )
+    assert capfd.readouterr().out.splitlines() == [
+        columns,
+        "lora,62.5,,,,,,40,,3456,2",
+        "mhr h4,66.5,,4,4,4,too few,40,,3456,2",
+    ]
 
 
 @pytest.mark.parametrize("number", range(1, 7))
@@ -59,9 +68,9 @@ def test_every_table_works_without_scores(project: Path, run: Run, capfd: Captur
 
 def test_methods_are_compared(scored: Path, run: Run, capfd: Capture) -> None:
     assert run("report", "--compare", "mhr h4", "--format", "csv", "-C", scored) == 0
-    assert capfd.readouterr().out.splitlines()[1] == "mhr h4,2,2,+4.00,+4.00 to +4.00,0.0%"
+    assert capfd.readouterr().out.splitlines()[1] == "mhr h4,5,2,4,4,4,0,too few"
     assert run("report", "--compare", "all", "--to", "mhr h4", "--format", "csv", "-C", scored) == 0
-    assert capfd.readouterr().out.splitlines()[1] == "lora,2,2,-4.00,-4.00 to -4.00,100.0%"
+    assert capfd.readouterr().out.splitlines()[1] == "lora,5,2,-4,-4,-4,1,too few"
 
 
 @pytest.mark.parametrize(
@@ -95,9 +104,12 @@ def test_figures_and_html_go_to_the_report_or_to_a_folder_of_ones_own(scored: Pa
     assert "Differences to lora" in (scored / "own/report.html").read_text()
 
 
-def test_figures_and_html_work_without_scores(project: Path, run: Run, capfd: Capture) -> None:
-    assert run("report", "--figure", 2, "--figure", 3, "--html", "-C", project) == 0
+def test_figures_work_without_scores_and_a_page_says_that_there_is_nothing(project: Path, run: Run, capfd: Capture) -> None:
+    assert run("report", "--figure", 2, "--figure", 3, "-C", project) == 0
     said = capfd.readouterr().err
     assert "figure 2: No scores yet; run `dvc repro`" in said
     assert "figure 3: No gradient alignment of lora, poly, mhr yet" in said
-    assert len(list((project / "data/report").iterdir())) == 5
+    assert len(list((project / "data/report").iterdir())) == 4
+    assert run("report", "--html", "-C", project) == 2
+    assert capfd.readouterr().err.startswith("error: nothing to report yet: no scores and no training logs in ")
+    assert not (project / "data/report/report.html").exists()

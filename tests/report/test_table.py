@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from mhrctl.errors import printable
-from mhrctl.report.table import RENDERERS, Table, rich_table
+from mhrctl.report.table import RENDERERS, Table, Value, rich_table
 
 SMALL = Table(
     "Table 9: a_b",
@@ -38,8 +38,17 @@ def test_markdown() -> None:
 
 def test_csv() -> None:
     text = RENDERERS["csv"](SMALL)
-    assert text == 'method,adapted ROUGE-L,50 %\npoly_z,81.5 ± 2.1,1|2\n"mhr, h8",-,3\n'
-    assert list(csv.reader(io.StringIO(text)))[2] == ["mhr, h8", "-", "3"]
+    assert text == 'method,adapted ROUGE-L,50 %\npoly_z,81.5 ± 2.1,1|2\n"mhr, h8",,3\n'
+    assert list(csv.reader(io.StringIO(text)))[2] == ["mhr, h8", "", "3"]
+
+
+def test_numbers_behind_a_text_have_columns_of_their_own_in_csv() -> None:
+    score, bare = Value("81.5±2.1", {"": 81.51239, "deviation": 2.1}), Value("7.0", {"": 7.0, "deviation": None})
+    table = Table("", ("m", "in-\nference"), [["a", score], ["b", bare], ["c", "not run"], ["d", "-"]])
+    assert RENDERERS["csv"](table) == "m,inference,inference deviation\na,81.5124,2.1\nb,7,\nc,,\nd,,\n"
+    assert "| a | 81.5±2.1 |" in RENDERERS["markdown"](table)
+    count = Value("17M", {"": 17_000_000})
+    assert RENDERERS["csv"](Table("", ("m", "n"), [["a", count]])) == "m,n\na,17000000\n"
 
 
 def test_latex() -> None:
@@ -152,7 +161,7 @@ def test_no_name_is_a_formula_of_a_spreadsheet(text: str) -> None:
     assert row[0] == head[1] == f"'{printable(text)}"
 
 
-@pytest.mark.parametrize("text", ["+4.00", "-4.6", "-", "+20.00 to +20.99", "81.5±2.1", "17,694,720", "50.0%", "a=b"])
+@pytest.mark.parametrize("text", ["+4.00", "-4.6", "+20.00 to +20.99", "81.5±2.1", "17,694,720", "50.0%", "a=b"])
 def test_numbers_are_numbers_in_a_spreadsheet(text: str) -> None:
     assert list(csv.reader(io.StringIO(RENDERERS["csv"](Table("", ("m", "x"), [["a", text]])))))[1] == ["a", text]
 

@@ -47,10 +47,10 @@ def test_report_writes_its_files(metrics: Path, out: Path) -> None:
     written = ["curves.csv", "differences.md", "results.md", "scores.csv", "summary.json", "table1.md", "table2.md"]
     assert sorted(path.name for path in out.iterdir()) == written
     assert "| lora | 3 | 40.0±0.0 | 63.0±3.6 |" in (out / "table2.md").read_text()
-    assert "| mhr h8 | 2 | 41.5±0.7 | 81.5±2.1 | +20.50 | +20.00 to +20.99 | 3,456 |" in (out / "results.md").read_text()
+    assert "| mhr h8 | 81.5 | +20.50 | - | too few | 41.5 | 3,456 | 2 |" in (out / "results.md").read_text()
     assert "No scores yet: poly-s0." in (out / "table2.md").read_text()
     # against lora: 20 and 20.99 points on both tasks, in the seeds that both have
-    assert "| mhr h8 | 2 | 2 | +20.50 | +20.00 to +20.99 | 0.0% |" in (out / "differences.md").read_text()
+    assert "| mhr h8 | 2 | 2 | +20.50 | - | - | too few |" in (out / "differences.md").read_text()
 
 
 def test_scores_have_a_row_for_each_cell_and_phase(metrics: Path, out: Path) -> None:
@@ -107,7 +107,7 @@ def test_a_broken_training_log_is_named(metrics: Path, out: Path) -> None:
 
 
 def test_no_scores_say_what_to_run(tmp_path: Path, out: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"run `dvc repro` or `mhrctl evaluate`"):
+    with pytest.raises(ArtifactError, match=r"run `mhrctl run` or `dvc repro`"):
         report(tmp_path, out, tables=[2], expected_cells=[])
     assert list(out.iterdir()) == []
 

@@ -11,6 +11,7 @@ from mhrctl.errors import listed
 from mhrctl.evaluation.rouge import ENGLISH, TOKENIZERS
 from mhrctl.report.printed import MeanStd, PrintedRow, PrintedTable, Setting, can_have_heads
 from mhrctl.report.results import MISSING, NO_SCORES, ORDER, Group, Results
+from mhrctl.report.table import Value
 
 NOT_RUN = "not run"
 SKILLS, GRANULARITY = 8, "layer"
@@ -88,13 +89,16 @@ def seeds(group: Group | None) -> str:
 
 def shown(score: MeanStd | None) -> str:
     """Write a score, where there is one."""
-    return MISSING if score is None else str(score)
+    return MISSING if score is None else Value(str(score), {"": score.mean, "deviation": score.deviation})
 
 
 def difference(ours: MeanStd | None, paper: PrintedRow | None, *, comparable: bool) -> str:
     """Return ours less the paper's, where there are both and they are comparable; not where it leaves the heads unsaid."""
     known = ours and paper and comparable and paper.has_known_heads
-    return f"{ours.mean - paper.score.mean:+z.1f}" if ours and paper and known else MISSING
+    if not (ours and paper and known):
+        return MISSING
+    less = ours.mean - paper.score.mean
+    return Value(f"{less:+z.1f}", {"": less})
 
 
 def ours_are(results: Results, what: str) -> str:
@@ -213,10 +217,10 @@ def human(count: int) -> str:
     """Write a count as people read it: 2.2M, 17.7K, 912."""
     for size, letter in ((10**9, "B"), (10**6, "M"), (10**3, "K")):
         if round(count * 1000 / size, 1) >= 1000:  # so that 999,950 is 1.0M and not 1000.0K
-            return f"{count / size:.1f}{letter}"
-    return str(count)
+            return Value(f"{count / size:.1f}{letter}", {"": count})
+    return Value(str(count), {"": count})
 
 
 def exact(count: int) -> str:
     """Write a count to the last digit, below a thousand million."""
-    return f"{count:,}" if count < 10**9 else human(count)
+    return Value(f"{count:,}", {"": count}) if count < 10**9 else human(count)

@@ -112,13 +112,13 @@ def _row(results: Results, row: Row, *, exact: bool, comparable: bool) -> list[s
     ]
 
 
-def _aggregates(results: Results) -> tuple[Aggregate, Aggregate]:
-    """The suite's own, and the other one."""
-    return (MEDIANS, MEANS) if aggregate_of(results.suite) is MEDIANS else (MEANS, MEDIANS)
+def _aggregates(results: Results) -> tuple[Aggregate, ...]:
+    """The suite's own; of T0, where these are medians, means beside them."""
+    return (MEDIANS, MEANS) if aggregate_of(results.suite) is MEDIANS else (MEANS,)
 
 
 def _columns(results: Results) -> list[str]:
-    return [f"adapted\n{results.metric_name}", _aggregates(results)[1].title]
+    return [f"adapted\n{results.metric_name}", *(other.title for other in _aggregates(results)[1:])]
 
 
 def _scores(results: Results, group: Group | None) -> list[str]:
@@ -127,5 +127,6 @@ def _scores(results: Results, group: Group | None) -> list[str]:
 
 def _folded(results: Results) -> str:
     """What the columns of ours are, in words."""
-    chosen, other = _aggregates(results)
-    return f"{chosen.says}. {other.title.replace(chr(10), ' ').capitalize()}: {other.says}."
+    chosen, *others = _aggregates(results)
+    beside = "".join(f" {other.title.replace(chr(10), ' ').capitalize()}: {other.says}." for other in others)
+    return f"{chosen.says}.{beside}"

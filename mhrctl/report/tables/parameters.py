@@ -8,9 +8,9 @@ from mhrctl.config.grid import PLAIN
 from mhrctl.config.methods import BACKBONE
 from mhrctl.report.aggregates import aggregate_of
 from mhrctl.report.formulas import FORMULAS, t5_shapes, total
-from mhrctl.report.printed import AVERAGES, PrintedRow, PrintedTable, one_adapter, printed_blocks
+from mhrctl.report.printed import AVERAGES, PrintedRow, PrintedTable, number_of, one_adapter, printed_blocks
 from mhrctl.report.results import MISSING, Group, Results
-from mhrctl.report.table import Table
+from mhrctl.report.table import Table, Value
 from mhrctl.report.tables.beside import (
     NOT_RUN,
     Row,
@@ -100,9 +100,14 @@ def _row(group: Group, papers: Sequence[PrintedRow | None], comparable: Sequence
 def _printed(group: Group, paper: PrintedRow | None) -> tuple[str, str]:
     """What the paper counts of a method: in its table, or of an average in its text."""
     if paper:
-        return paper.multi_task, paper.adaptation
+        return _count(paper.multi_task), _count(paper.adaptation)
     average = one_adapter(group.first.layout or "") if group.method in AVERAGES and group.variant == PLAIN else None
-    return average or MISSING, average or MISSING
+    return _count(average or ""), _count(average or "")
+
+
+def _count(printed: str) -> str:
+    """A count as the paper prints it, where it prints one."""
+    return Value(printed, {"": number_of(printed)}) if printed else MISSING
 
 
 def _not_run(rows: Sequence[Row], blocks: Sequence[PrintedTable]) -> list[list[str]]:
@@ -114,5 +119,5 @@ def _not_run(rows: Sequence[Row], blocks: Sequence[PrintedTable]) -> list[list[s
             if paper := row.papers[place]:
                 ours = [MISSING, MISSING, "0", NOT_RUN]
                 label = row.label if row.label.endswith(")") else f"{row.label}{suffix}"
-                lines.append([label, *ours, paper.multi_task, paper.adaptation, str(paper.score), MISSING])
+                lines.append([label, *ours, _count(paper.multi_task), _count(paper.adaptation), shown(paper.score), MISSING])
     return lines
