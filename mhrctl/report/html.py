@@ -1,41 +1,34 @@
-"""One self-contained HTML file shows everything: tables, figures, training curves, differences, scores by task, and cards."""
+"""One self-contained HTML file shows everything: what can be said, scores by task, training, routing, the paper, provenance."""
 
 from __future__ import annotations
 
-import base64
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mhrctl.artifacts.names import CARD
-from mhrctl.config.methods import BACKBONE
+from markupsafe import Markup, escape
+
 from mhrctl.errors import printable
-from mhrctl.evaluation.metrics import title_of
-from mhrctl.evaluation.scores import CellMetrics
-from mhrctl.report.differences import differences_table
+from mhrctl.report.differences import compare_all
 from mhrctl.report.figures import FIGURES, draw_figure
-from mhrctl.report.figures.style import Drawing
 from mhrctl.report.figures.training import draw_training
 from mhrctl.report.logs import Log, read_logs
-from mhrctl.report.results import MISSING, NO_SCORES, Results, read_results
-from mhrctl.report.table import Table
+from mhrctl.report.page.answers import wrong_answers
+from mhrctl.report.page.by_task import scores_by_task
+from mhrctl.report.page.cards import changed_settings, provenance_table, read_cards, shown_cards
+from mhrctl.report.page.forest import forest
+from mhrctl.report.page.headline import headline
+from mhrctl.report.page.routing import routings
+from mhrctl.report.page.svg import inlined
+from mhrctl.report.printed import SUITES
+from mhrctl.report.results import Results, read_results
 from mhrctl.report.tables import TABLES, build_table
 from mhrctl.report.tables.beside import named
 from mhrctl.report.tables.ours import results_table
 from mhrctl.report.trials import Choice
 
-STAGES = ("prepare", "backbone", "index", "pretrain", "average", "adapt", "evaluate")
 TEMPLATE = "report.html.jinja"
-
-
-@dataclass(frozen=True)
-class ShownCard:
-    """This is a card as lines of `key: value`."""
-
-    name: str
-    lines: Sequence[str]
 
 
 def html_report(data: Path, expected_cells: Sequence[str], trials: Choice = "by_task") -> str:
@@ -54,47 +47,23 @@ def html_report(data: Path, expected_cells: Sequence[str], trials: Choice = "by_
     """
     metrics = data / "metrics"
     results, logs = read_results(metrics, trials), read_logs(metrics / "pretrain")
-    cards = list(read_cards(data))
-    without = [name for name in _expected_cards(results, logs) if name not in {card.name for card in cards}]
+    cards, compared = read_cards(data), compare_all(results)
     return _render(
-        results=results,
-        headline=_headline(results, expected_cells),
-        tables=[
-            results_table(results, expected_cells),
-            *(build_table(number, results, expected_cells) for number in TABLES),
-        ],
-        differences=differences_table(results),
-        figures=[_embedded(draw_figure(number, results, metrics)) for number in FIGURES],
-        training=_embedded(draw_training(logs)),
-        cells={name: _scores_by_task(name, cell) for name, cell in results.cells.items()},
-        cards=cards,
-        without=named(without),
+        headline=headline(results, compared, cards, data.parent),
+        ours=results_table(results, expected_cells),
+        forest=forest(compared),
+        by_task=scores_by_task(results),
+        wrong=wrong_answers(results, data),
+        training=inlined(draw_training(logs).rendered("svg"), "training") if logs else None,
+        routings=routings(cards, data),
+        is_papers=results.suite in SUITES.values(),
+        tables=[build_table(number, results, expected_cells) for number in TABLES],
+        figures=[inlined(draw_figure(each, results, metrics).rendered("svg"), f"figure{each}") for each in FIGURES],
+        settings=changed_settings(cards),
+        provenance=provenance_table(cards),
+        cards=shown_cards(cards),
+        without=named([name for name in _expected_cards(results, logs) if name not in cards]),
     )
-
-
-def read_cards(data: Path) -> Iterator[ShownCard]:
-    """Read the cards of all output folders, in the order of the stages; a card that is none says so."""
-    for stage in STAGES:
-        for file in [data / stage / CARD, *sorted((data / stage).glob(f"[!.]*/{CARD}"))]:
-            if file.exists():
-                yield ShownCard(file.parent.relative_to(data).as_posix(), _read_lines(file))
-
-
-def _read_lines(file: Path) -> list[str]:
-    try:
-        return list(_flat(json.loads(file.read_bytes())))
-    except ValueError:
-        return [f"{file.name}: not a card; remove the folder and run its stage again"]
-
-
-def _flat(value: Any, key: str = "") -> Iterator[str]:  # noqa: ANN401 - JSON is any tree
-    if isinstance(value, dict):
-        for name, item in value.items():
-            yield from _flat(item, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, list):
-        yield f"{key}: {', '.join(item if isinstance(item, str) else json.dumps(item) for item in value)}"
-    else:
-        yield f"{key}: {value if isinstance(value, str) else json.dumps(value)}"
 
 
 def _expected_cards(results: Results, logs: Sequence[Log]) -> list[str]:
@@ -109,33 +78,29 @@ def _expected_cards(results: Results, logs: Sequence[Log]) -> list[str]:
     ]
 
 
-def _headline(results: Results, expected: Sequence[str]) -> list[str]:
-    if not results.cells:
-        return [NO_SCORES]
-    seeds = sorted({cell.seed for cell in results.cells.values() if cell.seed is not None})
-    tasks = max(cell.tasks for cell in results.cells.values())
-    cells = [cell for cell in results.cells.values() if cell.method != BACKBONE]
-    groups = [group for group in results.groups if group.method != BACKBONE]
-    counts = f"{len(cells)} cells of {len(groups)} methods and variants, seeds {', '.join(map(str, seeds))}."
-    lines = [f"Suite {results.suite}: {tasks} test tasks, {results.metric_name}. Backbone {results.backbone}.", counts]
-    if missing := results.lacking(expected):
-        lines.append(f"No scores yet: {named(missing)}.")
-    return lines
+def prose(text: str) -> Markup:
+    """Show a sentence with the code that stands between backticks in it."""
+    parts = [escape(part) for part in printable(text).split("`")]
+    if len(parts) % 2 == 0:  # a backtick that is none
+        parts[-2:] = [Markup("`").join(parts[-2:])]
+    return Markup("").join(Markup("<code>{}</code>").format(part) if place % 2 else part for place, part in enumerate(parts))
 
 
-def _scores_by_task(name: str, cell: CellMetrics) -> Table:
-    rows = [
-        [task, title_of(of.metric), *(MISSING if score is None else f"{score:.1f}" for score in scores)]
-        for task, of in sorted(cell.by_task.items())
-        if (scores := (of.zero_shot, of.adapted, of.validation))
-    ]
-    return Table(name, ("task", "metric", "zero-shot", "adapted", "validation"), rows)
+def breakable(name: str) -> Markup:
+    """Show a name that may go to another line within, behind its dots and underscores."""
+    return Markup("<wbr>").join(re.split(r"(?<=[._])(?=\w)", printable(name)))
 
 
-def _embedded(drawing: Drawing) -> dict[str, Any]:
-    """A figure as the template shows it: inside the file."""
-    svg = base64.b64encode(drawing.rendered("svg")).decode()
-    return {"title": drawing.title, "source": f"data:image/svg+xml;base64,{svg}", "missing": drawing.missing}
+class _Once:
+    """Passes on each sentence the first time that it is to be said."""
+
+    def __init__(self) -> None:
+        self.said: set[str] = set()
+
+    def __call__(self, sentences: Iterable[str]) -> list[str]:
+        fresh = [sentence for sentence in dict.fromkeys(sentences) if sentence not in self.said]
+        self.said.update(fresh)
+        return fresh
 
 
 def _render(**content: Any) -> str:  # noqa: ANN401
@@ -150,4 +115,5 @@ def _render(**content: Any) -> str:  # noqa: ANN401
         keep_trailing_newline=True,
         finalize=lambda value: printable(value, keep="\n") if type(value) is str else value,
     )
+    environment.filters |= {"prose": prose, "breakable": breakable, "once": _Once()}
     return environment.get_template(TEMPLATE).render(**content)

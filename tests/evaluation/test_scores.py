@@ -85,7 +85,7 @@ def test_cells_are_read_by_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("folder", ["", "missing"])
 def test_no_scores_says_what_to_run(tmp_path: Path, folder: str) -> None:
-    with pytest.raises(ArtifactError, match=r"no scores yet; run `dvc repro` or `mhrctl evaluate`"):
+    with pytest.raises(ArtifactError, match=r"nothing to report yet: no scores in .*; run `mhrctl run` or `dvc repro`"):
         read_metrics(tmp_path / folder)
 
 
