@@ -21,7 +21,7 @@ from mhrctl.report.verdict import counted
 STAGES = ("prepare", "backbone", "index", "pretrain", "average", "adapt", "evaluate")
 SECTIONS = ("prepare", "backbone", "index", "pretrain", "adapt", "evaluate")
 """Stages that have a section of params.yaml with their name."""
-OWN = ("pretrain", "adapt", "evaluate")
+BESIDE_OTHERS = ("pretrain", "adapt", "evaluate")
 """Stages whose cards have the section beside others."""
 SEAL = 12
 """Digits of a card's hash that are shown."""
@@ -97,7 +97,7 @@ def changed_settings(cards: Mapping[str, Any]) -> list[Setting]:
     for output, card in cards.items():
         stage, _, cell = output.partition("/")
         params = card.get("params")
-        section = params.get(stage, {}) if stage in OWN and isinstance(params, dict) else params
+        section = params.get(stage, {}) if stage in BESIDE_OTHERS and isinstance(params, dict) else params
         if stage in SECTIONS and isinstance(section, dict):
             for name, value in _leaves(section, stage):
                 by_name.setdefault(name, {}).setdefault(value, []).append(label_of(cell) if cell else stage)
