@@ -38,21 +38,21 @@ def verdict(results: Results, compared: Compared) -> str:
     return " ".join(sentences)
 
 
-def best(results: Results) -> Group | None:
-    """Return the method with the highest mean after adaptation, of equal ones the first; None where none is adapted."""
+def best(results: Results) -> list[Group]:
+    """Return the method with the highest mean after adaptation, or all that share it; nothing where none is adapted."""
     scores = {group.label: score.mean for group in results.adapted if (score := group.score("adapted"))}
-    return max(results.adapted, key=lambda group: scores[group.label]) if scores else None
+    return [group for group in results.adapted if scores.get(group.label) == max(scores.values())]
 
 
 def best_line(results: Results, compared: Compared) -> str | None:
     """Name the method with the highest mean, its score and its difference; None where none is adapted."""
     first = best(results)
-    score = first.score("adapted") if first else None
-    if first is None or score is None:
+    score = first[0].score("adapted") if first else None
+    if score is None:
         return None
-    line = f"Highest mean: {first.label}, {score.mean:.1f} {results.metric_name}"
-    difference, baseline = compared.get(first.label), baseline_of(results)
-    if difference and baseline:
+    line = f"Highest mean: {listed([group.label for group in first])}, {results.metric_name} {score.mean:.1f}"
+    difference, baseline = compared.get(first[0].label), baseline_of(results)
+    if difference and baseline and len(first) == 1:
         line += f", {difference.shown_mean} over {baseline.label}{_interval(difference)}"
     return f"{line}."
 

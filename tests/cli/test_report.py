@@ -101,7 +101,7 @@ def test_figures_and_html_go_to_the_report_or_to_a_folder_of_ones_own(scored: Pa
     assert f"wrote {scored / 'data/report/figure4'}.{{png,svg}}" in said
     assert sorted(path.name for path in (scored / "data/report").iterdir()) == ["figure4.png", "figure4.svg"]
     assert run("report", "--html", "--out", scored / "own", "-C", scored) == 0
-    assert "Differences to lora" in (scored / "own/report.html").read_text()
+    assert "Scores by task" in (scored / "own/report.html").read_text()
 
 
 def test_figures_work_without_scores_and_a_page_says_that_there_is_nothing(project: Path, run: Run, capfd: Capture) -> None:

@@ -85,9 +85,11 @@ def test_of_several_methods_those_with_too_little_are_named(tmp_path: Path) -> N
 
 def test_the_highest_mean_is_named_with_its_difference(tmp_path: Path) -> None:
     results = results_of(tmp_path, {"poly": STEADY, "ia3": MIXED})
-    line = "Highest mean: poly, 51.8 ROUGE-L, +1.80 over lora (95%: +1.20 to +2.40)."
+    line = "Highest mean: poly, ROUGE-L 51.8, +1.80 over lora (95%: +1.20 to +2.40)."
     assert best_line(results, compare_all(results)) == line
     alone = results_of(tmp_path / "lora", {"poly": (-1.0,)})
-    assert best_line(alone, compare_all(alone)) == "Highest mean: lora, 50.0 ROUGE-L."
+    assert best_line(alone, compare_all(alone)) == "Highest mean: lora, ROUGE-L 50.0."
+    same = results_of(tmp_path / "same", {"poly": (0.0,)})
+    assert best_line(same, compare_all(same)) == "Highest mean: lora, poly, ROUGE-L 50.0."
     empty = read_results(tmp_path / "none")
     assert best_line(empty, {}) is None

@@ -88,17 +88,17 @@ def wrong_answers(results: Results, data: Path) -> WrongAnswers | None:
         None where nothing is adapted.
     """
     first = best(results)
-    if first is None:
+    if not first:
         return None
-    cell = next((name for name in first.cells if (data / "evaluate" / name / PREDICTIONS).exists()), None)
+    cell = next((name for name in first[0].cells if (data / "evaluate" / name / PREDICTIONS).exists()), None)
     if cell is None:
-        return WrongAnswers(f"Wrong answers are not shown: those of {first.label} are not here.")
-    metrics = {task: of.metric for task, of in first.cells[cell].by_task.items()}
+        return WrongAnswers(f"Wrong answers are not shown: those of {first[0].label} are not here.")
+    metrics = {task: of.metric for task, of in first[0].cells[cell].by_task.items()}
     try:
         tasks = [task for task in _read(data, cell, metrics) if task.wrong]
     except ArtifactError as error:
         return WrongAnswers(f"Wrong answers are not shown: {error}")
-    return WrongAnswers(f"Wrong answers of {cell} (of the highest mean) after adaptation: the worst of each task", tasks)
+    return WrongAnswers(f"Wrong answers of {cell} (highest mean) after adaptation: the worst of each task", tasks)
 
 
 def _read(data: Path, cell: str, metrics: Mapping[str, str]) -> Iterator[TaskAnswers]:

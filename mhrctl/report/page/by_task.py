@@ -121,7 +121,9 @@ def scores_by_task(results: Results) -> ScoresByTask | None:
         )
         for name in names
     ]
-    return ScoresByTask([column.head for column in (*compared, *bare)], rows, _legend(results, against, deepest))
+    is_shaded = any(score.shade for row in rows for score in row.scores)
+    legend = _legend(results, against if is_shaded else None, deepest)
+    return ScoresByTask([column.head for column in (*compared, *bare)], rows, legend)
 
 
 def _trained(results: Results) -> list[Group]:
@@ -143,7 +145,8 @@ def _scores(columns: Sequence[_Column], against: _Column | None, name: str, deep
     for column in columns:
         text = texts[column.label]
         more = _more(column, against, name)
-        yield Score(text, is_best=len(columns) > 1 and text != MISSING and float(text) == most, shade=_shade(more, deepest))
+        is_best = text != MISSING and float(text) == most and len(set(texts.values())) > 1
+        yield Score(text, is_best, _shade(more, deepest))
 
 
 def _score(column: _Column, name: str) -> Score:
@@ -167,7 +170,7 @@ def _shade(more: float | None, deepest: float) -> Shade | None:
 
 def _legend(results: Results, against: _Column | None, deepest: float) -> str:
     seeds = "median" if aggregate_of(results.suite) is MEDIANS else "mean"
-    text = f"Each score is the {seeds} over seeds; the best of a row is bold."
+    text = f"Each score is the {seeds} over seeds, where there are several; the best of a row is bold."
     if against:
         text += f" Blue is above {against.label}, orange below; the deepest colour is a difference of {deepest:.1f}."
     return text

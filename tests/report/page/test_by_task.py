@@ -76,6 +76,12 @@ def test_one_method_alone_has_no_colours_and_no_best(tmp_path: Path) -> None:
     assert "Blue" not in table.legend
 
 
+def test_equal_scores_are_neither_best_nor_coloured(tmp_path: Path) -> None:
+    table = table_of(tmp_path, {f"{name}-s0": made_cell(name, 1, 0, {"a": 40.0}) for name in ("lora", "poly")})
+    assert not any(score.is_best or score.shade for row in table.rows for score in row.scores)
+    assert "Blue" not in table.legend
+
+
 def test_before_any_adaptation_scores_are_zero_shot(tmp_path: Path) -> None:
     table = table_of(tmp_path, {"lora-s0": made_cell("lora"), "backbone": made_cell("backbone", None, None, zero_shot=9.0)})
     assert list(table.columns) == ["lora\nzero-shot", "backbone\nzero-shot"]
