@@ -29,31 +29,34 @@ class Difference:
     Attributes:
         tasks: how many both were adapted to.
         seeds: how many both have of these tasks.
-        mean: over tasks and seeds.
-        interval: how sure it is; None of so few tasks that there is nothing to resample.
+        interval: the mean difference, and how sure it is.
     """
 
     tasks: int
     seeds: int
-    mean: float
-    interval: Interval | None
+    interval: Interval
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether there are so many tasks that resampling them says something."""
+        return self.tasks >= FEWEST_TASKS
 
     @property
     def verdict(self) -> Verdict:
         """What can be said: nothing of too few tasks or seeds, and nothing for sure where the interval holds 0."""
-        if self.interval is None or self.seeds < FEWEST_SEEDS:
+        if not self.has_interval or self.seeds < FEWEST_SEEDS:
             return "too few"
         return "better" if self.interval.low > 0 else "worse" if self.interval.high < 0 else "open"
 
     @property
     def shown_mean(self) -> str:
         """The mean difference as people read it."""
-        return Value(f"{self.mean:+z.2f}", {"": self.mean})
+        return Value(f"{self.interval.mean:+z.2f}", {"": self.interval.mean})
 
     @property
     def ends(self) -> str:
         """The interval as people read it, where there is one."""
-        if self.interval is None:
+        if not self.has_interval:
             return MISSING
         low, high = self.interval.low, self.interval.high
         return Value(f"{low:+z.2f} to {high:+z.2f}", {"low": low, "high": high})
@@ -61,7 +64,8 @@ class Difference:
     @property
     def no_gain(self) -> str:
         """The share of resamples without a gain, where there is an interval."""
-        return Value(f"{self.interval.not_above:.1%}", {"": self.interval.not_above}) if self.interval else MISSING
+        share = self.interval.not_above
+        return Value(f"{share:.1%}", {"": share}) if self.has_interval else MISSING
 
 
 def compare(ours: Group, other: Group) -> Difference | None:
@@ -72,8 +76,7 @@ def compare(ours: Group, other: Group) -> Difference | None:
     if not seeds:
         return None
     scores = np.array([[first[task][seed] - second[task][seed] for seed in seeds] for task in tasks])
-    interval = paired_bootstrap(scores) if len(tasks) >= FEWEST_TASKS else None
-    return Difference(len(tasks), len(seeds), float(scores.mean()), interval)
+    return Difference(len(tasks), len(seeds), paired_bootstrap(scores))
 
 
 def baseline_of(results: Results) -> Group | None:
@@ -122,14 +125,14 @@ def interval_notes(compared: Compared) -> list[str]:
     """Say what the intervals of these differences are of, and what they do not cover."""
     differences = [difference for difference in compared.values() if difference]
     lines = []
-    if any(difference.interval for difference in differences):
+    if any(difference.has_interval for difference in differences):
         lines.append(f"Interval: {RESAMPLES:,} resamples of tasks, and of seeds for all tasks alike (paired bootstrap).")
-    seeds = sorted({difference.seeds for difference in differences if difference.interval})
+    seeds = sorted({difference.seeds for difference in differences if difference.has_interval})
     if seeds and seeds[0] == 1:
         lines.append("Of one seed it is of tasks alone: how much another seed would change is not in it.")
     elif seeds and seeds[0] < FEWEST_SEEDS:
         lines.append("Of two seeds it is of tasks above all: how much another seed would change is hardly in it.")
-    if not all(difference.interval for difference in differences):
+    if not all(difference.has_interval for difference in differences):
         lines.append(f"Of fewer than {FEWEST_TASKS} tasks there is no interval.")
     return lines
 

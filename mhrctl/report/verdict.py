@@ -77,7 +77,7 @@ def _too_few(differences: Mapping[str, Difference]) -> str:
 
 def _so_far(differences: Mapping[str, Difference]) -> str:
     """What intervals of too few seeds look like; nothing where a method has none."""
-    intervals = {label: each.interval for label, each in differences.items() if each.interval}
+    intervals = {label: each.interval for label, each in differences.items() if each.has_interval}
     if len(intervals) < len(differences):
         return ""
     outside = [label for label, interval in intervals.items() if not interval.low <= 0 <= interval.high]
@@ -109,9 +109,9 @@ def _judged(judged: Compared, baseline: str) -> str:
 
 def _named(differences: Compared) -> str:
     pairs = [(label, difference) for label, difference in differences.items() if difference]
-    pairs.sort(key=lambda pair: -abs(pair[1].mean))
+    pairs.sort(key=lambda pair: -abs(pair[1].interval.mean))
     return listed([f"{label} {difference.shown_mean}{_interval(difference)}" for label, difference in pairs])
 
 
 def _interval(difference: Difference) -> str:
-    return f" ({LEVEL:.0%}: {difference.ends})" if difference.interval else ""
+    return f" ({LEVEL:.0%}: {difference.ends})" if difference.has_interval else ""

@@ -58,11 +58,11 @@ def forest(compared: Compared) -> Forest | None:
     for label, difference in differences.items():
         low, high = min(_extent(difference)), max(_extent(difference))
         kind = "few" if difference.verdict == "too few" else difference.verdict
-        says = f"{difference.shown_mean}, {difference.ends if difference.interval else 'no interval'}"
-        marks[label] = Mark(at(low), at(high), at(difference.mean), kind, says)
+        says = f"{difference.shown_mean}, {difference.ends if difference.has_interval else 'no interval'}"
+        marks[label] = Mark(at(low), at(high), at(difference.interval.mean), kind, says)
     return Forest(marks, f"{end:.1f}", at(0))
 
 
 def _extent(difference: Difference) -> tuple[float, ...]:
     interval = difference.interval
-    return (difference.mean, interval.low, interval.high) if interval else (difference.mean,)
+    return (interval.mean, interval.low, interval.high) if difference.has_interval else (interval.mean,)

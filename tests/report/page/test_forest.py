@@ -8,8 +8,8 @@ from mhrctl.report.page.forest import EDGE, WIDTH, forest
 
 
 def test_marks_are_on_one_scale_about_zero() -> None:
-    better = Difference(5, 3, 2.0, Interval(2.0, 1.0, 4.0, 0.0))
-    few = Difference(2, 3, -4.0, None)
+    better = Difference(5, 3, Interval(2.0, 1.0, 4.0, 0.0))
+    few = Difference(2, 3, Interval(-4.0, -9.0, 9.0, 0.5))
     drawn = forest({"poly": better, "ia3": few, "apart": None})
     assert drawn is not None
     assert (drawn.end, float(drawn.zero)) == ("4.0", WIDTH / 2)
@@ -30,4 +30,4 @@ def test_marks_are_on_one_scale_about_zero() -> None:
 def test_nothing_to_compare_and_no_difference_at_all_have_no_scale() -> None:
     assert forest({}) is None
     assert forest({"poly": None}) is None
-    assert forest({"poly": Difference(1, 1, 0.0, None)}) is None
+    assert forest({"poly": Difference(1, 1, Interval(0.0, 0.0, 0.0, 1.0))}) is None
