@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import re
 
-from mhrctl.report.figures.style import Drawing, mark, new_figure, styled
+from matplotlib.figure import Figure
+
+from mhrctl.report.figures.style import Drawing, styled
 from mhrctl.report.page.svg import inlined
 
 
-def drawn(name: str = "a title") -> bytes:
+def drawn() -> bytes:
+    """A figure on white with ink of several greys, a filled and a hollow marker of a colour, and an image."""
     with styled():
-        figure, axes = new_figure(3, 2, "A", name)
-        mark(axes["A"], 1, 2, ("#0072B2", "o"), ours=True)
-        mark(axes["A"], 2, 2, ("#0072B2", "o"), ours=False)
-        axes["A"].imshow([[0.0, 1.0]])
-        axes["A"].text(1, 1, "grey", color="#b0b0b0")
-    return Drawing(name, figure, ()).rendered("svg")
+        figure = Figure(figsize=(3, 2), facecolor="white")
+        axes = figure.add_subplot()
+        axes.plot([1], [2], "o", color="#0072B2")
+        axes.plot([2], [2], "o", color="#0072B2", markerfacecolor="white")
+        axes.plot([0, 1], [0, 1], color="#e4e4e4")
+        axes.imshow([[0.0, 1.0]])
+        axes.text(1, 1, "grey", color="#b0b0b0")
+    return Drawing("a title", figure, ()).rendered("svg")
 
 
 def test_greys_become_the_pages_colours_and_colours_stay() -> None:
