@@ -13,14 +13,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from mhrctl.config.colours import BLUE, GREEN, INK, ORANGE, PURPLE, RED, SKY
 from mhrctl.config.fields import Closed
 from mhrctl.errors import ParamsError, unknown
 
 Routing = Literal["none", "learned", "random", "private"]
-
-BLUE, ORANGE, GREEN, PURPLE, RED, SKY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9"
-"""Of Okabe and Ito's palette, which the colour-blind tell apart."""
-GREY, YELLOW = "#666666", "#B8860B"
 
 
 class NoOptions(Closed):
@@ -57,7 +54,7 @@ class Method:
         settings: {section: settings} that make the row what it is; params.yaml may set them at the method.
         options: the type of the method's own settings, `pretrain.options` in params.yaml.
         look: its colour in figures, one for a family of methods, and its marker, one for what adaptation trains: all (o), the
-            routing (^), an average (s).
+            routing (^), an average (s); another where its colour would look like that of another method to the colour-blind.
     """
 
     name: str
@@ -70,7 +67,7 @@ class Method:
     trains: Literal["adapter", "routing"] = "adapter"
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     options: type[NoOptions] = NoOptions
-    look: tuple[str, str] = (GREY, "o")
+    look: tuple[str, str] = (INK, "o")
 
     @property
     def is_single(self) -> bool:
@@ -142,7 +139,7 @@ _ROWS = (
         "ia3",
         "scales:Scales",
         settings=_LIGHT,
-        look=(GREY, "o"),
+        look=(INK, "v"),
     ),
     Method(
         "tfew",
@@ -150,7 +147,7 @@ _ROWS = (
         "ia3",
         "scales:Scales",
         settings=_LIGHT | _CHOICE_LOSSES,
-        look=(GREY, "X"),
+        look=(INK, "X"),
     ),
     Method(
         "adapter_soup",
@@ -158,7 +155,7 @@ _ROWS = (
         "adapter_soup",
         routing="private",
         start="soup",
-        look=(PURPLE, "o"),
+        look=(PURPLE, "P"),
     ),
     Method("poly", "whole skills mixed by task; routing and skills tuned", "poly", routing="learned", look=(ORANGE, "o")),
     Method(
@@ -223,7 +220,7 @@ _ROWS = (
         start="average",
         settings={"pretrain": {"rank": 16, "alpha": 16.0, "targets": ["q", "v"]}},
         options=MosaOptions,
-        look=(YELLOW, "s"),
+        look=(INK, "s"),
     ),
 )
 METHODS = {row.name: row for row in _ROWS}

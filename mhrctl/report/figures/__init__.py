@@ -9,7 +9,8 @@ from mhrctl.errors import ParamsError, unknown
 from mhrctl.report.figures.figure2 import figure2
 from mhrctl.report.figures.figure3 import figure3
 from mhrctl.report.figures.figure4 import figure4
-from mhrctl.report.figures.style import Drawing, styled
+from mhrctl.report.figures.plan import Plan
+from mhrctl.report.figures.style import Drawing
 from mhrctl.report.logs import read_logs, read_measured
 from mhrctl.report.results import Results
 
@@ -28,12 +29,26 @@ def draw_figure(number: int, results: Results, metrics: Path) -> Drawing:
         ParamsError: if there is no such figure.
         ArtifactError: if logs are malformed.
     """
+    return plan_figure(number, results, metrics).drawing()
+
+
+def plan_figure(number: int, results: Results, metrics: Path) -> Plan:
+    """Plan one of the paper's figures, which can be drawn as one picture or as one for each panel.
+
+    Args:
+        number: of the figure in the paper.
+        results: ours.
+        metrics: folder of the logs, `data/metrics`.
+
+    Raises:
+        ParamsError: if there is no such figure.
+        ArtifactError: if logs are malformed.
+    """
     if number not in FIGURES:
         raise ParamsError(unknown("figure", str(number), map(str, FIGURES)))
-    with styled():
-        if number == 3:
-            return figure3(results, read_logs(metrics / "pretrain"), read_measured(metrics / "align"))
-        return _OF_SCORES[number](results)
+    if number == 3:
+        return figure3(results, read_logs(metrics / "pretrain"), read_measured(metrics / "align"))
+    return _OF_SCORES[number](results)
 
 
-_OF_SCORES: dict[int, Callable[[Results], Drawing]] = {2: figure2, 4: figure4}
+_OF_SCORES: dict[int, Callable[[Results], Plan]] = {2: figure2, 4: figure4}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import log
 from typing import TYPE_CHECKING
 
+from mhrctl.config.colours import INK
 from mhrctl.report.figures.style import NAME
 
 if TYPE_CHECKING:
@@ -17,6 +19,12 @@ NEAR = 0.06
 """Points nearer to each other than this part of a panel's width have their names in one column."""
 AHEAD = 9
 """Points of type from a point to a name before it."""
+CHARACTER = 5.2
+"""Points of type that a character of a name takes at most."""
+POINTS = 72
+"""Of type, to an inch."""
+STEPS = 5
+"""A wider axis has less room to the inch: so often it is looked at again."""
 LIFT = 0.03
 """Of a name before a point that a line comes to, away from the line, as a part of a panel's height."""
 
@@ -78,6 +86,17 @@ def is_moved(axes: Axes, y: float, height: float) -> bool:
     return abs(height - y) > GAP / 4 * (high - low)
 
 
+def make_room(axes: Axes, points: Sequence[Named]) -> None:
+    """Move the left end of a logarithmic axis until the names before the points are within it."""
+    for _ in range(STEPS):
+        low, high = axes.get_xlim()
+        width = axes.get_window_extent().width / axes.get_figure(root=True).dpi * POINTS
+        left = min(width * log(of.x / low) / log(high / low) - AHEAD - CHARACTER * len(of.name) for of in points)
+        if left >= 0:
+            return
+        axes.set_xlim(low / (high / low) ** (-left / width))
+
+
 def name_before(axes: Axes, points: Sequence[Named]) -> None:
     """Write names before points of a line, from left to right; a thin line goes to a point whose name had to be moved.
 
@@ -104,8 +123,6 @@ def _off_the_line(axes: Axes, points: Sequence[Named], of: Named) -> float:
 
 def _columns(axes: Axes, points: Sequence[Named]) -> list[list[Named]]:
     """Points that are near to each other, by x."""
-    from math import log
-
     low, high = axes.get_xlim()
     columns: list[list[Named]] = []
     for of in sorted(points, key=lambda of: of.x):
@@ -126,6 +143,8 @@ def _write(axes: Axes, of: Named, place: tuple[float, float], *, leads: bool) ->
         textcoords=offset_copy(axes.transData, axes.get_figure(root=True), x=-AHEAD, units="points"),
         ha="right",
         va="center",
-        arrowprops={"arrowstyle": "-", "color": "#888888", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2} if leads else None,
+        arrowprops={"arrowstyle": "-", "color": INK, "alpha": 0.5, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2}
+        if leads
+        else None,
         **NAME,
     )

@@ -5,30 +5,21 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
-from mhrctl.config.methods import GREY
+from mhrctl.config.colours import INK, PAPER
 from mhrctl.report.aggregates import mean_std
-from mhrctl.report.figures.sizes import draw_sizes, size_handles
-from mhrctl.report.figures.style import (
-    LOOKS,
-    Drawing,
-    Line,
-    Look,
-    add_legend,
-    empty,
-    handle,
-    method_handles,
-    new_figure,
-    say_missing,
-    shades,
-    short_ticks,
-)
+from mhrctl.report.figures.marks import ENOUGH, handle
+from mhrctl.report.figures.plan import Panel, Plan
+from mhrctl.report.figures.sizes import TREND, size_panels
+from mhrctl.report.figures.style import LOOKS, Line, Look, shades, short_ticks
 from mhrctl.report.logs import Alignment, Log, label_of
 from mhrctl.report.results import Results
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
 
 TITLE = "Figure 3: gradient alignment; more heads or more skills"
 ALIGNED = ("lora", "poly", "mhr")
@@ -43,8 +34,8 @@ MARKS = 20
 """Of a curve."""
 
 
-def figure3(results: Results, logs: Sequence[Log], measured: Mapping[str, Sequence[Alignment]]) -> Drawing:
-    """Draw the alignment by step of pre-training, and scores of poly and mhr by the parameters of a new task.
+def figure3(results: Results, logs: Sequence[Log], measured: Mapping[str, Sequence[Alignment]]) -> Plan:
+    """Plan the alignment by step of pre-training, and scores of poly and mhr by the parameters of a new task.
 
     Args:
         results: ours.
@@ -56,48 +47,72 @@ def figure3(results: Results, logs: Sequence[Log], measured: Mapping[str, Sequen
         logged[label_of(log.cell)] += log.alignments
     aligned = {label: logged[label] or list(measured.get(label, ())) for label in sorted({*logged, *measured}, key=_order)}
     drawn = {label: alignments for label, alignments in aligned.items() if alignments and PLAIN_LABEL.fullmatch(label)}
-    looks = _looks(list(drawn))
-    figure, axes = new_figure(14, 4.8, "LMR", TITLE)
-    missing = [*_draw_alignment(axes["L"], drawn, looks), *draw_sizes(axes["M"], axes["R"], results, SIZED)]
-    labels = [handle(label, colour, marker) for label, (colour, marker) in looks.items()]
-    kinds = [handle(f"on the {WHERE[kind]}", line=line) for kind, line in KINDS.items()] if labels else []
-    sized = [name for name in SIZED if any(group.method == name for group in results.adapted)]
-    points = method_handles(name for name in sized if name not in {label.split()[0] for label in looks})
-    add_legend(figure, [*labels, *points, *kinds, *(size_handles(results) if sized else [])], columns=7)
-    return Drawing(TITLE, figure, tuple(missing))
+    return Plan(TITLE, [[_alignment(drawn), *size_panels(results, SIZED)]])
 
 
-def _draw_alignment(axes: Axes, by_label: Mapping[str, Sequence[Alignment]], looks: Mapping[str, Look]) -> list[str]:
-    """Means over seeds, with a band of a standard deviation. Returns what is missing."""
+def _alignment(by_label: Mapping[str, Sequence[Alignment]]) -> Panel:
+    """Means over seeds, with a band of a standard deviation."""
     methods = {label.split()[0] for label in by_label}
     lacking = ", ".join(method for method in ALIGNED if method not in methods)
     missing = [f"No gradient alignment of {lacking} yet: set pretrain.align_every, or run `mhrctl align`."] if lacking else []
-    if not by_label:
-        empty(axes, missing)
-        return missing
+    looks = _looks(list(by_label))
+    labels = [handle(label, colour, marker) for label, (colour, marker) in looks.items()]
+    steps = {at.step for alignments in by_label.values() for at in alignments}
+    seeds = max((len(of_step) for label in by_label.values() for of_step in _by_step(label, "shared").values()), default=0)
+    notes = [f"Gradient alignment: mean over {seeds} seeds; bands: standard deviation."] if seeds >= ENOUGH else []
+    return Panel(
+        "agreement of training tasks' gradients",
+        sum(map(len, by_label.values())),
+        partial(_draw_alignment, by_label=by_label, looks=looks),
+        [*labels, *(_kind(kind, are_lines=len(steps) >= TREND) for kind in KINDS)],
+        notes,
+        missing,
+    )
+
+
+def _kind(kind: str, *, are_lines: bool) -> Line2D:
+    """What tells the two kinds apart: the lines, or where there are none the filling of the markers."""
+    label = f"on the {WHERE[kind]}"
+    return handle(label, INK, line=KINDS[kind]) if are_lines else handle(label, INK, "o", hollow=kind == "composed")
+
+
+def _draw_alignment(axes: Axes, by_label: Mapping[str, Sequence[Alignment]], looks: Mapping[str, Look]) -> None:
     for label, alignments in by_label.items():
         for kind, line in KINDS.items():
-            _draw_curve(axes, [(at.step, getattr(at, kind)) for at in alignments], looks[label], line)
-    axes.axhline(0, color=GREY, linewidth=0.8)
-    axes.set_title("agreement of training tasks' gradients", loc="left")
+            _draw_curve(axes, _by_step(alignments, kind), looks[label], line)
+    axes.axhline(0, color=INK, linewidth=0.8)
     axes.set_ylabel("mean cosine over pairs of tasks")
+    axes.set_xlabel("step of pre-training")
     short_ticks(axes.xaxis)
-    say_missing(axes, "step of pre-training", missing)
-    return missing
 
 
-def _draw_curve(axes: Axes, points: Sequence[tuple[int, float]], look: Look, line: Line) -> None:
-    colour, marker = look
+def _by_step(alignments: Sequence[Alignment], kind: str) -> dict[int, list[float]]:
     by_step: dict[int, list[float]] = defaultdict(list)
-    for step, cosine in points:
-        by_step[step].append(cosine)
+    for at in alignments:
+        by_step[at.step].append(getattr(at, kind))
+    return by_step
+
+
+def _draw_curve(axes: Axes, by_step: Mapping[int, Sequence[float]], look: Look, line: Line) -> None:
+    colour, marker = look
     steps = sorted(by_step)
     over_seeds = [of_step for step in steps if (of_step := mean_std(by_step[step]))]
     means = [of_step.mean for of_step in over_seeds]
     axes.plot(
-        steps, means, line, color=colour, marker=marker, markersize=4, markevery=max(1, len(steps) // MARKS), linewidth=1.4
+        steps,
+        means,
+        linestyle=line if len(steps) >= TREND else "none",
+        color=colour,
+        marker=marker,
+        markerfacecolor=PAPER if line != KINDS["shared"] else colour,
+        markersize=5,
+        markevery=max(1, len(steps) // MARKS),
+        linewidth=1.4,
     )
-    band = [of_step.deviation or 0.0 for of_step in over_seeds]
+    band = [
+        of_step.deviation or 0.0 if len(by_step[step]) >= ENOUGH else 0.0
+        for step, of_step in zip(steps, over_seeds, strict=True)
+    ]
     low, high = ([mean + sign * width for mean, width in zip(means, band, strict=True)] for sign in (-1, 1))
     axes.fill_between(steps, low, high, color=colour, alpha=0.12, linewidth=0)
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mhrctl.config.grid import PLAIN
-from mhrctl.report.aggregates import aggregate_of
-from mhrctl.report.figures.apart import Named, heights, is_moved, name_before
+from mhrctl.report.figures.apart import Named, heights, name_before
 from mhrctl.report.figures.kept import kept_skills
-from mhrctl.report.figures.style import LOOKS, ROOM, Line, annotate, empty, handle, mark, scale_parameters
+from mhrctl.report.figures.marks import handle, mark_ours, method_handles, ours_are
+from mhrctl.report.figures.plan import Panel
+from mhrctl.report.figures.style import ROOM, Line, annotate, scale_parameters
 from mhrctl.report.results import Group, Results
 
 if TYPE_CHECKING:
@@ -24,8 +26,10 @@ GREY_LINE = "#888888"
 PARAMETERS = "parameters trained for a new task"
 KEPT = "parameters kept of pre-training (skills alone)"
 ON_ALL = "parameters trained on all tasks, their routing included"
-MOVED = "Grey lines are set apart where scores all but agree."
-NOTEBOOK = "Dots: the authors' notebook, not proof-read."
+TREND = 3
+"""Points from which on a line through them says anything."""
+APART = "Grey lines go to the number that has the routing of the training tasks too; they are apart where scores all but agree."
+NOTEBOOK = "Dotted: coarser routings of mhr_z from the authors' notebook; the paper prints no such numbers."
 
 Count = Callable[[Group], int]
 
@@ -85,18 +89,17 @@ def granularity_of(group: Group) -> str:
     return group.variant if group.variant != PLAIN else group.first.granularity or PLAIN
 
 
-def draw_sizes(adapted: Axes, multi_task: Axes, results: Results, methods: tuple[str, str]) -> list[str]:
-    """Draw more heads and more skills of a method with one head and its multi-head kin.
+def size_panels(results: Results, methods: tuple[str, str]) -> list[Panel]:
+    """Plan more heads and more skills of a method with one head and its multi-head kin.
 
     Args:
-        adapted: axes for the scores by the numbers trained for a new task.
-        multi_task: axes beside them for the same scores by the numbers in the skills, from which a line goes to those and the
-            routing of all training tasks; by the latter alone, if the scores at hand do not tell them apart.
         results: ours.
         methods: of one head, and of several.
 
     Returns:
-        What is missing.
+        A panel with the scores by the numbers trained for a new task, and one with the same scores by the numbers in the
+        skills, from which a line goes to those and the routing of all training tasks; by the latter alone, if the scores at
+        hand do not tell them apart.
     """
     heads, skills = more_heads(results, *methods), more_skills(results, *methods)
     missing = []
@@ -104,57 +107,66 @@ def draw_sizes(adapted: Axes, multi_task: Axes, results: Results, methods: tuple
         missing.append(f"No cells of more heads yet: run {methods[0]}, and {methods[1]} with several heads.")
     if not skills:
         missing.append(f"No cells of more skills yet: add a variant with pretrain.skills to {methods[0]}.")
-    if not heads.groups:
-        empty(adapted, missing)
-        empty(multi_task, ())
-        return missing
-    kept = kept_skills(results)
-    kept_or_all: Count = (lambda group: kept[group.label]) if kept else on_all_tasks
-    multi_task.sharey(adapted)
-    for axes, count in ((adapted, for_new_task), (multi_task, kept_or_all)):
-        _draw_both(axes, heads, skills, count)
-    routing = _draw_routing(multi_task, _points(heads, *skills), kept) if kept else {}
-    adapted.set_title(
-        f"{methods[0]} (h1) and {methods[1]}, {heads.groups[0].first.skills} skills where none are named", loc="left"
+    points = _points(heads, *skills)
+    alike = heads.groups[0].first.skills if heads.groups else None
+    title = f"{methods[0]} (h1) and {methods[1]}" + (
+        f", {alike} skills where none are named" if skills else f", {alike} skills"
     )
-    multi_task.set_title("the same by multi-task parameters", loc="left")
-    for axes in (adapted, multi_task):
-        axes.set_ylabel(results.metric_name)
-    scale_parameters(adapted, PARAMETERS, [scores_are(results), *missing])
-    scores = {group.label: score.mean for group in _points(heads, *skills) if (score := group.score("adapted"))}
-    moved = any(is_moved(multi_task, scores[label], height) for label, height in routing.items())
-    scale_parameters(multi_task, KEPT if kept else ON_ALL, [MOVED] if moved else [])
-    _name_both(adapted, heads, skills, for_new_task, {})
-    _name_both(multi_task, heads, skills, kept_or_all, routing)
-    return missing
+    kept = kept_skills(results)
+    draw = partial(_draw_sizes, heads=heads, skills=skills, metric=results.metric_name)
+    handles = [*method_handles(group.method for group in points), *_line_handles(heads, skills)]
+    routing = [handle("routing of training tasks", GREY_LINE, "|", "-")] if kept else []
+    says = ours_are(results, points)
+    return [
+        Panel(title, len(points), partial(draw, count=for_new_task, label=PARAMETERS), handles, says, missing),
+        Panel(
+            "the same by multi-task parameters",
+            len(points),
+            partial(draw, kept=kept, count=_kept_in(kept), label=KEPT if kept else ON_ALL),
+            [*handles, *routing],
+            [*says, *([APART] if kept else [])],
+        ),
+    ]
+
+
+def _kept_in(kept: Mapping[str, int]) -> Count:
+    return (lambda group: kept[group.label]) if kept else on_all_tasks
 
 
 def draw_line(axes: Axes, series: Series, line: Line, colour: str = GREY_LINE, count: Count = for_new_task) -> None:
-    """Draw a line through groups."""
+    """Draw a line through groups, of which there are enough for one."""
     points = [(count(group), score.mean) for group in series.groups if (score := group.score("adapted"))]
-    axes.plot([x for x, _ in points], [y for _, y in points], line, color=colour, linewidth=1, zorder=1)
+    if len(points) >= TREND:
+        axes.plot([x for x, _ in points], [y for _, y in points], line, color=colour, linewidth=1, zorder=1)
 
 
-def size_handles(results: Results) -> list[Line2D]:
-    """Make the entries of the legend for the lines."""
-    lines = [handle("more heads", GREY_LINE, line=HEADS), handle("more skills", GREY_LINE, line=SKILLS)]
-    return [*lines, handle("routing of training tasks", GREY_LINE, "|", "-")] if kept_skills(results) else lines
+def _line_handles(heads: Series, skills: Sequence[Series]) -> list[Line2D]:
+    """The entries of the legend for the lines that are drawn."""
+    lines = [handle("more heads", GREY_LINE, line=HEADS)] if len(heads.groups) >= TREND else []
+    more = any(len(series.groups) >= TREND for series in skills)
+    return [*lines, handle("more skills", GREY_LINE, line=SKILLS)] if more else lines
 
 
-def scores_are(results: Results) -> str:
-    """Say how our scores are folded over seeds and tasks."""
-    return f"Ours: {aggregate_of(results.suite).says}."
-
-
-def _draw_both(axes: Axes, heads: Series, skills: Sequence[Series], count: Count) -> None:
-    """Draw the lines and the points of more heads and of more skills."""
+def _draw_sizes(
+    axes: Axes,
+    heads: Series,
+    skills: Sequence[Series],
+    metric: str,
+    count: Count,
+    label: str,
+    kept: Mapping[str, int] | None = None,
+) -> None:
+    """Draw the lines and the points of more heads and of more skills, and what shows the routing beside what is kept."""
     draw_line(axes, heads, HEADS, count=count)
     for series in skills:
         draw_line(axes, series, SKILLS, count=count)
     for group in _points(heads, *skills):
-        if score := group.score("adapted"):
-            mark(axes, count(group), score.mean, LOOKS[group.method], ours=True, y_std=score, size="small")
+        mark_ours(axes, group, x=count(group), size="small")
     axes.margins(y=ROOM)
+    routing = _draw_routing(axes, _points(heads, *skills), kept) if kept else {}
+    axes.set_ylabel(metric)
+    scale_parameters(axes, label)
+    _name_both(axes, heads, skills, count, routing)
 
 
 def _draw_routing(axes: Axes, groups: Sequence[Group], kept: Mapping[str, int]) -> dict[str, float]:

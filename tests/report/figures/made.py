@@ -7,6 +7,8 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mhrctl.report.figures import draw_figure
@@ -81,6 +83,11 @@ def figure_of(number: int, metrics: Path, trials: Choice = "by_task") -> Drawing
 def texts(drawing: Drawing) -> str:
     """What is written in the SVG, which must be well-formed."""
     return " ".join(text for text in ET.fromstring(drawing.rendered("svg")).itertext() if text.strip())  # noqa: S314
+
+
+def blank() -> Axes:
+    """Empty axes, four inches wide and high."""
+    return Figure(figsize=(4, 4)).subplots()
 
 
 def points(line: Line2D) -> list[tuple[float, float]]:

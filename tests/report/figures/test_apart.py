@@ -6,19 +6,19 @@ from itertools import pairwise
 
 import pytest
 from matplotlib.axes import Axes
-from matplotlib.text import Annotation
+from matplotlib.text import Annotation, Text
 
-from mhrctl.report.figures.apart import GAP, Named, heights, is_moved, name_before, spread
-from mhrctl.report.figures.style import new_figure
+from mhrctl.report.figures.apart import GAP, Named, heights, is_moved, make_room, name_before, spread
+from tests.report.figures.made import blank
 
 
 @pytest.fixture
 def axes() -> Axes:
-    _, axes = new_figure(4, 4, "A", "title")
-    axes["A"].set_xscale("log")
-    axes["A"].set_xlim(1e6, 1e8)
-    axes["A"].set_ylim(60, 70)
-    return axes["A"]
+    axes = blank()
+    axes.set_xscale("log")
+    axes.set_xlim(1e6, 1e8)
+    axes.set_ylim(60, 70)
+    return axes
 
 
 def test_what_is_apart_stays_where_it_is() -> None:
@@ -67,3 +67,17 @@ def test_the_name_of_a_lone_point_is_off_the_line_to_it(axes: Axes) -> None:
 def test_a_height_that_is_given_is_kept(axes: Axes) -> None:
     name_before(axes, [Named("h1", 2e6, 62, 63.5), Named("h8", 2e6, 62, 61)])
     assert [text.xyann[1] for text in axes.texts if isinstance(text, Annotation)] == [63.5, 61]
+
+
+def test_there_is_room_for_a_long_name_before_the_first_point(axes: Axes) -> None:
+    points = [Named("a name that is as long as this one", 1.1e6, 62), Named("h8", 8e6, 66)]
+    make_room(axes, points)
+    name_before(axes, points)
+    axes.figure.draw_without_rendering()
+    assert all(Text.get_window_extent(text).x0 >= axes.bbox.x0 for text in axes.texts)
+    assert axes.get_xlim()[1] == 1e8
+
+
+def test_where_there_is_room_none_is_made(axes: Axes) -> None:
+    make_room(axes, [Named("h8", 8e6, 66)])
+    assert axes.get_xlim() == (1e6, 1e8)

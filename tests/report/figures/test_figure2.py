@@ -96,7 +96,7 @@ def test_figure2_draws_the_light_layout_smaller_and_says_so(tmp_path: Path) -> N
     full = {"lora-s0": _on_t0_3b("lora", 0, 60)}
     light = {"lora-light-s0": _on_t0_3b("lora", 0, 59, variant="light", layout="light")}
     drawing = figure_of(2, write_cells(tmp_path, full | light))
-    rows, _, parameters = drawing.figure.axes
+    rows, parameters, _ = drawing.figure.axes
     for axes, along in ((rows, 0), (parameters, 1)):
         sizes = {points(line)[0][along]: line.get_markersize() for line in axes.lines if line.get_marker() == "o"}
         assert sizes[59] < sizes[60]
@@ -112,7 +112,7 @@ def test_figure2_draws_the_median_over_seeds_on_t0(tmp_path: Path) -> None:
     drawn = {x for line in drawing.figure.axes[0].lines for x, _ in points(line)}
     assert 61.0 in drawn
     assert 63.0 not in drawn
-    assert "each task's median over n seeds" in " ".join(texts(drawing).split())
+    assert "each task's median over seeds" in " ".join(texts(drawing).split())
 
 
 def _on_t0_3b(method: str, seed: int, score: float, **facts: Any) -> dict[str, Any]:

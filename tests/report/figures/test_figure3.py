@@ -30,13 +30,17 @@ def test_figure3_shows_what_was_measured_while_training_and_leaves_variants_out(
 def test_figure3_falls_back_on_what_align_measured(tmp_path: Path) -> None:
     write_logs(write_cells(tmp_path, cells()), aligned=False)
     (tmp_path / "align").mkdir()
-    (tmp_path / "align/mhr-h8-s0.json").write_text(
-        '{"method": "mhr", "heads": 8, "variant": "plain", "seed": 0, "at": "end", "step": 20,'
-        ' "shared": {"overall": 0.1}, "composed": {"overall": 0.2}}'
-    )
+    for name, step in (("mhr-h8-s0-start", 0), ("mhr-h8-s0", 20)):
+        (tmp_path / f"align/{name}.json").write_text(
+            f'{{"method": "mhr", "heads": 8, "variant": "plain", "seed": 0, "at": "end", "step": {step},'
+            ' "shared": {"overall": 0.1}, "composed": {"overall": 0.2}}'
+        )
     drawing = figure_of(3, tmp_path)
     assert drawing.missing == ("No gradient alignment of lora, poly yet: set pretrain.align_every, or run `mhrctl align`.",)
     assert "mhr h8" in texts(drawing)
+    curves = [line for line in drawing.figure.axes[0].lines if line.get_marker() == "o"]
+    assert [line.get_linestyle() for line in curves] == ["None"] * 2  # two points are no line
+    assert len({line.get_markerfacecolor() for line in curves}) == 2
 
 
 def test_figure3_has_room_below_for_the_name_of_the_lowest_point(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from matplotlib.text import Text
 
-from mhrctl.report.figures.sizes import KEPT, MOVED, ON_ALL
+from mhrctl.report.figures.sizes import APART, KEPT, ON_ALL
 from mhrctl.report.figures.style import Drawing
 from tests.report.figures.made import ROUTING, SKILLS, TASKS, cells, figure_of, points, routed, texts
 from tests.report.made import write_cells
@@ -19,9 +19,9 @@ def test_figure4_shows_heads_skills_granularity_and_the_papers(metrics: Path) ->
     for part in (
         "h1",
         "h8",
-        "shared by layer block",
+        "one routing a layer one routing a block",
         "the paper: T0, T5-XL-LM",
-        "Dots: the authors' notebook, not proof-read.",
+        "from the authors' notebook",
     ):
         assert part in words
     assert drawing.missing == ("No cells of more skills yet: add a variant with pretrain.skills to poly_z.",)
@@ -33,7 +33,7 @@ def test_figure4_has_several_blocks_by_their_variant(tmp_path: Path) -> None:
         for seed in (0, 1)
     }
     drawing = figure_of(4, write_cells(tmp_path, cells() | of_4_blocks))
-    assert "shared by layer block blocks4" in texts(drawing)
+    assert "one routing a blocks4" in texts(drawing)
 
 
 def test_figure4_shows_the_skills_kept_and_the_routing_beside_them(metrics: Path) -> None:
@@ -43,14 +43,12 @@ def test_figure4_shows_the_skills_kept_and_the_routing_beside_them(metrics: Path
     assert [SKILLS, SKILLS, SKILLS + TASKS * 8 * ROUTING] in ends
 
 
-def test_figure4_sets_equal_scores_apart_and_says_so(tmp_path: Path, metrics: Path) -> None:
-    apart = " ".join(texts(figure_of(4, metrics)).split())
-    assert MOVED not in apart
+def test_figure4_sets_equal_scores_apart_and_says_so(tmp_path: Path) -> None:
     by_name = {f"mhr_z-h{heads}-s0": routed("mhr_z", heads, 0, 60, routing=100 * heads) for heads in (8, 32, 64)}
     by_name |= {f"{method}-s0": routed(method, 1, 0, 60) for method in ("poly", "poly_z")}
     by_name["poly_z-k16-s0"] = routed("poly_z", 1, 0, 60, skills=32_000, routing=200, variant="k16") | {"skills": 16}
     drawing = figure_of(4, write_cells(tmp_path / "equal", by_name))
-    assert MOVED in " ".join(texts(drawing).split())
+    assert APART in " ".join(texts(drawing).split())
     drawing.figure.draw_without_rendering()
     for axes in drawing.figure.axes[:2]:
         boxes = [Text.get_window_extent(text) for text in axes.texts]  # without the lines to their points
@@ -61,18 +59,26 @@ def test_figure4_sets_equal_scores_apart_and_says_so(tmp_path: Path, metrics: Pa
     assert len(set(heights)) == len(heights) == 5
 
 
-def test_figure4_names_what_shares_a_routing_beside_the_panel(metrics: Path) -> None:
-    drawing = figure_of(4, metrics)
-    drawing.figure.draw_without_rendering()
-    axes = drawing.figure.axes[2]
-    assert axes.get_legend().get_window_extent().x0 >= axes.bbox.x1
+def test_figure4_has_no_axes_for_a_single_point(tmp_path: Path) -> None:
+    alone = {name: cell for name, cell in cells().items() if name in ("mhr-h8-s0", "mhr_z-h8-s0")}
+    drawing = figure_of(4, write_cells(tmp_path, alone))
+    assert [axes.get_title(loc="left") for axes in drawing.figure.axes] == ["the paper: T0, T5-XL-LM"]
+    for sentence in (
+        "No cells of more heads yet: run poly_z, and mhr_z with several heads.",
+        "No cells of coarser routing yet: add a variant with pretrain.granularity to mhr_z.",
+    ):
+        assert sentence in drawing.missing
+        assert sentence in texts(drawing)
 
 
-def test_figure4_names_nothing_that_shares_where_all_routings_are_of_one_kind(tmp_path: Path) -> None:
-    plain = {name: cell for name, cell in cells().items() if not {"block", "light"} & {*name.split("-")}}
-    drawing = figure_of(4, write_cells(tmp_path, plain))
-    assert [axes.get_legend() for axes in drawing.figure.axes] == [None] * 4
-    assert "No cells of coarser routing yet: add a variant with pretrain.granularity to mhr_z." in drawing.missing
+def test_figure4_draws_no_line_through_two_points(tmp_path: Path) -> None:
+    def lines(name: str, heads: int) -> list[str]:
+        extra = {f"mhr_z-h{count}-s0": routed("mhr_z", count, 0, 60, routing=100 * count) for count in (16, 32, 64)[:heads]}
+        axes = figure_of(4, write_cells(tmp_path / name, cells() | extra)).figure.axes[0]
+        return [line.get_linestyle() for line in axes.lines if len(points(line)) > 2]
+
+    assert lines("two", 0) == []
+    assert lines("three", 1) == ["-"]
 
 
 def test_figure4_shows_all_that_is_trained_where_the_skills_cannot_be_told(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_a_figure_has_the_trials_that_are_asked_for(tmp_path: Path) -> None:
         for task, validation in zip(("one", "two"), of_tasks, strict=True):
             cell["by_task"][task]["validation"] = validation
         cells[f"lora-t{trial}-s0"] = cell
-    write_cells(tmp_path, cells)
+    write_cells(tmp_path, cells | {"poly-s0": made_cell("poly", 1, 0, both(60))})
     by_task, overall = (figure_of(2, tmp_path, trials).figure.axes[0].lines[0] for trials in CHOICES)
     assert [points(by_task)[0][0], points(overall)[0][0]] == [61.5, 62.0]  # 57 and 66 of two trials; trial 2
 
