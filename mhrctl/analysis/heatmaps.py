@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mhrctl.config.colours import INK, PAPER
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -23,26 +25,39 @@ STYLE = {
     "svg.hashsalt": "mhrctl",
     "svg.fonttype": "none",
     "text.parse_math": False,
-    "font.size": 7,
-    "axes.titlesize": 7,
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "sans-serif"],
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.facecolor": "none",
     "figure.dpi": 150,
 }
-COLOURS = "viridis"
-"""The colours go from dark to light in steps that look even, also to the colour-blind and in print."""
+BEHIND = {"png": PAPER, "svg": "none"}
+"""An SVG lets the page through, a PNG brings its paper."""
+COLOURS = "RdBu_r"
+"""Blue below and red above what is white, even weights or a cosine of 0: also the colour-blind tell them apart."""
 SCALE = 0.998
-"""This share of a page's weights is what the scale of colours spans: a few great ones would leave the rest dark."""
+"""This share of a page's weights is at most what the scale of colours ends at: a few great ones would leave the rest pale."""
+MULTIPLES = {-3: "an eighth", -2: "a quarter", -1: "half", 1: "double", 2: "4 times", 3: "8 times"}
+"""{logarithm: of an even weight}."""
 BLANK = "#d9d9d9"
 NAME_LENGTH = 40
 """So many characters of a task's name are shown."""
-CHARACTER = 0.065
+CHARACTER = 0.074
 """A character of a title takes so many inches."""
-ROW, SIDES = 0.11, (1.2, 15.0)
+ROW, SIDES = 0.125, (1.2, 15.0)
 """A task's row takes so many inches, and all of them the least and the most of these; of more tasks not each is named."""
-COLUMN, WIDTHS = 0.13, (1.05, 3.4)
+NAMED_COLUMNS = 40
+"""So many tasks at most have their names under the columns too."""
+COLUMN, WIDTHS = 0.14, (1.15, 3.4)
 """A skill's column takes so many inches, and a panel the least and the most of these."""
-GAP, FOOTER, LINE = 0.3, 0.5, 0.13
+GAP, FOOTER, LINE = 0.3, 0.55, 0.14
 """So many inches are between panels, below them, and in a line of their titles."""
-PAGE = 18.0
+PAGE = 9.2
 """So many inches of panels stand side by side."""
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -79,7 +94,7 @@ class Matrix:
 
 
 def draw_by_skill(panels: Sequence[Panel], tasks: Sequence[str], stem: Path, *, title: str, tests: int = 0) -> None:
-    """Draw heat maps of tasks by skill side by side, with one scale of colours from 0.
+    """Draw heat maps of tasks by skill side by side, with one logarithmic scale of colours about even weights.
 
     Args:
         panels: one or more.
@@ -93,22 +108,28 @@ def draw_by_skill(panels: Sequence[Panel], tasks: Sequence[str], stem: Path, *, 
     header = _header(titles)
     places = list(_places(panels, header, height))
     right = max(left + _width(panel) for (left, _), panel in zip(places, panels, strict=True))
-    values = np.concatenate([panel.values.ravel() for panel in panels])
-    most = float(np.quantile(values, SCALE))
+    multiples = [_multiples(panel.values) for panel in panels]
+    values = np.concatenate([each.ravel() for each in multiples])
+    reach = min(max(1, math.ceil(float(np.quantile(values, SCALE)))), max(MULTIPLES))
     with _page(right + 1, places[-1][1] + height + FOOTER, stem, title) as figure:
-        for panel, wrapped, (left, top) in zip(panels, titles, places, strict=True):
+        for panel, shown, wrapped, (left, top) in zip(panels, multiples, titles, places, strict=True):
             axes = _axes(figure, left, top, _width(panel), height)
-            image = _heat(axes, panel.values.reshape(len(tasks), -1), wrapped, 0, most)
+            image = _heat(axes, shown.reshape(len(tasks), -1), wrapped, reach)
             _name_columns(axes, panel)
             _name_rows(axes, tasks if left == 0 else (), height, tests)
             _part(axes, len(tasks), tests)
-        bar = _axes(figure, right + GAP, header, 0.15, min(height, 3))
-        label = f"routing weight (even: {1 / panels[0].values.shape[2]:.3g})"
-        figure.colorbar(image, cax=bar, extend="max" if values.max() > most else "neither").set_label(label)
+        bar = _axes(figure, right + GAP, header, 0.15, height)
+        ends = {(True, True): "both", (True, False): "min", (False, True): "max", (False, False): "neither"}
+        figure.colorbar(image, cax=bar, extend=ends[bool(values.min() < -reach), bool(values.max() > reach)])
+        even = f"even: {1 / panels[0].values.shape[2]:.3g}"
+        names = {0: even} | {power: name for power, name in MULTIPLES.items() if abs(power) <= reach}
+        bar.set_yticks(sorted(names), [names[power] for power in sorted(names)])
+        bar.axhline(0, color=INK, linewidth=1.2)
+        bar.set_ylabel("routing weight")
 
 
 def draw_by_task(matrices: Sequence[Matrix], tasks: Sequence[str], stem: Path, *, title: str, tests: int = 0) -> None:
-    """Draw heat maps of tasks by tasks side by side, each with colours from its least to its greatest value.
+    """Draw heat maps of tasks by tasks side by side, each with colours that go as far below 0 as above.
 
     Args:
         matrices: one or more.
@@ -118,23 +139,29 @@ def draw_by_task(matrices: Sequence[Matrix], tasks: Sequence[str], stem: Path, *
         tests: how many of the tasks, the last ones, are test tasks.
     """
     side = _side(len(tasks))
-    step = side + 1.1
+    step = side + 1.2
     titles = [_wrapped(matrix.title, side) for matrix in matrices]
     header = _header(titles)
     with _page(step * len(matrices), header + side + FOOTER, stem, title) as figure:
         for number, (matrix, wrapped) in enumerate(zip(matrices, titles, strict=True)):
             # A task is always like itself: with the diagonal, the scale of colours would end at 1 whatever the others are.
             values = np.where(np.eye(len(tasks), dtype=bool), np.nan, matrix.values)
-            shown = values[np.isfinite(values)]
-            least, most = (shown.min(), shown.max()) if shown.size else (0, 1)
+            shown = np.abs(values[np.isfinite(values)])
+            reach = max(math.ceil(10 * shown.max() - 1e-6), 1) / 10 if shown.size else 1
             axes = _axes(figure, number * step, header, side, side)
-            image = _heat(axes, values, wrapped, least, max(most, least + 1e-6))
-            axes.set_xticks([])
-            axes.set_xlabel("tasks in the order of the rows")
+            image = _heat(axes, values, wrapped, reach)
+            _name_tasks_below(axes, tasks, tests)
             _name_rows(axes, () if number else tasks, side, tests)
             _part(axes, len(tasks), tests, both=True)
-            bar = _axes(figure, number * step + side + 0.1, header, 0.15, min(side, 3))
-            figure.colorbar(image, cax=bar).set_label("cosine")
+            bar = _axes(figure, number * step + side + 0.1, header, 0.15, side)
+            figure.colorbar(image, cax=bar).set_label("cosine: 1 the same, 0 nothing in common")
+            bar.axhline(0, color=INK, linewidth=1.2)
+
+
+def _multiples(weights: Array) -> Array:
+    """By how many doublings each weight is above an even one."""
+    multiples: Array = np.log2(np.maximum(weights * weights.shape[2], 2.0**-60))
+    return multiples
 
 
 @contextmanager
@@ -151,7 +178,8 @@ def _page(width: float, height: float, stem: Path, title: str) -> Iterator[Figur
         yield figure
         for form in FORMATS:
             metadata = {"Date": None} if form == "svg" else {"Software": None}
-            figure.savefig(f"{stem}.{form}", bbox_inches="tight", pad_inches=0.15, metadata=metadata)
+            behind = BEHIND[form]
+            figure.savefig(f"{stem}.{form}", bbox_inches="tight", pad_inches=0.15, metadata=metadata, facecolor=behind)
 
 
 def _width(panel: Panel) -> float:
@@ -180,13 +208,13 @@ def _axes(figure: Figure, left: float, top: float, width: float, height: float) 
     return figure.add_axes((left / whole_width, 1 - (top + height) / whole_height, width / whole_width, height / whole_height))
 
 
-def _heat(axes: Axes, values: Array, title: str, least: float, most: float) -> AxesImage:
+def _heat(axes: Axes, values: Array, title: str, reach: float) -> AxesImage:
     from matplotlib import colormaps
 
     colours = colormaps[COLOURS].with_extremes(bad=BLANK)
     axes.set_title(title, loc="left", parse_math=False)
     axes.tick_params(length=1.5, pad=1.5)
-    return axes.imshow(values, cmap=colours, vmin=least, vmax=most, aspect="auto", interpolation="nearest")
+    return axes.imshow(values, cmap=colours, vmin=-reach, vmax=reach, aspect="auto", interpolation="none")
 
 
 def _name_columns(axes: Axes, panel: Panel) -> None:
@@ -197,10 +225,22 @@ def _name_columns(axes: Axes, panel: Panel) -> None:
     else:
         names, centres = list(map(str, panel.heads)), [head * skills + (skills - 1) / 2 for head in range(heads)]
         bounds = [head * skills - 0.5 for head in range(1, heads)]
-        axes.vlines(bounds, *axes.get_ylim(), color="white", linewidth=min(0.5, 3 * _width(panel) / heads))
+        axes.vlines(bounds, *axes.get_ylim(), color=INK, linewidth=min(0.6, 3 * _width(panel) / heads))
     every = math.ceil(len(names) * CHARACTER * (len(names[-1]) + 1) / _width(panel))
     axes.set_xticks(centres[::every], names[::every])
     axes.set_xlabel(panel.label)
+
+
+def _name_tasks_below(axes: Axes, tasks: Sequence[str], tests: int) -> None:
+    """Name the columns as the rows are, where there are few enough."""
+    if len(tasks) > NAMED_COLUMNS:
+        axes.set_xticks([])
+        axes.set_xlabel("tasks in the order of the rows")
+        return
+    names = [_shortened(task) for task in tasks]
+    axes.set_xticks(range(len(tasks)), names, rotation=45, ha="right", rotation_mode="anchor", parse_math=False)
+    for place, label in enumerate(axes.get_xticklabels()):
+        label.set_fontweight("bold" if place >= len(tasks) - tests else "normal")
 
 
 def _name_rows(axes: Axes, tasks: Sequence[str], height: float, tests: int) -> None:
@@ -217,9 +257,9 @@ def _name_rows(axes: Axes, tasks: Sequence[str], height: float, tests: int) -> N
 def _part(axes: Axes, tasks: int, tests: int, *, both: bool = False) -> None:
     """Draw a line between training and test tasks, in the rows or in both directions."""
     if 0 < tests < tasks:
-        axes.axhline(tasks - tests - 0.5, color="white", linewidth=1.5)
+        axes.axhline(tasks - tests - 0.5, color=INK, linewidth=1)
         if both:
-            axes.axvline(tasks - tests - 0.5, color="white", linewidth=1.5)
+            axes.axvline(tasks - tests - 0.5, color=INK, linewidth=1)
 
 
 def _side(tasks: int) -> float:

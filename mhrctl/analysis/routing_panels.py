@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from mhrctl.adapters.granularity import MODEL, by_coder
 from mhrctl.analysis.heatmaps import Panel
+from mhrctl.analysis.layer_names import readable_names
 from mhrctl.analysis.routing_measures import Inspection, Routing
 
 
@@ -24,35 +25,36 @@ def panels(routing: Routing, measured: Inspection, parts: Sequence[str] = (), he
         parts: of the model, such as layers, that share a routing; empty for the choice above.
         heads: from 1; empty for all.
     """
-    summary = [] if parts or heads else _summaries(routing)
-    remarks = dict.fromkeys(parts, "") if parts else _notable(measured)
+    names = readable_names(list(routing.logits))
     numbers = list(dict.fromkeys(heads)) or list(range(1, routing.heads + 1))
-    chosen = []
-    for part, remark in remarks.items():
-        title = f"{remark}{part}" + (f", head {numbers[0]}" if len(numbers) == 1 < routing.heads else "")
-        label = f"head ({routing.skills} skills each)" if len(numbers) > 1 else "skill"
-        chosen.append(Panel(title, routing.weights(part)[:, [number - 1 for number in numbers]], numbers, label))
-    return summary + chosen
-
-
-def _summaries(routing: Routing) -> list[Panel]:
-    summaries = []
-    for coder, parts in _halves(list(routing.logits)).items():
-        ordered = [np.sort(routing.weights(part), -1)[..., ::-1].mean(1, keepdims=True) for part in parts]
-        title = f"{coder}: mean of layers and heads"
-        summaries.append(Panel(title, np.mean(ordered, axis=0), (), "skill, strongest first"))
-    return summaries
-
-
-def _notable(measured: Inspection) -> dict[str, str]:
-    """{part: what is notable of it}."""
+    if parts:
+        return [_panel(routing, part, names[part], numbers) for part in dict.fromkeys(parts)]
     bits = {part: measures.discreteness for part, measures in measured.parts.items()}
-    remarks: dict[str, str] = {}
-    for parts in _halves(list(bits)).values():
-        several = len(parts) > 1
-        # Of a single part the first remark stays, which says nothing.
-        remarks.setdefault(min(parts, key=bits.__getitem__), "most decided: " if several else "")
-        remarks.setdefault(max(parts, key=bits.__getitem__), "least decided: ")
+    chosen = []
+    for half, within in _halves(list(routing.logits)).items():
+        chosen += [] if heads else [_summary(routing, half, within)]
+        chosen += [_panel(routing, part, remark + names[part], numbers) for part, remark in _notable(within, bits).items()]
+    return chosen
+
+
+def _panel(routing: Routing, part: str, title: str, numbers: Sequence[int]) -> Panel:
+    """A panel of a part's heads with these numbers."""
+    of_one = f", head {numbers[0]}" if len(numbers) == 1 < routing.heads else ""
+    label = f"head ({routing.skills} skills each)" if len(numbers) > 1 else "skill"
+    return Panel(title + of_one, routing.weights(part)[:, [number - 1 for number in numbers]], numbers, label)
+
+
+def _summary(routing: Routing, half: str, parts: Sequence[str]) -> Panel:
+    ordered = [np.sort(routing.weights(part), -1)[..., ::-1].mean(1, keepdims=True) for part in parts]
+    return Panel(f"{half}: mean of layers and heads", np.mean(ordered, axis=0), (), "skill, strongest first")
+
+
+def _notable(parts: Sequence[str], bits: Mapping[str, float]) -> dict[str, str]:
+    """{part: what is notable of it}; of a single part nothing is."""
+    if len(parts) == 1:
+        return {parts[0]: ""}
+    remarks = {min(parts, key=bits.__getitem__): "most decided: "}
+    remarks.setdefault(max(parts, key=bits.__getitem__), "least decided: ")
     return remarks
 
 

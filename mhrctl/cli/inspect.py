@@ -45,7 +45,9 @@ def inspect(
     ] = Stage.PRETRAIN,
     layer: Annotated[
         list[str],
-        typer.Option("--layer", help="Draw this layer (or what shares its routing) and no other; repeatable."),
+        typer.Option(
+            "--layer", help="Draw this layer and no other, 'decoder 1 cross-attention v' or as the model names it; repeatable."
+        ),
     ] = [],
     head: Annotated[list[int], typer.Option("--head", min=1, help="Draw this head, from 1, and no other; repeatable.")] = [],
     top: Annotated[int, typer.Option("--top", min=1, help="How many pairs of tasks to show.")] = 10,
@@ -54,7 +56,7 @@ def inspect(
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
 ) -> None:
-    """Show what a routing has learned: sparsity, discreteness, skills in use, and which tasks are routed alike; draw it."""
+    """Show what a routing has learned: gates on, how decided, skills in use, which tasks are routed alike; draw it."""
     where, params = chosen_cell(project, CellChoice(method, heads, variant, seed, cell=cell), reads=stage.value)
     accelerator = open_accelerator(device, threads)
     from mhrctl.report.routing_tables import measures_table, pairs_table

@@ -13,6 +13,7 @@ from mhrctl.adapters.files import load_adapter
 from mhrctl.adapters.granularity import CODERS
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.analysis.heatmaps import Matrix, Panel, draw_by_skill, draw_by_task
+from mhrctl.analysis.layer_names import chosen_parts
 from mhrctl.analysis.routing_measures import Array, Inspection, Measures, Routing
 from mhrctl.analysis.routing_panels import panels
 from mhrctl.analysis.routing_similarity import (
@@ -43,7 +44,7 @@ from mhrctl.data.index import load_index
 from mhrctl.data.shots import draw_shots
 from mhrctl.data.similarity import cosines
 from mhrctl.data.table import training_data_sets
-from mhrctl.errors import ArtifactError, ParamsError, unknown
+from mhrctl.errors import ArtifactError, ParamsError
 
 MAX_PANELS = 24
 """So many heat maps by skill fit on one page."""
@@ -89,7 +90,7 @@ def inspect(
         stage: of the training tasks after pre-training, or of the adapted test tasks, beside the training tasks.
         project: with the output of the stage, and of pretrain; with that of prepare too where there is an index.
         out: the folder to write.
-        layers: parts of the model to draw; empty for the most and the least decided ones.
+        layers: parts of the model to draw, by either of their names; empty for the most and the least decided ones.
         heads: to draw, from 1; empty for all.
         device: where to run the index's encoder.
 
@@ -102,6 +103,7 @@ def inspect(
     for each in (project.output("pretrain", cell.pretrain_cell.name), project.output("adapt", cell.name)):
         require_apart(out, each)
     source = _read(cell, stage, project)
+    layers = chosen_parts(layers, list(source.routing.logits))
     require_drawable(source.routing, layers, heads)
     measured = Inspection.of(source.tests or source.training)
     similarity = routing_similarity(source.routing)
@@ -209,15 +211,12 @@ def require_drawable(routing: Routing, layers: Sequence[str] = (), heads: Sequen
 
     Args:
         routing: that is to be drawn.
-        layers: parts of the model that share a routing.
+        layers: parts of it, each of which shares a routing.
         heads: from 1.
 
     Raises:
-        ParamsError: if there is no such layer or head, or the page would be too full.
+        ParamsError: if there is no such head, or the page would be too full.
     """
-    for layer in layers:
-        if layer not in routing.logits:
-            raise ParamsError(f"--layer: {unknown('layer', layer, routing.logits)}")
     for head in heads:
         if not 1 <= head <= routing.heads:
             raise ParamsError(f"--head {head}: there are the heads 1 to {routing.heads}")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import re
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -11,6 +14,7 @@ import pytest
 from PIL import Image
 
 from mhrctl.analysis.heatmaps import Array, Matrix, Panel, draw_by_skill, draw_by_task
+from mhrctl.config.colours import INK
 
 ODD = ['a$b_{c}$ <x> & "q" [red]', "数学 题", "tab\tnull\x00 --> ]]>", "plain"]
 SVG = "{http://www.w3.org/2000/svg}"
@@ -71,7 +75,7 @@ def test_a_long_name_keeps_its_ends(tmp_path: Path) -> None:
 
 def test_many_panels_go_on_in_rows_with_names_of_their_own(tmp_path: Path) -> None:
     draw_by_skill([panel(3)] * 20, ["a task", "b", "c"], tmp_path / "page", title="x")
-    assert texts(tmp_path / "page.svg").count("a task") == 2
+    assert texts(tmp_path / "page.svg").count("a task") == 4
 
 
 def test_one_task_and_equal_values_are_drawn(tmp_path: Path) -> None:
@@ -80,3 +84,59 @@ def test_one_task_and_equal_values_are_drawn(tmp_path: Path) -> None:
     for name in ("one.png", "equal.png"):
         with Image.open(tmp_path / name) as image:
             image.load()
+
+
+def colours(path: Path) -> list[Array]:
+    """The pictures in an SVG, as red, green and blue."""
+    images = re.findall(r'xlink:href="data:image/png;base64,\s*([^"]+)"', path.read_text())
+    return [np.asarray(Image.open(io.BytesIO(base64.b64decode(image))).convert("RGB"), float) for image in images]
+
+
+def test_even_weights_are_white_and_others_red_above_and_blue_below(tmp_path: Path) -> None:
+    weights = np.array([[[0.25, 0.25, 0.25, 0.25]], [[0.5, 0.25, 0.125, 0.125]]])
+    draw_by_skill([Panel("a layer", weights, (1,), "skill")], ["even", "uneven"], tmp_path / "page", title="x")
+    picture = colours(tmp_path / "page.svg")[0]
+    even, uneven = (picture[row, [0, -1]] for row in (0, -1))
+    assert (even > 240).all()
+    (red, _, less_blue), (less_red, _, blue) = uneven
+    assert red > less_blue
+    assert blue > less_red
+    shown = texts(tmp_path / "page.svg")
+    assert {"half", "even: 0.25", "double"} <= set(shown)
+    assert "a quarter" not in shown
+
+
+def test_the_scale_of_weights_goes_as_far_as_they_do(tmp_path: Path) -> None:
+    weights = np.array([[[0.97, 0.01, 0.01, 0.01]]])
+    draw_by_skill([Panel("a layer", weights, (1,), "skill")], ["sure"], tmp_path / "page", title="x")
+    assert {"a quarter", "half", "even: 0.25", "double", "4 times"} <= set(texts(tmp_path / "page.svg"))
+
+
+def test_a_cosine_of_0_is_white_and_its_scale_is_symmetrical(tmp_path: Path) -> None:
+    alike = np.array([[1, 0, 0.43], [0, 1, -0.2], [0.43, -0.2, 1]])
+    draw_by_task([Matrix("by routing", alike)], ["a", "b", "c"], tmp_path / "page", title="x")
+    picture = colours(tmp_path / "page.svg")[0]
+    assert (picture[0, 1] > 240).all()
+    assert picture[0, 2][0] > picture[0, 2][2]  # alike: red
+    assert picture[1, 2][2] > picture[1, 2][0]  # avoid each other: blue
+    assert np.ptp(picture[1, 2]) < np.ptp(picture[0, 2])
+    ticks = [text.replace("\N{MINUS SIGN}", "-") for text in texts(tmp_path / "page.svg")]
+    assert {"-0.4", "0.4"} <= set(ticks)
+
+
+@pytest.mark.parametrize(("count", "both"), [(40, True), (41, False)])
+def test_columns_have_names_where_there_is_room(tmp_path: Path, count: int, both: bool) -> None:
+    tasks = [f"task {number:02}" for number in range(count)]
+    draw_by_task([Matrix("by routing", np.eye(count))], tasks, tmp_path / "page", title="x")
+    shown = texts(tmp_path / "page.svg")
+    assert [shown.count(task) for task in tasks] == [2 if both else 1] * count
+    assert ("rotate(-45" in (tmp_path / "page.svg").read_text()) is both
+    assert ("tasks in the order of the rows" in shown) is not both
+
+
+def test_an_svg_lets_the_page_through(tmp_path: Path) -> None:
+    draw_by_task([Matrix("by routing", np.eye(2))], ["a", "b"], tmp_path / "page", title="x")
+    text = (tmp_path / "page.svg").read_text()
+    assert f"fill: {INK}" in text
+    background = re.search(r'<g id="patch_1">.*?</g>', text, re.DOTALL)
+    assert background is None or "fill: none" in background[0]

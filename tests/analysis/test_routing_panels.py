@@ -25,9 +25,9 @@ def test_a_choice_of_layers_and_heads_is_kept_to(routing: Routing) -> None:
     def chosen(layers: list[str], heads: list[int]) -> list[Panel]:
         return panels(routing, measured, layers, heads)
 
-    assert [panel.title for panel in chosen(NAMES[4:2:-1], [])] == NAMES[4:2:-1]
+    assert [panel.title for panel in chosen(NAMES[4:2:-1], [])] == ["decoder 1 self-attention q", "decoder 0 self-attention q"]
     (one,) = chosen([NAMES[1], NAMES[1]], [2])
-    assert one.title == f"{NAMES[1]}, head 2"
+    assert one.title == "encoder 1 self-attention q, head 2"
     np.testing.assert_array_equal(one.values, routing.weights(NAMES[1])[:, 1:])
     (both,) = chosen([NAMES[1]], [2, 1])
     np.testing.assert_array_equal(both.values, routing.weights(NAMES[1])[:, ::-1])
@@ -38,10 +38,13 @@ def test_a_choice_of_layers_and_heads_is_kept_to(routing: Routing) -> None:
 def test_without_a_choice_there_are_summaries_and_the_extremes(routing: Routing) -> None:
     measured = Inspection.of(routing)
     bits = {layer: measures.discreteness for layer, measures in measured.parts.items()}
-    expected = [("most decided: ", min(part, key=bits.__getitem__)) for part in (NAMES[:3], NAMES[3:])]
-    expected += [("least decided: ", max(part, key=bits.__getitem__)) for part in (NAMES[:3], NAMES[3:])]
+    expected = []
+    for coder, layers in (("encoder", NAMES[:3]), ("decoder", NAMES[3:])):
+        ends = (min(layers, key=bits.__getitem__), max(layers, key=bits.__getitem__))
+        most, least = (f"{coder} {layer.split('.')[2]} self-attention q" for layer in ends)
+        expected += [f"{coder}: mean of layers and heads", f"most decided: {most}", f"least decided: {least}"]
     shown = panels(routing, measured)
-    assert {panel.title for panel in shown[2:]} == {remark + layer for remark, layer in expected}
+    assert [panel.title for panel in shown] == expected  # each half beside its summary
     encoder = np.mean([-np.sort(-routing.weights(layer)) for layer in NAMES[:3]], axis=(0, 2))
     np.testing.assert_allclose(shown[0].values[:, 0], encoder)
     np.testing.assert_allclose(shown[0].values.sum(-1), 1)

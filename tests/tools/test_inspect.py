@@ -242,10 +242,17 @@ def test_a_method_shares_the_routing_of_its_pre_training(tmp_path: Path, look: C
         assert record(tmp_path)["cell"] == "mhr-h2-s0"
 
 
+def test_a_layer_is_chosen_by_the_name_that_people_read(tmp_path: Path, look: Callable[..., Findings]) -> None:
+    look(layers=["decoder 1 self-attention q"])
+    card = json.loads((tmp_path / "out/card.json").read_text())
+    assert card["params"]["layers"] == ["decoder.block.1.layer.0.SelfAttention.q"]
+    assert "decoder 1 self-attention q" in (tmp_path / "out/heatmaps.svg").read_text()
+    with pytest.raises(ParamsError, match=r"--layer: unknown layer '.*SelfAttention.k'; did you mean '.*SelfAttention.q'"):
+        look(layers=[NAMES[0][:-1] + "k"])
+
+
 def test_what_is_not_there_or_too_much_is_rejected() -> None:
     routing = Routing.of(drawn_inventory(heads=2), TRAINING)
-    with pytest.raises(ParamsError, match=r"--layer: unknown layer '.*SelfAttention.k'; did you mean '.*SelfAttention.q'"):
-        require_drawable(routing, [NAMES[0][:-1] + "k"])
     for head in (0, 3):
         with pytest.raises(ParamsError, match=f"--head {head}: there are the heads 1 to 2"):
             require_drawable(routing, heads=[head])
