@@ -1,4 +1,4 @@
-.PHONY: demo test check bench gemma architecture format clean
+.PHONY: demo test check bench gemma architecture pictures format clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -36,6 +36,9 @@ $(GEMMA)/model/tokenizer/tokenizer.json: $(GEMMA)/assemble.py | $(VENV)/ready
 
 architecture: $(VENV)/ready  ## the picture of docs/architecture.md, from the imports that there are now
 	$(BIN)/python docs/architecture.py
+
+pictures: $(VENV)/ready  ## the pictures of docs/images, from the demo's scores and routing
+	$(BIN)/python docs/pictures.py
 
 format: $(VENV)/ready
 	ruff check --fix

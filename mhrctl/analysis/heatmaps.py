@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-FORMATS = ("png", "svg")
+FORMATS = {"png": PAPER, "svg": "none"}
+"""{format of a page: what is behind it}: an SVG lets the page that it stands in through, a PNG brings its paper."""
 STYLE = {
     "svg.hashsalt": "mhrctl",
     "svg.fonttype": "none",
@@ -36,8 +37,6 @@ STYLE = {
     "axes.facecolor": "none",
     "figure.dpi": 150,
 }
-BEHIND = {"png": PAPER, "svg": "none"}
-"""An SVG lets the page through, a PNG brings its paper."""
 COLOURS = "RdBu_r"
 """Blue below and red above what is white, even weights or a cosine of 0: also the colour-blind tell them apart."""
 SCALE = 0.998
@@ -93,7 +92,15 @@ class Matrix:
     values: Array
 
 
-def draw_by_skill(panels: Sequence[Panel], tasks: Sequence[str], stem: Path, *, title: str, tests: int = 0) -> None:
+def draw_by_skill(
+    panels: Sequence[Panel],
+    tasks: Sequence[str],
+    stem: Path,
+    *,
+    title: str,
+    tests: int = 0,
+    formats: Mapping[str, str] = FORMATS,
+) -> None:
     """Draw heat maps of tasks by skill side by side, with one logarithmic scale of colours about even weights.
 
     Args:
@@ -102,6 +109,7 @@ def draw_by_skill(panels: Sequence[Panel], tasks: Sequence[str], stem: Path, *, 
         stem: the files' path without `.png` and `.svg`.
         title: of the page.
         tests: how many of the tasks, the last ones, are test tasks.
+        formats: {format: what is behind the page}.
     """
     height = _side(len(tasks))
     titles = [_wrapped(panel.title, _width(panel) + GAP / 2) for panel in panels]
@@ -111,7 +119,7 @@ def draw_by_skill(panels: Sequence[Panel], tasks: Sequence[str], stem: Path, *, 
     multiples = [_multiples(panel.values) for panel in panels]
     values = np.concatenate([each.ravel() for each in multiples])
     reach = min(max(1, math.ceil(float(np.quantile(values, SCALE)))), max(MULTIPLES))
-    with _page(right + 1, places[-1][1] + height + FOOTER, stem, title) as figure:
+    with _page(right + 1, places[-1][1] + height + FOOTER, stem, title, formats) as figure:
         for panel, shown, wrapped, (left, top) in zip(panels, multiples, titles, places, strict=True):
             axes = _axes(figure, left, top, _width(panel), height)
             image = _heat(axes, shown.reshape(len(tasks), -1), wrapped, reach)
@@ -128,7 +136,15 @@ def draw_by_skill(panels: Sequence[Panel], tasks: Sequence[str], stem: Path, *, 
         bar.set_ylabel("routing weight")
 
 
-def draw_by_task(matrices: Sequence[Matrix], tasks: Sequence[str], stem: Path, *, title: str, tests: int = 0) -> None:
+def draw_by_task(
+    matrices: Sequence[Matrix],
+    tasks: Sequence[str],
+    stem: Path,
+    *,
+    title: str,
+    tests: int = 0,
+    formats: Mapping[str, str] = FORMATS,
+) -> None:
     """Draw heat maps of tasks by tasks side by side, each with colours that go as far below 0 as above.
 
     Args:
@@ -137,12 +153,13 @@ def draw_by_task(matrices: Sequence[Matrix], tasks: Sequence[str], stem: Path, *
         stem: the files' path without `.png` and `.svg`.
         title: of the page.
         tests: how many of the tasks, the last ones, are test tasks.
+        formats: {format: what is behind the page}.
     """
     side = _side(len(tasks))
     step = side + 1.2
     titles = [_wrapped(matrix.title, side) for matrix in matrices]
     header = _header(titles)
-    with _page(step * len(matrices), header + side + FOOTER, stem, title) as figure:
+    with _page(step * len(matrices), header + side + FOOTER, stem, title, formats) as figure:
         for number, (matrix, wrapped) in enumerate(zip(matrices, titles, strict=True)):
             # A task is always like itself: with the diagonal, the scale of colours would end at 1 whatever the others are.
             values = np.where(np.eye(len(tasks), dtype=bool), np.nan, matrix.values)
@@ -165,7 +182,7 @@ def _multiples(weights: Array) -> Array:
 
 
 @contextmanager
-def _page(width: float, height: float, stem: Path, title: str) -> Iterator[Figure]:
+def _page(width: float, height: float, stem: Path, title: str, formats: Mapping[str, str]) -> Iterator[Figure]:
     """Make a figure of so many inches, which is written when the block ends."""
     from matplotlib import style
     from matplotlib.figure import Figure
@@ -176,9 +193,8 @@ def _page(width: float, height: float, stem: Path, title: str) -> Iterator[Figur
         figure = Figure(figsize=(width, height))
         figure.text(0, 1, _one_line(title), va="bottom", fontsize=10, parse_math=False)
         yield figure
-        for form in FORMATS:
+        for form, behind in formats.items():
             metadata = {"Date": None} if form == "svg" else {"Software": None}
-            behind = BEHIND[form]
             figure.savefig(f"{stem}.{form}", bbox_inches="tight", pad_inches=0.15, metadata=metadata, facecolor=behind)
 
 

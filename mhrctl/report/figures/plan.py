@@ -19,15 +19,16 @@ if TYPE_CHECKING:
 
 FEWEST = 2
 """Points that are worth axes."""
-WIDTH, LONE, ALONE = 12.0, 8.0, 4.3
-"""Inches of a figure, of one with a single panel, and of a panel that is a picture of its own: at 400 pixels its letters are as
-large as the page's."""
+WIDTHS = (7.5, 9.5, 12.5)
+"""Inches of a figure whose rows have one panel, two, or three and more."""
+ALONE = 4.3
+"""Inches of a panel that is a picture of its own: at 400 pixels its letters are as large as the page's."""
 TITLE, LINE, ENTRIES, EDGE = 0.4, 0.165, 0.21, 0.08
 """Inches of the title, of a line of notes, of a row of the legend, and around all."""
-CHARACTERS = 14
+CHARACTERS = 16
 """Of a line of notes, to an inch."""
-COLUMNS = {WIDTH: 7, LONE: 5, ALONE: 3}
-"""Entries in a row of the legend."""
+COLUMN = 1.4
+"""Inches of an entry of the legend."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class Plan:
 
     def _figure(self) -> Figure:
         rows = [shown for row in self.rows if (shown := [panel for panel in row if panel.is_drawn])]
-        width = WIDTH if any(len(row) > 1 for row in rows) else LONE
+        width = WIDTHS[min(max(map(len, rows), default=1), len(WIDTHS)) - 1]
         lines = [line for text in (*self.notes, *self.all_missing) for line in textwrap.wrap(text, int(width * CHARACTERS))]
         handles = _once(self.drawn)
         heights = [max(panel.height for panel in row) for row in rows]
@@ -146,7 +147,7 @@ def _figure_of(
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     below = EDGE + lines * LINE
-    legend = -(-entries // COLUMNS[width]) * ENTRIES + (EDGE if entries else 0)
+    legend = -(-entries // int(width / COLUMN)) * ENTRIES + (EDGE if entries else 0)
     above = TITLE if title else 0
     height = above + sum(heights) + legend + below + EDGE
     rect = (0, (below + legend) / height, 1, (height - above - below - legend) / height)
@@ -178,7 +179,7 @@ def _add_legend(figure: Figure, handles: Sequence[Line2D], width: float, below: 
             handles=handles,
             loc="lower center",
             bbox_to_anchor=(0.5, below / figure.get_figheight()),
-            ncols=min(COLUMNS[width], len(handles)),
+            ncols=min(int(width / COLUMN), len(handles)),
             handletextpad=0.4,
             borderpad=0.1,
             labelspacing=0.3,

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 from mhrctl.config.colours import INK
 from mhrctl.report.figures.marks import handle
-from mhrctl.report.figures.plan import ALONE, LONE, WIDTH, Panel, Plan
+from mhrctl.report.figures.plan import ALONE, WIDTHS, Panel, Plan
 from tests.report.figures.made import texts
 
 
@@ -62,8 +62,9 @@ def test_nothing_overlaps_the_axes(plan: Plan) -> None:
 
 
 def test_a_figure_is_as_wide_as_its_panels_need() -> None:
-    assert Plan("x", [[panel("one")]]).drawing().figure.get_figwidth() == LONE
-    assert Plan("x", [[panel("one"), panel("two")]]).drawing().figure.get_figwidth() == WIDTH
+    for count, width in ((1, WIDTHS[0]), (2, WIDTHS[1]), (3, WIDTHS[2]), (4, WIDTHS[2])):
+        rows = [[panel("first")], [panel(f"{place}") for place in range(count)]]
+        assert Plan("x", rows).drawing().figure.get_figwidth() == width
 
 
 def test_a_figure_without_panels_is_its_sentences() -> None:
