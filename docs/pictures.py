@@ -21,7 +21,7 @@ from mhrctl.analysis.heatmaps import Matrix, draw_by_task
 from mhrctl.analysis.routing_measures import Routing
 from mhrctl.analysis.routing_similarity import routing_similarity, similarity_order
 from mhrctl.artifacts.names import ADAPTERS, CARD
-from mhrctl.config.colours import BLUE, GREEN, INK, ORANGE, PAPER, PURPLE
+from mhrctl.config.colours import BLUE, GREEN, INK, ORANGE, PAPER, SKY
 from mhrctl.report.figures.dots import plan_dots
 from mhrctl.report.results import read_results
 
@@ -40,7 +40,7 @@ TASKS = {
 }
 """{task: how much it uses of each skill}, made up."""
 NEW = ("a new task", (0.15, 0.1, 0.55, 0.2))
-SKILLS = (BLUE, ORANGE, GREEN, PURPLE)
+SKILLS = (BLUE, ORANGE, GREEN, SKY)
 WIDTH, HEIGHT = 720, 424
 LEFT, GRID, BAR, MODEL = 28, 222, 440, 610
 """Where its columns begin: tasks, routing, mixed LoRAs, model."""
