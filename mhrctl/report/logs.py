@@ -6,11 +6,14 @@ import csv
 import io
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from pydantic import BaseModel, Field, ValidationError
 
+from mhrctl.artifacts.names import VALIDATION
 from mhrctl.artifacts.reading import reading, verify_metrics
 from mhrctl.artifacts.sealing import opened
 from mhrctl.errors import ArtifactError
@@ -97,6 +100,35 @@ def read_log(file: Path) -> Log:
         )
     except (KeyError, TypeError, ValueError):
         raise ArtifactError(f"{file}: no step and loss in each row; run `mhrctl pretrain` for this cell again") from None
+
+
+def read_validation(folder: Path, cells: Iterable[str]) -> dict[str, float]:
+    """Read the mean validation loss of the training tasks at the end of each pre-training, as far as outputs are here.
+
+    Args:
+        folder: of the outputs, `data/pretrain`.
+        cells: names.
+
+    Returns:
+        {cell: mean over tasks}, without cells that have none.
+
+    Raises:
+        ArtifactError: if one is malformed, or not as its stage wrote it.
+    """
+    means = {}
+    for cell in cells:
+        file = folder / cell / VALIDATION
+        if not file.is_file():
+            continue
+        with reading(file, again="mhrctl pretrain"):
+            rows = list(csv.DictReader(io.StringIO(file.read_text(encoding="utf-8"), newline="")))
+        try:
+            losses = [float(row["loss"]) for row in rows]
+        except (KeyError, TypeError, ValueError):
+            raise ArtifactError(f"{file}: no loss in each row; run `mhrctl pretrain` for this cell again") from None
+        if losses:
+            means[cell] = fmean(losses)
+    return means
 
 
 def read_measured(folder: Path) -> dict[str, list[Alignment]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mhrctl.errors import ArtifactError
-from mhrctl.report.logs import Alignment, label_of, read_logs, read_measured
+from mhrctl.report.logs import Alignment, label_of, read_logs, read_measured, read_validation
 
 LOG = "step,loss,lr,routing_lr,tokens,shared,composed\n10,2.5,0.01,0.1,640,,\n20,1.25,0.01,0.1,1280,0.3,0.4\n"
 
@@ -71,3 +71,18 @@ def test_a_broken_measurement_is_named(tmp_path: Path, shared: object) -> None:
     with pytest.raises(ArtifactError, match=r"mhr-h8-s0\.json: shared.*mhrctl align") as error:
         read_measured(tmp_path / "align")
     assert "\n" not in str(error.value)
+
+
+def test_the_validation_loss_is_a_mean_over_tasks_where_there_is_one(tmp_path: Path) -> None:
+    for cell, rows in {"lora-s0": "a,0.25\nb,0.75\n", "poly-s0": ""}.items():
+        (tmp_path / cell).mkdir()
+        (tmp_path / cell / "validation.csv").write_text(f"task,loss\n{rows}")
+    assert read_validation(tmp_path, ["lora-s0", "poly-s0", "mhr-h8-s0"]) == {"lora-s0": 0.5}
+
+
+@pytest.mark.parametrize("text", ["task\na\n", "task,loss\na\n", "task,loss\na,b\n"])
+def test_a_broken_validation_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "lora-s0").mkdir()
+    (tmp_path / "lora-s0/validation.csv").write_text(text)
+    with pytest.raises(ArtifactError, match=r"validation\.csv: no loss in each row; run `mhrctl pretrain`"):
+        read_validation(tmp_path, ["lora-s0"])
