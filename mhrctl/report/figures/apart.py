@@ -88,9 +88,9 @@ def is_moved(axes: Axes, y: float, height: float) -> bool:
 
 def make_room(axes: Axes, points: Sequence[Named]) -> None:
     """Move the left end of a logarithmic axis until the names before the points are within it."""
+    width = axes.get_window_extent().transformed(axes.figure.dpi_scale_trans.inverted()).width * POINTS
     for _ in range(STEPS):
         low, high = axes.get_xlim()
-        width = axes.get_window_extent().width / axes.get_figure(root=True).dpi * POINTS
         left = min(width * log(of.x / low) / log(high / low) - AHEAD - CHARACTER * len(of.name) for of in points)
         if left >= 0:
             return

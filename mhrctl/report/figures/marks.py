@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mhrctl.config.colours import PAPER
 from mhrctl.report.aggregates import MEDIANS, aggregate_of
@@ -59,7 +59,9 @@ def mark_ours(
     bar = score.deviation if len(seeds) >= ENOUGH else None
     place = (x, score.mean) if x is not None else (score.mean, y or 0.0)
     points = SIZES[size or size_of(group.first.layout)] * (4 / 3 if marker == "*" else 1)
-    edge = {"markeredgecolor": PAPER, "markeredgewidth": EDGE} if marker != "X" else {}  # whose arms it would eat
+    edge: dict[str, Any] = (
+        {"markeredgecolor": PAPER, "markeredgewidth": EDGE} if marker != "X" else {}
+    )  # whose arms it would eat
     axes.errorbar(
         *place,
         xerr=None if x is not None else bar,

@@ -113,8 +113,9 @@ class Plan:
         if rows:
             grid = figure.add_gridspec(len(rows), 1, height_ratios=heights)
             for place, row in enumerate(rows):
-                for part, panel in zip(grid[place].subgridspec(1, len(row)), row, strict=True):
-                    _draw(figure.add_subplot(part), panel)
+                columns = grid[place].subgridspec(1, len(row))
+                for column, panel in enumerate(row):
+                    _draw(figure.add_subplot(columns[0, column]), panel)
         _add_legend(figure, handles, width, below)
         for place, line in enumerate(reversed(lines)):
             y = (EDGE + (place + 0.5) * LINE) / figure.get_figheight()
@@ -135,7 +136,8 @@ def _settled(figure: Figure) -> Figure:
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for axes in figure.axes:
-        axes.set_position([round(part, 5) for part in axes.get_position().bounds])
+        left, bottom, width, height = (round(part, 5) for part in axes.get_position().bounds)
+        axes.set_position((left, bottom, width, height))
     return figure
 
 

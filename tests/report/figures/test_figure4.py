@@ -75,7 +75,7 @@ def test_figure4_draws_no_line_through_two_points(tmp_path: Path) -> None:
     def lines(name: str, heads: int) -> list[str]:
         extra = {f"mhr_z-h{count}-s0": routed("mhr_z", count, 0, 60, routing=100 * count) for count in (16, 32, 64)[:heads]}
         axes = figure_of(4, write_cells(tmp_path / name, cells() | extra)).figure.axes[0]
-        return [line.get_linestyle() for line in axes.lines if len(points(line)) > 2]
+        return [str(line.get_linestyle()) for line in axes.lines if len(points(line)) > 2]
 
     assert lines("two", 0) == []
     assert lines("three", 1) == ["-"]
