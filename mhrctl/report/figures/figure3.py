@@ -59,7 +59,7 @@ def _alignment(by_label: Mapping[str, Sequence[Alignment]]) -> Panel:
     labels = [handle(label, colour, marker) for label, (colour, marker) in looks.items()]
     steps = {at.step for alignments in by_label.values() for at in alignments}
     seeds = max((len(of_step) for label in by_label.values() for of_step in _by_step(label, "shared").values()), default=0)
-    notes = [f"Gradient alignment: mean over {seeds} seeds; bands: standard deviation."] if seeds >= ENOUGH else []
+    notes = [f"Gradient alignment: mean over up to {seeds} seeds; bands: standard deviation."] if seeds >= ENOUGH else []
     return Panel(
         "agreement of training tasks' gradients",
         sum(map(len, by_label.values())),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from statistics import fmean
@@ -58,10 +59,9 @@ def plan_training(logs: Sequence[Log], validation: Mapping[str, float] | None = 
 
 
 def smoothed(losses: Sequence[float]) -> list[float]:
-    """Return the running mean of losses, over as many before as after each."""
+    """Return the running mean of losses, over those before and after each, as far as there are any."""
     half = len(losses) // SMOOTH // 2 + 1 if len(losses) >= TREND else 0
-    reach = [min(half, place, len(losses) - 1 - place) for place in range(len(losses))]
-    return [fmean(losses[place - near : place + near + 1]) for place, near in enumerate(reach)]
+    return [fmean(losses[max(place - half, 0) : place + half + 1]) for place in range(len(losses))]
 
 
 def _draw(axes: Axes, logs: Sequence[Log], looks: Mapping[str, Curve], validation: Mapping[str, float]) -> None:
@@ -96,7 +96,8 @@ def _looks(labels: Sequence[str]) -> dict[str, Curve]:
     """{label: colour of its method, and a line and a marker of its own}, in the order of the methods table."""
     known = list(LOOKS)
     methods = {label: label.split(maxsplit=1)[0] for label in labels}
-    ordered = sorted(methods, key=lambda label: (known.index(methods[label]) if methods[label] in known else len(known), label))
+    places = {label: known.index(method) if method in known else len(known) for label, method in methods.items()}
+    ordered = sorted(methods, key=lambda label: (places[label], _natural(label)))
     seen: list[str] = []
     looks: dict[str, Curve] = {}
     for label in ordered:
@@ -105,3 +106,8 @@ def _looks(labels: Sequence[str]) -> dict[str, Curve]:
         looks[label] = (look[0], LINES[place % len(LINES)], look[1] if place == 0 else MARKERS[place % len(MARKERS)])
         seen.append(methods[label])
     return looks
+
+
+def _natural(label: str) -> list[tuple[int, str]]:
+    """The words of a label with their numbers as numbers: h8 comes before h64."""
+    return [(int(number or 0), word) for word, number in re.findall(r"(\D+)(\d*)", label)]

@@ -39,7 +39,7 @@ def test_a_line_is_smooth_and_each_seed_is_pale() -> None:
 def test_a_running_mean_is_as_long_as_what_it_is_of() -> None:
     assert smoothed([]) == []
     assert smoothed([2.0, 4.0]) == [2.0, 4.0]
-    assert smoothed([3.0, 0.0, 6.0]) == [3.0, 3.0, 6.0]
+    assert smoothed([3.0, 0.0, 6.0]) == [1.5, 3.0, 3.0]
     assert smoothed([5.0] * 100) == [5.0] * 100
 
 
@@ -55,3 +55,10 @@ def test_the_validation_loss_is_a_point_at_the_end_where_it_is_known() -> None:
 def test_logs_of_two_steps_are_points() -> None:
     (axes,) = draw_training([log("lora-s0", 2, 1)]).figure.axes
     assert axes.lines[-1].get_linestyle() == "None"
+
+
+def test_labels_are_in_the_order_of_their_numbers() -> None:
+    drawing = draw_training([log(f"mhr-h{heads}-s0", 3, 2, 1) for heads in (64, 8, 128)])
+    (legend,) = drawing.figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["mhr h8", "mhr h64", "mhr h128"]
+    assert len({line.get_linestyle() for line in drawing.figure.axes[0].lines}) == 3
