@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import pytest
@@ -14,22 +15,28 @@ from tests.report.figures.made import points, texts
 from tests.report.made import both, made_cell, write_cells
 
 
-def test_a_row_for_each_method_and_its_difference(metrics: Path) -> None:
-    results = read_results(metrics)
+def test_a_row_for_each_method_and_its_difference(tmp_path: Path) -> None:
+    drawn = np.random.default_rng(0)
+    cells = {"backbone": made_cell("backbone", None, None, zero_shot=12.5)}
+    for method, heads in (("lora", 1), ("poly", 1), ("mhr", 8)):
+        for seed in range(3):
+            of_tasks = {task: float(score) for task, score in zip("abcdefgh", drawn.normal(60, 5, 8), strict=True)}
+            cells[f"{method}{'-h8' * (heads > 1)}-s{seed}"] = made_cell(method, heads, seed, of_tasks)
+    results = read_results(write_cells(tmp_path, cells))
     drawing = plan_dots(results).drawing()
     scores, differences = drawing.figure.axes
-    labels = [group.label for group in results.adapted]
-    for axes in (scores, differences):
-        assert [text.get_text() for text in axes.get_yticklabels()] == labels
-    drawn = {round(at[1]): at[0] for line in scores.lines for at in points(line) if len(points(line)) == 1}
-    assert drawn == {place: group.values("adapted")[0] + 0.5 for place, group in enumerate(results.adapted)}
-    place = labels.index("mhr h8")
-    expected = compare(results.adapted[place], results.adapted[labels.index("lora")])
+    assert [text.get_text() for text in scores.get_yticklabels()] == ["lora", "poly", "mhr h8"]
+    assert [text.get_text() for text in differences.get_yticklabels()] == ["lora", "poly", "mhr h8"]
+    means = [points(line)[0] for line in scores.lines if line.get_marker() == "o"]
+    assert means == [(fmean(group.values("adapted")), place) for place, group in enumerate(results.adapted)]
+    lora, _, mhr = results.adapted
+    expected = compare(mhr, lora)
     assert expected is not None
-    at = [points(line)[0] for line in differences.lines if len(points(line)) == 1 and points(line)[0][1] == place]
-    assert at[0][0] == pytest.approx(expected.interval.mean)
+    at = [points(line)[0] for line in differences.lines if line.get_marker() == "o"]
+    assert at[0] == (0, 0)
+    assert at[2] == (expected.interval.mean, 2)
     ends = [np.asarray(path.vertices) for bars in differences.collections for path in bars.get_paths()]
-    (bar,) = [end for end in ends if end[0][1] == place]
+    (bar,) = [end for end in ends if end[0][1] == 2]
     assert sorted(bar[:, 0]) == pytest.approx([expected.interval.low, expected.interval.high])
     words = texts(drawing)
     assert "bare backbone: 12.5" in words
