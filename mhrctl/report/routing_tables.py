@@ -28,8 +28,7 @@ def measures_table(title: str, measured: Inspection, training: Inspection | None
                 numbers = (measures.sparsity, measures.discreteness, measures.efficiency, measures.effective_skills)
                 rows.append([whose + name, *(f"{number:.3f}" for number in numbers)])
     notes = [
-        "Gates on: their share, which the paper calls sparsity; 1 is dense.",
-        "Discreteness: bits a gate, 0 is decided. Efficiency: 1 uses all skills alike.",
+        "Gates on: their share, 1 is all. Discreteness: bits a gate, 0 is decided. Efficiency: 1 uses all skills alike.",
         f"Effective: skills that a task mixes, exp(entropy of its weights), mean over tasks; of {skills}.",
     ]
     return Table(title, ("tasks, part" if training else "part", *COLUMNS), rows, notes)
