@@ -11,16 +11,16 @@ from markupsafe import Markup, escape
 
 from mhrctl.errors import printable
 from mhrctl.report.differences import compare_all
-from mhrctl.report.figures import FIGURES, draw_figure
-from mhrctl.report.figures.training import draw_training
-from mhrctl.report.logs import Log, read_logs
+from mhrctl.report.figures import FIGURES, plan_figure
+from mhrctl.report.figures.training import plan_training
+from mhrctl.report.logs import Log, read_logs, read_validation
 from mhrctl.report.page.answers import wrong_answers
 from mhrctl.report.page.by_task import scores_by_task
 from mhrctl.report.page.cards import changed_settings, provenance_table, read_cards, shown_cards
 from mhrctl.report.page.forest import forest
 from mhrctl.report.page.headline import headline
+from mhrctl.report.page.pictures import pictures
 from mhrctl.report.page.routing import routings
-from mhrctl.report.page.svg import inlined
 from mhrctl.report.printed import SUITES
 from mhrctl.report.results import Results, read_results
 from mhrctl.report.tables import TABLES, build_table
@@ -47,6 +47,7 @@ def html_report(data: Path, expected_cells: Sequence[str], trials: Choice = "by_
     """
     metrics = data / "metrics"
     results, logs = read_results(metrics, trials), read_logs(metrics / "pretrain")
+    validation = read_validation(data / "pretrain", [log.cell for log in logs])
     cards, compared = read_cards(data), compare_all(results)
     return _render(
         headline=headline(results, compared, cards, data.parent),
@@ -54,11 +55,11 @@ def html_report(data: Path, expected_cells: Sequence[str], trials: Choice = "by_
         forest=forest(compared),
         by_task=scores_by_task(results),
         wrong=wrong_answers(results, data),
-        training=inlined(draw_training(logs).rendered("svg"), "training") if logs else None,
+        training=pictures(plan_training(logs, validation), "training") if logs else None,
         routings=routings(cards, data),
         is_papers=results.suite in SUITES.values(),
         tables=[build_table(number, results, expected_cells) for number in TABLES],
-        figures=[inlined(draw_figure(each, results, metrics).rendered("svg"), f"figure{each}") for each in FIGURES],
+        figures=[pictures(plan_figure(number, results, metrics), f"figure{number}") for number in FIGURES],
         settings=changed_settings(cards),
         provenance=provenance_table(cards),
         cards=shown_cards(cards),

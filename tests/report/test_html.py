@@ -114,7 +114,7 @@ def test_the_page_begins_with_what_can_be_said_and_goes_on_with_what_it_is_from(
         "1 of 1 answers not wholly right",
         f"what is {EVIL}?",
         "(nothing)",
-        "Pre-training: loss by step",
+        "training loss of a step",
         "The paper",
         *(f"Table {number}:" for number in range(1, 7)),
         "Figure 2",
@@ -173,7 +173,7 @@ def test_before_any_scores_the_page_has_the_training(data: Path) -> None:
     text = html_report(data, [])
     page = Page(text)
     assert str(prose(NO_SCORES)) in text
-    for part in ("Pre-training: loss by step", "69.1±1.0", "not run"):
+    for part in ("training loss of a step", "69.1±1.0", "not run"):
         assert part in page.text
     assert "Scores by task" not in page.text
 

@@ -15,6 +15,8 @@ from mhrctl.report.logs import label_of
 from mhrctl.report.page.svg import inlined
 from mhrctl.report.table import Table
 
+PAGES = {"svg": "none"}
+"""{format of the pictures: what is behind them}."""
 NAMES = ("gates on", "bits a gate", "even use", "effective\nskills")
 
 
@@ -107,9 +109,9 @@ def _look(file: Path, cell: str, tasks: list[str]) -> tuple[list[str], DrawnRout
     with TemporaryDirectory() as folder:
         alike, mixed = Path(folder) / "similarity", Path(folder) / "weights"
         matrix = Matrix("by routing", similarity[order][:, order])
-        draw_by_task([matrix], names, alike, title=f"Similarity of tasks, {cell}")
+        draw_by_task([matrix], names, alike, title=f"Similarity of tasks, {cell}", formats=PAGES)
         chosen = [panel for panel in panels(routing, measured) if not panel.heads] or panels(routing, measured)[:1]
         sorted_panels = [replace(panel, values=panel.values[order]) for panel in chosen]
-        draw_by_skill(sorted_panels, names, mixed, title=f"Weights of skills, {cell}")
+        draw_by_skill(sorted_panels, names, mixed, title=f"Weights of skills, {cell}", formats=PAGES)
         pictures = [inlined(stem.with_suffix(".svg").read_bytes(), f"{stem.name}-{cell}") for stem in (alike, mixed)]
     return row, DrawnRouting(cell, *pictures)
