@@ -1,4 +1,4 @@
-.PHONY: demo test check bench gemma architecture pictures format clean
+.PHONY: demo test check bench gemma architecture pictures reference format clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -11,7 +11,7 @@ export DVC_NO_ANALYTICS := 1
 demo: $(VENV)/ready  ## the embedded study through `dvc repro`, then its report
 	mhrctl grid sync
 	dvc repro
-	mhrctl report --table 2
+	mhrctl report
 
 test: $(VENV)/ready  ## all tests but the slow ones
 	pytest -n 2
@@ -39,6 +39,9 @@ architecture: $(VENV)/ready  ## the picture of docs/architecture.md, from the im
 
 pictures: $(VENV)/ready  ## the pictures of docs/images, from the demo's scores and routing
 	$(BIN)/python docs/pictures.py
+
+reference: $(VENV)/ready  ## the pages of settings and commands, from the code
+	$(BIN)/python docs/reference.py
 
 format: $(VENV)/ready
 	ruff check --fix

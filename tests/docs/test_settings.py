@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 from pydantic import BaseModel
@@ -21,9 +22,11 @@ def unknown_settings(text: str) -> list[str]:
 
 def is_known(section: str, key: str) -> bool:
     """Whether a section has a setting, which may be within another: `prepare` has `t0.by`."""
-    model = Params.model_fields[section].annotation
+    model: Any = Params.model_fields[section].annotation
     for part in key.strip(".").split("."):
-        if not (isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields):
+        options = [option for option in (model, *get_args(model)) if isinstance(option, type) and issubclass(option, BaseModel)]
+        model = options[0] if options else None  # of an optional section
+        if model is None or part not in model.model_fields:
             return False
         if part in FREE:
             return True
