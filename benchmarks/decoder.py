@@ -27,6 +27,7 @@ from benchmarks.decoder_shapes import (
     twin,
 )
 from benchmarks.peers import Precision, always, cycle, require_equal
+from benchmarks.process import give_back_large_blocks
 from benchmarks.results import Measured, Row
 from benchmarks.timing import Ratio, Steps, Times, interleave, milliseconds, ratio
 from mhrctl.data.batches import Batch, collate
@@ -81,6 +82,7 @@ PLANS = {False: Plan("gemma", True, LENGTHS, 3), True: Plan("short", False, LENG
 
 def measure(plan: Plan) -> Measured:
     """Measure everything on one model, whose frozen weights all share."""
+    give_back_large_blocks()
     folder = named_folder() if plan.named else None
     exact = new_decoder(DECODERS[plan.decoder], folder=folder)
     note = said_of(exact, folder)
