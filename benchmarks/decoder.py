@@ -154,19 +154,21 @@ def _tokens(model: PreTrainedModel, plan: Plan) -> Measured:
     for lengths in plan.lengths:
         samples = _samples(model, lengths)
         batch = batch_of(samples)
-        # All logits of a batch are more than a machine may hold: its longest row stands for all, which padding makes alike.
-        longest = max(samples, key=lambda sample: len(sample.input_ids) + len(sample.target_ids))
+        # Padding makes all rows of a batch alike, and of a whole one a machine may not hold what the peers do: its longest rows
+        # stand for all of them.
+        longest = sorted(samples, key=lambda sample: len(sample.input_ids) + len(sample.target_ids))
         of_ours = mine.trainer(always(batch))
         steps = {
             "MHR": of_ours,
-            "peft LoRA": theirs.trainer(always(batch)),
-            "peft LoRA, all logits": all_logits.trainer(always(batch_of([longest]))),
+            "peft LoRA": theirs.trainer(always(batch_of(longest[-ROWS:]))),
+            "peft LoRA, all logits": all_logits.trainer(always(batch_of(longest[-1:]))),
         }
         of_batch = interleave(steps, repetitions=1, warmup=int(lengths is plan.lengths[0]))
         limit = interleave(
             {"MHR": of_ours, "frozen, packed": frozen_packed(twin(model), batch)}, repetitions=plan.repetitions, warmup=0
         )
-        of_batch["peft LoRA, all logits"] = [len(samples) * seconds for seconds in of_batch["peft LoRA, all logits"]]
+        for name, timed in (("peft LoRA", ROWS), ("peft LoRA, all logits", 1)):
+            of_batch[name] = [len(samples) / timed * seconds for seconds in of_batch[name]]
         for name, seconds in of_batch.items():
             times[name] += seconds
         against["MHR"] += limit["MHR"]
