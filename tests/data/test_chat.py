@@ -43,7 +43,7 @@ def put(text: str) -> str:
     return f"Say it back.\n\n{text}"
 
 
-@pytest.mark.parametrize("name", set(CHATS) - {"dated"})
+@pytest.mark.parametrize("name", sorted(set(CHATS) - {"dated"}))
 def test_prompts_are_what_transformers_makes_of_them(name: str) -> None:
     turns = [(USER, "name the capital"), (ASSISTANT, "of what?"), (USER, "of France")]
     assert asked(name, *turns) == theirs(MADE[name], *turns, add_generation_prompt=True)
