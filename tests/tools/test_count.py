@@ -107,7 +107,7 @@ def test_what_is_not_the_papers_has_no_block_of_it() -> None:
 
 def test_the_command(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     assert run("count", "--backbone", "t5-small", "--layout", "light", "--format", "csv") == 0
-    assert 'ia3,"34,816",-,"34,816"' in capfd.readouterr().out
+    assert 'ia3,"34,816",,"34,816"' in capfd.readouterr().out
     assert run("count", "--backbone", "t5-small", "--heads", 7) == 2
     assert "--heads: 7 heads do not divide layer encoder.block.0" in capfd.readouterr().err
     assert run("count", "--backbone", "t5-small", "--layout", "nothing") == 2
@@ -126,9 +126,9 @@ def test_other_backbones_have_their_own_names_and_none_of_the_papers_numbers(
     options = ("--layout", ".*[qv]_proj", "--heads", 4, "--format", "csv")
     assert run("count", "--backbone", tmp_path, *options) == 0
     lines = dict(line.split(",", 1) for line in capfd.readouterr().out.splitlines())
-    assert lines["lora"] == "192,-,192,-,-"  # q and v of three attentions, 16 + 16 numbers each
+    assert lines["lora"] == "192,,192,,"  # q and v of three attentions, 16 + 16 numbers each
     assert (
-        lines["ia3"] == "160,-,160,-,-"
+        lines["ia3"] == "160,,160,,"
     )  # in the light layout, its own: k and v of three attentions, 16 each, and two fc1 of 32
 
 
