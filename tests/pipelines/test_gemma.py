@@ -152,12 +152,13 @@ def test_the_model_is_assembled_beside_the_study(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / str(params.backbone.name)).glob("*.gguf")] == ["tiny.gguf"]
 
 
-def test_check_misses_the_clone_alone(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_check_misses_the_clone_and_the_model_alone(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "study"
     shutil.copytree(STUDY, root, symlinks=True, ignore=shutil.ignore_patterns("model", "natural-instructions"))
     assert mhrctl("check", "-C", root) == 2
-    (complaint,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith(("error", "warning"))]
-    assert re.search(r"chosen: no folder `tasks`; prepare.path must be a clone of", complaint)
+    clone, model = [line for line in capfd.readouterr().err.splitlines() if line.startswith(("error", "warning"))]
+    assert re.search(r"chosen: no folder `tasks`; prepare.path must be a clone of", clone)
+    assert re.search(r"backbone.gguf 'gemma-3-270m-q4_k_m.gguf': there is no such file in ", model)  # which `make gemma` makes
 
 
 @pytest.mark.slow
