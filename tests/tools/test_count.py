@@ -127,9 +127,7 @@ def test_other_backbones_have_their_own_names_and_none_of_the_papers_numbers(
     assert run("count", "--backbone", tmp_path, *options) == 0
     lines = dict(line.split(",", 1) for line in capfd.readouterr().out.splitlines())
     assert lines["lora"] == "192,,192,,"  # q and v of three attentions, 16 + 16 numbers each
-    assert (
-        lines["ia3"] == "160,,160,,"
-    )  # in the light layout, its own: k and v of three attentions, 16 each, and two fc1 of 32
+    assert lines["ia3"] == "160,,160,,"  # in the light layout, its own: k and v of three attentions, 16 each, and two fc1 of 32
 
 
 BESIDE: dict[str, Any] = {"vocab_size": 100, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
