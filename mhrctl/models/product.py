@@ -44,17 +44,18 @@ class EqualGroups:
 
     def reduce(self, x: Tensor, a: Tensor) -> Tensor:
         """See `Groups`; low is [n, r, tokens of a group], so that r is never the narrow last axis of a product."""
-        return torch.bmm(a, self._grouped(x).transpose(1, 2))
+        return torch.bmm(a, self.grouped(x).transpose(1, 2))
 
     def expand_(self, y: Tensor, low: Tensor, b: Tensor) -> None:
         """See `Groups`."""
-        self._grouped(y).baddbmm_(low.transpose(1, 2), b)
+        self.grouped(y).baddbmm_(low.transpose(1, 2), b)
 
     def correlate(self, low: Tensor, x: Tensor) -> Tensor:
         """See `Groups`."""
-        return torch.bmm(low, self._grouped(x))
+        return torch.bmm(low, self.grouped(x))
 
-    def _grouped(self, x: Tensor) -> Tensor:
+    def grouped(self, x: Tensor) -> Tensor:
+        """Return [tokens, d] as [n, tokens of a group, d], a view."""
         return x.view(self._number, -1, x.shape[-1])
 
 

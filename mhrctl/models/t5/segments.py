@@ -9,6 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from mhrctl.models.product import EqualGroups, SplitGroups
 from mhrctl.models.t5.packing import Placement, Stream, placement
 
 PADDED_BELOW = {torch.float32: 2**14, torch.bfloat16: 2**18}
@@ -34,7 +35,11 @@ class Segments:
         # is a launch. Long groups on a CPU are quicker one by one, and then `low` needs no padding either.
         small = max(sizes) * width <= PADDED_BELOW.get(dtype, 0)
         self.padded = not self.equal and (small or device.type == "cuda")
-        self._dtype, self._device = dtype, device
+        self._groups: EqualGroups | SplitGroups | _PaddedGroups = SplitGroups(sizes)
+        if self.equal:
+            self._groups = EqualGroups(len(self.sizes))
+        elif self.padded:
+            self._groups = _PaddedGroups(self.sizes, dtype, device)
 
     @classmethod
     def of(cls, stream: Stream, groups: int, *, width: int, dtype: torch.dtype, device: torch.device) -> Self:
@@ -59,32 +64,20 @@ class Segments:
         Returns:
             low.
         """
-        if self.equal:
-            return torch.bmm(a, self._grouped(x).transpose(1, 2))
-        if self.padded:  # zeros at empty places, where other tokens stand in: `correlate` sums over places
-            return torch.bmm(a, self._grouped(x).transpose(1, 2)).mul_(self._present)
-        return torch.cat([of_group @ part.t() for of_group, part in zip(a.unbind(), x.split(self.sizes), strict=True)], 1)
+        return self._groups.reduce(x, a)
 
     def expand_(self, y: Tensor, low: Tensor, b: Tensor) -> None:
         """Add low^T B of each group to y [tokens, d], with b [n, k, d]."""
-        if self.equal:
-            self._grouped(y).baddbmm_(low.transpose(1, 2), b)
-        elif self.padded:
-            y.add_(torch.bmm(low.transpose(1, 2), b).flatten(0, 1).index_select(0, self._placement.places))
-        else:
-            for part, narrow, of_group in zip(y.split(self.sizes), low.split(self.sizes, 1), b.unbind(), strict=True):
-                part.addmm_(narrow.t(), of_group)
+        self._groups.expand_(y, low, b)
 
     def correlate(self, low: Tensor, x: Tensor) -> Tensor:
         """Return the product of low and x [tokens, d] in each group, [n, k, d]."""
-        if self.equal or self.padded:
-            return torch.bmm(low, self._grouped(x))
-        products = [narrow @ part for narrow, part in zip(low.split(self.sizes, 1), x.split(self.sizes), strict=True)]
-        return torch.stack(products)
+        return self._groups.correlate(low, x)
 
     def weigh(self, low: Tensor, weights: Tensor) -> Tensor:
         """Multiply low-rank activations by a weight of each token, [tokens, 1]."""
-        by_place = self._grouped(weights).transpose(1, 2) if self.equal or self.padded else weights.view(1, -1)
+        groups = self._groups
+        by_place = weights.view(1, -1) if isinstance(groups, SplitGroups) else groups.grouped(weights).transpose(1, 2)
         return low * by_place.to(low.dtype)
 
     def scale(self, y: Tensor, vectors: Tensor) -> Tensor:
@@ -93,21 +86,39 @@ class Segments:
             return (y.view(len(vectors), -1, y.shape[1]) * vectors[:, None]).view_as(y)
         return torch.cat([part * vector for part, vector in zip(y.split(self.sizes), vectors.unbind(), strict=True)])
 
-    def _grouped(self, x: Tensor) -> Tensor:
-        """[tokens, d] as [n, tokens of the longest group, d], with any token at an empty place; a view if groups are equal."""
-        rows = x if self.equal else x.index_select(0, self._placement.sources)
-        return rows.view(len(self.sizes), -1, x.shape[1])
+
+class _PaddedGroups:
+    """Padded groups are unequal, and one product has all of them; `low` is [n, k, tokens of the longest group]."""
+
+    def __init__(self, sizes: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
+        self._sizes, self._dtype, self._device = sizes, dtype, device
+
+    def reduce(self, x: Tensor, a: Tensor) -> Tensor:
+        """See `mhrctl.models.product.Groups`; zeros at empty places, where others stand in: `correlate` sums over places."""
+        return torch.bmm(a, self.grouped(x).transpose(1, 2)).mul_(self._present)
+
+    def expand_(self, y: Tensor, low: Tensor, b: Tensor) -> None:
+        """See `mhrctl.models.product.Groups`."""
+        y.add_(torch.bmm(low.transpose(1, 2), b).flatten(0, 1).index_select(0, self._placement.places))
+
+    def correlate(self, low: Tensor, x: Tensor) -> Tensor:
+        """See `mhrctl.models.product.Groups`."""
+        return torch.bmm(low, self.grouped(x))
+
+    def grouped(self, x: Tensor) -> Tensor:
+        """Return [tokens, d] as [n, tokens of the longest group, d], with any token at an empty place."""
+        return x.index_select(0, self._placement.sources).view(len(self._sizes), -1, x.shape[1])
 
     @cached_property
     def _placement(self) -> Placement:
         """Where tokens are in padded groups."""
-        longest = max(self.sizes)
-        starts = [longest * group for group in range(len(self.sizes))]
-        padded = placement(self.sizes, starts, longest * len(self.sizes), self._device)
+        longest = max(self._sizes)
+        starts = [longest * group for group in range(len(self._sizes))]
+        padded = placement(self._sizes, starts, longest * len(self._sizes), self._device)
         assert padded is not None  # noqa: S101 - for the type checker; the groups are unequal
         return padded
 
     @cached_property
     def _present(self) -> Tensor:
         """[n, 1, tokens of the longest group], 1 where there is a token."""
-        return self._placement.empty.logical_not().to(self._dtype).view(len(self.sizes), 1, -1)
+        return self._placement.empty.logical_not().to(self._dtype).view(len(self._sizes), 1, -1)
