@@ -50,9 +50,9 @@ class DecoderOnly:
         """See `mhrctl.models.backbone.Backbone`."""
         sequences = self._sequences(inputs, targets)
         given = cast(slots, self.model) | self._owners(slots, sequences, targets)
-        body, changed = self.model.get_decoder(), {slot.rpartition(".")[0] for slot in slots}
+        body = self.model.get_decoder()
         with packed(self.model) if self.packs else nullcontext():
-            if frozen_after(self.model, [body], changed):
+            if frozen_after(self.model, [body], slots):
                 return target_losses(
                     self.model,
                     body,

@@ -42,10 +42,9 @@ class EncoderDecoder:
             lengths = inputs.lengths, targets.lengths
             rows = self._rows(inputs, labels)
             return self.fast.token_losses(slots, labels=labels, label_smoothing=label_smoothing, lengths=lengths, **rows)
-        if labels.numel() * vocabulary_of(self.model) > LOGITS:
-            parts, changed = (self.model.get_encoder(), self.model.get_decoder()), {slot.rpartition(".")[0] for slot in slots}
-            if frozen_after(self.model, parts, changed):
-                return self._of_states(slots, inputs, targets, label_smoothing)
+        ends = self.model.get_encoder(), self.model.get_decoder()
+        if labels.numel() * vocabulary_of(self.model) > LOGITS and frozen_after(self.model, ends, slots):
+            return self._of_states(slots, inputs, targets, label_smoothing)
         return token_losses(self.logits(slots, inputs, targets), labels, label_smoothing=label_smoothing)
 
     def _of_states(self, slots: Mapping[str, Tensor], inputs: Ragged, targets: Ragged, label_smoothing: float) -> Tensor:

@@ -7,7 +7,7 @@ model's code has it, on the states of some tokens at a time.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -25,19 +25,19 @@ LOGITS = 2**25
 """Logits that are there at a time: 128 MiB in fp32, for each of the few tensors that a loss makes of them."""
 
 
-def frozen_after(model: PreTrainedModel, bodies: Sequence[nn.Module], changed: Collection[str] = ()) -> bool:
+def frozen_after(model: PreTrainedModel, bodies: Sequence[nn.Module], slots: Iterable[str] = ()) -> bool:
     """Return whether all that comes after the bodies of a model is frozen.
 
     Args:
         model: a language model.
         bodies: the parts of it that make the states of tokens; the model itself, if it has no such part.
-        changed: names of layers whose weights a call changes or adds to.
+        slots: names of what a call gives to layers, or in place of their weights.
     """
     if model in bodies or model.get_output_embeddings() is None:
         return False
     inside = tuple(f"{name}." for name, module in model.named_modules() if module in bodies)
     trained = (name for name, weight in model.named_parameters(remove_duplicate=False) if weight.requires_grad)
-    return all(name.startswith(inside) for name in (*changed, *trained))
+    return all(name.startswith(inside) for name in (*slots, *trained))
 
 
 @contextmanager

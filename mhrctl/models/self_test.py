@@ -64,13 +64,13 @@ def _compare(model: PreTrainedModel, where: str) -> str | None:
     inputs, targets = _sequences(model)
     kind = f"{where}: a {model.config.model_type} model"
     try:
-        alone = _logits_alone(model, inputs, targets)
+        choices = [each for target in targets for each in (target, target[::-1])]
+        both = _logits_alone(model, [each for each in inputs for _ in range(2)], choices)
+        alone = both[::2]
         halves = [target[: (len(target) + 1) // 2] for target in targets]
         first = [each[: len(half)] for each, half in zip(alone, halves, strict=True)]
         before = difference(_logits_alone(model, inputs, halves), first)
         padded = difference(_logits_together(model, inputs, targets, packs=False), alone)
-        choices = [each for target in targets for each in (target, target[::-1])]
-        both = _logits_alone(model, [each for each in inputs for _ in range(2)], choices)
         losses = _loss_difference(model, inputs, choices, both, packs=False)
     except Exception as error:
         raise DataError(f"{kind} that cannot be run on rows of tokens: {reason(error)}") from error
