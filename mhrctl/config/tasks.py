@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field, GetPydanticSchema, model_validator
@@ -20,6 +21,8 @@ SourceName = Annotated[str, GetPydanticSchema(lambda _source, _handler: literal_
 
 FramingName = Literal["encoder_decoder", "causal"]
 """A kind of backbone, for which prompts and answers become tokens (`mhrctl.data.framing`)."""
+SCRATCH_FRAMINGS: Mapping[str, FramingName] = {"t5": "encoder_decoder", "llama": "causal"}
+"""{`backbone.scratch.architecture`: the framing that it needs}."""
 ANSWER_CUE = "\nOutput:"
 
 

@@ -88,9 +88,11 @@ def load_pretrained(
     config = pretrained_config(name, revision=revision)
     require_sizes(config, where)
     require_readable(Path(name))
+    says, _ = PretrainedConfig.get_config_dict(name, revision=revision)
     if not quantised:
-        require_unquantised(PretrainedConfig.get_config_dict(name, revision=revision)[0], where)
-    part = config if _is_part(config, name, revision=revision) else None
+        require_unquantised(says, where)
+    # The text model's config, of a checkpoint that holds more, is not the one that the checkpoint says.
+    part = config if is_causal(config) and says.get("model_type") != config.model_type else None
     options = loading_options(quantisation) if quantised or quantisation else {}
     model = load_whole(auto_class(config), name, where=where, revision=revision, dtype=dtype, part=part, options=options)
     settle_layers(model)
@@ -244,12 +246,6 @@ def _is_generative(config: PretrainedConfig, text: PretrainedConfig) -> bool:
     if type(text) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         return False
     return type(text) not in MODEL_FOR_MASKED_LM_MAPPING or bool(getattr(config, "is_decoder", False))
-
-
-def _is_part(config: PretrainedConfig, name: str, *, revision: str | None) -> bool:
-    """Whether a config is of the text model alone of a checkpoint that holds more."""
-    says, _ = PretrainedConfig.get_config_dict(name, revision=revision)
-    return is_causal(config) and says.get("model_type") != config.model_type
 
 
 def require_sizes(config: PretrainedConfig, where: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from mhrctl.artifacts.facts import BackboneFacts
 from mhrctl.artifacts.names import BACKBONE_EXAMPLES, TOKENIZER, TRAINING_EXAMPLES
 from mhrctl.artifacts.writing import writing
 from mhrctl.config.sections import BackboneParams, ScratchParams
-from mhrctl.config.tasks import FramingName
+from mhrctl.config.tasks import SCRATCH_FRAMINGS, FramingName
 from mhrctl.data.batches import Batch, Order, collate
 from mhrctl.data.examples import Examples, Sample
 from mhrctl.data.tokenization import Ending, entries, saved_tokenizer, sentinel_ids
@@ -56,8 +55,6 @@ NOISE_DENSITY = 0.15
 MEAN_SPAN = 3
 WARMUP = 0.05
 CLIP_NORM = 1.0
-SCRATCH: Mapping[str, FramingName] = {"t5": "encoder_decoder", "llama": "causal"}
-"""{architecture of a scratch backbone: the framing that it needs}."""
 WHOLE = "whole"
 """A folder of the output that holds the weights of a GGUF file until they are quantised."""
 LOG_EVERY = 50
@@ -94,7 +91,7 @@ def backbone(
     with writing(out) as folder:
         if params.source == "scratch":
             architecture = params.scratch.architecture
-            _require_framing(framing, SCRATCH[architecture], f"backbone.scratch.architecture {architecture}")
+            _require_framing(framing, SCRATCH_FRAMINGS[architecture], f"backbone.scratch.architecture {architecture}")
             model: PreTrainedModel = train_scratch(
                 params.scratch,
                 prepared,

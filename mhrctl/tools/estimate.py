@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mhrctl.config.cells import CellParams
 from mhrctl.config.sections import QUANTISERS, BackboneParams, OptimisationParams, QuantisationName
-from mhrctl.config.tasks import FramingName
+from mhrctl.config.tasks import SCRATCH_FRAMINGS, FramingName
 from mhrctl.data.loading import json_object
 from mhrctl.errors import DataError, ParamsError, in_section
 from mhrctl.models.layouts import layers_of, require_experts, unreachable_experts
@@ -216,7 +216,7 @@ def framing_needed(params: BackboneParams, root: Path) -> FramingName | None:
         DataError: if a local backbone has no config, or it is of no backbone.
     """
     if params.source == "scratch":
-        return "causal" if params.scratch.architecture == "llama" else "encoder_decoder"
+        return SCRATCH_FRAMINGS[params.scratch.architecture]
     if (of_gguf := config_of_gguf(params, root)) is not None:
         from mhrctl.models.backbones import framing_of
 
