@@ -13,30 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mhrctl.config.colours import INK, PAPER
+from mhrctl.config.colours import BEHIND, DRAWN, INK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-FORMATS = {"png": PAPER, "svg": "none"}
-"""{format of a page: what is behind it}: an SVG lets the page that it stands in through, a PNG brings its paper."""
-STYLE = {
-    "svg.hashsalt": "mhrctl",
-    "svg.fonttype": "none",
-    "text.parse_math": False,
-    "font.sans-serif": ["DejaVu Sans", "Verdana", "sans-serif"],
-    "font.size": 8,
-    "axes.titlesize": 8,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.facecolor": "none",
-    "figure.dpi": 150,
-}
+STYLE = {**DRAWN, "font.size": 8, "axes.titlesize": 8, "figure.dpi": 150}
 COLOURS = "RdBu_r"
 """Blue below and red above what is white, even weights or a cosine of 0: also the colour-blind tell them apart."""
 SCALE = 0.998
@@ -99,7 +83,7 @@ def draw_by_skill(
     *,
     title: str,
     tests: int = 0,
-    formats: Mapping[str, str] = FORMATS,
+    formats: Mapping[str, str] = BEHIND,
 ) -> None:
     """Draw heat maps of tasks by skill side by side, with one logarithmic scale of colours about even weights.
 
@@ -143,7 +127,7 @@ def draw_by_task(
     *,
     title: str,
     tests: int = 0,
-    formats: Mapping[str, str] = FORMATS,
+    formats: Mapping[str, str] = BEHIND,
 ) -> None:
     """Draw heat maps of tasks by tasks side by side, each with colours that go as far below 0 as above.
 

@@ -84,10 +84,14 @@ def baseline_of(results: Results) -> Group | None:
     return next((group for group in results.adapted if group.label == BASELINE), next(iter(results.adapted), None))
 
 
+def compare_to(base: Group | None, results: Results) -> Compared:
+    """Compare every other adapted method to one of them; there is nothing to compare without it."""
+    return {group.label: compare(group, base) for group in results.adapted if base and group is not base}
+
+
 def compare_all(results: Results) -> Compared:
     """Compare every other adapted method to the baseline."""
-    baseline = baseline_of(results)
-    return {group.label: compare(group, baseline) for group in results.adapted if baseline and group is not baseline}
+    return compare_to(baseline_of(results), results)
 
 
 def differences_table(results: Results, *, against: str | None = None, labels: Sequence[str] = (ALL,)) -> Table:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mhrctl.config.colours import INK
 from mhrctl.config.methods import BACKBONE
 from mhrctl.report.bootstrap import LEVEL
-from mhrctl.report.differences import BASELINE, Difference, compare
+from mhrctl.report.differences import BASELINE, Difference, compare_to
 from mhrctl.report.figures.marks import SIZES, mark_ours, ours_are
 from mhrctl.report.figures.plan import Panel, Plan
 from mhrctl.report.figures.style import LOOKS
@@ -39,8 +39,7 @@ def plan_dots(results: Results, against: str = BASELINE) -> Plan:
     alone = [f"One method alone: {group.label}, {results.metric_name} {group.score('adapted')}." for group in groups]
     scores = Panel(title, len(groups), partial(_draw_scores, groups=groups), (), ours_are(results, groups), (), alone, height)
     base = next((group for group in groups if group.label == against), None)
-    compared = {group.label: compare(group, base) for group in groups if base and group is not base}
-    differences = {label: difference for label, difference in compared.items() if difference}
+    differences = {label: difference for label, difference in compare_to(base, results).items() if difference}
     sure = [difference for difference in differences.values() if difference.has_interval]
     notes = [
         f"Differences: each task's score less that of {against} with the same seed, mean over tasks and seeds"

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from mhrctl.config.colours import INK, PAPER
+from mhrctl.config.colours import BEHIND, DRAWN, INK, PAPER
 from mhrctl.config.methods import BACKBONE, METHODS
 
 if TYPE_CHECKING:
@@ -24,20 +24,11 @@ Look = tuple[str, str]
 """A colour and a marker."""
 FORMATS: tuple[Format, ...] = ("png", "svg")
 STYLE = {
-    "svg.hashsalt": "mhrctl",
-    "svg.fonttype": "none",
-    "text.parse_math": False,
-    "font.sans-serif": ["DejaVu Sans", "Verdana", "sans-serif"],
+    **DRAWN,
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.labelsize": 9,
     "legend.fontsize": 9,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.facecolor": "none",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -49,8 +40,6 @@ STYLE = {
     "savefig.dpi": 150,
 }
 METADATA: dict[Format, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
-BEHIND: dict[Format, str] = {"png": PAPER, "svg": "none"}
-"""An SVG lets the page through, which may be dark; a PNG cannot change its ink and brings its paper."""
 ROOM = 0.12
 """Below and above what is drawn, for names, as a part of its height."""
 NARROW = 4

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
+from mhrctl.config.colours import PAPER
 from mhrctl.errors import printable
 
-WHITE = "#ffffff"
 DARK, LIGHT = 0x90, 0xD8
 """Greys up to the one are ink, from the other on lines of a grid."""
 _BEFORE = re.compile(r"\A.*?(?=<svg\b)", re.DOTALL)
@@ -18,7 +18,7 @@ POINT = 4 / 3
 """Pixels."""
 _TAG = re.compile(r"<[^>]*>")
 _NAME = re.compile(r'(\bid="|\bxlink:href="#|\burl\(#)')
-_BACKGROUND = f'style="fill: {WHITE}"'
+_BACKGROUND = f'style="fill: {PAPER}"'
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}\b")
 
 
@@ -51,7 +51,7 @@ def _natural(tag: str) -> float:
 def _of_page(match: re.Match[str]) -> str:
     """A grey becomes a colour of the page; any other colour stays."""
     colour = match[0].lower()
-    if colour == WHITE:
+    if colour == PAPER:
         return "var(--page)"
     red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
     if not red == green == blue:
