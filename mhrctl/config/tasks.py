@@ -21,6 +21,8 @@ SourceName = Annotated[str, GetPydanticSchema(lambda _source, _handler: literal_
 
 FramingName = Literal["encoder_decoder", "causal"]
 """A kind of backbone, for which prompts and answers become tokens (`mhrctl.data.framing`)."""
+BACKBONE_KINDS: Mapping[FramingName, str] = {"encoder_decoder": "an encoder-decoder", "causal": "a causal language model"}
+"""{`prepare.framing`: the backbones that it is for, in words}."""
 SCRATCH_FRAMINGS: Mapping[str, FramingName] = {"t5": "encoder_decoder", "llama": "causal"}
 """{`backbone.scratch.architecture`: the framing that it needs}."""
 ANSWER_CUE = "\nOutput:"

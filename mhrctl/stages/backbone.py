@@ -25,7 +25,7 @@ from mhrctl.artifacts.facts import BackboneFacts
 from mhrctl.artifacts.names import BACKBONE_EXAMPLES, TOKENIZER, TRAINING_EXAMPLES
 from mhrctl.artifacts.writing import writing
 from mhrctl.config.sections import BackboneParams, ScratchParams
-from mhrctl.config.tasks import SCRATCH_FRAMINGS, FramingName
+from mhrctl.config.tasks import BACKBONE_KINDS, SCRATCH_FRAMINGS, FramingName
 from mhrctl.data.batches import Batch, Order, collate
 from mhrctl.data.examples import Examples, Sample
 from mhrctl.data.tokenization import Ending, entries, saved_tokenizer, sentinel_ids
@@ -193,8 +193,9 @@ def _require_framing(framing: FramingName, needed: FramingName, what: str) -> No
         ParamsError: if they are not.
     """
     if framing != needed:
-        kind = "a causal language model" if needed == "causal" else "an encoder-decoder"
-        raise ParamsError(f"{what}: is {kind}, but the examples are framed for the other kind; set prepare.framing: {needed}")
+        raise ParamsError(
+            f"{what}: is {BACKBONE_KINDS[needed]}, but the examples are framed for the other kind; set prepare.framing: {needed}"
+        )
 
 
 def train_scratch(

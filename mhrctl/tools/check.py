@@ -25,7 +25,7 @@ from mhrctl.config.reading import Document, read_text, read_yaml
 from mhrctl.config.recipes import RECIPES
 from mhrctl.config.sections import QUANTISERS, BackboneParams
 from mhrctl.config.sources import HUB_ID
-from mhrctl.config.tasks import TRAINED_TOKENIZERS, PrepareParams
+from mhrctl.config.tasks import BACKBONE_KINDS, TRAINED_TOKENIZERS, PrepareParams
 from mhrctl.data.loading import json_object
 from mhrctl.data.table import shortage
 from mhrctl.errors import ArtifactError, DataError, ParamsError, in_section, listed, unknown
@@ -126,11 +126,10 @@ def _require_framing(params: Params, project: Project) -> None:
         ParamsError: if they will not.
     """
     framing, needed = params.prepare.framing, framing_needed(params.backbone, project.root)
-    if needed in (None, framing):
+    if needed is None or needed == framing:
         return
-    kind = "a causal language model" if needed == "causal" else "an encoder-decoder"
     whose = params.backbone.name or f"backbone.scratch.architecture {params.backbone.scratch.architecture}"
-    raise ParamsError(f"prepare.framing {framing}: {whose} is {kind}; set prepare.framing: {needed}")
+    raise ParamsError(f"prepare.framing {framing}: {whose} is {BACKBONE_KINDS[needed]}; set prepare.framing: {needed}")
 
 
 def _check_quantisation(params: Params) -> list[str]:
