@@ -193,9 +193,8 @@ def _require_framing(framing: FramingName, needed: FramingName, what: str) -> No
         ParamsError: if they are not.
     """
     if framing != needed:
-        raise ParamsError(
-            f"{what}: is {BACKBONE_KINDS[needed]}, but the examples are framed for the other kind; set prepare.framing: {needed}"
-        )
+        kind = BACKBONE_KINDS[needed]
+        raise ParamsError(f"{what}: is {kind}, but the examples are framed for the other kind; set prepare.framing: {needed}")
 
 
 def train_scratch(
