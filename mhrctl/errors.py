@@ -9,6 +9,8 @@ from unicodedata import category
 
 SHOWN = 40
 """Known names that an error lists."""
+FEW = 8
+"""So many known names are listed even beside one that is near."""
 
 
 class MhrctlError(Exception):
@@ -45,11 +47,18 @@ def in_section(section: str) -> Iterator[None]:
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """Say that `name` is no `kind`, and which there are, or the first of many."""
+    """Say that `name` is no `kind`, which is near it, and which there are, or the first of many; many only if none is near."""
     names = list(known)
-    close = get_close_matches(name, names, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"unknown {kind} {name!r}{hint} (known: {listed(names)})"
+    close = nearest(name, names)
+    hint = f"; did you mean {close!r}?" if close else ""
+    return f"unknown {kind} {name!r}{hint}" + ("" if close and len(names) > FEW else f" (known: {listed(names)})")
+
+
+def nearest(name: str, known: Iterable[str], *, likeness: float = 0.6) -> str | None:
+    """Return the known name that somebody may have meant, whatever its case; None if none is as near as `likeness`, up to 1."""
+    by_lower = {each.lower(): each for each in reversed(list(known))}
+    close = get_close_matches(name.lower(), by_lower, n=1, cutoff=likeness)
+    return by_lower[close[0]] if close else None
 
 
 def printable(text: str, keep: str = "") -> str:

@@ -32,6 +32,8 @@ def test_every_error_is_one_of_ours() -> None:
     ("name", "known", "said"),
     [
         ("mhrr", ["lora", "mhr"], "unknown method 'mhrr'; did you mean 'mhr'? (known: lora, mhr)"),
+        ("MHR", ["lora", "mhr"], "unknown method 'MHR'; did you mean 'mhr'? (known: lora, mhr)"),
+        ("mHrr", [*"abcdefgh", "MHR"], "unknown method 'mHrr'; did you mean 'MHR'?"),
         ("x", ["lora"], "unknown method 'x' (known: lora)"),
         ("x", [], "unknown method 'x' (known: )"),
     ],

@@ -26,7 +26,7 @@ def complaint(error: ValidationError, model: type[BaseModel], *, at: Place = ())
         model: that was validated.
         at: where in its file the model stands.
     """
-    errors = error.errors(include_url=False)
+    errors = _typos_first(error.errors(include_url=False))
     loc = _keys(errors[0]["loc"])
     # Where one of several types is allowed, that which the value has says what is wrong with it.
     same = [each for each in errors if _keys(each["loc"])[: len(loc)] == loc]
@@ -43,6 +43,14 @@ def complaint(error: ValidationError, model: type[BaseModel], *, at: Place = ())
     if first["type"] == "value_error":
         return (*at, *loc), first["msg"].removeprefix("Value error, ")
     return (*at, *loc), f"{first['msg']} (got {shown(first['input'])})"
+
+
+def _typos_first(errors: Sequence[Any]) -> Sequence[Any]:
+    """Errors with an unknown key before a missing one, which it may be meant for: most of all in the same section."""
+    if errors[0]["type"] != "missing":
+        return errors
+    section = errors[0]["loc"][:-1]
+    return sorted(errors, key=lambda each: (each["type"] != "extra_forbidden", each["loc"][:-1] != section))
 
 
 def name(place: Sequence[Any]) -> str:

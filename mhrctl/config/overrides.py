@@ -6,8 +6,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mhrctl.config.fields import Closed
+from mhrctl.config.params import Params
 from mhrctl.config.reading import MAX_DEPTH, Place, read_value, shown
-from mhrctl.errors import ParamsError, listed
+from mhrctl.errors import ParamsError, listed, nearest
 
 
 class Within(dict[str, Any]):
@@ -40,10 +42,8 @@ def read_overrides(texts: Sequence[str]) -> list[Override]:
     """
     overrides: list[Override] = []
     for text in texts:
-        key, sign, value = text.partition("=")
-        place = tuple(part.strip() for part in key.split("."))
-        if not sign or not 2 <= len(place) <= MAX_DEPTH or not all(place):
-            raise ParamsError(f"--set {shown(text)[1:-1]}: expected section.key=value")
+        key, _, value = text.partition("=")
+        place = _place(text)
         try:
             override = Override(place, read_value(value))
         except ParamsError as error:
@@ -55,6 +55,32 @@ def read_overrides(texts: Sequence[str]) -> list[Override]:
     return overrides
 
 
+def _place(text: str, sections: Collection[str] = tuple(Params.model_fields)) -> Place:
+    """Return the keys that lead to the setting of a `--set`.
+
+    Raises:
+        ParamsError: if it is not of the form; names the settings that may be meant, of these sections.
+    """
+    key, sign, _ = text.partition("=")
+    place = tuple(part.strip() for part in key.split("."))
+    if sign and 2 <= len(place) <= MAX_DEPTH and all(place):
+        return place
+    meant = [f"`{each}`" for each in _settings_called(place[-1], sections)] if len(place) == 1 else []
+    hint = f"; did you mean {' or '.join(meant)}?" if meant else ""
+    raise ParamsError(f"--set {shown(text)[1:-1]}: expected SECTION.KEY=VALUE{hint}")
+
+
+def _settings_called(key: str, sections: Collection[str]) -> list[str]:
+    """The settings of sections that have this name, or else the nearest to it."""
+    keys: dict[str, list[str]] = {}
+    for section in (each for each in Params.model_fields if each in sections):
+        model = Params.model_fields[section].annotation
+        if isinstance(model, type) and issubclass(model, Closed):
+            for name in model.model_fields:
+                keys.setdefault(name, []).append(f"{section}.{name}")
+    return keys.get(nearest(key, keys, likeness=0.75) or "", [])
+
+
 def require_sections(texts: Sequence[str], reads: Sequence[str]) -> None:
     """Hold `--set` to the sections that a command reads, or single settings of them, so that nothing is set in vain.
 
@@ -62,7 +88,7 @@ def require_sections(texts: Sequence[str], reads: Sequence[str]) -> None:
         ParamsError: names the first that it does not read.
     """
     for text in texts:
-        key = text.partition("=")[0].strip()
+        key = ".".join(_place(text, {each.partition(".")[0] for each in reads}))
         if not any(key == each or key.startswith(f"{each}.") for each in reads):
             named = [each for each in reads if each != "grid"] or reads  # the grid says of which cell a section is
             kind = "setting" if "." in named[0] else "section"

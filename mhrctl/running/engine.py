@@ -24,7 +24,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mhrctl.errors import DataError
+from mhrctl.errors import DataError, unknown
 from mhrctl.running.fallback import Graph, PublicPipeline, dvc_root
 from mhrctl.running.internals import check_internals
 from mhrctl.running.jobs import Job, exit_code, read_record, write_record
@@ -34,6 +34,7 @@ STAGE_CHANGES = {"changed command": "command changed", "changed checksum": "stag
 ITEM_CHANGES = {"modified": "changed", "deleted": "missing", "new": "not recorded yet"}
 SHELL_OPTIONS = {"bash": ["--noprofile", "--norc"], "fish": ["--no-config"], "zsh": ["--no-rcs"]}
 """{shell: options by which DVC keeps a user's settings out of a command}."""
+NO_STAGE = re.compile(r"Stage '(.+)' not found inside")
 MISSING = object()
 SHOWN = 3  # differing values of one section of parameters that are named
 DUMP_EVERY = 1.0  # seconds between writes of dvc.lock, or ten times what one takes
@@ -63,6 +64,10 @@ def open_pipeline(project: Path, targets: Sequence[str]) -> Iterator[DvcPipeline
             stack.callback(pipeline.release_all)
             yield pipeline
         except DvcException as error:
+            if missing := NO_STAGE.match(str(error)):
+                names = [stage.addressing for stage in repo.index.stages]
+                groups = dict.fromkeys(name.partition("@")[0] for name in names)
+                raise DataError(unknown("stage", missing[1], [*groups, *names])) from None
             where = "; `dvc status` says where" if hasattr(error, "__pretty_exc__") else ""
             raise DataError(" ".join(str(error).split()) + where) from None
 

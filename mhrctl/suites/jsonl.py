@@ -25,6 +25,15 @@ ROLES: tuple[Role, ...] = ("training", "test")
 NEARLY: dict[str, Role] = {"training": "training", "trainings": "training", "test": "test", "tests": "test", "testing": "test"}
 """{name of a folder, in small letters: the role that it can only mean}; a folder `train` means what is the default anyway."""
 
+ALIASES = {
+    **dict.fromkeys(("inputs", "prompt", "question", "text", "sentence", "source", "query"), "input"),
+    **dict.fromkeys(("output", "label", "answer", "completion", "response", "summary"), "target"),
+    **dict.fromkeys(("outputs", "labels", "answers", "references"), "targets"),
+    **dict.fromkeys(("instruction", "instructions", "description"), "definition"),
+    **dict.fromkeys(("options", "candidates", "classes"), "choices"),
+}
+"""{what others call a key: the key}, for one who has lines of another form."""
+
 
 class Line(Record):
     """A line is one example. The README describes the keys."""
@@ -179,7 +188,7 @@ def _lines(path: Path) -> Iterator[tuple[str, Line]]:
         try:
             yield f"{path}:{number}", Line.model_validate(content)
         except ValidationError as error:
-            raise DataError(f"{path}:{number}: {describe(error, Line)}") from None
+            raise DataError(f"{path}:{number}: {describe(error, Line, ALIASES)}") from None
     if is_empty:
         raise DataError(f"{path}: a task without examples; add some or remove the file")
 

@@ -8,7 +8,7 @@ import sys
 import textwrap
 from codecs import BOM_UTF8
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from mhrctl.errors import DataError, unknown
+from mhrctl.errors import DataError, listed, nearest, unknown
 from mhrctl.suites.files import require_file
 
 READABLE = 64 * 2**20
@@ -113,12 +113,20 @@ def read_text(path: Path) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def describe(error: ValidationError, model: type[BaseModel]) -> str:
-    """Return the first fault that pydantic found, in one line."""
-    first = error.errors()[0]
+def describe(error: ValidationError, model: type[BaseModel], aliases: Mapping[str, str] | None = None) -> str:
+    """Return the first fault that pydantic found, in one line; a key that is unknown may be why another is missing.
+
+    Args:
+        error: of a validation.
+        model: that was validated.
+        aliases: {what others call a key, in small letters: the key}.
+    """
+    errors = error.errors()
+    first = errors[0]
     key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return unknown("key", key, model.model_fields)
+    odd = [str(each["loc"][-1]) for each in errors if each["type"] == "extra_forbidden"]
+    if odd and first["type"] in ("missing", "extra_forbidden"):
+        return _unknown_keys(odd, model.model_fields, aliases or {})
     if first["type"] == "missing":
         return f"{key} is missing"
     if first["type"] == "value_error":
@@ -126,6 +134,15 @@ def describe(error: ValidationError, model: type[BaseModel]) -> str:
     text = "should be a JSON object" if first["type"] == "model_type" else first["msg"]
     value = f", not {reprlib.repr(first['input'])}" if first["type"].endswith(("_type", "literal_error")) else ""
     return (f"{key}: " if key else "") + text + value
+
+
+def _unknown_keys(odd: Sequence[str], known: Collection[str], aliases: Mapping[str, str]) -> str:
+    """Say which keys are unknown, and which were meant if that can be told of any."""
+    meant = list(dict.fromkeys(filter(None, (aliases.get(key.lower()) or nearest(key, known) for key in odd))))
+    if len(odd) == 1 and odd[0].lower() not in aliases:
+        return unknown("key", odd[0], known)
+    said = f"unknown key{'s' if len(odd) > 1 else ''} {listed([repr(key) for key in odd])}"
+    return f"{said}; did you mean {listed([repr(key) for key in meant])}?" if meant else f"{said} (known: {listed([*known])})"
 
 
 @dataclass

@@ -26,7 +26,7 @@ def test_bad_input_is_one_line_and_exit_code_2(made: Toy, tmp_path: Path, run: R
     for arguments, message in (
         (["-C", tmp_path], "not a DVC project; run `mhrctl init` (or `dvc init`)"),
         (["-C", tmp_path / "nowhere"], "nowhere: no such folder"),
-        (["-C", made.root, "trian"], "Stage 'trian' not found inside 'dvc.yaml' file"),
+        (["-C", made.root, "trian"], "unknown stage 'trian'; did you mean 'train'?"),
         (["-C", made.root, "--gpus", "0,0"], "--gpus: 0 occurs twice"),
         (["-C", made.root, "--gpus", "nope,-3"], "--gpus: 'nope' is no GPU; give numbers from 0 on, or UUIDs"),
         (["-C", made.root, "--gpus", "0,"], "--gpus: an empty entry is no GPU"),

@@ -19,6 +19,8 @@ GRID: dict[str, Any] = {"seeds": [0], "methods": {"lora": None}}
     ("model", "values", "place", "message"),
     [
         (PretrainParams, {"steps": 1}, "batch_size", "is missing"),
+        (PretrainParams, {"stpes": 1, "batch_size": 1}, "stpes", "unknown key 'stpes'; did you mean 'steps'?"),
+        (PretrainParams, {"steps": "x", "lt": 1}, "steps", "Input should be a valid integer (got 'x')"),
         (PretrainParams, {"steps": 1, "batch_size": 1, "skils": 2}, "skils", "unknown key 'skils'; did you mean 'skills'?"),
         (PretrainParams, {"steps": 1, "batch_size": 1, "targets": [1]}, "targets", "Input should be a valid string (got [1])"),
         (

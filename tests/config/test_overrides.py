@@ -26,10 +26,10 @@ def test_overrides_are_taken_apart() -> None:
 @pytest.mark.parametrize(
     ("texts", "said"),
     [
-        (["recipe=t0"], r"--set recipe=t0: expected section.key=value"),
-        (["pretrain.lr"], r"--set pretrain.lr: expected section.key=value"),
-        (["pretrain.=1"], r"--set pretrain.=1: expected section.key=value"),
-        ([".".join("a" * 100) + "=1"], r"expected section.key=value"),
+        (["recipe=t0"], r"--set recipe=t0: expected SECTION.KEY=VALUE"),
+        (["pretrain.lr"], r"--set pretrain.lr: expected SECTION.KEY=VALUE"),
+        (["pretrain.=1"], r"--set pretrain.=1: expected SECTION.KEY=VALUE"),
+        ([".".join("a" * 100) + "=1"], r"expected SECTION.KEY=VALUE"),
         (["pretrain.lr=.inf"], r"--set pretrain.lr: '.inf' is .inf is not a finite number"),
         (["pretrain.lr=1", "adapt.lr=1", "pretrain.lr=1"], r"--set pretrain.lr: is given twice; give a setting once"),
         (
@@ -48,7 +48,24 @@ def test_sections_that_a_command_does_not_read_are_refused() -> None:
     with pytest.raises(ParamsError, match=r"--set pretrain.lr=1: this command reads the section `adapt` only"):
         require_sections(["adapt.lr=1", "pretrain.lr=1"], ["adapt", "grid"])
     with pytest.raises(ParamsError, match=r"reads the sections adapt, report only"):
-        require_sections(["x=1"], ["adapt", "report"])
+        require_sections(["x.y=1"], ["adapt", "report"])
+
+
+@pytest.mark.parametrize(
+    ("text", "reads", "meant"),
+    [
+        ("steps=5", ["pretrain", "adapt", "grid"], "; did you mean `pretrain.steps` or `adapt.steps`?"),
+        ("steps=5", ["adapt", "grid"], "; did you mean `adapt.steps`?"),
+        ("stpes=5", ["adapt.steps"], "; did you mean `adapt.steps`?"),
+        ("Tokenizer=word", ["prepare"], "; did you mean `prepare.tokenizer`?"),
+        ("steps=5", ["prepare"], ""),
+        ("recipe=t0", ["prepare"], ""),
+    ],
+)
+def test_a_setting_without_its_section_is_answered_with_where_it_is(text: str, reads: list[str], meant: str) -> None:
+    with pytest.raises(ParamsError) as raised:
+        require_sections([text], reads)
+    assert str(raised.value) == f"--set {text}: expected SECTION.KEY=VALUE{meant}"
 
 
 def test_they_go_into_the_tree_and_into_a_layer() -> None:

@@ -127,7 +127,7 @@ def test_set_overrides_and_is_named_when_wrong(project: Path) -> None:
     for text, message in (
         ("pretrain.lr=-1", r"--set pretrain.lr: Input should be greater than 0"),
         ("pretrain.what=1", r"--set pretrain.what: unknown key"),
-        ("pretrain", r"--set pretrain: expected section.key=value"),
+        ("pretrain", r"--set pretrain: expected SECTION.KEY=VALUE"),
         ("pretrain.lr.x=1", r"--set pretrain.lr.x: lr is not a section|pretrain.lr"),
     ):
         with pytest.raises(ParamsError, match=message):

@@ -154,6 +154,10 @@ def test_text_is_utf8(tmp_path: Path) -> None:
     [
         ({}, "name is missing"),
         ({"name": "a", "siz": 1}, "unknown key 'siz'; did you mean 'size'? (known: name, size)"),
+        ({"nam": "a"}, "unknown key 'nam'; did you mean 'name'? (known: name, size)"),
+        ({"Title": "a"}, "unknown key 'Title'; did you mean 'name'?"),
+        ({"title": "a", "siz": 1}, "unknown keys 'title', 'siz'; did you mean 'name', 'size'?"),
+        ({"xyz": "a", "abc": 1}, "unknown keys 'xyz', 'abc' (known: name, size)"),
         ({"name": 3}, "name: Input should be a valid string, not 3"),
         ([1], "should be a JSON object, not [1]"),
     ],
@@ -161,7 +165,7 @@ def test_text_is_utf8(tmp_path: Path) -> None:
 def test_the_first_fault_in_one_line(content: object, said: str) -> None:
     with pytest.raises(ValidationError) as error:
         Line.model_validate(content)
-    assert describe(error.value, Line) == said
+    assert describe(error.value, Line, {"title": "name"}) == said
 
 
 def test_whatever_a_library_raises_becomes_one_line() -> None:
