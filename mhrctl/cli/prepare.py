@@ -6,10 +6,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from mhrctl.artifacts import provenance
 from mhrctl.artifacts.locking import locked
+from mhrctl.artifacts.names import Project
 from mhrctl.artifacts.watching import unedited
 from mhrctl.artifacts.writing import logging_run
 from mhrctl.cli import display
@@ -24,9 +27,20 @@ from mhrctl.cli.options import (
     open_project,
     quieten,
 )
+from mhrctl.cli.show import text_lines
 from mhrctl.cli.threads import DEFAULT, prepare_threads
+from mhrctl.config.tasks import PrepareParams
 from mhrctl.suites.files import first
 
+COLUMNS = {
+    "tasks": "tasks",
+    "examples": "examples",
+    "train": "to train",
+    "validation": "to validate",
+    "test": "to score",
+    "pool": "for shots",
+}
+"""{what is counted: how the table calls it}."""
 NAMED = 5
 """Tasks named for one reason; tasks.json has them all."""
 
@@ -54,14 +68,16 @@ def prepare(
         unedited(lambda: open_project(project, set_, recipe, reads=["prepare"])[1].params.prepare, *made.watched),
     ):
         table = stage(settings.params.prepare, root=where.root, out=out, scratch=where.scratch, track=display.track)
-    display.err.print(_task_table(table))
+    rows = table["tasks"]
+    display.err.print(_task_table(rows, table["suite"]))
     for reason, names in _by_reason(table["dropped"]).items():
         display.done(f"not used: {first(names, NAMED)}: {reason}")
     for what, count in table["notes"].items():
         display.done(f"note: {count} {what}")
-    for line in _row_notes(table["tasks"]):
+    for line in [*_shortened(rows, settings.params.prepare), *_row_notes(rows)]:
         display.done(f"note: {line}")
-    display.done(f"wrote {out}")
+    _show_sample(where, rows)
+    display.done(f"wrote {out}; `mhrctl show` has more examples")
 
 
 ROW_NOTES = {
@@ -94,25 +110,41 @@ def _by_reason(dropped: dict[str, str]) -> dict[str, list[str]]:
     return reasons
 
 
-def _task_table(table: dict[str, Any]) -> Table:
-    """Counts by role: tasks, examples by split, and what was cut or left over."""
-    shown = Table(title=f"suite {table['suite']}")
-    columns = ("tasks", "train", "validation", "test", "pool", "unused", "cut inputs", "cut targets")
-    shown.add_column("role")
-    for column in columns:
-        shown.add_column(column, justify="right")
-    for role in dict.fromkeys(row["role"] for row in table["tasks"]):
-        total: Counter[str] = Counter()
-        for row in table["tasks"]:
-            if row["role"] == role:
-                total.update(
-                    {
-                        "tasks": 1,
-                        "unused": row["unused"],
-                        "cut inputs": row["cut_inputs"],
-                        "cut targets": row["cut_targets"],
-                    }
-                )
-                total.update(row["splits"])
-        shown.add_row(role, *(f"{total[column]:,}" for column in columns))
+def _task_table(rows: Sequence[Mapping[str, Any]], suite: str) -> Table:
+    """Counts by role: tasks, and examples by what they are for; what no role has is left out."""
+    totals: dict[str, Counter[str]] = {}
+    for row in rows:
+        total = totals.setdefault(row["role"], Counter())
+        total.update({"tasks": 1, "examples": sum(row["splits"].values())} | row["splits"])
+    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    shown.add_column(display.plain(f"suite {suite}"))
+    columns = [key for key in COLUMNS if any(total[key] for total in totals.values())]
+    for key in columns:
+        shown.add_column(COLUMNS[key], justify="right")
+    for role, total in totals.items():
+        shown.add_row(role, *(f"{total[key]:,}" if total[key] else "-" for key in columns))
     return shown
+
+
+def _shortened(rows: Sequence[Mapping[str, Any]], params: PrepareParams) -> Iterator[str]:
+    """What was left out of examples or cut off them, by the setting that did it."""
+    for column, what in (
+        ("unused", f"examples are left over; prepare.examples takes {params.examples:,} of a task for each split"),
+        ("cut_inputs", f"inputs longer than {params.max_input_tokens:,} tokens were cut (prepare.max_input_tokens)"),
+        ("cut_targets", f"targets longer than {params.max_target_tokens:,} tokens were cut (prepare.max_target_tokens)"),
+    ):
+        if count := sum(row[column] for row in rows):
+            yield f"{count:,} {what}"
+
+
+def _show_sample(where: Project, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Show a prompt of a task, a test task if there is one, and its answer."""
+    from mhrctl.tools.show import show
+
+    name = min(rows, key=lambda row: row["role"] != "test")["name"]
+    (example,) = show(where, tasks=[name]).examples
+    display.done(f"\na prompt of `{name}`, as the model reads it:")
+    for line in text_lines(example.prompt):
+        display.err.print(Text("  ").append_text(line), soft_wrap=True)
+    answers = " | ".join(target.text for target in example.targets)
+    display.done(f"answer: {answers}\n")

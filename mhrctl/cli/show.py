@@ -99,12 +99,12 @@ def _part(name: str, texts: Sequence[Said], marks: dict[int, str] | None = None,
     yield Text.assemble((name, "cyan"), f", {sizes} {'token' if sizes == '1' else 'tokens'}", f" ({cut:,} cut)" if cut else "")
     for number, each in enumerate(texts):
         mark = f"  ({marks[number]})" if marks and number in marks else ""
-        *lines, last = _token_lines(each, ids=ids) if tokens else _text_lines(each)
+        *lines, last = _token_lines(each, ids=ids) if tokens else text_lines(each)
         for line in [*lines, Text.assemble(last, (mark, "green"))]:
             yield Text("  ").append_text(line)
 
 
-def _text_lines(said: Said) -> list[Text]:
+def text_lines(said: Said) -> list[Text]:
     """The text as it is read, without what was cut of it."""
     parts: list[str | Text] = [said.text]
     if said.cut:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 T5_XL = "google/t5-xl-lm-adapt"
+PARAGRAPHS = "{definition}\n\n{input}"
+"""The prompt of tasks of the user's: what to do, an empty line, and the input."""
 Pin = tuple[str, str]
 """A repository of the hub, and its revision."""
 
@@ -90,6 +92,7 @@ class Source:
         needs: what it cannot do without, in words for one who has named no place.
         problem: says what else is wrong with its settings.
         settings: settings of `prepare` that no other source has.
+        prompt: the template of its prompts (`mhrctl.data.wording`); None where it words them itself, or puts parts in a line.
         files: {name: file or folder, as params.yaml names it} that it reads.
         hashed: whether these files are hashed, so that an output is up to date until they change; else they are read each time.
         pins: what it reads from the hub, which cannot change if each revision is a commit.
@@ -105,6 +108,7 @@ class Source:
     needs: str = ""
     problem: Callable[[TaskSettings], str | None] = _no_problem
     settings: tuple[str, ...] = ()
+    prompt: str | None = None
     files: Callable[[TaskSettings], Mapping[str, str]] = _path
     hashed: bool = True
     pins: Callable[[TaskSettings], Sequence[Pin]] = _hub
@@ -189,6 +193,7 @@ SOURCES: dict[str, Source] = {
         example="tasks",
         places=("path",),
         needs="`path`, the folder of its tasks",
+        prompt=PARAGRAPHS,
     ),
     "hub": Source(
         "any data set of the Hugging Face hub, or a folder or file that `datasets` reads",
@@ -198,6 +203,7 @@ SOURCES: dict[str, Source] = {
         places=("path", "hub"),
         needs="`hub`, a data set's id, or `path`, a file or folder that `datasets` reads",
         settings=("config", "columns", "splits", "test", "metric", "max_rows"),
+        prompt=PARAGRAPHS,
         files=_hub_files,
         pins=_hub_pins,
     ),

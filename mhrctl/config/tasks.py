@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
@@ -10,10 +11,16 @@ from pydantic_core.core_schema import literal_schema
 
 from mhrctl.config.fields import Closed, NonNegative, Once, Positive, Seed, SettingError, Tokens, Vocabulary, added
 from mhrctl.config.sources import SOURCES, complaint
+from mhrctl.errors import nearest, unknown
 
 TRAINED_TOKENIZERS = ("word", "bpe")
 """Values of `prepare.tokenizer` that ask for a tokenizer of the suite's own, trained on its training tasks."""
 
+
+WORDINGS = ("original", "tk_instruct")
+"""Values of `prepare.prompt` that are no template; the first is each source's own wording."""
+PROMPT_FIELDS = ("definition", "input")
+"""What a template of `prepare.prompt` may name in braces: all that the task says, and the input."""
 
 SourceName = Annotated[str, GetPydanticSchema(lambda _source, _handler: literal_schema([*SOURCES]))]
 """One of the sources of tasks."""
@@ -119,7 +126,11 @@ class PrepareParams(Closed):
     definition: bool = Field(True, description="put the task's definition into the prompt")
     task_name: bool = Field(False, description="put the task's name into the prompt")
     positive_examples: NonNegative = Field(0, description="worked examples in the prompt, as far as they fit")
-    prompt: Literal["original", "tk_instruct"] = Field("original", description="wording of Super-NaturalInstructions' prompt")
+    prompt: str = Field(
+        "original",
+        description="a template with `{definition}` and `{input}`; `original` is the source's (jsonl, hub: the definition, an"
+        " empty line, the input), and `tk_instruct` another of superni's",
+    )
     tokenizer: str = Field(description="`word` or `bpe` (trained on the training tasks), a hub id, or a folder")
     tokenizer_revision: str = Field("main", description="revision of a tokenizer from the hub")
     vocab_size: Vocabulary = Field(8000, description="entries at most of a tokenizer trained here")
@@ -161,6 +172,21 @@ class PrepareParams(Closed):
     def _settings_fit_the_source(self) -> PrepareParams:
         if problem := complaint(self, {name: field.default for name, field in type(self).model_fields.items()}):
             raise ValueError(problem)
+        return self
+
+    @model_validator(mode="after")
+    def _prompt_is_a_template_or_a_wording(self) -> PrepareParams:
+        if self.prompt in WORDINGS:
+            if self.prompt != WORDINGS[0] and self.source != "superni":
+                raise SettingError(f"{self.prompt} is a wording of source superni; leave it out, or give a template", "prompt")
+            return self
+        fields = re.findall(r"\{(\w+)\}", self.prompt)
+        if odd := next((field for field in fields if field not in PROMPT_FIELDS), None):
+            raise SettingError(unknown("field of a prompt", odd, PROMPT_FIELDS), "prompt")
+        if "input" not in fields:
+            near = nearest(self.prompt, WORDINGS)
+            hint = f"; did you mean {near!r}?" if near else ", such as '{definition}\\n\\n{input}'"
+            raise SettingError(f"is neither {' nor '.join(WORDINGS)}, and no template with {{input}}{hint}", "prompt")
         return self
 
     @model_validator(mode="after")

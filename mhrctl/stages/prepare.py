@@ -23,7 +23,8 @@ from mhrctl.artifacts.hashing import digest
 from mhrctl.artifacts.names import BACKBONE_EXAMPLES, TASKS, TEST_EXAMPLES, TOKENIZER, TRAINING_EXAMPLES, folder_name
 from mhrctl.artifacts.noting import is_noted, note
 from mhrctl.artifacts.writing import write_json, writing
-from mhrctl.config.tasks import PrepareParams
+from mhrctl.config.sources import SOURCES
+from mhrctl.config.tasks import WORDINGS, PrepareParams
 from mhrctl.data.chat import USER, Chat
 from mhrctl.data.division import Division, divide
 from mhrctl.data.framing import FRAMINGS, framed_tokenizer, framing_by
@@ -32,6 +33,7 @@ from mhrctl.data.rows import SCHEMA, TEST_SCHEMA, Draft, Encoder
 from mhrctl.data.shards import copy_shard, read_counts, read_cuts, write_shard
 from mhrctl.data.tokenization import bare_tokens, is_trained_here, train_tokenizer
 from mhrctl.data.vocabulary import Unsayable
+from mhrctl.data.wording import BETWEEN, filled
 from mhrctl.errors import DataError, in_section
 from mhrctl.evaluation.metrics import OVER_CHOICES
 from mhrctl.evaluation.rouge import tokenizer_for
@@ -189,7 +191,7 @@ def prompt_of(
     Args:
         task: gives name, definition and worked examples.
         params: what of it to show.
-        prompter: the source's own; None puts what is shown and the input one after the other.
+        prompter: the source's own, unless params have a template; None puts what is shown and the input one after the other.
         tokenizer: counts tokens, so that the worked examples fit; None shows as many as are asked for.
     """
     chat = Chat.of(tokenizer) if tokenizer and params.chat else None
@@ -207,12 +209,16 @@ def prompt_of(
         return text[: offsets[min(longest, len(offsets)) - 1][1]]
 
     framing = framing_by(params.framing, chat=params.chat)
-    if prompter:
+    template = SOURCES[params.source].prompt if params.prompt in WORDINGS else params.prompt
+    if prompter and not template:
         put = prompter(task, lambda text: len(tokens(text)), cut)
         return lambda text: framing.prompt(put(text), params.answer_cue)
     parts = [task.name] if params.task_name else []
     parts += [task.definition] if params.definition and task.definition else []
     parts += [f"{text} -> {target}" for text, target in task.positives[: params.positive_examples]]
+    if template:
+        fill = filled(template, BETWEEN.join(parts))
+        return lambda text: framing.prompt(fill(text), params.answer_cue)
     return lambda text: framing.prompt(framing.between.join([*parts, text]), params.answer_cue)
 
 

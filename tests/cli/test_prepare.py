@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from mhrctl.artifacts.cards import Card
 from mhrctl.artifacts.facts import PrepareFacts
+from mhrctl.cli.prepare import _task_table
 from tests.cli.conftest import Capture, MadeAnew, RefusesEdited
 from tests.conftest import Run
 
@@ -25,13 +28,44 @@ def test_other_settings_and_force_make_it_anew(is_made_anew: MadeAnew, options: 
 def test_the_tasks_are_counted_by_role(project: Path, run: Run, capfd: Capture) -> None:
     assert run("prepare", "-C", project) == 0
     said = capfd.readouterr().err
-    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in said.splitlines() if line.startswith("│")]
-    assert rows == [
-        [rows[0][0], "3", "12", "6", "0", "0", "18", "0", "0"],
-        ["test", "2", "0", "0", "8", "16", "0", "0", "0"],
+    rows = [re.split(r"\s{2,}", line.strip()) for line in said.splitlines()[1:5]]
+    assert [rows[0], *rows[2:]] == [
+        ["suite jsonl", "tasks", "examples", "to train", "to validate", "to score", "for shots"],
+        ["training", "3", "18", "12", "6", "-", "-"],
+        ["test", "2", "24", "-", "-", "8", "16"],
     ]
-    assert rows[0][0].startswith("train")
-    assert said.endswith(f"wrote {project / 'data/prepare'}\n")
+    assert "note: 18 examples are left over; prepare.examples takes 4 of a task for each split\n" in said
+    assert said.endswith(f"wrote {project / 'data/prepare'}; `mhrctl show` has more examples\n")
+
+
+def test_what_no_task_has_is_no_column(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"role": "training", "splits": {"train": 1_200, "validation": 0}}, {"role": "test", "splits": {"test": 9}}]
+    Console(width=80).print(_task_table(rows, "[b]"))
+    lines = [re.split(r"\s{2,}", line.strip()) for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert lines[0] == ["suite [b]", "tasks", "examples", "to train", "to score"]
+    assert lines[2:] == [["training", "1", "1,200", "1,200", "-"], ["test", "1", "9", "-", "9"]]
+
+
+def test_what_was_cut_is_a_note_with_its_setting(project: Path, run: Run, capfd: Capture) -> None:
+    assert run("prepare", "-C", project, "--set", "prepare.max_input_tokens=2", "--set", "prepare.max_target_tokens=1") == 2
+    (project / "tasks/training/more.jsonl").write_text('{"input": "cat dog ant", "target": "ant dog cat"}\n' * 9)
+    assert run("prepare", "-C", project, "--set", "prepare.max_input_tokens=3", "--set", "prepare.max_target_tokens=3") == 0
+    said = capfd.readouterr().err
+    assert re.search(r"note: \d+ inputs longer than 3 tokens were cut \(prepare.max_input_tokens\)\n", said)
+    assert "note: 5 targets longer than 3 tokens were cut (prepare.max_target_tokens)\n" in said
+
+
+def test_a_prompt_and_its_answer_are_shown_as_the_model_reads_them(project: Path, run: Run, capfd: Capture) -> None:
+    task = project / "tasks/test/swap.jsonl"
+    line = json.loads(task.read_text().splitlines()[0])
+    task.unlink()
+    lines = [line | {"input": f"ant bee {number}", "definition": "Swap them."} for number in range(12)]
+    (project / "tasks/test/a_swap.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
+    assert run("prepare", "-C", project) == 0
+    shown = "a prompt of `a_swap`, as the model reads it:\n  Swap them.\n  \n  ant bee 0\nanswer: " + line["target"] + "\n"
+    assert shown in capfd.readouterr().err
+    assert run("prepare", "-C", project, "--set", "prepare.max_input_tokens=3") == 0
+    assert "tokens cut ...]" in capfd.readouterr().err
 
 
 def test_what_became_of_the_tasks_is_shown(project: Path, run: Run, capfd: Capture) -> None:
@@ -42,7 +76,7 @@ def test_what_became_of_the_tasks_is_shown(project: Path, run: Run, capfd: Captu
     assert "suite jsonl" in said
     reason = "has too few examples (1) for train, validation and test"
     assert f"not used: small0, small1, small2, small3, small4 and 1 more: {reason}" in " ".join(said.split())
-    assert said.splitlines()[-1] == f"wrote {project / 'data/prepare'}"
+    assert said.splitlines()[-1].startswith(f"wrote {project / 'data/prepare'}; ")
 
 
 def test_bad_tasks_are_one_line_and_leave_nothing(project: Path, run: Run, capfd: Capture) -> None:
@@ -76,6 +110,7 @@ def test_repeats_and_unknown_words_are_shown_with_their_tasks(project: Path, run
     notes = [line.removeprefix("note: ") for line in said if line.startswith("note: ")]
     assert notes == [
         "1 hidden or backup files and folders passed over: test/._swap.jsonl",
+        "18 examples are left over; prepare.examples takes 4 of a task for each split",
         "4 examples equal to a test example are kept out of training: swap (4)",
         "22 inputs have words that the tokenizer does not know: swap (10), twice (12)",
         "5 targets have words that the tokenizer does not know: swap (5)",

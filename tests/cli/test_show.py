@@ -11,6 +11,8 @@ from tests.cli.conftest import Capture, complaint
 from tests.conftest import Run
 from tests.data.kinds import CHATS, llama_3
 
+WORDED = '  prompt: "{definition}: {input}"\n'
+
 
 @pytest.fixture
 def causal(project: Path, run: Run) -> Path:
@@ -21,7 +23,9 @@ def causal(project: Path, run: Run) -> Path:
 
 def framed(project: Path, run: Run, more: str = "") -> Path:
     text = (project / "params.yaml").read_text()
-    (project / "params.yaml").write_text(text.replace("  tokenizer: word\n", f"  tokenizer: theirs\n  framing: causal\n{more}"))
+    (project / "params.yaml").write_text(
+        text.replace("  tokenizer: word\n", f"  tokenizer: theirs\n  framing: causal\n{more or WORDED}")
+    )
     assert run("prepare", "-C", project) == 0
     return project
 

@@ -36,6 +36,10 @@ def test_a_card_has_the_settings_of_before_and_those_that_are_set() -> None:
     [
         ({"source": "web"}, "Input should be 'compositional'"),
         ({"path": None}, "source jsonl needs `path`"),
+        ({"prompt": "tk_instruct"}, "tk_instruct is a wording of source superni; leave it out, or give a template"),
+        ({"prompt": "{definition}\n\n{inputs}"}, "unknown field of a prompt 'inputs'; did you mean 'input'?"),
+        ({"prompt": "{definition}"}, "is neither original nor tk_instruct, and no template with {input}, such as"),
+        ({"prompt": "orginal"}, "no template with {input}; did you mean 'original'?"),
         ({"hub": "a/b"}, "source jsonl has no `hub`"),
         ({"examples": 0}, "greater than 0"),
         ({"columns": {"task": "x"}}, "source jsonl has no `columns`, which is of source hub"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ from mhrctl.config.tasks import PrepareParams
 from mhrctl.data.shards import write_shard
 from mhrctl.data.tokenization import saved_tokenizer
 from mhrctl.errors import DataError
-from mhrctl.stages.prepare import prepare
+from mhrctl.stages.prepare import prepare, prompt_of
+from mhrctl.suites.task import Task
 
 
 def params(**options: Any) -> PrepareParams:
@@ -41,11 +44,42 @@ def test_rows_hold_prompt_tokens_and_lengths(project: Path) -> None:
     prepare(params(), root=project, out=project / "out", scratch=project / "scratch")
     tokenizer = saved_tokenizer(project / "out" / "tokenizer")
     for row in rows(project / "out", "training_tasks.parquet"):
-        assert row["prompt"].startswith(f"{row['task']}: ")
+        assert row["prompt"].startswith(f"{row['task']}\n\n")
         assert row["input_ids"] == tokenizer(row["prompt"])["input_ids"]
         assert row["input_tokens"] == len(row["input_ids"])
         assert row["target_ids"][0][-1] == tokenizer.eos_token_id
         assert row["target_tokens"] == max(map(len, row["target_ids"]))
+
+
+@pytest.mark.parametrize(
+    ("options", "prompt"),
+    [
+        ({}, "Name the capital.\n\nFrance"),
+        ({"task_name": True}, "capital\n\nName the capital.\n\nFrance"),
+        ({"definition": False}, "France"),
+        ({"prompt": "{definition}: {input}"}, "Name the capital.: France"),
+        ({"prompt": "Q: {input}\nA:"}, "Q: France\nA:"),
+        ({"framing": "causal"}, "Name the capital.\n\nFrance\nOutput:"),
+        ({"framing": "causal", "prompt": "{definition}\nQ: {input}\nA:"}, "Name the capital.\nQ: France\nA:"),
+    ],
+    ids=str,
+)
+def test_prompts_of_the_users_tasks_follow_a_template(options: dict[str, Any], prompt: str) -> None:
+    task = Task("capital", "test", "rouge_l", "Name the capital.", [])
+    assert prompt_of(task, params(**options), None, None)("France") == prompt
+
+
+def test_a_template_goes_over_a_sources_wording_and_no_other_source_changes() -> None:
+    task = Task("capital", "test", "rouge_l", "Name the capital.", [], positives=(("Italy", "Rome"),))
+    asked = {"source": "superni", "path": "clone", "positive_examples": 1}
+    put = prompt_of(task, params(**asked, prompt="{definition}\n\n{input} ->"), partial(_never, "wording"), None)
+    assert put("France") == "Name the capital.\n\nItaly -> Rome\n\nFrance ->"
+    assert prompt_of(task, params(**asked), partial(_never, "wording"), None)("France") == "wording"
+    assert prompt_of(task, params(source="compositional", path=None), None, None)("[1]") == "Name the capital.: [1]"
+
+
+def _never(said: str, *_: object) -> Callable[[str], str]:
+    return lambda _: said
 
 
 def test_two_runs_write_the_same_bytes(project: Path) -> None:
