@@ -10,7 +10,7 @@ from mhrctl.cli import display
 from mhrctl.cli.once import App
 from mhrctl.cli.options import HERE, ProjectOption, open_project
 from mhrctl.config.cells import grid_cells
-from mhrctl.errors import ArtifactError
+from mhrctl.errors import ArtifactError, listed
 from mhrctl.tools.estimate import human_size
 
 SHOWN = 20
@@ -46,32 +46,47 @@ def sync(
         )
     display.done("in step" if not changes else f"{len(changes)} files written")
     if not check and (left := find_leftovers(grid_cells(settings.params), where).cells):
-        display.done(f"{len(left)} cells that are not in the grid have outputs; `mhrctl grid prune` lists them")
+        display.done(f"outputs of {_cells(len(left))} that the grid has not; `mhrctl grid prune` lists them")
 
 
 @app.command()
 def prune(
     project: ProjectOption = HERE,
     yes: Annotated[bool, typer.Option("--yes", help="Remove them; without it they are only listed.")] = False,
+    also_by_hand: Annotated[
+        bool, typer.Option("--also-by-hand", help="Those too that were imported or made by hand, which no stage makes again.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="List each file and folder.")] = False,
 ) -> None:
     """List or remove outputs, scores, logs and dvc.lock entries of cells that are not in the grid."""
     from mhrctl.tools.grid import require_in_step
-    from mhrctl.tools.prune import find_leftovers
+    from mhrctl.tools.prune import find_leftovers, set_apart
     from mhrctl.tools.prune import prune as remove
 
     where, settings = open_project(project)
     require_in_step(settings, where)
-    left = find_leftovers(grid_cells(settings.params), where)
+    every = find_leftovers(grid_cells(settings.params), where)
+    left, by_hand = (every, None) if also_by_hand else set_apart(every, where)
+    width = max(map(len, left.cells), default=0)
     for cell in left.cells:
         paths = [path.relative_to(where.data).as_posix() for path in left.paths.get(cell, ())]
-        display.show(f"{cell}: {human_size(left.size(cell))}")
-        for line in [*paths, *(f"dvc.lock: {entry}" for entry in left.entries_of(cell))]:
+        kinds = dict.fromkeys([*(path.partition("/")[0] for path in paths), *(["dvc.lock"] if left.entries_of(cell) else [])])
+        display.show(f"{cell:<{width}}  {human_size(left.size(cell)):>8}  {', '.join(kinds)}")
+        for line in [*paths, *(f"dvc.lock: {entry}" for entry in left.entries_of(cell))] if verbose else []:
             display.show(f"  {line}")
-    total = human_size(sum(map(left.size, left.cells)))
+    if by_hand and by_hand.cells:
+        kept = f"{listed(by_hand.cells, SHOWN)}: imported or made by hand, and not in DVC's cache"
+        display.done(f"{kept}; kept, unless --also-by-hand")
+    total = f"{human_size(sum(map(left.size, left.cells)))} of {_cells(len(left.cells))}"
     if not left.cells:
         display.done("nothing to prune")
     elif yes:
         remove(left, where)
-        display.done(f"{total} of {len(left.cells)} cells removed; what DVC cached of them stays until `dvc gc -w`")
+        display.done(f"{total} removed; what DVC cached of them stays until `dvc gc -w`")
     else:
-        display.done(f"{total} of {len(left.cells)} cells; `mhrctl grid prune --yes` removes them")
+        again = " --also-by-hand" if also_by_hand else ""
+        display.done(f"{total}; `mhrctl grid prune{again} --yes` removes them")
+
+
+def _cells(count: int) -> str:
+    return f"{count} cell{'' if count == 1 else 's'}"

@@ -11,11 +11,12 @@ from mhrctl.cli import display
 from mhrctl.config.sources import SOURCES
 
 SETUPS = {
-    "git": "dvc init: the root of a git repository",
-    "subdir": "dvc init --subdir: a DVC project of its own inside the git repository",
-    "no_scm": "dvc init --no-scm: without git; README.md says how to put it under git later",
-    "already": "no dvc init: a DVC project already",
+    "git": "",
+    "subdir": ", a DVC project of its own in the git repository",
+    "no_scm": " (git init is not done; see README.md)",
+    "already": ", in the DVC project that there was",
 }
+WITH_GIT = ("git", "subdir")
 
 
 def init(
@@ -27,23 +28,27 @@ def init(
     path: Annotated[
         Path | None, typer.Option("--path", metavar="TASKS", help="Where the tasks are, if not in the project.")
     ] = None,
+    test: Annotated[
+        list[str],
+        typer.Option("--test", metavar="NAME", help="A task of TASKS to learn from few examples; repeatable."),
+    ] = [],
     backbone: Annotated[
         str | None, typer.Option("--backbone", metavar="ID", help="A model of the hub or a folder, not the suite's own.")
     ] = None,
     no_scm: Annotated[bool, typer.Option("--no-scm", help="Do without git, even inside a git repository.")] = False,
 ) -> None:
-    """Make a project that `dvc repro` runs: params.yaml, dvc.yaml, the expanded grid, a README, under DVC."""
+    """Make a project that `mhrctl run` runs: params.yaml, dvc.yaml, the expanded grid, a README, under DVC."""
     from mhrctl.tools.init import initialise
 
-    made = initialise(folder, suite, tasks=path, backbone=backbone, without_git=no_scm)
-    cells = [name for name in made.files if name.parts[:2] == ("data", "cells")]
-    others = [str(name) for name in made.files if name not in cells]
-    display.done(f"wrote {folder}: {', '.join(others)}, data/cells ({len(cells)} files)")
+    made = initialise(folder, suite, tasks=path, tests=test, backbone=backbone, without_git=no_scm)
+    if made.seen:
+        display.done(made.seen)
     for name in made.extended:
         display.done(f"{name}: yours, with further lines")
     for name in made.kept:
         display.done(f"{name}: yours, as it was")
-    display.done(SETUPS[made.setup])
+    display.done(f"made {folder}{SETUPS[made.setup]}; its settings are in params.yaml")
     display.done("next:")
-    for command in [*([] if folder.resolve() == Path.cwd() else [f"cd {folder}"]), *made.commands]:
-        display.done(f"  {command}" + ("    # or, one stage a core at once, mhrctl run" if command == "dvc repro" else ""))
+    here = folder.resolve() == Path.cwd()
+    for command in [*([] if here else [f"cd {folder}"]), *made.commands, *(["git add -A ."] if made.setup in WITH_GIT else [])]:
+        display.done(f"  {command}" + ("    # or, one stage at a time, dvc repro" if command == "mhrctl run" else ""))

@@ -51,17 +51,17 @@ class Study:
     """A study is what a new project begins with: the tasks of a source, on a backbone.
 
     Attributes:
-        title: of its README.
+        title: of its README; empty for the project's name.
         template: its params.yaml is made of `projects/files/<template>.yaml.jinja`; `<template>.md.jinja` there, if there is
             one, says more in the README.
-        table: of the paper, to look at first.
+        table: of the paper, to look at first; None for the results of the project alone.
         backbone: on the hub; None for a small one that is trained in the project.
         tokenizer: on the hub, in place of the backbone's; None for the backbone's.
     """
 
     title: str
     template: str
-    table: int = 2
+    table: int | None = None
     backbone: str | None = None
     tokenizer: str | None = None
 
@@ -160,7 +160,7 @@ SOURCES: dict[str, Source] = {
     "superni": Source(
         "Super-NaturalInstructions, from a clone of upstream or a mirror on the hub",
         module="mhrctl.suites.superni.source",
-        studies=(Study("Super-NaturalInstructions", "superni", backbone=T5_XL),),
+        studies=(Study("Super-NaturalInstructions", "superni", table=2, backbone=T5_XL),),
         fetch={"natural-instructions": "git clone --depth 1 https://github.com/allenai/natural-instructions"},
         places=("path", "hub"),
         needs="`path`, a clone of upstream, or `hub`, a mirror",
@@ -189,7 +189,7 @@ SOURCES: dict[str, Source] = {
     "jsonl": Source(
         "tasks of your own, in JSON Lines",
         module="mhrctl.suites.jsonl",
-        studies=(Study("Our own tasks", "jsonl"),),
+        studies=(Study("", "jsonl"),),
         example="tasks",
         places=("path",),
         needs="`path`, the folder of its tasks",
@@ -198,7 +198,7 @@ SOURCES: dict[str, Source] = {
     "hub": Source(
         "any data set of the Hugging Face hub, or a folder or file that `datasets` reads",
         module="mhrctl.suites.hub.source",
-        studies=(Study("Tasks of a data set", "hub"),),
+        studies=(Study("", "hub"),),
         example="questions.csv",
         places=("path", "hub"),
         needs="`hub`, a data set's id, or `path`, a file or folder that `datasets` reads",

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
+import re
+from collections.abc import Sequence
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Any
@@ -17,6 +20,8 @@ from mhrctl.config.sources import SOURCES, TOKENIZERS
 from mhrctl.config.tasks import FramingName, PrepareParams
 from mhrctl.projects.pipeline import stage_dependencies, stage_settings
 
+PLAIN = re.compile(r"[\w.-]+")
+"""What a list of YAML may hold without quotes, unless it reads as something else than a string."""
 PACKAGE = "mhrctl.projects"
 FOLDER = "files"
 
@@ -49,6 +54,7 @@ def params_yaml(
     template: str,
     *,
     tasks: str | None,
+    tests: Sequence[str] = (),
     backbone: BackboneParams | None,
     framing: FramingName | None = "encoder_decoder",
     chat: bool = False,
@@ -58,6 +64,7 @@ def params_yaml(
     Args:
         template: of a study (`mhrctl.config.sources.Study`).
         tasks: where the user has them; None for the place that the template says.
+        tests: the names of test tasks, where nothing else says which they are.
         backbone: the user's, or the study's; None for a small one that is trained in the project.
         framing: that the backbone needs; None if it is not known.
         chat: whether prompts go through the tokenizer's chat template.
@@ -65,7 +72,14 @@ def params_yaml(
     tokenizer = backbone.name if backbone else None
     if backbone and backbone.source == "hub":
         tokenizer = TOKENIZERS.get(str(tokenizer), tokenizer)
-    words = {"tasks": tasks, "backbone": backbone, "tokenizer": tokenizer, "framing": framing, "chat": chat}
+    words = {
+        "tasks": tasks,
+        "tests": _flow(tests),
+        "backbone": backbone,
+        "tokenizer": tokenizer,
+        "framing": framing,
+        "chat": chat,
+    }
     return rendered(f"{template}.yaml", **words)
 
 
@@ -86,6 +100,12 @@ def dvc_yaml(params: Params) -> str:
 def task_files(params: PrepareParams) -> list[str]:
     """Return the files and folders that the source of the tasks reads; what comes from the hub is none."""
     return list(SOURCES[params.source].files(params).values())
+
+
+def _flow(texts: Sequence[str]) -> str:
+    """Strings as a list of YAML in one line; nothing if there are none."""
+    plain = [text if PLAIN.fullmatch(text) and _scalar(text) == text else json.dumps(text) for text in texts]
+    return f"[{', '.join(plain)}]" if plain else ""
 
 
 def _scalar(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -65,6 +65,19 @@ class Line(Record):
         return (self.target,) if self.target is not None else tuple(self.targets or ())
 
 
+class NoRoleError(DataError):
+    """No task has a role that some must have.
+
+    Attributes:
+        names: of the tasks; empty if some have roles by a line or a folder.
+        examples: of all of them.
+    """
+
+    def __init__(self, message: str, names: Sequence[str], examples: int) -> None:
+        super().__init__(message)
+        self.names, self.examples = names, examples
+
+
 @dataclass
 class _Draft:
     """A task while its lines are read.
@@ -92,7 +105,7 @@ class _Draft:
 
 def read(params: PrepareParams, root: Path, *, metrics: Metrics, track: Track) -> Suite:  # noqa: ARG001 - of every source
     """Read the folder or file that `prepare.path` names."""
-    return read_jsonl(root / str(params.path), metrics=metrics)
+    return read_jsonl(root / str(params.path), metrics=metrics, tests=params.test_tasks)
 
 
 def check(params: Params, root: Path, *, metrics: Metrics) -> Seen:
@@ -101,12 +114,12 @@ def check(params: Params, root: Path, *, metrics: Metrics) -> Seen:
     inside = _files(path)
     if sum(file.stat().st_size for file in inside.files) > READABLE:
         return Seen(None, (f"the lines of {path}, which are many",), inside.notes)
-    suite = read_jsonl(path, metrics=metrics)
+    suite = read_jsonl(path, metrics=metrics, tests=params.prepare.test_tasks)
     suite.chosen(params.prepare.test_tasks)
     return Seen(TaskCounts.of(suite.tasks), notes=suite.notes)
 
 
-def read_jsonl(path: Path, *, metrics: Metrics) -> Suite:
+def read_jsonl(path: Path, *, metrics: Metrics, tests: Sequence[str] = ()) -> Suite:
     """Read the user's tasks.
 
     Args:
@@ -114,6 +127,7 @@ def read_jsonl(path: Path, *, metrics: Metrics) -> Suite:
             is the task's). A task is a test task if its lines say `"role": "test"` or its file lies under a subfolder
             `test`. Links are followed, hidden files are not read (`mhrctl.suites.files`).
         metrics: {name that a task may have as its metric: whether the metric is over answer choices}.
+        tests: the test tasks, where no line and no folder says a role.
 
     Raises:
         DataError: naming file and line of what is malformed, or what is missing.
@@ -122,6 +136,7 @@ def read_jsonl(path: Path, *, metrics: Metrics) -> Suite:
     if not inside.files:
         raise DataError(f"{path}: {_nothing(path, inside)}; set prepare.path")
     drafts: dict[str, _Draft] = {}
+    says_roles = False
     for file in inside.files:
         folder_role = _folder_role(path, file)
         for where, line in _lines(file):
@@ -132,15 +147,33 @@ def read_jsonl(path: Path, *, metrics: Metrics) -> Suite:
             if folder_role and line.role not in (None, folder_role):
                 raise DataError(f"{where}: role {line.role!r} in a folder `{folder_role}`; change one of them")
             _require_metric(line, metrics, where)
+            says_roles |= (line.role or folder_role) is not None
             draft = drafts.setdefault(name, _Draft(name, file))
             _require_one_file(draft, file, line, where)
             _add(draft, line, line.role or folder_role, where)
+    if not says_roles:
+        _make_tests(drafts, tests)
     tasks = [_finished(drafts[name]) for name in sorted(drafts, key=lambda name: (drafts[name].role == "test", name))]
     for role in ROLES:
         if not any(task.role == role for task in tasks):
             how = f'mark lines with "role": "{role}" or put the task\'s file into a subfolder `{role}`'
-            raise DataError(f"{path}: no {role} task; {how}")
+            if not says_roles:
+                how = f"name some as prepare.test_tasks, {how}" if role == "test" else "prepare.test_tasks names all"
+            examples = sum(len(task.examples) for task in tasks)
+            raise NoRoleError(f"{path}: no {role} task; {how}", [] if says_roles else sorted(drafts), examples)
     return Suite("jsonl", tasks, notes=inside.notes)
+
+
+def _make_tests(drafts: Mapping[str, _Draft], tests: Sequence[str]) -> None:
+    """Make tasks test tasks.
+
+    Raises:
+        DataError: if one of them is no task.
+    """
+    for name in tests:
+        if name not in drafts:
+            raise DataError(f"prepare.test_tasks: {unknown('task', name, sorted(drafts))}")
+        drafts[name].role = "test"
 
 
 def _files(path: Path) -> DataFiles:

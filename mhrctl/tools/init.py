@@ -23,7 +23,11 @@ from mhrctl.config.sources import HUB_ID, SOURCES
 from mhrctl.config.tasks import FramingName
 from mhrctl.data.loading import json_object
 from mhrctl.errors import DataError, ParamsError, unknown
+from mhrctl.evaluation.metrics import OVER_CHOICES
 from mhrctl.projects.templates import dvc_yaml, params_yaml, rendered, task_files, template_files
+from mhrctl.suites.files import data_files
+from mhrctl.suites.jsonl import ENDING, NoRoleError, read_jsonl
+from mhrctl.suites.reading import READABLE
 from mhrctl.tools.estimate import config_folder, framing_in, framing_needed
 from mhrctl.tools.grid import sync
 
@@ -34,6 +38,10 @@ DVC_INIT: Mapping[Setup, Sequence[str]] = {"git": (), "subdir": ("--subdir",), "
 DVC = Path(".dvc")
 EXTENDED = (Path(".gitignore"), Path(".gitattributes"))
 """Files to which lines are added where the user has one, as DVC itself does."""
+PROJECT_FILES = ("params.yaml", "dvc.yaml")
+"""Files by which a folder is known to have a project."""
+TESTS_BY_NAME = ("jsonl", "hub")
+"""Sources whose test tasks are named by `prepare.test_tasks`, where nothing else says which they are."""
 KEPT = (Path("README.md"), Path(".dvc/plots/curves.json"))
 """Files that are left out where the user has one."""
 
@@ -48,6 +56,7 @@ class Made:
         extended: the user's files that got further lines.
         kept: the user's files that stand as they were.
         commands: what to run next, in the folder.
+        seen: what was seen of the user's tasks, in words; empty if nobody looked.
     """
 
     setup: Setup
@@ -55,10 +64,17 @@ class Made:
     extended: Sequence[Path]
     kept: Sequence[Path]
     commands: Sequence[str]
+    seen: str = ""
 
 
 def initialise(
-    folder: Path, suite: str, *, tasks: Path | None = None, backbone: str | None = None, without_git: bool = False
+    folder: Path,
+    suite: str,
+    *,
+    tasks: Path | None = None,
+    tests: Sequence[str] = (),
+    backbone: str | None = None,
+    without_git: bool = False,
 ) -> Made:
     """Make a project: all of it, or nothing if anything fails.
 
@@ -66,23 +82,29 @@ def initialise(
         folder: of the project, made if it is missing. Nothing in it is overwritten.
         suite: the source of the tasks, a row of `SOURCES`.
         tasks: the tasks, in place of the suite's own folder inside the project.
+        tests: which of them are test tasks, where they do not say so.
         backbone: a hub id or a folder, in place of the suite's own.
         without_git: set DVC up without git, even inside a git repository.
 
     Raises:
         ParamsError: if there is no such suite, or it reads no tasks from a folder.
-        DataError: if `tasks` or `backbone` is not there, the config is no backbone's, a file is in the way, or DVC refuses;
-            names it.
+        DataError: if `tasks` or `backbone` is not there, no task is a test task, the config is no backbone's, a file is in the
+            way, or DVC refuses; names it.
     """
     if suite not in SOURCES:
         raise ParamsError(f"--suite: {unknown('suite', suite, SOURCES)}")
+    path = _tasks(suite, tasks, folder)
+    if all((folder / name).exists() for name in PROJECT_FILES):
+        raise DataError(f"{folder}: already has a project ({' and '.join(PROJECT_FILES)}); name another folder")
+    given = f"{folder} --path {tasks}" + (f" --backbone {backbone}" if backbone else "")
+    seen = _look(suite, tasks, tests, f"mhrctl init {given}")
     setup = dvc_setup(folder, without_git=without_git)
     with TemporaryDirectory() as aside, ExitStack() as undo:
         new = Path(aside)
         model = _backbone(suite, backbone, folder)
         framing = _framing(model, backbone)
         chat = framing == "causal" and _has_chat_template(model, backbone)
-        commands = _fill(new, folder, suite, setup, _tasks(suite, tasks, folder), model, framing, chat=chat)
+        commands = _fill(new, folder, suite, setup, path, tests, model, framing, chat=chat)
         names = [path.relative_to(new) for path in new.rglob("*") if path.is_file()]
         names.sort(key=lambda name: (len(name.parts), name))  # params.yaml and its like first
         there = [name for name in names if (folder / name).exists()]
@@ -108,6 +130,7 @@ def initialise(
         [name for name in there if name in EXTENDED],
         [name for name in there if name in KEPT],
         commands,
+        seen,
     )
 
 
@@ -132,6 +155,37 @@ def _tasks(suite: str, tasks: Path | None, folder: Path) -> str | None:
     if set(Path(os.path.relpath(tasks, folder)).parts) <= {".."}:
         raise DataError(f"--path {tasks}: holds the project itself; put the tasks into a folder of their own")
     return _seen_from(folder, tasks)
+
+
+def _look(suite: str, tasks: Path | None, tests: Sequence[str], command: str) -> str:
+    """Say what the user's tasks are, or what is wrong with them and can be mended later; nothing where they are many.
+
+    Raises:
+        ParamsError: if test tasks are named of tasks that say themselves what they are.
+        DataError: if there is no test task, with the command that names some.
+    """
+    if tests and suite not in TESTS_BY_NAME:
+        raise ParamsError(f"--test: the tasks of suite {suite} say themselves which are test tasks; leave it out")
+    if tasks is None or suite != "jsonl" or sum(file.stat().st_size for file in data_files(tasks, [ENDING]).files) > READABLE:
+        return ""
+    try:
+        read = read_jsonl(tasks, metrics=OVER_CHOICES, tests=tests).tasks
+    except NoRoleError as error:
+        if not error.names or tests:
+            raise DataError(str(error)) from None
+        named = " ".join(f"--test {name}" for name in error.names[-2:])
+        counts = f"{len(error.names)} tasks with {error.examples:,} examples"
+        how = f"name those to learn from few examples: {command} {named}"
+        raise DataError(f"{tasks}: {counts}, and none is a test task; {how}") from None
+    except DataError as error:
+        if tests:
+            raise DataError(str(error).replace("prepare.test_tasks:", "--test:")) from None
+        return f"note: {error}"
+    roles = [task.role for task in read]
+    if tests and set(tests) != {task.name for task in read if task.role == "test"}:
+        raise ParamsError(f"--test: lines or folders of {tasks} say already which are test tasks; leave it out")
+    examples = sum(len(task.examples) for task in read)
+    return f"found {roles.count('training')} training and {roles.count('test')} test tasks, {examples:,} examples in {tasks}"
 
 
 def _backbone(suite: str, backbone: str | None, folder: Path) -> BackboneParams | None:
@@ -197,6 +251,7 @@ def _fill(
     suite: str,
     setup: Setup,
     tasks: str | None,
+    tests: Sequence[str],
     backbone: BackboneParams | None,
     framing: FramingName | None,
     *,
@@ -205,7 +260,7 @@ def _fill(
     """Write the project's files into the empty folder `new`, and return the commands to run next in `folder`."""
     source, project = SOURCES[suite], Project(new)
     study = source.study(backbone.name if backbone and backbone.source == "hub" else None)
-    text = params_yaml(study.template, tasks=tasks, backbone=backbone, framing=framing, chat=chat)
+    text = params_yaml(study.template, tasks=tasks, tests=tests, backbone=backbone, framing=framing, chat=chat)
     project.params.write_text(text, encoding="utf-8")
     settings = load_params(project.params)
     sync(settings, project)
@@ -221,9 +276,16 @@ def _fill(
     fetched = [name for name in source.fetch if name in roots]
     (new / ".gitignore").write_text(rendered("gitignore", fetched=fetched), encoding="utf-8")
     missing = [source.fetch[name] for name in fetched if not (folder / name).exists()]
-    commands = [*missing, "mhrctl check", "dvc repro", f"mhrctl report --table {study.table}"]
+    report = f"mhrctl report --table {study.table}" if study.table else "mhrctl report"
+    commands = [*missing, "mhrctl check", "mhrctl run", report]
     about = f"{study.template}.md" if (template_files() / f"{study.template}.md.jinja").is_file() else None
-    words = {"title": study.title, "summary": source.summary, "about": about, "tasks": tasks, "backbone": backbone}
+    words = {
+        "title": study.title or folder.resolve().name,
+        "summary": source.summary,
+        "about": about,
+        "tasks": tasks,
+        "backbone": backbone,
+    }
     readme = rendered("README.md", setup=setup, commands=commands, **words)
     (new / "README.md").write_text(readme, encoding="utf-8")
     return commands

@@ -5,6 +5,7 @@ DVC removes none of it. A cell that comes back into the grid is restored from DV
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -81,6 +82,67 @@ def find_leftovers(cells: Sequence[Cell], project: Project) -> Leftovers:
         and entry.partition("@")[2] not in {"", *needed[stage]}
     ]
     return Leftovers(paths, entries)
+
+
+def set_apart(leftovers: Leftovers, project: Project) -> tuple[Leftovers, Leftovers]:
+    """Divide leftovers into those that can be had again and those that no stage makes again.
+
+    What a command made by hand, without DVC, and what was imported is in no cache.
+
+    Args:
+        leftovers: of cells.
+        project: where they are.
+
+    Returns:
+        Those whose outputs DVC's cache has, or that have none; and the others.
+    """
+    outputs = {cell: [path for path in paths if path.is_dir()] for cell, paths in leftovers.paths.items()}
+    cache = _cache(project) if any(outputs.values()) else None
+    cached = _cached(project, cache) if cache else set()
+    by_hand = {cell for cell, folders in outputs.items() if any(folder not in cached for folder in folders)}
+    return (
+        Leftovers(
+            {cell: paths for cell, paths in leftovers.paths.items() if cell not in by_hand},
+            [entry for entry in leftovers.entries if entry.partition("@")[2] not in by_hand],
+        ),
+        Leftovers(
+            {cell: paths for cell, paths in leftovers.paths.items() if cell in by_hand},
+            [entry for entry in leftovers.entries if entry.partition("@")[2] in by_hand],
+        ),
+    )
+
+
+def _cache(project: Project) -> Path | None:
+    """The folder of DVC's cache; None in a project without one."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(project.root)) as repo:
+            return Path(repo.cache.local.path)
+    except DvcException:
+        return None
+
+
+def _cached(project: Project, cache: Path) -> set[Path]:
+    """The folders of which dvc.lock has the hash, and the cache the content."""
+    if not _lock_file(project).exists():
+        return set()
+    text = _lock_file(project).read_text(encoding="utf-8")
+    hashes = dict(re.findall(r"^    - path: (data/\S+)\n      hash: md5\n      md5: ([0-9a-f]+\.dir)$", text, re.MULTILINE))
+    return {project.root / path for path, of in hashes.items() if _is_cached(cache, of)}
+
+
+def _is_cached(cache: Path, folder: str) -> bool:
+    """Whether a cache has a folder, by its hash, and all files in it."""
+    listing = _object(cache, folder)
+    if not listing.is_file():
+        return False
+    return all(_object(cache, file["md5"]).is_file() for file in json.loads(listing.read_bytes()))
+
+
+def _object(cache: Path, of: str) -> Path:
+    return cache / of[:2] / of[2:]
 
 
 def prune(leftovers: Leftovers, project: Project) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -29,13 +30,18 @@ def test_prune_lists_before_it_removes(copy: Path, run: Run, capfd: Capture) -> 
     assert run("grid", "prune", "-C", copy) == 2
     assert "run `mhrctl grid sync` first" in capfd.readouterr().err
     assert run("grid", "sync", "-C", copy) == 0
-    assert "1 cells that are not in the grid have outputs; `mhrctl grid prune` lists them" in capfd.readouterr().err
-    assert run("grid", "prune", "-C", copy) == 0
-    said = capfd.readouterr()
-    assert "  pretrain/poly-s0\n" in said.out
-    assert "`mhrctl grid prune --yes` removes them" in said.err
-    assert (copy / "data/pretrain/poly-s0/card.json").exists()
+    assert "outputs of 1 cell that the grid has not; `mhrctl grid prune` lists them" in capfd.readouterr().err
     assert run("grid", "prune", "--yes", "-C", copy) == 0
+    said = capfd.readouterr().err
+    assert "poly-s0: imported or made by hand, and not in DVC's cache; kept, unless --also-by-hand\nnothing to prune\n" in said
+    assert run("grid", "prune", "--also-by-hand", "-C", copy) == 0
+    said = capfd.readouterr()
+    assert re.fullmatch(r"poly-s0 +[\d.]+ kB  pretrain, .*metrics.*\n", said.out)
+    assert "of 1 cell; `mhrctl grid prune --also-by-hand --yes` removes them" in said.err
+    assert run("grid", "prune", "--also-by-hand", "--verbose", "-C", copy) == 0
+    assert "  pretrain/poly-s0\n" in capfd.readouterr().out
+    assert (copy / "data/pretrain/poly-s0/card.json").exists()
+    assert run("grid", "prune", "--also-by-hand", "--yes", "-C", copy) == 0
     assert not list(copy.glob("data/**/*poly-s0*"))
     capfd.readouterr()
     assert run("grid", "prune", "--yes", "-C", copy) == 0

@@ -19,8 +19,9 @@ def test_a_new_project_passes_check(tmp_path: Path, run: Run, capfd: Capture, su
     folder = tmp_path / "project"
     assert run("init", folder, "--suite", suite) == 0
     said = capfd.readouterr().err
-    assert "dvc init --no-scm" in said
-    assert f"  cd {folder}\n  mhrctl check\n  dvc repro" in said
+    assert f"made {folder} (git init is not done; see README.md); its settings are in params.yaml\n" in said
+    assert f"  cd {folder}\n  mhrctl check\n  mhrctl run" in said
+    assert said.endswith("\n  mhrctl report\n")
     assert run("check", "-C", folder) == 0
 
 

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mhrctl.errors import DataError
-from mhrctl.suites.jsonl import read_jsonl
+from mhrctl.evaluation.metrics import OVER_CHOICES
+from mhrctl.suites.jsonl import NoRoleError, read_jsonl
 from mhrctl.suites.task import Suite
 
 GOOD: dict[str, Any] = {"input": "a", "target": "b"}
@@ -110,6 +111,22 @@ def test_malformed_lines_are_named(tmp_path: Path, line: Any, message: str) -> N
     write(tmp_path / "test/two.jsonl", GOOD)
     with pytest.raises(DataError, match=message):
         read(tmp_path)
+
+
+def test_named_tasks_are_test_tasks_if_nothing_says_a_role(tmp_path: Path) -> None:
+    for name in ("one", "two", "three"):
+        write(tmp_path / f"{name}.jsonl", GOOD)
+    suite = read_jsonl(tmp_path, metrics=OVER_CHOICES, tests=["two"])
+    assert {task.name: task.role for task in suite.tasks} == {"one": "training", "two": "test", "three": "training"}
+    with pytest.raises(DataError, match=r"^prepare.test_tasks: unknown task 'tow'; did you mean 'two'\?"):
+        read_jsonl(tmp_path, metrics=OVER_CHOICES, tests=["tow"])
+    with pytest.raises(NoRoleError, match=r"no test task; name some as prepare.test_tasks, mark lines with") as raised:
+        read_jsonl(tmp_path, metrics=OVER_CHOICES)
+    assert (raised.value.names, raised.value.examples) == (["one", "three", "two"], 3)
+    write(tmp_path / "three.jsonl", GOOD | {"role": "training"})
+    with pytest.raises(NoRoleError, match=r"no test task; mark lines with") as raised:
+        read_jsonl(tmp_path, metrics=OVER_CHOICES, tests=["two"])
+    assert raised.value.names == []
 
 
 def test_a_metric_that_one_line_names_is_the_tasks(tmp_path: Path) -> None:

@@ -115,6 +115,73 @@ def test_the_example_tasks_show_each_form() -> None:
     assert {len(example.targets) for task in suite.tasks for example in task.examples} == {1, 2}
 
 
+def tasks_without_roles(folder: Path, names: list[str]) -> Path:
+    folder.mkdir(parents=True)
+    for name in names:
+        lines = [{"input": f"ant {number}", "target": "bee"} for number in range(30)]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def test_files_in_one_folder_are_a_project_by_one_command(tmp_path: Path, run: Run) -> None:
+    tasks = tasks_without_roles(tmp_path / "mine", ["a", "b", "123", "c"])
+    made = initialise(tmp_path / "study", "jsonl", tasks=tasks, tests=["123", "b"])
+    assert made.seen == f"found 2 training and 2 test tasks, 120 examples in {tasks}"
+    assert load_params(tmp_path / "study/params.yaml").params.prepare.test_tasks == ["123", "b"]
+    assert (tmp_path / "study/README.md").read_text().startswith("# study\n")
+    assert run("check", "-C", tmp_path / "study") == 0
+
+
+@pytest.mark.parametrize(
+    ("tests", "said"),
+    [
+        ([], "mine: 3 tasks with 90 examples, and none is a test task; name those to learn from few examples: mhrctl init"),
+        (["bb"], "--test: unknown task 'bb' (known: a, b, c)"),
+        (["a", "b", "c"], "mine: no training task; prepare.test_tasks names all"),
+    ],
+    ids=str,
+)
+def test_files_without_a_test_task_make_no_project(tmp_path: Path, tests: list[str], said: str) -> None:
+    tasks = tasks_without_roles(tmp_path / "mine", ["a", "b", "c"])
+    with pytest.raises(DataError) as raised:
+        initialise(tmp_path / "study", "jsonl", tasks=tasks, tests=tests)
+    assert said in str(raised.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_the_command_that_is_advised_works(tmp_path: Path, run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    tasks = tasks_without_roles(tmp_path / "mine", ["a", "b", "c"])
+    assert run("init", tmp_path / "study", "--path", tasks) == 2
+    advised = capfd.readouterr().err.rpartition(": mhrctl ")[2].split()
+    assert run(*advised) == 0
+    assert load_params(tmp_path / "study/params.yaml").params.prepare.test_tasks == ["b", "c"]
+
+
+def test_test_tasks_are_named_where_nothing_else_says_them(tmp_path: Path) -> None:
+    tasks = tasks_without_roles(tmp_path / "mine/training", ["a"]).parent
+    tasks_without_roles(tmp_path / "mine/test", ["b"])
+    with pytest.raises(ParamsError, match=r"^--test: lines or folders of .*mine say already which are test tasks"):
+        initialise(tmp_path / "study", "jsonl", tasks=tasks, tests=["a"])
+    with pytest.raises(ParamsError, match=r"^--test: the tasks of suite t0 say themselves which are test tasks"):
+        initialise(tmp_path / "study", "t0", tests=["rte"])
+    initialise(tmp_path / "study", "hub", tests=["one, two", "past"])
+    assert load_params(tmp_path / "study/params.yaml").params.prepare.test_tasks == ["one, two", "past"]
+
+
+def test_a_line_that_is_wrong_is_said_at_once_and_can_be_mended_later(tmp_path: Path) -> None:
+    tasks = tasks_without_roles(tmp_path / "mine", ["a", "b"])
+    (tasks / "c.jsonl").write_text('{"inputs": "a", "target": "b"}\n')
+    said = f"note: {tasks}/c.jsonl:1: unknown key 'inputs'; did you mean 'input'?"
+    assert initialise(tmp_path / "study", "jsonl", tasks=tasks).seen == said
+    assert (tmp_path / "study/params.yaml").is_file()
+
+
+def test_a_folder_with_a_project_is_named(tmp_path: Path) -> None:
+    initialise(tmp_path / "study", "jsonl")
+    with pytest.raises(DataError, match=r"study: already has a project \(params.yaml and dvc.yaml\); name another folder$"):
+        initialise(tmp_path / "study", "jsonl")
+
+
 def test_git_keeps_the_project_and_leaves_out_what_is_fetched(tmp_path: Path) -> None:
     git(tmp_path, "init", "--quiet")
     made = initialise(tmp_path, "t0")

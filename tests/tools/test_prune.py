@@ -11,7 +11,7 @@ from mhrctl.artifacts.names import Project
 from mhrctl.config.cells import grid_cells
 from mhrctl.config.resolve import load_params
 from mhrctl.errors import ArtifactError
-from mhrctl.tools.prune import find_leftovers, prune
+from mhrctl.tools.prune import find_leftovers, prune, set_apart
 
 LOCK = """\
 schema: '2.0'
@@ -145,3 +145,21 @@ def test_a_folder_with_a_file_of_the_user_s_is_left_alone(where: Project) -> Non
     with pytest.raises(ArtifactError, match=r"poly-s9: holds notes\.txt, which no stage wrote; move it away first"):
         prune(left, where)
     assert {path for path in where.root.rglob("*") if path.is_file()} == before
+
+
+def test_what_no_cache_has_is_set_apart(where: Project) -> None:
+    cells = grid_cells(load_params(where.params).params)
+    Repo.init(str(where.root), no_scm=True).close()
+    assert set_apart(find_leftovers(cells, where), where)[1].cells == ["mhr-h4-s0", "poly-s9"]  # no hash in dvc.lock
+    file, folder = "ab" + "1" * 30, "cd" + "2" * 30 + ".dir"
+    out = f"    outs:\n    - path: data/adapt/poly-s9\n      hash: md5\n      md5: {folder}\n      size: 4\n      nfiles: 1\n"
+    entry = "    cmd: mhrctl adapt --cell poly-s9\n"
+    (where.root / "dvc.lock").write_text(LOCK.replace(entry, entry + out))
+    objects = where.root / ".dvc/cache/files/md5"
+    for name, text in ((folder, f'[{{"md5": "{file}", "relpath": "card.json"}}]'), (file, "1234")):
+        assert set_apart(find_leftovers(cells, where), where)[1].cells == ["mhr-h4-s0", "poly-s9"]  # nor all of it in the cache
+        (objects / name[:2]).mkdir(parents=True)
+        (objects / name[:2] / name[2:]).write_text(text)
+    left, by_hand = set_apart(find_leftovers(cells, where), where)
+    assert (left.cells, by_hand.cells) == (["adapter_soup-s0", "poly-s9", "poly-x3-s0"], ["mhr-h4-s0"])
+    assert (left.entries, by_hand.entries) == (["adapt@poly-s9", "adapt-soup@adapter_soup-s0"], [])
