@@ -18,6 +18,7 @@ from mhrctl.adapters.adapter import Adapter, Shapes
 from mhrctl.adapters.config import AdapterConfig, InventoryConfig
 from mhrctl.adapters.granularity import routing_parts
 from mhrctl.adapters.routing import coin_gates, new_routing, normalised, sampled
+from mhrctl.errors import listed
 
 
 class Inventory(Adapter):
@@ -54,7 +55,10 @@ class Inventory(Adapter):
         self.shapes = {name: (d_in, d_out) for name, (d_in, d_out) in shapes.items()}
         for name, shape in self.shapes.items():
             if any(d % heads for d in shape):
-                raise ValueError(f"{heads} heads do not divide layer {name} of shape {shape[0]} x {shape[1]}")
+                widths = math.gcd(*(d for each in self.shapes.values() for d in each))
+                would = listed([str(count) for count in range(1, widths + 1) if widths % count == 0])
+                said = f"{heads} heads do not divide layer {name} of shape {shape[0]} x {shape[1]}"
+                raise ValueError(f"{said}; all layers can have {would}")
         self.config, self.heads, self.skills, self.rank, self.alpha = config, heads, skills, rank, config.alpha
         self.scaling, self.dropout, self.interpolation = config.alpha / rank, config.dropout, 1.0
         self.stacks: dict[tuple[int, int], list[str]] = {}

@@ -17,13 +17,15 @@ from typing import Any
 from mhrctl.artifacts import cards, inputs
 from mhrctl.artifacts.cards import Card, F, read_card
 from mhrctl.artifacts.facts import Facts
-from mhrctl.artifacts.inputs import Case, Places
+from mhrctl.artifacts.inputs import Case, Place, Places
+from mhrctl.artifacts.names import CARD
 from mhrctl.artifacts.ownership import require_apart
 from mhrctl.config.cells import Cell
 from mhrctl.config.methods import BACKBONE
 from mhrctl.config.sections import AdaptParams, BackboneParams, EvaluateParams, PretrainParams
 from mhrctl.config.sources import SOURCES
 from mhrctl.config.tasks import TRAINED_TOKENIZERS, PrepareParams
+from mhrctl.errors import ArtifactError, listed
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -67,6 +69,60 @@ class Provenance:
         """
         for path in (path for place in self.places for path in inputs.given(self.places, place)):
             require_apart(out, path)
+
+    def require_inputs(self) -> None:
+        """Check that the outputs that the stage reads are there, before anything heavy is imported.
+
+        Raises:
+            ArtifactError: names the last that is missing, and the commands that make all of them.
+        """
+        places: tuple[Place, ...] = ("prepare", "backbone", "index", "pretrain", "start", "adapted")
+        missing = [
+            (place, folder)
+            for place in places
+            for folder in inputs.given(self.places, place)
+            if (place != "index" or "soup" in self.cases) and not (folder / CARD).exists()
+        ]
+        if missing:
+            commands = [f"`{command}`" for each in missing for command in self._commands(*each)]
+            stages = list(dict.fromkeys(command.split()[1].rstrip("`") for command in commands))
+            how = f"run {listed(commands)}"
+            if target := self._target():
+                how = f"`mhrctl run {target}` does it with all that comes before ({listed(stages)})"
+            raise ArtifactError(f"{missing[-1][1]}: no finished {stages[-1]} output; {how}")
+
+    def _commands(self, place: Place, folder: Path) -> list[str]:
+        """The commands that make one of the outputs that the stage reads."""
+        cell = self._cell()
+        if place in ("prepare", "backbone", "index") or cell is None:
+            return [f"mhrctl {place}"]
+        if place == "adapted":
+            return [f"mhrctl adapt {cell.options}"]
+        stage, origin = cell.start if folder.name == cell.start[1].name else cell.origin
+        if stage == "average" and place == "start":
+            is_pretrained = (folder.parents[1] / "pretrain" / folder.name / CARD).exists()
+            return [f"mhrctl {each} {origin.options}" for each in (["average"] if is_pretrained else ["pretrain", "average"])]
+        return [f"mhrctl pretrain {origin.options}"]
+
+    def _target(self) -> str | None:
+        """The stage of dvc.yaml that this is; None for a cell that is not in the grid."""
+        cell = self._cell()
+        if cell is None:
+            return self.stage if self.stage == "backbone" else None
+        names = {"pretrain": "pretrain", "average": "average", "adapt": "adapt", "evaluate": "evaluate"}
+        if cell.extra_steps:
+            names |= {"pretrain": "pretrain-extra", "evaluate": "evaluate-zero-shot"}
+        if cell.row.needs_index:
+            names |= {"adapt": "adapt-soup"}
+        places: tuple[Place, ...] = ("backbone", "pretrain", "start")
+        folders = [folder for place in places for folder in inputs.given(self.places, place)]
+        file = f"cells/{cell.name}.json"
+        in_grid = any((above / file).exists() for folder in folders for above in list(folder.parents)[:2])
+        return f"{names[self.stage]}@{cell.name}" if in_grid and self.stage in names else None
+
+    def _cell(self) -> Cell | None:
+        tree = self.params.get("cell")
+        return Cell.model_validate(tree) if isinstance(tree, Mapping) and tree != {"method": BACKBONE} else None
 
     def card(self, facts: F, *, threads: int | None = None) -> Card[F]:
         """Return the card of an output, with the hashes of the parents as they are now.

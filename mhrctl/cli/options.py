@@ -273,10 +273,12 @@ def nothing_to_do(made: Provenance, out: Path, *beside: Path, threads: int | Non
 
     Raises:
         ParamsError: if an input is the output, or one lies in the other.
+        ArtifactError: if an output of another stage that it reads is missing.
     """
     made.require_apart(out)
     on_one_machine = launched_processes() == int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if force or not on_one_machine or not made.is_up_to_date(out, *beside, threads=threads):
+        made.require_inputs()
         return False
     if os.environ.get("RANK", "0") == "0":
         display.done(f"{out} is made already; --force makes it anew")

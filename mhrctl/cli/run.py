@@ -63,6 +63,9 @@ def run(
     remote: RemoteOption = None,
     worker_dir: WorkerDirOption = None,
     dry: Annotated[bool, typer.Option("--dry", help="Only show what would run, and why.")] = False,
+    stages: Annotated[
+        bool, typer.Option("--stages", help="With --dry: list each stage, not those together that are alike.")
+    ] = False,
     keep_going: Annotated[
         bool, typer.Option("--keep-going/--fail-fast", help="Whether other stages go on after one has failed.")
     ] = True,
@@ -73,13 +76,15 @@ def run(
     from mhrctl.tools.run import Jobs, QuitError, plan
     from mhrctl.tools.run import run as execute
 
+    if stages and not dry:
+        raise ParamsError("--stages is of --dry; add it, or leave it out")
     cluster = _cluster(dask, dask_config, remote, worker_dir)
     if cluster and (gpus is not None or slots):
         raise ParamsError("--gpus and --slots are of one machine; with Dask a worker runs one job a thread")
     chosen = [] if gpus is None else [gpu.strip() for gpu in gpus.split(",")]
     asked = Jobs(at_once=jobs, gpus=chosen, slots=slots, threads=threads, cluster=cluster)
     if dry:
-        show_plan(plan(project, targets or [], asked, report=display.done))
+        show_plan(plan(project, targets or [], asked, report=display.done), stages=stages)
         return
     try:
         ended = execute(project, targets or [], asked, view=make_view(), keep_going=keep_going)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence, Sized
@@ -16,6 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from mhrctl.cli import display
+from mhrctl.errors import listed
 from mhrctl.running.pipeline import State
 from mhrctl.running.plan import Action, Planned
 from mhrctl.running.progress import ENDED, Entry, Progress
@@ -23,6 +25,8 @@ from mhrctl.tools.run import View
 
 SHOWN = 12
 """So many running jobs are listed by the live table."""
+_CELL_FILE = re.compile(r"(params changed: )?data/cells/\S+\.json ")
+_AFTER = re.compile(r"after ([^@ ]+).*")
 STYLES = {State.RUNNING: "cyan", State.DONE: "green", State.FAILED: "bold red", State.BLOCKED: "red"}
 
 
@@ -81,18 +85,52 @@ class LiveView:
         return Group(_counts(self._progress), _jobs(self._progress), _bar(self._progress, self._at_once))
 
 
-def show_plan(plan: Sequence[Planned]) -> None:
-    """Show what a run would do, and why."""
+def show_plan(plan: Sequence[Planned], *, stages: bool = False) -> None:
+    """Show what a run would do, and why.
+
+    Args:
+        plan: the stages, in the order of a run.
+        stages: show each of them, and not those together that would do the same for the same reason.
+    """
+    busy = [planned for planned in plan if planned.action is not Action.NOTHING]
     shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for column, fold in (("stage", False), ("would", False), ("because", True)):
-        shown.add_column(column, no_wrap=not fold, overflow="fold")
-    for planned in plan:
-        if planned.action is not Action.NOTHING:
+    folded = ("because",) if stages else ("because", "cells")
+    for column in ("stage", "would", *folded) if stages else ("", "stage", "would", *folded):
+        shown.add_column(column, no_wrap=column not in folded, overflow="fold", justify="left" if column else "right")
+    if stages:
+        for planned in busy:
             shown.add_row(*map(display.plain, (planned.name, planned.action, "; ".join(planned.reasons))))
+    else:
+        for (stage, action, because), names in _alike(busy).items():
+            shown.add_row(*map(display.plain, (str(len(names)), stage, action, because, _cells(names))))
     if shown.row_count:
         display.out.print(shown)
     counts = Counter(planned.action for planned in plan)
-    display.out.print(f"{_number_of(plan)}: " + ", ".join(f"{counts[action]} {action}" for action in Action if counts[action]))
+    more = "; --stages lists them all" if busy and not stages else ""
+    actions = ", ".join(f"{counts[action]} {action}" for action in Action if counts[action])
+    display.out.print(f"{_number_of(plan)}: {actions}{more}")
+
+
+def _alike(plan: Sequence[Planned]) -> dict[tuple[str, str, str], list[str]]:
+    """{stage, what it would do, why, without names of cells: the stages of dvc.yaml for which that holds}."""
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for planned in plan:
+        lasting = [_CELL_FILE.sub("", reason) for reason in planned.reasons if not _AFTER.match(reason)]
+        first = [_AFTER.sub(r"if \1 changes", reason) for reason in planned.reasons]
+        would = "then" if planned.action is Action.MAYBE else str(planned.action)
+        key = planned.name.partition("@")[0], would, "; ".join(dict.fromkeys(lasting or first))
+        groups.setdefault(key, []).append(planned.name)
+    return groups
+
+
+def _cells(names: Sequence[str]) -> str:
+    """The cells of stages, in short: `lora, mhr-h8; seeds 0, 1` where each has all of the seeds."""
+    cells = [cell for name in names if (cell := name.partition("@")[2])]
+    split = [cell.rpartition("-s") for cell in cells]
+    points, seeds = dict.fromkeys(point for point, _, _ in split), dict.fromkeys(seed for _, _, seed in split)
+    if len(cells) < 2 or not all(point and seed.isdigit() for point, _, seed in split) or len(points) * len(seeds) > len(cells):
+        return listed(cells, SHOWN)
+    return f"{listed([*points], SHOWN)}; seed{'s' if len(seeds) > 1 else ''} {listed([*seeds], SHOWN)}"
 
 
 def conclude(progress: Progress, seconds: float) -> None:

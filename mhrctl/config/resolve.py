@@ -127,7 +127,9 @@ def read_params(path: Path) -> Document:
         ParamsError: in one line, if it cannot be read or has no sections.
     """
     if not path.exists() and not path.is_symlink():
-        raise ParamsError(f"{path}: no such file; run mhrctl in a project folder, or name one with --project")
+        raise ParamsError(
+            f"{path}: no such file; `mhrctl init` makes a project in {path.parent.resolve()}, `-C FOLDER` names another"
+        )
     document = read_yaml(path)
     if not isinstance(document.tree, dict):
         raise ParamsError(f"{path}:1: expected the sections {', '.join(Params.model_fields)}")

@@ -122,7 +122,7 @@ def estimate(params: CellParams, shape: Shape, tasks: TaskCounts) -> Estimate:
                 require_experts(params.pretrain.targets, shape.experts)
             before, start = shape_adapters(row, params.pretrain, shape.linears, shape.weights, heads=cell.heads, tasks=rows)
     except ValueError as error:
-        raise ParamsError(f"cell {cell.name}: {error}; choose heads that divide every adapted layer") from None
+        raise ParamsError(f"cell {cell.name}: {error}") from None
     outputs = {("pretrain", cell.pretrain_cell.name): _file(before)}
     if cell.origin[0] == "average":
         outputs["average", cell.pretrain_cell.name] = _file(start)

@@ -272,7 +272,7 @@ def test_routing_gradients_are_the_same_bits_every_time() -> None:
 
 
 def test_heads_must_divide_the_dimensions() -> None:
-    with pytest.raises(ValueError, match=r"3 heads do not divide layer a\.q of shape 8 x 16"):
+    with pytest.raises(ValueError, match=r"3 heads do not divide layer a\.q of shape 8 x 16; all layers can have 1, 2, 4"):
         Inventory({"a.q": (8, 16)}, InventoryConfig(heads=3))
 
 

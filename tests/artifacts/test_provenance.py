@@ -17,6 +17,7 @@ from mhrctl.config.cells import Cell
 from mhrctl.config.sections import AdaptParams, BackboneParams, PretrainParams
 from mhrctl.config.sources import SOURCES
 from mhrctl.config.tasks import DataSetParams, PrepareParams
+from mhrctl.errors import ArtifactError
 from tests.conftest import mhrctl
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -214,3 +215,29 @@ def test_the_number_of_threads_counts_where_a_result_is_rounded(tmp_path: Path) 
         out.mkdir()
         write_card(out, card)
         assert [made.is_up_to_date(out, threads=threads) for threads in (3, 1, None)] == [True, not is_rounded, True]
+
+
+def test_all_missing_inputs_are_asked_for_at_once(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    cell = Cell(method="mhr_mu", heads=4, seed=7)
+    places: Any = {place: data / place for place in ("prepare", "backbone", "index")}
+    made = Provenance("adapt", {"cell": cell.model_dump()}, places | {"start": data / "average/mhr-h4-s7"})
+    commands = "`mhrctl prepare`, `mhrctl backbone`, `mhrctl pretrain {0}`, `mhrctl average {0}`".format(
+        "--method mhr --heads 4 --seed 7"
+    )
+    with pytest.raises(ArtifactError) as raised:  # a cell that the grid has not: no stage of dvc.yaml makes it
+        made.require_inputs()
+    assert str(raised.value) == f"{data}/average/mhr-h4-s7: no finished average output; run {commands}"
+    (data / "cells").mkdir(parents=True)
+    (data / "cells/mhr_mu-h4-s7.json").write_text("{}")
+    for place in ("prepare", "pretrain/mhr-h4-s7"):
+        (data / place).mkdir(parents=True)
+        (data / place / "card.json").write_text("{}")
+    with pytest.raises(ArtifactError) as raised:
+        made.require_inputs()
+    how = "`mhrctl run adapt@mhr_mu-h4-s7` does it with all that comes before (backbone, average)"
+    assert str(raised.value) == f"{data}/average/mhr-h4-s7: no finished average output; {how}"
+    for place in ("backbone", "average/mhr-h4-s7"):
+        (data / place).mkdir(parents=True)
+        (data / place / "card.json").write_text("{}")
+    made.require_inputs()

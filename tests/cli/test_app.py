@@ -48,8 +48,8 @@ def test_a_malformed_line_is_named_and_nothing_is_lost(copy: Path, run: Run, cap
 
 def test_an_empty_project_says_what_to_run(project: Path, run: Run, capfd: Capture) -> None:
     for command, message in (
-        (("pretrain", "-m", "lora"), "no finished prepare output; run `mhrctl prepare` or `dvc repro`"),
-        (("backbone",), "no finished prepare output; run `mhrctl prepare`"),
+        (("pretrain", "-m", "lora"), "no finished backbone output; run `mhrctl prepare`, `mhrctl backbone`"),
+        (("backbone",), "no finished prepare output; `mhrctl run backbone` does it with all that comes before (prepare)"),
         (("report",), "nothing to report yet: no scores in "),
     ):
         assert run(*command, "-C", project) == 2

@@ -64,7 +64,9 @@ def test_dry_shows_what_would_run_and_why_and_runs_nothing(made: Toy, tmp_path: 
     toy.set_lr("a", 0.2)
     toy.forget()
     capfd.readouterr()
-    assert run("run", "--dry", "-C", toy.root) == 0
+    assert run("run", "--stages", "-C", toy.root) == 2
+    assert "--stages is of --dry" in capfd.readouterr().err
+    assert run("run", "--dry", "--stages", "-C", toy.root) == 0
     shown = capfd.readouterr().out
     assert re.search(r"train@a +run +params changed: cells/a.json train.lr 0.1 -> 0.2", shown)
     assert re.search(r"evaluate@a +run if changed +after train@a", shown)

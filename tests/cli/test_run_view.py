@@ -84,6 +84,25 @@ def test_a_plan_shows_what_would_run_and_counts_the_rest(capfd: Capture) -> None
     shown = capfd.readouterr().out
     assert "deps changed: [x]; no lock entry" in shown
     assert "prepare" not in shown
-    assert shown.splitlines()[-1] == "2 stages: 1 run, 1 unchanged"
+    assert shown.splitlines()[-1] == "2 stages: 1 run, 1 unchanged; --stages lists them all"
     show_plan(plan[:1])
     assert capfd.readouterr().out == "1 stage: 1 unchanged\n"
+
+
+def test_a_plan_groups_stages_that_do_the_same_for_the_same_reason(capfd: Capture) -> None:
+    changed = "params changed: data/cells/{}.json adapt.lr 0.005 -> 0.006"
+    cells = [f"{point}-s{seed}" for point in ("lora", "mhr-h8") for seed in (0, 1)]
+    plan = [Planned(f"adapt@{cell}", Action.RUN, (changed.format(cell),)) for cell in cells]
+    plan += [Planned(f"evaluate@{cell}", Action.MAYBE, (f"after adapt@{cell}",)) for cell in cells[:3]]
+    plan += [Planned("report", Action.MAYBE, ("after evaluate@lora-s0 and 2 more",)), Planned("grid", Action.NOTHING, ())]
+    show_plan(plan)
+    rows = [re.split(r"\s{2,}", line.strip()) for line in capfd.readouterr().out.splitlines()[3:6]]
+    assert rows == [
+        ["4", "adapt", "run", "adapt.lr 0.005 -> 0.006", "lora, mhr-h8; seeds 0, 1"],
+        ["3", "evaluate", "then", "if adapt changes", "lora-s0, lora-s1, mhr-h8-s0"],
+        ["1", "report", "then", "if evaluate changes"],
+    ]
+    show_plan(plan, stages=True)
+    shown = capfd.readouterr().out
+    assert all(f" {planned.name} " in shown for planned in plan[:-1])
+    assert shown.splitlines()[-1] == "9 stages: 4 run, 4 run if changed, 1 unchanged"

@@ -117,7 +117,7 @@ def test_a_recipe_on_the_command_line_goes_over_the_grids_methods(project_file: 
 
 
 def test_a_missing_file_says_where_to_be(tmp_path: Path) -> None:
-    with pytest.raises(ParamsError, match=r"no such file; run mhrctl in a project folder"):
+    with pytest.raises(ParamsError, match=r"no such file; `mhrctl init` makes a project in"):
         load_params(tmp_path / "params.yaml")
 
 
