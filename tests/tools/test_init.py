@@ -136,7 +136,7 @@ def test_files_in_one_folder_are_a_project_by_one_command(tmp_path: Path, run: R
     ("tests", "said"),
     [
         ([], "mine: 3 tasks with 90 examples, and none is a test task; name those to learn from few examples: mhrctl init"),
-        (["bb"], "--test: unknown task 'bb' (known: a, b, c)"),
+        (["xyz"], "--test: unknown task 'xyz' (known: a, b, c)"),
         (["a", "b", "c"], "mine: no training task; prepare.test_tasks names all"),
     ],
     ids=str,
