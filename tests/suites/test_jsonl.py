@@ -239,7 +239,9 @@ def test_missing_roles_files_and_examples(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no such file or folder"):
         read(tmp_path / "nowhere")
     write(tmp_path / "one.jsonl", GOOD)
-    with pytest.raises(DataError, match=r'no test task; mark lines with "role": "test" or put'):
+    with pytest.raises(
+        DataError, match=r'no test task; name some as prepare.test_tasks, mark lines with "role": "test" or put'
+    ):
         read(tmp_path)
     write(tmp_path / "test/two.jsonl", "")
     with pytest.raises(DataError, match=r"two.jsonl: a task without examples"):
