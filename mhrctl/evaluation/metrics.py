@@ -9,7 +9,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mhrctl.errors import known
 from mhrctl.evaluation.rouge import ENGLISH, composed, rouge_l
@@ -27,10 +27,12 @@ class Answer:
     Attributes:
         text: the generated text, or the text of the chosen choice.
         place: of the chosen choice among the example's choices; None where the answer was generated.
+        scores: of the example's choices, of which the largest is best; none where the answer was generated.
     """
 
     text: str
     place: int | None = None
+    scores: Sequence[float] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)

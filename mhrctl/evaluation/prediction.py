@@ -14,6 +14,7 @@ from mhrctl.data.examples import Sample
 from mhrctl.errors import DivergedError, listed
 from mhrctl.evaluation.metrics import Answer
 from mhrctl.models.adapted import AdaptedModel
+from mhrctl.models.backbones import vocabulary
 from mhrctl.models.generation import stops
 from mhrctl.progress import Track, silent
 from mhrctl.training.losses import choice_scores
@@ -21,6 +22,8 @@ from mhrctl.training.objective import Objective
 
 BATCH_ROWS = 256
 """Rows of a batch, times beams or choices: a matter of memory, not of results."""
+BATCH_LOGITS = 2**23
+"""Logits of a step of a batch: those of 256 rows of T5's 32,128 tokens, and of 32 rows of Gemma's 262,144."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ def answer(
     device: torch.device,
     track: Track = silent,
     names: Sequence[str] = (),
+    routing: Sequence[Sequence[int]] | None = None,
 ) -> list[list[Answer]]:
     """Answer each sample of each run: by its best-scored choice where the run has choices, by generation where it has none.
 
@@ -60,6 +64,8 @@ def answer(
         device: of the model.
         track: shows progress.
         names: of the runs' tasks, for the error; their numbers, if there are none.
+        routing: [1, runs], where one adapter routes all of them: the row of its routing that each run takes. None where each
+            run has the first row of a routing of its own.
 
     Returns:
         For each run, the answers in the order of its samples.
@@ -74,9 +80,19 @@ def answer(
         part = of_runs(model, scored)
         objective = Objective("token_mean", 0.0, length_norm=generation.length_norm)
         names_of = [names[run] for run in scored] if names else []
-        best = choose(part, [samples[run] for run in scored], objective=objective, device=device, track=track, names=names_of)
-        for run, numbers in zip(scored, best, strict=True):
-            answers[run] = [Answer(texts[number], number) for texts, number in zip(choices[run], numbers, strict=True)]
+        best = score_choices(
+            part,
+            [samples[run] for run in scored],
+            objective=objective,
+            device=device,
+            track=track,
+            names=names_of,
+            routing=routing and [[routing[0][run] for run in scored]],
+        )
+        for run, rows in zip(scored, best, strict=True):
+            answers[run] = [
+                Answer(texts[number], number, scores) for texts, (number, scores) in zip(choices[run], rows, strict=True)
+            ]
     if generated:
         texts_of_runs = predict(
             of_runs(model, generated),
@@ -86,13 +102,13 @@ def answer(
             device=device,
             track=track,
             names=[names[run] for run in generated] if names else [],
+            routing=routing and [[routing[0][run] for run in generated]],
         )
         for run, texts in zip(generated, texts_of_runs, strict=True):
             answers[run] = [Answer(text) for text in texts]
     return answers
 
 
-@torch.no_grad()
 def choose(
     model: AdaptedModel,
     samples: Sequence[Sequence[Sample]],
@@ -104,6 +120,28 @@ def choose(
 ) -> list[list[int]]:
     """Choose an answer for each sample of each run by rank classification: the choice with the smallest mean token loss.
 
+    Args are those of `score_choices`.
+
+    Returns:
+        For each run, the index of the choice of each of its samples.
+    """
+    rows = score_choices(model, samples, objective=objective, device=device, track=track, names=names)
+    return [[number for number, _ in of_run] for of_run in rows]
+
+
+@torch.no_grad()
+def score_choices(
+    model: AdaptedModel,
+    samples: Sequence[Sequence[Sample]],
+    *,
+    objective: Objective,
+    device: torch.device,
+    track: Track = silent,
+    names: Sequence[str] = (),
+    routing: Sequence[Sequence[int]] | None = None,
+) -> list[list[tuple[int, tuple[float, ...]]]]:
+    """Score the choices of each sample of each run.
+
     Args:
         model: with the adapters of all runs, or of one run for all.
         samples: for each run, its samples, all with choices.
@@ -111,29 +149,32 @@ def choose(
         device: of the model.
         track: shows progress.
         names: of the runs' tasks, for the error.
+        routing: as of `answer`.
 
     Returns:
-        For each run, the index of the choice of each of its samples.
+        For each run, the index of the best choice of each of its samples, and the scores of all, of which the largest is best:
+        the log-likelihood of a choice's tokens, over their number ^ length_norm.
 
     Raises:
         DivergedError: if the losses of a run's choices are not finite.
     """
     model.eval()
-    chosen = [[0] * len(run) for run in samples]
+    chosen: list[list[tuple[int, tuple[float, ...]]]] = [[(0, ())] * len(run) for run in samples]
     most = max(len(sample.choices) for run in samples for sample in run)
-    groups = _run_batches(samples, max(1, BATCH_ROWS // (most * len(samples))))
+    groups = _run_batches(samples, _rows_a_run(model, most, len(samples)))
     with track("choose", len(groups)) as bar:
         for rows in groups:
             part = [samples[run][row] for run, run_rows in enumerate(rows) for row in run_rows]
-            batch = collate(part, own_rows(len(samples)), with_choices=True).to(device)
+            batch = collate(part, routing or own_rows(len(samples)), with_choices=True).to(device)
             labels = batch.labels.view(len(part), -1, batch.labels.shape[-1])
             losses = objective.token_losses(model, batch).view_as(labels)
             _require_finite(torch.isfinite(losses).flatten(1).all(1), names, runs=len(samples))
             scores = choice_scores(losses, labels, batch.choices, length_norm=objective.length_norm)
-            numbers = iter(scores.argmin(1).tolist())
+            numbers = iter(zip(scores.argmin(1).tolist(), scores.tolist(), strict=True))
             for run, run_rows in enumerate(rows):
                 for row in run_rows:
-                    chosen[run][row] = next(numbers)
+                    number, of_choices = next(numbers)
+                    chosen[run][row] = number, tuple(-score for score in of_choices[: len(samples[run][row].choices)])
             bar.advance()
     return chosen
 
@@ -147,6 +188,7 @@ def predict(
     device: torch.device,
     track: Track = silent,
     names: Sequence[str] = (),
+    routing: Sequence[Sequence[int]] | None = None,
 ) -> list[list[str]]:
     """Generate an answer for each sample of each run.
 
@@ -158,6 +200,7 @@ def predict(
         device: of the model.
         track: shows progress.
         names: of the runs' tasks, for the error.
+        routing: as of `answer`.
 
     Returns:
         For each run, the answers in the order of its samples.
@@ -167,11 +210,11 @@ def predict(
     """
     model.eval()
     answers = [[""] * len(run) for run in samples]
-    groups = _run_batches(samples, max(1, BATCH_ROWS // (generation.beams * len(samples))))
+    groups = _run_batches(samples, _rows_a_run(model, generation.beams, len(samples)))
     with track("generate", len(groups)) as bar:
         for rows in groups:
             chosen = [samples[run][row] for run, run_rows in enumerate(rows) for row in run_rows]
-            batch = collate(chosen, own_rows(len(samples))).to(device)
+            batch = collate(chosen, routing or own_rows(len(samples))).to(device)
             logits = _Finite()
             tokens = model.generate(
                 batch.task_ids,
@@ -254,6 +297,12 @@ def _require_finite(rows: Tensor, names: Sequence[str], *, runs: int) -> None:
     if bad:
         tasks = [names[run] if names else f"run {run}" for run in bad]
         raise DivergedError(f"what the model computes for {listed(tasks)} is not finite")
+
+
+def _rows_a_run(model: AdaptedModel, each: int, runs: int) -> int:
+    """How many rows of each run go into a batch, where each row is read so many times: for its beams, or its choices."""
+    rows = min(BATCH_ROWS, BATCH_LOGITS // vocabulary(model.backbone))
+    return max(1, rows // (each * runs))
 
 
 def _run_batches(samples: Sequence[Sequence[Sample]], rows: int) -> list[list[list[int]]]:
