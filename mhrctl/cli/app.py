@@ -23,6 +23,7 @@ from mhrctl.cli import (
     index,
     init,
     inspect,
+    predict,
     prepare,
     pretrain,
     report,
@@ -78,6 +79,7 @@ app.command(rich_help_panel="Around them")(init.init)
 app.command(rich_help_panel="Around them")(run.run)
 app.command(rich_help_panel="Around them")(check.check)
 app.command(rich_help_panel="Around them")(show.show)
+app.command(rich_help_panel="Around them")(predict.predict)
 app.command(rich_help_panel="Around them")(count.count)
 app.command(rich_help_panel="Around them")(align.align)
 app.command(rich_help_panel="Around them")(inspect.inspect)

@@ -97,6 +97,7 @@ class Source:
         hashed: whether these files are hashed, so that an output is up to date until they change; else they are read each time.
         pins: what it reads from the hub, which cannot change if each revision is a commit.
         reads_elsewhere: whether it reads what neither `files` nor `pins` names, so that no output of it is up to date.
+        prompts: what of a task its prompts have beside the input: nothing, the definition, or words of the source's own.
     """
 
     summary: str
@@ -113,6 +114,7 @@ class Source:
     hashed: bool = True
     pins: Callable[[TaskSettings], Sequence[Pin]] = _hub
     reads_elsewhere: bool = False
+    prompts: Literal["input", "definition", "own"] = "definition"
 
     def study(self, backbone: str | None) -> Study:
         """Return the study of its tasks on a backbone of the hub."""
@@ -166,10 +168,12 @@ SOURCES: dict[str, Source] = {
         needs="`path`, a clone of upstream, or `hub`, a mirror",
         files=_superni_files,
         hashed=False,  # gigabytes, of which a part is read
+        prompts="own",
     ),
     "t0": Source(
         "T0: P3's training tasks, and the 11 test tasks of its paper",
         module="mhrctl.suites.t0.source",
+        prompts="input",
         studies=(
             Study("T0", "t0", table=4, backbone=T5_XL),
             Study("T0 on T0-3B", "t0-3b", table=6, backbone="bigscience/T0_3B", tokenizer=T5_XL),
@@ -206,6 +210,7 @@ SOURCES: dict[str, Source] = {
         prompt=PARAGRAPHS,
         files=_hub_files,
         pins=_hub_pins,
+        prompts="input",
     ),
 }
 """{`prepare.source`: the source}. A new source is a row, the module that it names, and its project's template."""

@@ -110,7 +110,7 @@ def evaluate(
             be scored on.
         DivergedError: if what the model computes is not finite, and so no answer.
     """
-    start_card, adapted_card = _read_cards(cell, start, adapted)
+    start_card, adapted_card = read_cards(cell, start, adapted)
     frozen = read_card(backbone, stage="backbone", command="mhrctl backbone").facts
     model, tokenizer = open_backbone(prepared, backbone, adapted_card or start_card, adapted or start)
     examples = _test_examples(prepared)
@@ -121,7 +121,7 @@ def evaluate(
         require_backbone(start_card, start, frozen.fingerprint, backbone)
         require_made_from(start_card, start, {"prepare": prepared})
     linears = linear_shapes(model)  # before any is adapted
-    adapters = _load_phases(cell, start, adapted, model)
+    adapters = load_phases(cell, start, adapted, model)
     set_precision(model, params.precision)
     execution.place(model)
     known, tokenizers = task_metrics(prepared), rouge_tokenizers(prepared)
@@ -180,7 +180,7 @@ def _weights(facts: BackboneFacts) -> FrozenBackbone:
     return FrozenBackbone(source=facts.source, parameters=facts.parameters, fingerprint=facts.fingerprint)
 
 
-def _read_cards(
+def read_cards(
     cell: Cell | None, start: Path | None, adapted: Path | None
 ) -> tuple[Card[PretrainFacts] | None, Card[AdaptFacts] | None]:
     """The cards of the adapters of each phase; the bare backbone has none.
@@ -230,7 +230,7 @@ def _point(
     }
 
 
-def _load_phases(
+def load_phases(
     cell: Cell | None, start: Path | None, adapted: Path | None, backbone: PreTrainedModel
 ) -> dict[Phase, Adapter | None]:
     """The adapter of each phase, whose slots the backbone then has; None is the backbone as it is."""
@@ -274,7 +274,7 @@ class _Test:
         results: list[TaskAnswers] = []
         names = self.examples.tasks
         together = self.execution.together(adapter)
-        with _folded_if_shared(self.backbone, adapter, self.execution.speed) as attached:
+        with folded_if_shared(self.backbone, adapter, self.execution.speed) as attached:
             by_task = attached is not None and attached.runs == len(names)
             for first in range(0, len(names), together):
                 tasks = list(range(first, min(first + together, len(names))))
@@ -310,7 +310,7 @@ class _Test:
 
 
 @contextmanager
-def _folded_if_shared(backbone: PreTrainedModel, adapter: Adapter | None, speed: Speed) -> Iterator[Adapter | None]:
+def folded_if_shared(backbone: PreTrainedModel, adapter: Adapter | None, speed: Speed) -> Iterator[Adapter | None]:
     """Fold an adapter that serves all tasks into the weights, if they are fp32, and give what is left to attach."""
     if adapter is not None and speed.folding and foldable(backbone, adapter):
         with folded(backbone, adapter):
