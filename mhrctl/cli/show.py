@@ -13,9 +13,10 @@ from rich.text import Text
 from mhrctl.artifacts.names import Project
 from mhrctl.cli import display
 from mhrctl.cli.options import HERE, ProjectOption, quieten
-from mhrctl.errors import printable
+from mhrctl.errors import ParamsError, printable
 
 if TYPE_CHECKING:
+    from mhrctl.tools.answers import AnswersGallery, AnswersShown
     from mhrctl.tools.show import Gallery, Piece, Said, Shown
 
 OF_ONE_TASK, OF_EACH_TASK = 3, 1
@@ -51,14 +52,31 @@ def show(
         bool, typer.Option("--tokens", help="Show the tokens, with their boundaries, spaces and special ones.")
     ] = False,
     ids: Annotated[bool, typer.Option("--ids", help="Show the tokens with their numbers.")] = False,
+    cell: Annotated[
+        str | None, typer.Option("--cell", help="Show the answers of an evaluated cell, with their scores.")
+    ] = None,
+    wrong: Annotated[bool, typer.Option("--wrong", help="With --cell: only answers that are not wholly right.")] = False,
+    against: Annotated[
+        str | None, typer.Option("--against", metavar="CELL", help="With --cell: only where another cell's answer differs.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print an example a line, as JSON.")] = False,
     project: ProjectOption = HERE,
 ) -> None:
-    """Show examples as the model gets them: prompt, target, choices, and what was cut."""
+    """Show examples as the model gets them, or with `--cell` what it has answered."""
+    limit = limit or (OF_ONE_TASK if task else OF_EACH_TASK)
+    if cell is not None:
+        if tokens or ids or split not in (None, Split.TEST):
+            raise ParamsError("--cell: answers are texts, to the test split; leave out --tokens, --ids and --split")
+        from mhrctl.tools.answers import show_answers
+
+        answered = show_answers(Project(project), cell, against=against, tasks=task, wrong=wrong, limit=limit, every=every)
+        _print_answers(answered, as_json=as_json, wrong=wrong, against=against)
+        return
+    if wrong or against:
+        raise ParamsError(f"--{'wrong' if wrong else 'against'}: is of answers; name the cell with --cell")
     quieten()
     from mhrctl.tools.show import show as look
 
-    limit = limit or (OF_ONE_TASK if task else OF_EACH_TASK)
     gallery = look(Project(project), tasks=task, split=split and split.value, limit=limit, every=every)
     if as_json:
         for example in gallery.examples:
@@ -69,6 +87,44 @@ def show(
             display.out.print(line, soft_wrap=True)
     if rest := _rest(gallery, named=bool(task) or every):
         display.done(rest)
+
+
+def _print_answers(gallery: AnswersGallery, *, as_json: bool, wrong: bool, against: str | None) -> None:
+    """Print answers, and how many there are of the kind that was asked for."""
+    from mhrctl.tools.answers import records
+
+    if as_json:
+        for example in gallery.examples:
+            typer.echo(json.dumps(dict(records(example)), ensure_ascii=False))
+        return
+    for place, example in enumerate(gallery.examples):
+        for line in (*([Text()] if place else []), *_answer_lines(example)):
+            display.out.print(line, soft_wrap=True)
+    tasks = f"{gallery.tasks} of {gallery.all_tasks} test tasks"
+    kinds = [*(["wrong"] if wrong else []), *([f"other than those of {against}"] if against else [])]
+    if kinds:
+        what = f"{gallery.matching:,} of {gallery.answers:,} answers are {' and '.join(kinds)}"
+        display.done(f"{what}, in {tasks}; {len(gallery.examples):,} shown")
+    elif gallery.tasks < gallery.all_tasks:
+        display.done(
+            f"{tasks}, {len(gallery.examples):,} of {gallery.matching:,} answers; `-n N` shows more, `--wrong` mistakes"
+        )
+
+
+def _answer_lines(example: AnswersShown) -> Iterator[Text]:
+    """An example with its answers, line by line."""
+    title = f"{example.task}: test {example.number:,} of {example.of:,}, id {example.id}"
+    yield Text(printable(title), style="bold")
+    yield Text("prompt", style="cyan")
+    for line in example.prompt.split("\n"):
+        yield Text(f"  {printable(line)}")
+    width = max(len(said.label) for said in example.answers)
+    labels = max(width, len("expected"))
+    yield Text.assemble(("expected".ljust(labels), "cyan"), "  ", printable(" | ".join(example.expected)))
+    for said in example.answers:
+        style = "red" if said.is_wrong else "green"
+        score = f"  ({example.metric} {said.score:.1f})"
+        yield Text.assemble((said.label.ljust(labels), "cyan"), "  ", printable(said.text), (score, style))
 
 
 def _rest(gallery: Gallery, *, named: bool) -> str | None:
