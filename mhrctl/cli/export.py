@@ -62,5 +62,9 @@ def export(
 
     quieten()
     folders = write(chosen, stage=stage.value, tasks=task, merge=merge, project=where, out=out)
-    for folder in folders:
-        display.done(f"wrote {folder}: {'a merged model' if merge else f'for {to.value}'}")
+    what = "merged model" if merge else f"{to.upper()} folder"
+    if len(folders) == 1:
+        display.done(f"wrote a {what} to {folders[0]}; its README.md shows how to load it")
+        return
+    into = folders[0].parent
+    display.done(f"wrote {len(folders)} {what}s to {into}; each README.md shows how to load it")

@@ -53,6 +53,8 @@ if TYPE_CHECKING:
 LINES = 256
 """Lines that are answered, and written, at a time."""
 STDIN = Path("stdin")
+ADAPTER_CONFIG = "adapter_config.json"
+"""A folder with this file is an adapter of peft's."""
 
 
 class PredictStage(StrEnum):
@@ -97,7 +99,9 @@ def predict(
 ) -> None:
     """Answer new inputs, JSON Lines in and out, with a cell's adapters or exported ones."""
     choice = CellChoice(method, heads, variant, seed, extra_steps, cell)
-    where, point, params = _chosen(project, choice, adapter)
+    folders = _adapters([*adapter, *(file for file in files or () if file.is_dir())])
+    files = [file for file in files or () if not file.is_dir()]
+    where, point, params = _chosen(project, choice, folders)
     if stage is PredictStage.ADAPT and point and point.extra_steps:
         raise ParamsError("--extra-steps: such a cell is not adapted; name --stage pretrain")
     if point and stage is not PredictStage.ADAPT and not point.extra_steps:
@@ -109,11 +113,11 @@ def predict(
     from mhrctl.tools.predict import of_cell, of_folders, task_of
     from mhrctl.training.execution import Execution
 
-    asker = Asker(where, task=task, default=task_of(adapter), track=display.track)
+    asker = Asker(where, task=task, default=task_of(folders), track=display.track)
     inputs = [_Input(file, _asked(asker, file)) for file in files] if files else [_Input(STDIN, None)]
     execution = Execution(accelerator, Speed(together=together).without(off), display.track, device_map=device_map)
-    if adapter:
-        predictor = of_folders(adapter, params, project=where, execution=execution)
+    if folders:
+        predictor = of_folders(folders, params, project=where, execution=execution)
     else:
         predictor = of_cell(point, params, stage=stage.value, project=where, execution=execution)
     for each in inputs:
@@ -123,6 +127,15 @@ def predict(
     for note in predictor.notes:
         display.done(f"note: {note}")
     display.done(f"answered {done:,} {'line' if done == 1 else 'lines'} with {predictor.name}{f', in {out}' if out else ''}")
+
+
+def _adapters(folders: Sequence[Path]) -> list[Path]:
+    """Exported folders: those that are named, and those within a named one that is none itself."""
+    return [each for folder in folders for each in (sorted(_inside(folder)) or [folder])]
+
+
+def _inside(folder: Path) -> Iterator[Path]:
+    return (file.parent for file in folder.glob(f"*/{ADAPTER_CONFIG}")) if folder.is_dir() else iter(())
 
 
 def _chosen(folder: Path, choice: CellChoice, adapters: Sequence[Path]) -> tuple[Project, Cell | None, EvaluateParams]:

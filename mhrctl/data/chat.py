@@ -85,6 +85,12 @@ class Chat:
             (_, says), (_, asks), *others = turns
             return _rendered(self.tokenizer, [(USER, f"{says}\n\n{asks}"), *others])
 
+    def said(self, prompt: str) -> str | None:
+        """Return what the user says in a prompt that is one turn of theirs; None of any other prompt."""
+        before, _, after = self.opening.rpartition(_QUESTION)
+        is_turn = len(prompt) >= len(before + after) and prompt.startswith(before) and prompt.endswith(after)
+        return prompt[len(before) : len(prompt) - len(after)] if is_turn else None
+
     def encode(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
         """Return the tokens of answers: as they follow in the whole conversation, and with what ends a turn."""
         answers = [f"{self.gap}{text.strip()}{self.ending}" for text in texts]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from huggingface_hub import ModelCardData
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
 from mhrctl.adapters.adapter import Adapter
@@ -21,36 +20,16 @@ from mhrctl.artifacts.names import ADAPTERS, TOKENIZER, Project, folder_name
 from mhrctl.artifacts.ownership import require_apart
 from mhrctl.artifacts.writing import write_text, writing
 from mhrctl.config.cells import Cell
-from mhrctl.config.tasks import FramingName
 from mhrctl.data.tokenization import saved_tokenizer
 from mhrctl.errors import ArtifactError, DataError, ParamsError, unknown
 from mhrctl.interchange.convert import to_weights
-from mhrctl.interchange.peft import TaskType, write_peft
+from mhrctl.interchange.peft import write_peft
 from mhrctl.models.backbones import framing_of, load_backbone, location, pretrained_config, require_prepared, shape_model
+from mhrctl.models.generation import stops
 from mhrctl.models.quantised import require_changeable
+from mhrctl.tools.model_card import KINDS, Kind, ends_beside, looked_up, model_card
 
 ExportStage = Literal["pretrain", "average", "adapt"]
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of backbone has names in other libraries.
-
-    Attributes:
-        task_type: in peft.
-        auto: the class of transformers that loads it.
-        tag: what the hub calls its work.
-    """
-
-    task_type: TaskType
-    auto: str
-    tag: str
-
-
-KINDS: Mapping[FramingName, Kind] = {
-    "encoder_decoder": Kind("SEQ_2_SEQ_LM", "AutoModelForSeq2SeqLM", "text2text-generation"),
-    "causal": Kind("CAUSAL_LM", "AutoModelForCausalLM", "text-generation"),
-}
 
 
 def export(
@@ -103,21 +82,18 @@ def export(
         raise DataError(f"--task {missing[0]}: {where or unknown('task', missing[0], names)}")
     wanted: list[str | None] = [*(tasks or names)] or [None]
     into = out or project.output("export", stage) / cell.name
-    folders = [(into / folder_name(task) if task else into).resolve() for task in wanted]
-    for task, folder in zip(wanted, folders, strict=True):
-        if folders.count(folder) > 1:
-            raise DataError(f"--task {task}: another task has the folder {folder} too; export one at a time with --out")
-        require_replaceable(folder, "export")
-        for each in (source, backbone, project.output("prepare"), project.params):
-            require_apart(folder, each)
-    kind, transposed = _shape(backbone, frozen, adapter)
+    folders = _folders(into, wanted, (source, backbone, project.output("prepare"), project.params))
+    kind, transposed, config = _shape(backbone, frozen, adapter)
+    base = _base(backbone)
+    tokenizer = saved_tokenizer(project.output("prepare") / TOKENIZER)
+    brings_tokenizer = merge or _is_of_its_own(project, base)
+    ends = None if merge else ends_beside(base.name, config, tokenizer, revision=base.revision)
     for task, folder in zip(wanted, folders, strict=True):
         one = adapter.select([names.index(task)]) if task else adapter
-        base = _base(project.output("backbone"))
         facts = ExportFacts(task=task, base=base, suite=card.facts.suite, backbone=card.facts.backbone)
         with writing(folder) as aside:
             if merge:
-                _write_merged(one, start, project, aside)
+                _write_merged(one, start, project, tokenizer, aside)
             else:
                 write_peft(
                     aside,
@@ -128,9 +104,40 @@ def export(
                     transposed=transposed,
                     dropout=one.dropout,
                 )
-            write_text(aside / "README.md", model_card(cell, stage, facts, kind=kind, merged=merge))
+            if brings_tokenizer:
+                tokenizer.save_pretrained(str(aside))
+            name = _as_code(base, folder, project)
+            card_text = model_card(
+                cell,
+                stage,
+                facts,
+                looked_up(cell, stage, task, project, tokenizer=tokenizer, ends=ends),
+                kind=kind,
+                merged=merge,
+                base="." if merge else name,
+                tokenizer="." if brings_tokenizer else name,
+            )
+            write_text(aside / "README.md", card_text)
             what = {"cell": cell.model_dump(), "stage": stage, "merged": merge}
             write_card(aside, Card.of("export", what, {stage: source / ADAPTERS}, facts))
+    return folders
+
+
+def _folders(into: Path, tasks: Sequence[str | None], inputs: Sequence[Path]) -> list[Path]:
+    """The folder of each task, which may be written.
+
+    Raises:
+        DataError: if two tasks have the same.
+        ArtifactError: if one holds other things.
+        ParamsError: if one is an input.
+    """
+    folders = [(into / folder_name(task) if task else into).resolve() for task in tasks]
+    for task, folder in zip(tasks, folders, strict=True):
+        if folders.count(folder) > 1:
+            raise DataError(f"--task {task}: another task has the folder {folder} too; export one at a time with --out")
+        require_replaceable(folder, "export")
+        for each in inputs:
+            require_apart(folder, each)
     return folders
 
 
@@ -147,42 +154,6 @@ def merge_into(backbone: PreTrainedModel, adapter: Adapter) -> None:
         if uses[id(backbone.get_submodule(name).weight)] > 1:
             raise ParamsError(f"--merge: {name} shares its weights with another layer, which would change too; use --to peft")
     adapter.put_into(backbone)
-
-
-def model_card(cell: Cell, stage: str, facts: ExportFacts, *, kind: Kind, merged: bool) -> str:
-    """Return the README.md of an export, in the hub's form."""
-    base, task = facts.base, facts.task
-    data = ModelCardData(
-        base_model=base.name if base.source == "hub" else None,
-        library_name="transformers" if merged else "peft",
-        tags=["mhrctl", cell.method, kind.tag],
-        datasets=None,
-    )
-    loading = (
-        f'model = {kind.auto}.from_pretrained("THIS FOLDER")'
-        if merged
-        else f'model = PeftModel.from_pretrained({kind.auto}.from_pretrained("{base.name}"), "THIS FOLDER")'
-    )
-    return f"""---
-{data.to_yaml()}
----
-
-# {cell.name}{f" on {task}" if task else ""}
-
-{cell.row.summary[0].upper()}{cell.row.summary[1:]}.
-
-- method: `{cell.method}`, {cell.heads} head{"s" if cell.heads > 1 else ""}, seed {cell.seed}; exported from the `{stage}` stage
-- suite: {facts.suite}{f"; adapted to the task `{task}`" if task and stage == "adapt" else ""}
-- backbone: `{base.name}`{f" at `{base.revision}`" if base.revision else ""}, fingerprint `{facts.backbone[:12]}`{
-        f"; its linear layers were quantised meanwhile (`{base.quantisation}`)" if base.quantisation else ""
-    }
-
-```python
-{loading}
-```
-
-`card.json` has every setting and the hash of the file that this was made from. Made with mhrctl.
-"""
 
 
 def _refuse(cell: Cell, adapter: Adapter, stage: ExportStage, *, merge: bool) -> None:
@@ -208,22 +179,38 @@ def _tuned_weights(cell: Cell, stage: ExportStage, project: Project) -> Path | N
     return project.output(start, origin.name)
 
 
-def _write_merged(adapter: Adapter, start: Path | None, project: Project, out: Path) -> None:
+def _write_merged(
+    adapter: Adapter, start: Path | None, project: Project, tokenizer: PreTrainedTokenizerBase, out: Path
+) -> None:
     model, _ = load_backbone(project.output("backbone"))
     if start is not None:
         merge_into(model, load_adapter(start / ADAPTERS))
     merge_into(model, adapter)
     require_finite(dict(model.named_parameters()), "the merged model", error=ArtifactError, how="train the adapter again")
+    for name, ends in stops(model, tokenizer).items():  # what ends a turn ends an answer, whoever generates it
+        setattr(model.generation_config, name, ends)
     model.save_pretrained(str(out))
-    saved_tokenizer(project.output("prepare") / TOKENIZER).save_pretrained(str(out))
 
 
-def _shape(backbone: Path, card: Card[BackboneFacts], adapter: Adapter) -> tuple[Kind, bool]:
-    """The kind of the backbone, and whether an adapted layer has its weights as [d_in, d_out]; of its config alone."""
+def _is_of_its_own(project: Project, base: Base) -> bool:
+    """Whether the tokenizer of the project is another than the one that a backbone on the hub brings."""
+    card = read_card(project.output("prepare"), stage="prepare", command="mhrctl prepare")
+    return base.source != "hub" or card.facts.chat is not None or card.params["tokenizer"] != base.name
+
+
+def _as_code(base: Base, folder: Path, project: Project) -> str:
+    """How code in a folder names the backbone: a folder of the project from there, so that the project can be moved."""
+    if base.source == "hub" or not folder.is_relative_to(project.root.resolve()):
+        return base.name
+    return os.path.relpath(base.name, folder)
+
+
+def _shape(backbone: Path, card: Card[BackboneFacts], adapter: Adapter) -> tuple[Kind, bool, PretrainedConfig]:
+    """The kind of the backbone, whether an adapted layer has its weights as [d_in, d_out], and its config, which says so."""
     config = pretrained_config(location(backbone, card), revision=card.facts.revision)
     shape = shape_model(config)
     layers = [] if card.facts.quantisation else [shape.get_submodule(name) for name in adapter.shapes]
-    return KINDS[framing_of(config)], any(isinstance(layer, Conv1D) for layer in layers)
+    return KINDS[framing_of(config)], any(isinstance(layer, Conv1D) for layer in layers), config
 
 
 def _base(backbone: Path) -> Base:
