@@ -11,26 +11,30 @@ from tests.cli.conftest import Capture, complaint
 from tests.conftest import Run
 
 
-def test_each_folder_is_a_line(copy: Path, run: Run, capfd: Capture) -> None:
+def test_folders_are_one_line(copy: Path, run: Run, capfd: Capture) -> None:
     capfd.readouterr()
     assert run("export", "-m", "lora", "-C", copy) == 0
     shown = capfd.readouterr()
     folders = [copy / f"data/export/adapt/lora-s0/{task}" for task in ("swap", "twice")]
-    assert shown.err == "".join(f"wrote {folder}: for peft\n" for folder in folders)
+    assert shown.err == f"wrote 2 PEFT folders to {folders[0].parent}; each README.md shows how to load it\n"
     assert shown.out == ""
     assert all((folder / "adapter_config.json").exists() for folder in folders)
 
 
 def test_a_merged_model_of_one_task(copy: Path, tmp_path: Path, run: Run, capfd: Capture) -> None:
     assert run("export", "-m", "mhr_mu", "--merge", "--task", "swap", "--out", tmp_path / "out", "-C", copy) == 0
-    assert capfd.readouterr().err.endswith(f"wrote {tmp_path / 'out/swap'}: a merged model\n")
+    assert capfd.readouterr().err.endswith(
+        f"wrote a merged model to {tmp_path / 'out/swap'}; its README.md shows how to load it\n"
+    )
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["swap"]
     assert json.loads((tmp_path / "out/swap/card.json").read_text())["params"]["merged"] is True
 
 
 def test_a_pretraining_is_that_of_all_its_methods(copy: Path, run: Run, capfd: Capture) -> None:
     assert run("export", "-m", "mhr_z", "--stage", "pretrain", "-C", copy) == 0
-    assert capfd.readouterr().err.endswith(f"wrote {copy / 'data/export/pretrain/mhr-h4-s0'}: for peft\n")
+    assert capfd.readouterr().err.endswith(
+        f"wrote a PEFT folder to {copy / 'data/export/pretrain/mhr-h4-s0'}; its README.md shows how to load it\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def test_what_leaves_is_the_same_function_and_comes_back(
     assert run("export", "-m", "mhr", "--merge", "--task", "twice", "--out", tmp_path / "merged", "-C", causal) == 0
     merged = theirs(bare(tmp_path / "merged/twice"))
     torch.testing.assert_close(merged, ours(causal, "adapt/mhr-h4-s0", number=1), rtol=1e-4, atol=1e-5)
-    assert 'AutoModelForCausalLM.from_pretrained("THIS FOLDER")' in (tmp_path / "merged/twice/README.md").read_text()
+    assert 'AutoModelForCausalLM.from_pretrained(".")' in (tmp_path / "merged/twice/README.md").read_text()
     # And back
     assert run("import", tmp_path / "poly", "--seed", 7, "-C", causal) == 0
     before, after = (load_adapter(causal / f"data/pretrain/mhr-h4-s{seed}" / ADAPTERS).state_dict() for seed in (0, 7))
