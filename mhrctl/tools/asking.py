@@ -156,7 +156,11 @@ class Asker:
     @property
     def _suite(self) -> Suite | None:
         """The source's tasks, where its prompts need more than a definition."""
-        return self._source if SOURCES[self._params.source].prompts == "own" else None
+        return self._source if self._suite_is_needed else None
+
+    @property
+    def _suite_is_needed(self) -> bool:
+        return SOURCES[self._params.source].prompts == "own"
 
     @property
     def _known(self) -> Mapping[str, Task]:
@@ -169,7 +173,12 @@ class Asker:
     @cached_property
     def _source(self) -> Suite:
         read = source_module(self._params.source).read
-        return read(self._params, self._project.root, metrics=OVER_CHOICES, track=self._track)
+        try:
+            return read(self._params, self._project.root, metrics=OVER_CHOICES, track=self._track)
+        except DataError as error:
+            if self._suite_is_needed:
+                raise
+            raise DataError(f"{error}; or give `definition` in the lines") from error
 
     def _choices_of(self, name: str, where: str) -> tuple[str, ...]:
         """The choices of a task whose answers are chosen; nothing of any other.

@@ -315,6 +315,8 @@ def task_of(folders: Sequence[Path]) -> str | None:
 
 def _export_card(folder: Path) -> Card[ExportFacts] | None:
     """The card of an export; none of what another library has written."""
+    if not folder.exists():
+        raise DataError(f"--adapter {folder}: no such folder")
     card, facts = try_card(folder), facts_in(folder, ExportFacts)
     if card is None:
         return None

@@ -153,3 +153,44 @@ def test_before_prepare_it_says_what_to_run(project: Path, run: Run, capfd: Capt
 @pytest.mark.parametrize("options", [["--split", "dev"], ["-n", 0]])
 def test_options_out_of_range_are_exit_code_2(project: Path, run: Run, options: list[object]) -> None:
     assert run("show", *options, "-C", project) == 2
+
+
+def test_answers_of_a_cell_are_shown_with_their_scores(walked: Path, run: Run, capfd: Capture) -> None:
+    capfd.readouterr()
+    assert run("show", "--task", "swap", "--cell", "lora-s0", "-n", 1, "-C", walked) == 0
+    shown = capfd.readouterr()
+    lines = shown.out.splitlines()
+    assert lines[0] == "swap: test 1 of 4, id swap-0"
+    assert lines[1:3] == ["prompt", "  swap: ant ant"]
+    assert lines[3] == "expected   dog"
+    assert [line.partition(" ")[0] for line in lines[4:]] == ["zero-shot", "adapted"]
+    assert all("(ROUGE-L " in line for line in lines[4:])
+    assert shown.err == "1 of 2 test tasks, 1 of 4 answers; `-n N` shows more, `--wrong` mistakes\n"
+
+
+def test_wrong_answers_are_counted_and_answers_are_json_too(walked: Path, run: Run, capfd: Capture) -> None:
+    capfd.readouterr()
+    assert run("show", "--cell", "lora-s0", "--wrong", "-n", 9, "-C", walked) == 0
+    shown = capfd.readouterr()
+    count = sum(line.startswith("prompt") for line in shown.out.splitlines())
+    assert f"{count} of 8 answers are wrong, in 2 of 2 test tasks; {count} shown" in shown.err
+    assert run("show", "--cell", "lora-s0", "-n", 9, "--json", "-C", walked) == 0
+    records = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert len(records) == 8
+    assert set(records[0]["answers"]) == {"zero_shot", "adapted"}
+    assert sum(record["answers"]["adapted"]["score"] < 100 for record in records) == count
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--wrong"], "--wrong: is of answers; name the cell with --cell"),
+        (["--against", "lora-s0"], "--against: is of answers; name the cell with --cell"),
+        (["--cell", "lora-s0", "--tokens"], "--cell: answers are texts, to the test split; leave out --tokens"),
+        (["--cell", "lora-s9"], "unknown evaluated cell 'lora-s9'; did you mean 'lora-s0'?"),
+    ],
+)
+def test_options_of_answers_go_with_a_cell(walked: Path, run: Run, capfd: Capture, options: list[object], message: str) -> None:
+    capfd.readouterr()
+    assert run("show", *options, "-C", walked) == 2
+    assert message in complaint(capfd)
