@@ -195,3 +195,11 @@ def test_a_cut_of_an_answer_keeps_its_end() -> None:
     (ids,) = chat.encode(MADE["marked"], ["the answer and more of it"])
     assert chat.cut(ids, 3) == [*ids[:2], chat.end]
     assert chat.cut(ids, len(ids)) == ids
+
+
+@pytest.mark.parametrize("name", CHATS)
+def test_what_the_user_says_is_taken_out_of_a_prompt_of_one_turn(name: str) -> None:
+    chat = Chat.of(CHATS[name]())
+    for text in ("Which?", "two\n\nlines", ""):
+        assert chat.said(chat.prompt([(USER, text)])) == text
+    assert chat.said("anything else") is None

@@ -227,3 +227,71 @@ def test_answers_end_at_the_tokenizers_end_whatever_ends_the_checkpoint_has(
     if beams == 1:
         assert stopped[place] == " ".join(word for word in answer.split()[: answer.split().index(second)])
         assert stopped[place].startswith(first)
+
+
+def test_a_large_vocabulary_makes_batches_small(
+    tiny_t5: T5ForConditionalGeneration,
+    inventory: Inventory,
+    tokenizer: PreTrainedTokenizerBase,
+    samples: list[list[Sample]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Rows times tokens are bounded, and answers stay what they are; of T5's 32,128 tokens a batch has its 256 rows."""
+    model = AdaptedModel(tiny_t5, inventory)
+    assert prediction._rows_a_run(model, 1, 1) == 256
+    monkeypatch.setattr(prediction, "vocabulary", lambda _: 32_128)
+    assert [prediction._rows_a_run(model, each, runs) for each, runs in ((1, 1), (4, 2), (4, 1000))] == [256, 32, 1]
+    monkeypatch.setattr(prediction, "vocabulary", lambda _: 262_144)
+    assert [prediction._rows_a_run(model, each, runs) for each, runs in ((1, 1), (4, 2), (4, 1000))] == [32, 4, 1]
+    monkeypatch.undo()
+    whole = predict(model, tokenizer, samples, generation=Generation(1, 4), device=CPU)
+    monkeypatch.setattr(prediction, "BATCH_LOGITS", 2 * prediction.vocabulary(tiny_t5))
+    sizes: list[int] = []
+    generate = AdaptedModel.generate
+
+    def counted(self: AdaptedModel, task_ids: torch.Tensor | None, inputs: Any, **options: Any) -> torch.Tensor:
+        sizes.append(len(inputs.lengths))
+        return generate(self, task_ids, inputs, **options)
+
+    monkeypatch.setattr(AdaptedModel, "generate", counted)
+    assert predict(model, tokenizer, samples, generation=Generation(1, 4), device=CPU) == whole
+    assert sizes == [2] * 5
+
+
+def test_chosen_answers_keep_the_scores_of_their_choices(
+    tiny_t5: T5ForConditionalGeneration,
+    inventory: Inventory,
+    tokenizer: PreTrainedTokenizerBase,
+    samples: list[list[Sample]],
+) -> None:
+    """Minus the mean loss of a choice's tokens, for each of the choices that there are."""
+    runs = [with_choices(samples[0], 2), with_choices(samples[1], 3)]
+    texts = [[[str(number) for number in range(len(row.choices))] for row in run] for run in runs]
+    model = AdaptedModel(tiny_t5, inventory)
+    said = answer(model, tokenizer, runs, texts, generation=Generation(1, 4), device=CPU)
+    objective = Objective("token_mean", 0.0)
+    for number, (run, of_run) in enumerate(zip(runs, said, strict=True)):
+        alone = AdaptedModel(tiny_t5, inventory.select([number]))
+        for row, each in zip(run, of_run, strict=True):
+            one = [[Sample(0, row.input_ids, choice)] for choice in row.choices]
+            losses = [sample_losses(alone, [choice], own_rows(1), objective=objective, device=CPU)[0] for choice in one]
+            assert list(each.scores) == pytest.approx([-loss for loss in losses], rel=1e-5)
+            assert each.place == losses.index(min(losses))
+            assert each.text == str(each.place)
+
+
+def test_runs_may_be_rows_of_one_routing(
+    tiny_t5: T5ForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, samples: list[list[Sample]]
+) -> None:
+    inventory = randomised(Inventory(inject(tiny_t5, "full"), InventoryConfig(heads=4, skills=3), tasks=3))
+    runs = [with_choices(samples[0], 2), samples[1], with_choices(samples[1], 2)]
+    texts: list[list[list[str]]] = [[["a", "b"]] * len(runs[0]), [], [["a", "b"]] * len(runs[2])]
+    model = AdaptedModel(tiny_t5, inventory)
+    options: dict[str, Any] = {"generation": Generation(1, 4), "device": CPU}
+    together = answer(model, tokenizer, runs, texts, routing=[[2, 0, 1]], **options)
+    for run, row in enumerate((2, 0, 1)):
+        (alone,) = answer(model, tokenizer, [runs[run]], [texts[run]], routing=[[row]], **options)
+        assert together[run] == alone
+        assert [each.scores for each in together[run]] == [pytest.approx(each.scores, rel=1e-5) for each in alone]
+    (other,) = answer(model, tokenizer, [runs[0]], [texts[0]], routing=[[0]], **options)
+    assert [each.scores for each in other] != [each.scores for each in together[0]]
