@@ -58,9 +58,9 @@ def export(
     if stage is ExportStage.ADAPT and extra_steps:
         raise ParamsError("--extra-steps: such a cell is not adapted; export --stage pretrain")
     chosen = cell if stage is ExportStage.ADAPT or extra_steps else cell.pretrain_cell
+    quieten()
     from mhrctl.tools.export import export as write
 
-    quieten()
     folders = write(chosen, stage=stage.value, tasks=task, merge=merge, project=where, out=out)
     what = "merged model" if merge else f"{to.upper()} folder"
     if len(folders) == 1:

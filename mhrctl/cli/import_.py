@@ -32,9 +32,9 @@ def import_(
 ) -> None:
     """Take an adapter of another library as the pre-training of a cell."""
     where, settings = open_project(project)
+    quieten()
     from mhrctl.tools.import_ import import_adapter
 
-    quieten()
     grid = settings.params.grid
     if variant is not None and variant not in (PLAIN, *grid.variants):
         raise ParamsError(f"--variant: {unknown('variant', variant, [PLAIN, *grid.variants])}")

@@ -18,6 +18,7 @@ from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel, Pr
 
 from mhrctl.artifacts.cards import facts_in, read_card, require_made_from
 from mhrctl.artifacts.facts import AdaptFacts, ExportFacts
+from mhrctl.artifacts.inputs import Places
 from mhrctl.artifacts.names import SCORES, TASKS, TEST_EXAMPLES, TRAINING_EXAMPLES, Project
 from mhrctl.artifacts.reading import read_json_of, read_text_of, reading
 from mhrctl.config.cells import Cell
@@ -85,7 +86,7 @@ class Call:
         try:
             if self.in_turns:
                 turns = [{"role": USER, "content": prompt}]
-                made = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True, **self.options)
+                made: Any = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True, **self.options)
             else:
                 made = tokenizer(f"{prompt}{tokenizer.eos_token}" if self.is_ended else prompt, verbose=False, **self.options)
         except (TemplateError, TypeError, ValueError):  # a template that refuses an option, for one
@@ -151,7 +152,8 @@ def looked_up(
     """
     prepared, source = project.output("prepare"), project.output(stage, cell.name)
     options: dict[str, Any] = {"max_new_tokens": ANSWER_TOKENS}
-    shots, scores = None, {}
+    shots: tuple[int, int] | None = None
+    scores: Mapping[str, float] = {}
     adapted = facts_in(source, AdaptFacts) if stage == "adapt" else None
     if adapted and task:
         shots = adapted.shots.get(task)
@@ -179,7 +181,7 @@ def ends_beside(
         revision: on the hub.
     """
     try:
-        generation = GenerationConfig.from_pretrained(backbone, revision=revision)
+        generation = GenerationConfig.from_pretrained(backbone, revision=revision or "main")
     except OSError:  # it has no such file, and transformers makes one of the config
         generation = GenerationConfig.from_model_config(config)
     model = cast("PreTrainedModel", SimpleNamespace(generation_config=generation))
@@ -189,7 +191,7 @@ def ends_beside(
 def _evaluated(cell: Cell, task: str, project: Project) -> tuple[dict[str, float], dict[str, Any]] | None:
     """The scores of an adapted task, and the options of its answers; None if it was not evaluated as it is now."""
     folder = project.output("evaluate", cell.name)
-    places = {"prepare": project.output("prepare"), "adapted": project.output("adapt", cell.name)}
+    places: Places = {"prepare": project.output("prepare"), "adapted": project.output("adapt", cell.name)}
     try:
         card = read_card(folder, stage="evaluate", command="mhrctl evaluate", cell=cell)
         require_made_from(card, folder, places)

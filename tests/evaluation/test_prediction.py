@@ -23,6 +23,7 @@ from mhrctl.evaluation.metrics import Answer
 from mhrctl.evaluation.prediction import Generation, answer, choose, own_rows, predict, sample_losses
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import inject
+from mhrctl.models.backbones import vocabulary
 from mhrctl.models.decoder_only import PACKS
 from mhrctl.training.objective import Objective
 from tests.adapters.test_inventory import randomised
@@ -245,7 +246,7 @@ def test_a_large_vocabulary_makes_batches_small(
     assert [prediction._rows_a_run(model, each, runs) for each, runs in ((1, 1), (4, 2), (4, 1000))] == [32, 4, 1]
     monkeypatch.undo()
     whole = predict(model, tokenizer, samples, generation=Generation(1, 4), device=CPU)
-    monkeypatch.setattr(prediction, "BATCH_LOGITS", 2 * prediction.vocabulary(tiny_t5))
+    monkeypatch.setattr(prediction, "BATCH_LOGITS", 2 * vocabulary(tiny_t5))
     sizes: list[int] = []
     generate = AdaptedModel.generate
 

@@ -6,6 +6,7 @@ import contextlib
 import io
 import re
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -60,7 +61,7 @@ def causal_project(folder: Path, tokenizer: str, *, chat: bool) -> Path:
     theirs = CHATS[tokenizer]() if chat else llama_3()
     theirs.save_pretrained(str(folder / "theirs"))
     torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = LlamaConfig(vocab_size=len(theirs), eos_token_id=theirs.eos_token_id, bos_token_id=None, **sizes)
     LlamaForCausalLM(config).save_pretrained(folder / "theirs")
     text = PARAMS.replace("  tokenizer: word\n", f"  tokenizer: theirs\n  framing: causal\n{'  chat: true' if chat else ''}\n")
@@ -93,7 +94,7 @@ def test_a_merged_model_stops_at_the_end_of_a_turn_outside_mhrctl(tmp_path: Path
     assert run("export", "-m", "lora", "--merge", "--task", "swap", "-C", project) == 0
     folder = project / "data/export/adapt/lora-s0/swap"
     assert GenerationConfig.from_pretrained(folder).eos_token_id == [of_base, end]
-    model = AutoModelForCausalLM.from_pretrained(folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder)
     with torch.no_grad():
         for name, layer in model.named_parameters():
             layer.zero_()
