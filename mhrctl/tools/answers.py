@@ -9,8 +9,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from mhrctl.artifacts.cards import CARD, read_card, require_made_from
-from mhrctl.artifacts.names import PREDICTIONS, TEST_EXAMPLES, Project
+from mhrctl.artifacts.cards import read_card, require_made_from
+from mhrctl.artifacts.names import CARD, PREDICTIONS, TEST_EXAMPLES, Project
 from mhrctl.artifacts.reading import reading
 from mhrctl.data.table import task_metrics
 from mhrctl.errors import ArtifactError, ParamsError, unknown

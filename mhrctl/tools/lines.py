@@ -46,7 +46,8 @@ def of_pipe(descriptor: int, path: Path, most: int) -> Iterator[list[Numbered]]:
     Raises:
         DataError: if a line is no UTF-8 text; the lines before it were yielded.
     """
-    number, rest, lines, is_open = 0, b"", [], True
+    lines: list[bytes] = []
+    number, rest, is_open = 0, b"", True
     while is_open or lines:
         while is_open and len(lines) < most and (not lines or select.select([descriptor], [], [], 0)[0]):
             read = os.read(descriptor, READ_BYTES)

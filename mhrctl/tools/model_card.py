@@ -22,13 +22,14 @@ from mhrctl.artifacts.inputs import Places
 from mhrctl.artifacts.names import SCORES, TASKS, TEST_EXAMPLES, TRAINING_EXAMPLES, Project
 from mhrctl.artifacts.reading import read_json_of, read_text_of, reading
 from mhrctl.config.cells import Cell
+from mhrctl.config.generation import END
 from mhrctl.config.tasks import FramingName
 from mhrctl.data.chat import USER, Chat
 from mhrctl.data.table import task_metrics
 from mhrctl.errors import ArtifactError, DataError
 from mhrctl.evaluation.metrics import OVER_CHOICES, title_of
 from mhrctl.interchange.peft import TaskType
-from mhrctl.models.generation import END, stops
+from mhrctl.models.generation import stops
 
 LOOKED_AT = 50
 """Examples of a task that are looked at for one whose prompt is whole, to be shown."""
@@ -86,7 +87,8 @@ class Call:
         try:
             if self.in_turns:
                 turns = [{"role": USER, "content": prompt}]
-                made: Any = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True, **self.options)
+                options: dict[str, Any] = {"add_generation_prompt": True, "return_dict": True, **self.options}
+                made: Any = tokenizer.apply_chat_template(turns, **options)
             else:
                 made = tokenizer(f"{prompt}{tokenizer.eos_token}" if self.is_ended else prompt, verbose=False, **self.options)
         except (TemplateError, TypeError, ValueError):  # a template that refuses an option, for one
