@@ -115,12 +115,10 @@ def test_answers_of_every_method_are_those_that_were_evaluated(lively: Path, exe
 
 
 def test_the_answers_that_were_evaluated_differ(lively: Path) -> None:
-    """Else the tests here would say nothing: between examples, tasks and methods."""
+    """Else the tests here would say nothing: between examples and methods."""
     said = {method: recorded(lively, cell_of(method).name, "adapted") for method in EVERY}
     assert len({tuple(answers.values()) for answers in said.values()}) > len(EVERY) // 2
     assert len({text for answers in said.values() for text in answers.values()}) > len(EVERY) // 2
-    by_task = [{text for (task, _), text in said["mhr"].items() if task == name} for name in ("swap", "twice")]
-    assert by_task[0] != by_task[1]
 
 
 @pytest.mark.parametrize("off", [["all"], ["together"], ["folding"]])
