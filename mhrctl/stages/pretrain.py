@@ -19,7 +19,6 @@ from transformers import PreTrainedModel
 from mhrctl.adapters.adapter import Adapter, stack_runs, trainable
 from mhrctl.adapters.build import adapter_class
 from mhrctl.adapters.files import load_adapter, save_adapter
-from mhrctl.adapters.routing import uniform_interpolation
 from mhrctl.analysis.alignment import gradient_alignment, require_shared, task_batches
 from mhrctl.artifacts import provenance
 from mhrctl.artifacts.cards import Card, read_card, require_backbone, require_made_from, write_card
@@ -42,10 +41,11 @@ from mhrctl.models.quantised import require_changeable
 from mhrctl.training.checkpoint import checkpoint_path, checkpoints_of, load_checkpoint, save_checkpoint
 from mhrctl.training.divergence import Training
 from mhrctl.training.execution import Execution
-from mhrctl.training.log import LOG_COLUMNS, TrainingLog, counted_on, is_due
+from mhrctl.training.log import LOG_COLUMNS, counted_on, is_due
 from mhrctl.training.loop import Schedule, Step, fit
 from mhrctl.training.objective import Objective, objective_of
 from mhrctl.training.optimizers import clip_runs, optimizer_of, trained_parameters
+from mhrctl.training.part import Part, left_by
 from mhrctl.training.selection import BestSteps
 
 CHECKPOINT_EVERY = 1000
@@ -152,34 +152,6 @@ def _new(frozen: PreTrainedModel, cell: Cell, params: PretrainParams, *, tasks: 
         raise ParamsError(f"--heads {cell.heads}: {error}") from None
 
 
-def _left(saved: Sequence[int]) -> str:
-    """What a training that diverges has to go on from: checkpoints of these steps, or none."""
-    return f"its checkpoint of step {saved[-1]} is kept" if saved[-1] else "it has no checkpoint yet"
-
-
-@dataclass(frozen=True)
-class _Part:
-    """What is trained in one go: the adapter of all tasks, or some that are trained alone, side by side.
-
-    Attributes:
-        adapter: of one run, or of one for each data set.
-        batches: what it is trained on.
-        steps: in all.
-        checkpoint: the file of the last.
-        key: identifies the training.
-        before: the last row of the trainings that this one follows, from which the recorder counts on.
-        data_sets: whose adapters are trained alone.
-    """
-
-    adapter: Adapter
-    batches: MixedBatches | RunBatches
-    steps: int
-    checkpoint: Path
-    key: str
-    before: Sequence[Any] = ()
-    data_sets: Sequence[str] = ()
-
-
 @dataclass(frozen=True)
 class _Training:
     """The pre-training of one cell."""
@@ -218,7 +190,7 @@ class _Training:
             with_choices=self.objective.reads_choices,
         )
         with self.execution.track(f"pretrain {self.cell.name}", self.params.steps) as bar:
-            part = _Part(adapter, batches, self.params.steps, checkpoint_path(self.scratch, self.cell.name), self.key)
+            part = Part(adapter, batches, self.params.steps, checkpoint_path(self.scratch, self.cell.name), self.key)
             return self._train(part, bar.advance)
 
     def private(self, adapter: Adapter) -> tuple[list[list[Any]], list[Kept]]:
@@ -247,7 +219,7 @@ class _Training:
                 checkpoint = checkpoint_path(self.scratch, self.cell.name, first)
                 before = rows[-1] if rows else []
                 key, data_sets = f"{self.key}/{runs}", names[first : first + together]
-                part = _Part(chosen, batches, steps, checkpoint, key, before, data_sets)
+                part = Part(chosen, batches, steps, checkpoint, key, before, data_sets)
                 of_part, kept_of_part = self._train(part, bar.advance)
                 rows += [counted_on(row, before) for row in of_part]
                 kept += kept_of_part
@@ -255,7 +227,7 @@ class _Training:
         adapter.load_state_dict(stack_runs(trained))
         return rows, kept
 
-    def _train(self, part: _Part, advance: Callable[..., None]) -> tuple[list[list[Any]], list[Kept]]:
+    def _train(self, part: Part, advance: Callable[..., None]) -> tuple[list[list[Any]], list[Kept]]:
         """Train a part, from its checkpoint if there is one of the same key.
 
         Returns:
@@ -281,7 +253,8 @@ class _Training:
         )
         advance(first)
         saved = [first]  # the steps of the checkpoints that there are
-        log = self._log(part, rows, first)
+        micro_batches = params.accumulation * accelerator.num_processes
+        log = part.log(self.columns, execution.recorder, rows=rows, first=first, micro_batches=micro_batches)
         if best and not steps:  # then there is nothing but the start
             self._validate(part, 0, best, saved)
         for step in self._fit(wrapped, optimizer, part, first, saved):
@@ -315,43 +288,21 @@ class _Training:
                 )
                 saved.append(step.number)
             advance(note=note)
-        return log.rows, self._keep(part, best) if best else []
+        return log.rows, part.keep(best, uniform_steps=params.uniform_steps) if best else []
 
-    def _log(self, part: _Part, rows: list[list[Any]], first: int) -> TrainingLog:
-        per_step = self.params.accumulation * self.execution.accelerator.num_processes
-
-        def tokens_of(step: int) -> int:
-            return sum(part.batches.tokens(micro) for micro in range((step - 1) * per_step, step * per_step))
-
-        return TrainingLog(
-            self.columns, self.execution.recorder, rows=rows, first=first, tokens_of=tokens_of, before=part.before
-        )
-
-    def _validate(self, part: _Part, step: int, best: BestSteps | None, saved: Sequence[int]) -> float:
+    def _validate(self, part: Part, step: int, best: BestSteps | None, saved: Sequence[int]) -> float:
         """Return the mean loss of the tasks of a part after a step, and let each run keep the step if it is its best so far.
 
         Raises:
             DivergedError: if a loss is not finite.
         """
-        losses = self.validation_losses(part.adapter, part.data_sets, after=f"step {step}", left=_left(saved))
+        losses = self.validation_losses(part.adapter, part.data_sets, after=f"step {step}", left=left_by(saved))
         if best:
             scores = [-mean for mean in self.validation.means(losses, part.data_sets)]
             best.record(range(len(scores)), scores, trained_parameters(part.adapter), range(len(scores)), step=step)
         return mean_loss(losses.values())
 
-    def _keep(self, part: _Part, best: BestSteps) -> list[Kept]:
-        """Give each run of a part what it was in its best step."""
-        best.put_into(trained_parameters(part.adapter))
-        if not part.data_sets:
-            self._fade(part, best.steps[0] - 1)
-        scores = best.scores.tolist()
-        return [Kept(step=step, validation_loss=-score) for step, score in zip(best.steps, scores, strict=True)]
-
-    def _fade(self, part: _Part, step: int) -> None:
-        """Mix the routing with the uniform one as it is in the step after so many."""
-        part.adapter.interpolate(uniform_interpolation(step, steps=part.steps, last=self.params.uniform_steps))
-
-    def _fit(self, model: nn.Module, optimizer: Optimizer, part: _Part, first: int, saved: Sequence[int]) -> Iterator[Step]:
+    def _fit(self, model: nn.Module, optimizer: Optimizer, part: Part, first: int, saved: Sequence[int]) -> Iterator[Step]:
         parameters = list(trained_parameters(part.adapter).values())
 
         def clip() -> Tensor:
@@ -366,8 +317,8 @@ class _Training:
             clip=clip,
             accelerator=self.execution.accelerator,
             schedule=Schedule(part.steps, self.params.warmup, self.cell.seed, self.params.accumulation, first),
-            training=Training(f"pretrain {self.cell.name}", "pretrain", part.data_sets, lambda: _left(saved)),
-            before_step=lambda step: self._fade(part, step),
+            training=Training(f"pretrain {self.cell.name}", "pretrain", part.data_sets, lambda: left_by(saved)),
+            before_step=lambda step: part.fade(step, uniform_steps=self.params.uniform_steps),
         )
 
     def _aligned_tasks(self) -> dict[str, Batch]:
