@@ -8,7 +8,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import (
     LlamaConfig,
@@ -27,6 +26,7 @@ from mhrctl.artifacts.writing import writing
 from mhrctl.config.sections import BackboneParams, ScratchParams
 from mhrctl.config.tasks import BACKBONE_KINDS, SCRATCH_FRAMINGS, FramingName
 from mhrctl.data.batches import Batch, Order, collate
+from mhrctl.data.denoising import language_modelling, span_corruption
 from mhrctl.data.examples import Examples, Sample
 from mhrctl.data.tokenization import Ending, entries, saved_tokenizer, sentinel_ids
 from mhrctl.errors import DataError, ParamsError
@@ -51,8 +51,6 @@ from mhrctl.training.execution import Execution
 from mhrctl.training.loop import Schedule, fit
 from mhrctl.training.objective import Objective
 
-NOISE_DENSITY = 0.15
-MEAN_SPAN = 3
 WARMUP = 0.05
 CLIP_NORM = 1.0
 WHOLE = "whole"
@@ -342,38 +340,3 @@ class _Batches:
         if self._causal:
             return language_modelling(self._texts[row])
         return span_corruption(self._texts[row], self.sentinels, random.Random(f"{self._seed}/{micro}/{row}"))
-
-
-def language_modelling(sample: Sample) -> Sample:
-    """Go on from the first token of a text, which may be the one that begins texts, to its last.
-
-    Args:
-        sample: its input is the text.
-    """
-    return Sample(sample.task, sample.input_ids[:1], sample.input_ids[1:])
-
-
-def span_corruption(sample: Sample, sentinels: list[int], rng: random.Random) -> Sample:
-    """Denoise as T5 does: 15 % of the tokens in spans of 3 on average become sentinels, which the target spells out.
-
-    Args:
-        sample: its input is the text; its last token, the end, is never masked.
-        sentinels: ids of `<extra_id_0>` and so on.
-        rng: chooses the spans.
-    """
-    text, end = sample.input_ids[:-1], sample.input_ids[-1:]
-    noise = max(1, round(len(text) * NOISE_DENSITY))
-    spans = min(max(1, round(noise / MEAN_SPAN)), len(sentinels), max(1, len(text) - noise))
-    masked, kept = _parts(noise, spans, rng), _parts(max(len(text) - noise, spans), spans, rng)
-    inputs, targets, at = [], [], 0
-    for sentinel, keep, hide in zip(sentinels, kept, masked, strict=False):
-        inputs += [*text[at : at + keep], sentinel]
-        targets += [sentinel, *text[at + keep : at + keep + hide]]
-        at += keep + hide
-    return Sample(sample.task, np.array([*inputs, *text[at:], *end]), np.array([*targets, *end]))
-
-
-def _parts(total: int, parts: int, rng: random.Random) -> list[int]:
-    """`parts` positive numbers that sum to `total`."""
-    cuts = sorted(rng.sample(range(1, total), parts - 1))
-    return [after - before for before, after in zip([0, *cuts], [*cuts, total], strict=True)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -29,13 +28,14 @@ from transformers import (
 
 from mhrctl.config.sections import BackboneParams, ScratchParams
 from mhrctl.data.batches import collate
-from mhrctl.data.examples import Examples, Sample
+from mhrctl.data.denoising import language_modelling
+from mhrctl.data.examples import Examples
 from mhrctl.data.tokenization import SENTINELS, entries, saved_tokenizer
 from mhrctl.errors import ArtifactError, DataError, ParamsError
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.backbones import fingerprint, is_tied, load_backbone
 from mhrctl.models.decoder_only import PACKS
-from mhrctl.stages.backbone import backbone, language_modelling, span_corruption, train_scratch
+from mhrctl.stages.backbone import backbone, train_scratch
 from mhrctl.training.execution import Execution
 from tests.conftest import Run, mhrctl
 from tests.data.kinds import CHATS
@@ -221,22 +221,6 @@ def test_a_tokenizer_too_large_is_rejected(copy: Path, accelerator: Accelerator)
         DataError, match=r"a tokenizer of \d+ entries does not fit .*small, which has 20; set prepare.tokenizer"
     ):
         make(copy, accelerator, source="local", name="small")
-
-
-def test_span_corruption_loses_nothing() -> None:
-    sentinels = list(range(100, 132))
-    text = np.array([*range(1, 21), 99])
-    noisy = span_corruption(Sample(0, text, text[:0]), sentinels, random.Random(0))
-    spans: dict[int, list[int]] = {}
-    for token in noisy.target_ids[:-1]:
-        if token in sentinels:
-            spans[token] = []
-        else:
-            spans[list(spans)[-1]].append(int(token))
-    whole = [part for token in noisy.input_ids for part in spans.get(int(token), [int(token)])]
-    assert whole == text.tolist()
-    assert sum(map(len, spans.values())) == 3  # 15 % of 20
-    assert noisy.input_ids[-1] == noisy.target_ids[-1] == 99
 
 
 def write_generation(folder: Path, **settings: Any) -> None:
