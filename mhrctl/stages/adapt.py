@@ -15,21 +15,17 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from mhrctl.adapters.adapter import Adapter, stack_runs, trainable
 from mhrctl.adapters.files import load_adapter, save_adapter
 from mhrctl.artifacts import provenance
-from mhrctl.artifacts.cards import Card, read_card, require_made_from, require_tasks, write_card
-from mhrctl.artifacts.facts import AdaptFacts, Parameters, PretrainFacts
+from mhrctl.artifacts.cards import Card, read_card, write_card
+from mhrctl.artifacts.facts import AdaptFacts, Parameters
 from mhrctl.artifacts.names import ADAPTERS, SOUP, SOUP_TASKS, VALIDATION
 from mhrctl.artifacts.writing import write_csv, writing
 from mhrctl.config.cells import Cell
-from mhrctl.config.methods import METHODS
-from mhrctl.config.sections import AdaptParams, PretrainParams
+from mhrctl.config.sections import AdaptParams
 from mhrctl.data.batches import GroupedOrder, RunBatches
-from mhrctl.data.index import load_index
 from mhrctl.data.shots import TaskShots, draw_shots
-from mhrctl.data.similarity import select
 from mhrctl.errors import DivergedError, ParamsError, in_section, listed
 from mhrctl.evaluation.metrics import choices_to_score, references_of, score_all
 from mhrctl.evaluation.prediction import Generation, answer, of_runs, own_rows, sample_losses
-from mhrctl.models.attach import attach, new_adapter
 from mhrctl.models.backbones import open_backbone
 from mhrctl.models.precision import set_precision
 from mhrctl.tracking.by_task import ByTask
@@ -39,29 +35,7 @@ from mhrctl.training.loop import Schedule, fit
 from mhrctl.training.objective import objective_of
 from mhrctl.training.optimizers import clip_runs, optimizer_of, rate_settings, select_runs, trained_parameters
 from mhrctl.training.selection import BestSteps
-
-
-@dataclass(frozen=True)
-class Start:
-    """A start is what the adaptation of all test tasks starts from.
-
-    Attributes:
-        base: the adapter; with a run for each test task if `by_task`, otherwise one that each task copies.
-        by_task: whether every test task has a start of its own.
-        trains_skills: whether adaptation trains the skills, or only the new routing.
-        notes: (test task, training task, cosine) of the adapters that were averaged.
-    """
-
-    base: Adapter
-    by_task: bool
-    trains_skills: bool
-    notes: list[tuple[str, str, float]]
-
-    def of(self, shots: Sequence[TaskShots], first: int, count: int) -> Adapter:
-        """Return the start of `count` tasks from `first` on, side by side."""
-        if self.by_task:
-            return self.base.select(range(first, first + count))
-        return self.base.for_new_tasks([task.seed for task in shots[first : first + count]], train_skills=self.trains_skills)
+from mhrctl.training.start import soup_of, start_of
 
 
 def adapt(
@@ -108,8 +82,8 @@ def adapt(
     soup = None
     if cell.row.needs_index:
         device = str(execution.accelerator.device)
-        soup = _soup(params, start_card.facts.tasks, shots, prepared, _required(index), root, device)
-    begin = _start(cell, frozen, load_adapter(start / ADAPTERS), start_card, soup)
+        soup = soup_of(params, start_card.facts.tasks, shots, prepared, index, root, device)
+    begin = start_of(cell, frozen, load_adapter(start / ADAPTERS), start_card, soup)
     set_precision(frozen, params.precision)
     together = execution.together(begin.base)
     trained: list[dict[str, Tensor]] = []
@@ -154,67 +128,6 @@ def adapt(
     best_of = {f"best/{name}": score for name, score in facts.validation.items()}
     execution.recorder.summary(best_of | {"best_mean": fmean(best)})
     return card
-
-
-@dataclass(frozen=True)
-class _Soup:
-    """Whose adapters AdapterSoup averages for each test task.
-
-    Attributes:
-        groups: for each test task the places of the chosen training tasks.
-        notes: (test task, training task, cosine) of them.
-    """
-
-    groups: list[list[int]]
-    notes: list[tuple[str, str, float]]
-
-
-def _start(
-    cell: Cell, backbone: PreTrainedModel, pretrained: Adapter, start_card: Card[PretrainFacts], soup: _Soup | None
-) -> Start:
-    """What adaptation starts from; the backbone then has its slots."""
-    if cell.row.adds_lora:
-        pretrained.put_into(backbone)
-        lora = PretrainParams.model_validate(start_card.params["pretrain"])
-        with in_section("pretrain"):
-            new = new_adapter(backbone, METHODS["lora"], lora, heads=1, seed=cell.seed, tasks=1)
-        return Start(new, by_task=False, trains_skills=True, notes=[])
-    base = pretrained.mean_of_runs(soup.groups) if soup else pretrained
-    attach(backbone, base)
-    trains_skills = not cell.row.trains_routing_alone
-    return Start(base, by_task=soup is not None, trains_skills=trains_skills, notes=soup.notes if soup else [])
-
-
-def _soup(
-    params: AdaptParams,
-    training_tasks: Sequence[str],
-    shots: Sequence[TaskShots],
-    prepared: Path,
-    index: Path,
-    root: Path,
-    device: str,
-) -> _Soup:
-    """Choose for each test task the training tasks whose adapters are averaged."""
-    known = load_index(index, root=root, device=device)
-    card = read_card(index, stage="index", command="mhrctl index")
-    require_tasks(card, index, list(training_tasks))
-    require_made_from(card, index, {"prepare": prepared})
-    soup = _Soup([], [])
-    for task in shots:
-        nearest = known.nearest(task.prompts)
-        chosen = [
-            nearest[place]
-            for place in select([cosine for _, cosine in nearest], top=params.soup_size, min_cosine=params.soup_min_cosine)
-        ]
-        soup.groups.append([training_tasks.index(name) for name, _ in chosen])
-        soup.notes.extend((task.name, name, round(cosine, 4)) for name, cosine in chosen)
-    return soup
-
-
-def _required(index: Path | None) -> Path:
-    if index is None:
-        raise ParamsError("adapter_soup needs the index of training tasks; run `mhrctl index`")
-    return index
 
 
 @dataclass(frozen=True)

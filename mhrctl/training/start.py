@@ -1,0 +1,122 @@
+"""What the adaptation of test tasks starts from: a pre-trained adapter, a new one, or an average of those of similar tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import PreTrainedModel
+
+from mhrctl.adapters.adapter import Adapter
+from mhrctl.artifacts.cards import Card, read_card, require_made_from, require_tasks
+from mhrctl.artifacts.facts import PretrainFacts
+from mhrctl.config.cells import Cell
+from mhrctl.config.methods import METHODS
+from mhrctl.config.sections import AdaptParams, PretrainParams
+from mhrctl.data.index import load_index
+from mhrctl.data.shots import TaskShots
+from mhrctl.data.similarity import select
+from mhrctl.errors import ParamsError, in_section
+from mhrctl.models.attach import attach, new_adapter
+
+
+@dataclass(frozen=True)
+class Start:
+    """A start is what the adaptation of all test tasks starts from.
+
+    Attributes:
+        base: the adapter; with a run for each test task if `by_task`, otherwise one that each task copies.
+        by_task: whether every test task has a start of its own.
+        trains_skills: whether adaptation trains the skills, or only the new routing.
+        notes: (test task, training task, cosine) of the adapters that were averaged.
+    """
+
+    base: Adapter
+    by_task: bool
+    trains_skills: bool
+    notes: list[tuple[str, str, float]]
+
+    def of(self, shots: Sequence[TaskShots], first: int, count: int) -> Adapter:
+        """Return the start of `count` tasks from `first` on, side by side."""
+        if self.by_task:
+            return self.base.select(range(first, first + count))
+        return self.base.for_new_tasks([task.seed for task in shots[first : first + count]], train_skills=self.trains_skills)
+
+
+@dataclass(frozen=True)
+class Soup:
+    """A soup says whose adapters AdapterSoup averages for each test task.
+
+    Attributes:
+        groups: for each test task the places of the chosen training tasks.
+        notes: (test task, training task, cosine) of them.
+    """
+
+    groups: list[list[int]]
+    notes: list[tuple[str, str, float]]
+
+
+def start_of(
+    cell: Cell, backbone: PreTrainedModel, pretrained: Adapter, start_card: Card[PretrainFacts], soup: Soup | None
+) -> Start:
+    """Return what adaptation starts from; the backbone then has its slots.
+
+    Args:
+        cell: which is adapted.
+        backbone: frozen.
+        pretrained: the adapter of its pre-training or average.
+        start_card: of the same.
+        soup: whose adapters are averaged, if the method does that.
+    """
+    if cell.row.adds_lora:
+        pretrained.put_into(backbone)
+        lora = PretrainParams.model_validate(start_card.params["pretrain"])
+        with in_section("pretrain"):
+            new = new_adapter(backbone, METHODS["lora"], lora, heads=1, seed=cell.seed, tasks=1)
+        return Start(new, by_task=False, trains_skills=True, notes=[])
+    base = pretrained.mean_of_runs(soup.groups) if soup else pretrained
+    attach(backbone, base)
+    trains_skills = not cell.row.trains_routing_alone
+    return Start(base, by_task=soup is not None, trains_skills=trains_skills, notes=soup.notes if soup else [])
+
+
+def soup_of(
+    params: AdaptParams,
+    training_tasks: Sequence[str],
+    shots: Sequence[TaskShots],
+    prepared: Path,
+    index: Path | None,
+    root: Path,
+    device: str,
+) -> Soup:
+    """Choose for each test task the training tasks whose adapters are averaged.
+
+    Args:
+        params: the cell's resolved section.
+        training_tasks: whose adapters there are.
+        shots: of the test tasks.
+        prepared: output of the prepare stage.
+        index: output of the index stage.
+        root: what a relative folder of the index's encoder is relative to.
+        device: of the encoder.
+
+    Raises:
+        ParamsError: if there is no index.
+    """
+    if index is None:
+        raise ParamsError("adapter_soup needs the index of training tasks; run `mhrctl index`")
+    known = load_index(index, root=root, device=device)
+    card = read_card(index, stage="index", command="mhrctl index")
+    require_tasks(card, index, list(training_tasks))
+    require_made_from(card, index, {"prepare": prepared})
+    soup = Soup([], [])
+    for task in shots:
+        nearest = known.nearest(task.prompts)
+        chosen = [
+            nearest[place]
+            for place in select([cosine for _, cosine in nearest], top=params.soup_size, min_cosine=params.soup_min_cosine)
+        ]
+        soup.groups.append([training_tasks.index(name) for name, _ in chosen])
+        soup.notes.extend((task.name, name, round(cosine, 4)) for name, cosine in chosen)
+    return soup

@@ -1,0 +1,41 @@
+"""What adaptation starts from: each task has a start of its own, or all copy one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from mhrctl.config.sections import AdaptParams
+from mhrctl.errors import ParamsError
+from mhrctl.training.start import Start, soup_of
+
+
+class Asked:
+    """An adapter that says what is asked of it."""
+
+    def select(self, runs: Sequence[int]) -> tuple[str, list[int]]:
+        return "select", list(runs)
+
+    def for_new_tasks(self, seeds: Sequence[int], *, train_skills: bool) -> tuple[str, list[int], bool]:
+        return "new", list(seeds), train_skills
+
+
+class Task:
+    """A test task by its seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+
+def test_a_batch_of_tasks_has_its_part_of_the_start() -> None:
+    base, shots = cast("Any", Asked()), cast("Any", [Task(seed) for seed in (5, 6, 7)])
+    assert Start(base, by_task=True, trains_skills=True, notes=[]).of(shots, 1, 2) == ("select", [1, 2])
+    assert Start(base, by_task=False, trains_skills=False, notes=[]).of(shots, 1, 2) == ("new", [6, 7], False)
+
+
+def test_a_soup_needs_the_index() -> None:
+    with pytest.raises(ParamsError, match=r"adapter_soup needs the index of training tasks; run `mhrctl index`"):
+        soup_of(AdaptParams(), [], [], Path("none"), None, Path(), "cpu")
