@@ -33,6 +33,10 @@ class DivergedError(MhrctlError):
     """A training has come to a loss or a gradient that is not finite."""
 
 
+class StoppedError(Exception):
+    """A training has ended where it was asked to, by a signal, with a checkpoint that it goes on from."""
+
+
 class TrackingError(MhrctlError):
     """A tracker cannot be opened: it is not installed, not logged in, or has nowhere to write."""
 
@@ -100,3 +104,8 @@ def listed(names: Sequence[str], most: int = SHOWN) -> str:
     """List names in a line, or the first of many and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def counted(number: int, noun: str) -> str:
+    """Say how many there are of what a noun names, such as `1 task` and `1,200 tasks`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

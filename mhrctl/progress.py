@@ -20,22 +20,39 @@ class Bar(Protocol):
     def advance(self, steps: int = 1, note: str = "") -> None:
         """Say that some steps are done, with a note such as the loss."""
 
+    def resume(self, steps: int) -> None:
+        """Say that some steps were done before, by a command that was stopped."""
+
 
 class Track(Protocol):
     """A track begins a piece of long work."""
 
-    def __call__(self, description: str, total: int) -> AbstractContextManager[Bar]:
-        """Show a bar of `total` steps until the context ends."""
+    def __call__(self, description: str, total: int, *, about: str = "") -> AbstractContextManager[Bar]:
+        """Show a bar of `total` steps until the context ends, and say at once what the work is about."""
 
 
 class _Silent:
     def advance(self, steps: int = 1, note: str = "") -> None:
         pass
 
+    def resume(self, steps: int) -> None:
+        pass
 
-def silent(description: str, total: int) -> AbstractContextManager[Bar]:  # noqa: ARG001 - the protocol's arguments
+
+def silent(description: str, total: int, *, about: str = "") -> AbstractContextManager[Bar]:  # noqa: ARG001 - the protocol's
     """Show nothing."""
     return nullcontext(_Silent())
+
+
+Asked = Callable[[], bool]
+"""Says whether work has been asked to stop, which it does at the next place that it can go on from."""
+Stop = Callable[[], AbstractContextManager[Asked]]
+"""Begins a piece of work that can be asked to stop: until the context ends, whoever wants it to end asks it."""
+
+
+def unstoppable() -> AbstractContextManager[Asked]:
+    """Never ask work to stop."""
+    return nullcontext(lambda: False)
 
 
 class Recorder(Protocol):

@@ -14,6 +14,7 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["DVC_NO_ANALYTICS"] = "1"
 os.environ["CI"] = "true"
+os.environ["MHRCTL_PROGRESS_SECONDS"] = "0"  # no lines of progress among those that tests look for
 
 import torch
 from accelerate import Accelerator

@@ -7,6 +7,7 @@ whether anything else could have changed. Arguments are those of the stages' fun
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
@@ -133,6 +134,14 @@ class Provenance:
         """
         card = Card.of(self.stage, self.params, self.parents, facts)
         return replace(card, threads=threads) if self.rounds else card
+
+    def key(self, *, threads: int | None = None) -> str:
+        """Return what identifies the work on an output, whose card may not be known before its end.
+
+        Args:
+            threads: CPU threads that it is computed with; None for a GPU.
+        """
+        return json.dumps(self.card(Facts(), threads=threads).record, sort_keys=True)
 
     def is_up_to_date(self, folder: Path, *beside: Path, threads: int | None = None) -> bool:
         """Return whether an output is there already, whole: the folder, and what the stage writes beside it.

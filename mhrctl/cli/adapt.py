@@ -35,6 +35,7 @@ from mhrctl.cli.options import (
     output_of,
     recording_of,
 )
+from mhrctl.cli.signals import seconds_between_checkpoints, stopping
 from mhrctl.cli.threads import expected_threads, taken_threads
 from mhrctl.config.cells import CellParams
 from mhrctl.data.table import shortage
@@ -106,7 +107,17 @@ def adapt(
             out=out,
             index=index,
             root=where.root,
-            execution=Execution(accelerator, speed, display.track, recorder, device_map=device_map),
+            scratch=where.scratch,
+            execution=Execution(
+                accelerator,
+                speed,
+                display.track,
+                recorder,
+                display.warn,
+                device_map=device_map,
+                stop=stopping,
+                checkpoint_seconds=seconds_between_checkpoints(),
+            ),
         )
     facts = card.facts
     written = f"wrote {out}: {len(facts.tasks)} tasks, {facts.parameters.adaptation:,} trained parameters each"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import signal
 import sys
 from typing import Any, NoReturn
@@ -30,15 +32,23 @@ from mhrctl.cli import (
     run,
     show,
 )
-from mhrctl.cli.display import complain
+from mhrctl.cli.display import complain, done, loaded
 from mhrctl.cli.failures import reason_of
 from mhrctl.cli.once import App, OnceGroup
+from mhrctl.cli.options import launched_processes
 from mhrctl.cli.signals import TerminatedError, asked_to_end, raising_signals
-from mhrctl.errors import MhrctlError
+from mhrctl.errors import MhrctlError, StoppedError
+
+TYPED = "mhrctl.typed"
 
 
 class Commands(OnceGroup):
     """The commands, of which each ends with an exit code and a line, or with a traceback if it has met a bug."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - Typer's own
+        """Parse the command line, and keep what was typed."""
+        ctx.meta[TYPED] = list(args)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - Typer's own
         """Run a command: 2 for what the user can mend, 1 for what the environment does not give, 128 + N for a signal."""
@@ -52,6 +62,8 @@ class Commands(OnceGroup):
         except (KeyboardInterrupt, TerminatedError) as error:
             _end(signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM)
         except Exception as error:
+            if isinstance(error, StoppedError):
+                _stop(str(error), ctx.meta[TYPED], 128 + (asked_to_end() or signal.SIGTERM))
             if number := asked_to_end():  # of which a library has made an error of its own
                 _end(number)
             if isinstance(error, MhrctlError):
@@ -59,6 +71,8 @@ class Commands(OnceGroup):
             if (reason := reason_of(error)) is None:
                 raise
             _fail(reason, 1)
+        finally:
+            loaded()
 
 
 app = App(
@@ -112,6 +126,17 @@ def main() -> None:
 def _end(number: int) -> NoReturn:
     what = "interrupted" if number == signal.SIGINT else "terminated"
     _fail(f"{what}: what was there is as it was, and the same command goes on or begins anew", 128 + number)
+
+
+def _stop(message: str, typed: list[str], code: int) -> NoReturn:
+    """Say where a training has stopped; of several processes, the first says it."""
+    if launched_processes() > 1:
+        said = f"{message}; the same command goes on from there" if os.environ.get("RANK", "0") == "0" else ""
+    else:
+        said = f"{message}; `{shlex.join(['mhrctl', *typed])}` goes on from there"
+    if said:
+        done(said)
+    sys.exit(code)
 
 
 def _fail(message: str, code: int) -> NoReturn:

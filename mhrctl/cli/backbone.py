@@ -20,6 +20,7 @@ from mhrctl.cli.options import (
     open_project,
     recording_of,
 )
+from mhrctl.cli.signals import seconds_between_checkpoints, stopping
 from mhrctl.cli.threads import expected_threads, taken_threads
 
 
@@ -52,7 +53,15 @@ def backbone(
             prepared=where.output("prepare"),
             root=where.root,
             out=out,
-            execution=Execution(accelerator, track=display.track, recorder=recorder),
+            scratch=where.scratch,
+            execution=Execution(
+                accelerator,
+                track=display.track,
+                recorder=recorder,
+                warn=display.warn,
+                stop=stopping,
+                checkpoint_seconds=seconds_between_checkpoints(),
+            ),
         )
     facts = card.facts
     from mhrctl.models.generation import described

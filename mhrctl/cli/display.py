@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.status import Status
 from rich.text import Text
 
-from mhrctl.errors import printable
-from mhrctl.progress import Bar
+from mhrctl.errors import ParamsError, printable
+from mhrctl.progress import Bar, silent
+
+PROGRESS_SECONDS = "MHRCTL_PROGRESS_SECONDS"
+"""The variable that says how many seconds there are between lines of progress where there is no terminal; 0 shows none."""
+SOON = 10.0
+"""Seconds until the first of them."""
+_spinners: list[Status] = []
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -55,22 +63,134 @@ def _line(message: str, kind: str, style: str) -> Text:
 class _RichBar:
     def __init__(self, progress: Progress, task: TaskID) -> None:
         self._progress, self._task = progress, task
+        self._pace = Pace()
 
     def advance(self, steps: int = 1, note: str = "") -> None:
+        self._pace.count(steps)
         fields: dict[str, Any] = {"note": printable(note)} if note else {}
-        self._progress.update(self._task, advance=steps, **fields)
+        self._progress.update(self._task, advance=steps, speed=self._pace.speed, **fields)
+
+    def resume(self, steps: int) -> None:
+        self._progress.update(self._task, advance=steps)
+
+
+class Pace:
+    """A pace is how fast work goes on, by the steps that were taken since it began."""
+
+    def __init__(self) -> None:
+        self._began, self._steps = time.monotonic(), 0
+
+    def count(self, steps: int) -> None:
+        """Count steps that are done."""
+        self._steps += steps
+
+    @property
+    def per_second(self) -> float:
+        """Steps a second; 0 before the first."""
+        return self._steps / max(time.monotonic() - self._began, 1e-9)
+
+    @property
+    def speed(self) -> str:
+        """The pace in words, such as `8.1 steps/s` or `3.2 s/step`; nothing before the first step."""
+        pace = self.per_second
+        if not pace:
+            return ""
+        return f"{pace:.1f} steps/s" if pace >= 1 else f"{1 / pace:.1f} s/step"
+
+
+class _Lines:
+    """Lines take the place of a bar where there is no terminal: one soon, then one every so many seconds."""
+
+    def __init__(self, description: str, total: int, seconds: float) -> None:
+        self._description, self._total, self._seconds = description, total, seconds
+        self._done, self._note, self._pace = 0, "", Pace()
+        self._due = time.monotonic() + min(SOON, seconds)
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        self._done, self._note = self._done + steps, note or self._note
+        self._pace.count(steps)
+        if self._seconds and self._done < self._total and time.monotonic() >= self._due:
+            self._due = time.monotonic() + self._seconds
+            done(self.line())
+
+    def resume(self, steps: int) -> None:
+        self._done += steps
+        if steps and self._seconds and not self._pace.per_second and self._done < self._total:
+            done(f"{self._description}: goes on from step {self._done:,} of {self._total:,}")
+
+    def line(self) -> str:
+        left = (self._total - self._done) / max(self._pace.per_second, 1e-9)
+        parts = [f"step {self._done:,} of {self._total:,}", self._note, self._pace.speed, f"{duration(left)} left"]
+        return f"{self._description}: {', '.join(part for part in parts if part)}"
 
 
 @contextmanager
-def track(description: str, total: int) -> Iterator[Bar]:
-    """Show a progress bar on a terminal, and nothing elsewhere or in CI."""
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
-    )
-    quiet = not err.is_terminal or bool(os.environ.get("CI"))
-    with Progress(*columns, console=err, disable=quiet, transient=True) as progress:
-        yield _RichBar(progress, progress.add_task(printable(description), total=total, note=""))
+def track(description: str, total: int, *, about: str = "") -> Iterator[Bar]:
+    """Show a progress bar on a terminal, and lines elsewhere and in CI; of several processes, the first shows them."""
+    loaded()
+    if os.environ.get("RANK", "0") != "0":
+        with silent(description, total) as bar:
+            yield bar
+    elif not _is_live():
+        seconds = seconds_of(PROGRESS_SECONDS, 60.0)
+        if about and seconds:
+            done(f"{description}: {about}")
+        yield _Lines(description, total, seconds)
+    else:
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[speed]}", markup=False),
+            TextColumn("{task.fields[note]}", markup=False),
+        )
+        with Progress(*columns, console=err, transient=True) as progress:
+            yield _RichBar(progress, progress.add_task(printable(description), total=total, note="", speed=""))
+
+
+def loading(what: str) -> None:
+    """Show on a terminal that something takes its time to load, until `loaded` or the first progress."""
+    loaded()
+    if _is_live() and os.environ.get("RANK", "0") == "0":
+        _spinners.append(err.status(f"loading {what}"))
+        _spinners[-1].start()
+
+
+def loaded() -> None:
+    """Take away what `loading` shows."""
+    while _spinners:
+        _spinners.pop().stop()
+
+
+def _is_live() -> bool:
+    """Whether what is shown can change in place."""
+    return err.is_terminal and not os.environ.get("CI")
+
+
+def seconds_of(variable: str, default: float) -> float:
+    """Return the seconds that a variable of the environment says.
+
+    Raises:
+        ParamsError: if they are none.
+    """
+    text = os.environ.get(variable, "")
+    try:
+        seconds = float(text) if text else default
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise ParamsError(f"{variable} {text!r}: must be a number of seconds, 0 or more")
+    return seconds
+
+
+def duration(seconds: float) -> str:
+    """Say seconds as people do: 12 s, 3 min 5 s, 2 h 10 min, 3 days 4 h."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    if whole < 48 * 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86400} days {whole % 86400 // 3600} h"

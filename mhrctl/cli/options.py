@@ -311,6 +311,7 @@ def open_accelerator(device: str, threads: int | None, *, many_processes: bool =
         many_processes: whether the command can share its work between the processes of `accelerate launch`.
     """
     prepare_threads(threads, device)
+    display.loading("torch, backbone")
     quieten()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # which `prepare`, that needs no accelerator, makes use of
     from accelerate import Accelerator

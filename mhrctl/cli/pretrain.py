@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 
 from mhrctl.artifacts import provenance
 from mhrctl.artifacts.facts import Kept
@@ -41,6 +42,7 @@ from mhrctl.cli.options import (
     recording_of,
 )
 from mhrctl.cli.sharding import ShardOption, take_sharding
+from mhrctl.cli.signals import seconds_between_checkpoints, stopping
 from mhrctl.cli.threads import expected_threads, taken_threads
 from mhrctl.config.cells import CellParams
 from mhrctl.models.speed import Speed
@@ -105,7 +107,15 @@ def pretrain(
             log=log,
             scratch=where.scratch,
             execution=Execution(
-                accelerator, speed, display.track, recorder, display.warn, device_map=device_map, sharding=sharding
+                accelerator,
+                speed,
+                display.track,
+                recorder,
+                display.warn,
+                device_map=device_map,
+                sharding=sharding,
+                stop=partial(stopping, launched=launched_processes() > 1),
+                checkpoint_seconds=seconds_between_checkpoints(),
             ),
         )
     counts = card.facts.parameters

@@ -144,7 +144,7 @@ def conclude(progress: Progress, seconds: float) -> None:
                 display.done(f"    log: {_relative(entry.log)}")
     counts = progress.count()
     states = ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
-    display.done(f"{_number_of(progress.stages)}: {states}; {_duration(seconds)}")
+    display.done(f"{_number_of(progress.stages)}: {states}; {display.duration(seconds)}")
 
 
 def _tail(log: Path, lines: int = 10) -> list[str]:
@@ -159,7 +159,7 @@ def _number_of(stages: Sized) -> str:
 
 
 def _line(name: str, entry: Entry) -> str:
-    took = [_duration(entry.seconds)] if entry.seconds is not None and entry.state in (State.DONE, State.FAILED) else []
+    took = [display.duration(entry.seconds)] if entry.seconds is not None and entry.state in (State.DONE, State.FAILED) else []
     return "  ".join([f"{entry.state:<8}", name, *took, *([entry.note] if entry.note else [])])
 
 
@@ -185,7 +185,7 @@ def _jobs(progress: Progress) -> Table:
     shown = Table.grid(padding=(0, 2, 0, 0))
     running = progress.running()
     for name, entry in list(running.items())[:SHOWN]:
-        seconds = _duration(time.time() - (entry.started or time.time()))
+        seconds = display.duration(time.time() - (entry.started or time.time()))
         shown.add_row(*map(display.plain, (name, seconds, entry.note)))
     if len(running) > SHOWN:
         shown.add_row(f"and {len(running) - SHOWN} more")
@@ -196,19 +196,9 @@ def _bar(progress: Progress, at_once: int) -> Table:
     ended = sum(count for state, count in progress.count().items() if state in ENDED)
     shown = Table.grid(padding=(0, 2, 0, 0))
     left = progress.seconds_left(at_once)
-    estimate = "" if left is None else f"{'about' if left[1] else 'more than'} {_duration(left[0])} left"
+    estimate = "" if left is None else f"{'about' if left[1] else 'more than'} {display.duration(left[0])} left"
     shown.add_row(ProgressBar(total=len(progress.stages), completed=ended, width=40), f"{_ended(progress)} stages", estimate)
     return shown
-
-
-def _duration(seconds: float) -> str:
-    """Seconds as people say them: 12 s, 3 min 5 s, 2 h 10 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def _relative(path: Path) -> Path:

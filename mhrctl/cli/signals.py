@@ -11,14 +11,29 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from mhrctl.cli.display import seconds_of
+
 IMPORTING = "<frozen importlib._bootstrap>"
 AGAIN_SECONDS = 0.01
+SHOW_CURSOR = b"\r\x1b[K\x1b[?25h"
+"""Begins the line of a terminal again and shows its cursor, which a spinner hides."""
 WORDS = {signal.SIGINT: b"error: interrupted\n", signal.SIGTERM: b"error: terminated\n"}
+
+
+CHECKPOINT_SECONDS = "MHRCTL_CHECKPOINT_SECONDS"
+"""The variable that says how many seconds of training there are between checkpoints, 300 by default."""
+
+
+def seconds_between_checkpoints() -> float:
+    """Return the seconds of training between checkpoints."""
+    from mhrctl.training import pauses
+
+    return seconds_of(CHECKPOINT_SECONDS, pauses.CHECKPOINT_SECONDS)
 
 
 class TerminatedError(BaseException):
@@ -52,8 +67,46 @@ def raising_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def stopping(*, launched: bool = False) -> Iterator[Callable[[], bool]]:
+    """Let the first signal ask for an end in good order until the block ends, and the second raise, as all do afterwards.
+
+    Args:
+        launched: whether this is one of several processes, to which their launcher sends a signal once more at once.
+
+    Yields:
+        What says whether a signal has come.
+    """
+    before = {number: signal.getsignal(number) for number in WORDS}
+    if threading.current_thread() is not threading.main_thread() or _raise not in before.values():
+        yield lambda: False
+        return
+    came: list[int] = []
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if came and not launched:
+            _raise(number, frame)
+        came.append(number)
+        _asked.append(number)
+        if sys.__stderr__ and sys.__stderr__.isatty():
+            os.write(sys.__stderr__.fileno(), b"\r\nstopping after this step; once more stops at once\r\n")
+
+    for number, handler in before.items():
+        if handler is _raise:
+            signal.signal(number, ask)
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:  # too late for the work to notice
+        _raise(came[0], None)
+
+
 def _raise(number: int, frame: FrameType | None) -> None:
     if _is_importing(frame):
+        if sys.__stderr__ and sys.__stderr__.isatty():
+            os.write(sys.__stderr__.fileno(), SHOW_CURSOR)
         os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, WORDS[signal.Signals(number)])
         os._exit(128 + number)
     _asked.append(number)

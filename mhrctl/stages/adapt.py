@@ -23,12 +23,20 @@ from mhrctl.config.cells import Cell
 from mhrctl.config.sections import AdaptParams
 from mhrctl.data.batches import GroupedOrder, RunBatches
 from mhrctl.data.shots import TaskShots, draw_shots
-from mhrctl.errors import DivergedError, ParamsError, in_section, listed
+from mhrctl.errors import DivergedError, ParamsError, StoppedError, counted, in_section, listed
 from mhrctl.evaluation.metrics import choices_to_score, references_of, score_all
 from mhrctl.evaluation.prediction import Generation, answer, of_runs, own_rows, sample_losses
 from mhrctl.models.backbones import open_backbone
 from mhrctl.models.precision import set_precision
 from mhrctl.tracking.by_task import ByTask
+from mhrctl.training.checkpoint import (
+    Checkpoint,
+    checkpoint_path,
+    checkpoints_of,
+    previous,
+    resume_from,
+    save_checkpoint,
+)
 from mhrctl.training.divergence import Training
 from mhrctl.training.execution import Execution
 from mhrctl.training.loop import Schedule, fit
@@ -46,6 +54,7 @@ def adapt(
     backbone: Path,
     start: Path,
     out: Path,
+    scratch: Path,
     execution: Execution,
     index: Path | None = None,
     root: Path = Path(),
@@ -61,6 +70,7 @@ def adapt(
         backbone: output of the backbone stage.
         start: output of the pretrain or average stage, whichever the method starts from.
         out: the output folder.
+        scratch: folder for the checkpoints of an adaptation in progress.
         execution: how to train; its recorder takes the validation scores.
         index: output of the index stage; adapter_soup needs it.
         root: what a relative folder of the index's encoder is relative to.
@@ -69,6 +79,7 @@ def adapt(
         ParamsError: if the cell is one of extra steps, which is not adapted.
         ArtifactError: if an input folder is missing or was made for another backbone.
         DivergedError: if the loss, a gradient, a validation or what is trained of any task is not finite.
+        StoppedError: if it was asked to stop, and has left a checkpoint.
     """
     if cell.extra_steps:
         raise ParamsError(f"cell {cell.name}: extra steps are for zero-shot evaluation; run `mhrctl evaluate {cell.options}`")
@@ -92,21 +103,34 @@ def adapt(
     undecided: set[str] = set()
     report = ByTask(execution.recorder, tasks=len(shots))
     bench = _Bench(f"adapt {cell.name}", frozen, tokenizer, params, cell.seed, execution, report)
-    with execution.track(f"adapt {cell.name}", params.steps * -(-len(shots) // together)) as bar:
+    made = provenance.of_adapt(cell, params, prepared=prepared, backbone=backbone, start=start, index=index, root=root)
+    key, total = made.key(threads=execution.threads), params.steps * -(-len(shots) // together)
+    with execution.track(f"adapt {cell.name}", total, about=_about(shots, params, total, execution)) as bar:
         for first in range(0, len(shots), together):
             part = shots[first : first + together]
-            adapter = begin.of(shots, first, len(part))
-            adaptation = _Adaptation(bench, adapter, part)
-            for step in adaptation.run():
-                bar.advance(note=f"validation {adaptation.best.scores.mean():.1f}" if step in adaptation.validated else "")
-            bar.advance(params.steps - adaptation.taken)
+            names = [task.name for task in part]
+            saved = _Saved(checkpoint_path(scratch, cell.name, first, stage="adapt"), f"{key}/{names}")
+            adaptation = _Adaptation(bench, begin.of(shots, first, len(part)), part)
+            adaptation.go_to(saved)
+            bar.resume(adaptation.taken)
+            before = params.steps * (first // together)
+            with execution.pausing() as pauses:
+                for step in adaptation.run():
+                    bar.advance(note=f"validation {adaptation.best.scores.mean():.1f}" if step in adaptation.validated else "")
+                    pause = pauses.after(step)
+                    if pause.saves:
+                        adaptation.save(saved)
+                    if pause.stops:
+                        raise StoppedError(f"stopped at step {before + step:,} of {total:,}")
+            bar.resume(params.steps - adaptation.taken)  # which no task needed
+            if len(shots) > together and not adaptation.was_over:
+                adaptation.save(saved, over=True)
             trained.append(adaptation.best.parameters)
             curves += adaptation.curves
             best += adaptation.best.scores.tolist()
             undecided |= adaptation.undecided()
     result = begin.of(shots, 0, len(shots))
     result.load_state_dict(stack_runs(trained), strict=False)
-    made = provenance.of_adapt(cell, params, prepared=prepared, backbone=backbone, start=start, index=index, root=root)
     facts = AdaptFacts(
         suite=start_card.facts.suite,
         tasks=[task.name for task in shots],
@@ -125,9 +149,30 @@ def adapt(
         write_csv(folder / VALIDATION, ("task", "step", "score"), curves)
         card = made.card(facts, threads=execution.threads)
         write_card(folder, card)
+    for path in checkpoints_of(scratch, cell.name, stage="adapt"):
+        path.unlink()
     best_of = {f"best/{name}": score for name, score in facts.validation.items()}
     execution.recorder.summary(best_of | {"best_mean": fmean(best)})
     return card
+
+
+def _about(shots: Sequence[TaskShots], params: AdaptParams, total: int, execution: Execution) -> str:
+    """What an adaptation works on, in a line."""
+    examples = counted(params.batch_size * params.accumulation, "example")
+    return f"{counted(len(shots), 'task')}, {counted(total, 'step')} of {examples} a task, {execution.accelerator.device}"
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """Where the checkpoints of an adaptation are.
+
+    Attributes:
+        path: of the last.
+        key: identifies the adaptation.
+    """
+
+    path: Path
+    key: str
 
 
 @dataclass(frozen=True)
@@ -161,6 +206,7 @@ class _Adaptation:
         taken: steps taken.
         validated: steps at which tasks were validated.
         curves: (task, step, validation score).
+        was_over: whether an earlier command has finished it.
     """
 
     def __init__(self, bench: _Bench, adapter: Adapter, shots: Sequence[TaskShots]) -> None:
@@ -173,6 +219,7 @@ class _Adaptation:
         self.taken = 0
         self.validated: set[int] = set()
         self.curves: list[tuple[str, int, float]] = []
+        self.was_over = False
         self._candidates: dict[str, list[float]] = {}
 
     def undecided(self) -> set[str]:
@@ -185,11 +232,50 @@ class _Adaptation:
         A task that is over leaves the batch. The others go on with their own parameters, optimizer state and data, and the
         schedule of all steps, as each would alone; only random numbers (dropout, sampled routing) are the batch's.
         """
-        self._validate(0, self._tasks)
+        if not self.curves:
+            self._validate(0, self._tasks)
         while self.taken < self._params.steps and (left := [task for task in self._tasks if not self.best.over(task)]):
             if left != self._tasks:
                 self._keep_only(left)
             yield from self._until_one_is_over()
+
+    def save(self, saved: _Saved, *, over: bool = False) -> None:
+        """Write a checkpoint; of an adaptation that is over, what it has come to alone."""
+        state = {"tasks": [] if over else self._tasks, "curves": self.curves, "candidates": self._candidates}
+        save_checkpoint(
+            saved.path,
+            step=self.taken,
+            key=saved.key,
+            parameters={} if over else self._parameters,
+            optimizer=self._optimizer,
+            log=[state],
+            best=self.best,
+        )
+        if over:
+            previous(saved.path).unlink(missing_ok=True)
+
+    def go_to(self, saved: _Saved) -> None:
+        """Go to the last checkpoint, if there is one."""
+        begin, every = self._adapter, self._tasks
+
+        def fill(kept: Checkpoint) -> None:
+            tasks = kept.log[0]["tasks"]
+            self._form(tasks or every, begin.select(tasks or every))
+            parameters = self._parameters if tasks else {}
+            kept.fill(parameters, self.best)
+            kept.fill_optimizer(parameters, self._optimizer)
+
+        kept = resume_from(saved.path, key=saved.key, fill=fill, warn=self._execution.warn)
+        if kept is None:
+            if self._adapter is not begin:  # a damaged one had other tasks
+                self._form(every, begin)
+            return
+        state = kept.log[0]
+        self._tasks, self.taken, self._candidates = state["tasks"], kept.step, state["candidates"]
+        self.was_over = not self._tasks
+        self.curves = [(name, step, score) for name, step, score in state["curves"]]
+        for _, step, score in self.curves:
+            self._bench.report.remember(step, score)
 
     def _form(self, tasks: list[int], adapter: Adapter) -> None:
         """Form the batch of some tasks, each with its run of an adapter, and a new optimizer."""

@@ -29,7 +29,7 @@ from mhrctl.data.batches import Batch, Order, collate
 from mhrctl.data.denoising import language_modelling, span_corruption
 from mhrctl.data.examples import Examples, Sample
 from mhrctl.data.tokenization import Ending, entries, saved_tokenizer, sentinel_ids
-from mhrctl.errors import DataError, ParamsError
+from mhrctl.errors import DataError, ParamsError, StoppedError, counted
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.backbones import (
     auto_class,
@@ -46,6 +46,7 @@ from mhrctl.models.generation import Answering, require_tokenizer
 from mhrctl.models.gguf import dequantise, require_file
 from mhrctl.models.quantised import is_quantised, require_package
 from mhrctl.models.self_test import why_padded
+from mhrctl.training.checkpoint import checkpoint_path, checkpoints_of, load_checkpoint, save_checkpoint
 from mhrctl.training.divergence import Training
 from mhrctl.training.execution import Execution
 from mhrctl.training.loop import Schedule, fit
@@ -65,6 +66,7 @@ def backbone(
     prepared: Path,
     root: Path,
     out: Path,
+    scratch: Path,
     execution: Execution,
 ) -> Card[BackboneFacts]:
     """Write a backbone into `out`: its weights if it was trained here, a pinned reference to them otherwise.
@@ -74,12 +76,15 @@ def backbone(
         prepared: output of the prepare stage.
         root: what a relative `params.name` of a local backbone is relative to.
         out: the output folder.
+        scratch: folder for the checkpoints of a training in progress.
         execution: how to train; its recorder takes loss and rate, if the backbone is trained here.
 
     Raises:
         DataError: if the backbone cannot be loaded or the tokenizer does not fit it, or no batch of it is right.
         ParamsError: if examples are framed for the other kind of backbone.
+        StoppedError: if its training was asked to stop, and has left a checkpoint.
     """
+    made = provenance.of_backbone(params, prepared=prepared, root=root)
     if params.quantisation is not None:
         require_package(params.quantisation)
     examples = read_card(prepared, stage="prepare", command="mhrctl prepare").facts
@@ -96,6 +101,8 @@ def backbone(
                 tokenizer,
                 seed=params.seed,
                 execution=execution,
+                checkpoint=checkpoint_path(scratch, None, stage="backbone"),
+                key=made.key(threads=execution.threads),
             )
             model.save_pretrained(str(folder))
             name, revision = f"scratch-{model.num_parameters() / 1e6:.1f}M", None
@@ -125,8 +132,10 @@ def backbone(
             packing=padded_because is None if causal else None,
             padded_because=padded_because,
         )
-        card = provenance.of_backbone(params, prepared=prepared, root=root).card(facts, threads=execution.threads)
+        card = made.card(facts, threads=execution.threads)
         write_card(folder, card)
+    for path in checkpoints_of(scratch, None, stage="backbone"):
+        path.unlink()
     return card
 
 
@@ -202,10 +211,24 @@ def train_scratch(
     *,
     seed: int,
     execution: Execution,
+    checkpoint: Path,
+    key: str,
 ) -> PreTrainedModel:
     """Train a small model on the training tasks' prompts, and on the suite's backbone tasks if it has any.
 
     A T5 learns the prompts by span corruption, a Llama by plain language modelling.
+
+    Args:
+        params: its sizes, and how it is trained.
+        prepared: output of the prepare stage.
+        tokenizer: of the examples.
+        seed: of its weights and of all that is drawn.
+        execution: how to train.
+        checkpoint: the file of the last checkpoint, from which it goes on.
+        key: identifies the training.
+
+    Raises:
+        StoppedError: if it is asked to stop, and has left a checkpoint.
     """
     torch.manual_seed(seed)
     batches = _Batches(prepared, tokenizer, params, seed=seed)
@@ -214,6 +237,9 @@ def train_scratch(
     accelerator = execution.accelerator
     wrapped = accelerator.prepare(AdaptedModel(model, None))
     optimizer = accelerator.prepare(torch.optim.AdamW(model.parameters(), lr=params.lr, weight_decay=0.01))
+    parameters = dict(model.named_parameters())
+    training = {"key": key, "parameters": parameters, "optimizer": optimizer}
+    first, _ = load_checkpoint(checkpoint, warn=execution.warn, **training)
     steps = fit(
         wrapped,
         optimizer,
@@ -221,18 +247,26 @@ def train_scratch(
         objective=Objective("token_mean", 0.0),
         clip=lambda: accelerator.clip_grad_norm_(model.parameters(), CLIP_NORM),
         accelerator=accelerator,
-        schedule=Schedule(params.steps, WARMUP, seed),
+        schedule=Schedule(params.steps, WARMUP, seed, first=first),
         training=Training("backbone", "backbone.scratch"),
     )
-    with execution.track("backbone", params.steps) as bar:
+    about = f"{counted(model.num_parameters(), 'parameter')}, {counted(params.steps, 'step')} of"
+    about += f" {counted(params.batch_size, 'example')}, {accelerator.device}"
+    with execution.track("backbone", params.steps, about=about) as bar, execution.pausing() as pauses:
+        bar.resume(first)
         for step in steps:
-            note = ""
+            note, pause = "", pauses.after(step.number)
             if step.number % LOG_EVERY == 0:
                 step.require_finite()
                 loss = step.losses.mean().item()
                 execution.recorder.log(step.number, {"loss": loss, "lr": optimizer.param_groups[0]["lr"]})
                 note = f"loss {loss:.3f}"
+            if pause.saves:
+                step.require_finite()
+                save_checkpoint(checkpoint, step=step.number, log=[], **training)
             bar.advance(note=note)
+            if pause.stops:
+                raise StoppedError(f"stopped at step {step.number:,} of {params.steps:,}")
     model.eval()
     return model.cpu()
 

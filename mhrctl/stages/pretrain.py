@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -31,13 +32,14 @@ from mhrctl.data.batches import Batch, MixedBatches, Order, RunBatches
 from mhrctl.data.examples import Examples
 from mhrctl.data.table import training_data_sets
 from mhrctl.data.windows import WindowedOrder
-from mhrctl.errors import DivergedError, ParamsError, in_section
+from mhrctl.errors import DivergedError, ParamsError, StoppedError, counted, in_section
 from mhrctl.evaluation.validation import Validation, first_examples, mean_loss
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import attach, new_adapter
 from mhrctl.models.backbones import load_backbone, require_prepared
 from mhrctl.models.precision import set_precision
 from mhrctl.models.quantised import require_changeable
+from mhrctl.progress import Bar
 from mhrctl.training.checkpoint import checkpoint_path, checkpoints_of, load_checkpoint, save_checkpoint
 from mhrctl.training.divergence import Training
 from mhrctl.training.execution import Execution
@@ -46,10 +48,11 @@ from mhrctl.training.loop import Schedule, Step, fit
 from mhrctl.training.objective import Objective, objective_of
 from mhrctl.training.optimizers import clip_runs, optimizer_of, trained_parameters
 from mhrctl.training.part import Part, left_by
+from mhrctl.training.pauses import Pauses
 from mhrctl.training.selection import BestSteps
 
 CHECKPOINT_EVERY = 1000
-"""Steps between checkpoints: a matter of what a killed run has to do again, not of results."""
+"""Steps between checkpoints at the most, and however fast they are: a matter of what a killed run has to do again alone."""
 ALIGNMENT_COLUMNS = ("shared", "composed")
 """What the log has besides with `align_every`: empty in a line at whose step alignment was not measured."""
 VALIDATION_COLUMNS = ("validation_loss",)
@@ -89,6 +92,7 @@ def pretrain(
         DataError: if alignment is to be measured on one training task, or there is nothing to validate on.
         ArtifactError: if an input folder is missing or does not fit.
         DivergedError: if a loss, a gradient or what is trained is not finite; the last good checkpoint stays.
+        StoppedError: if it was asked to stop, and has left a checkpoint.
     """
     if params.align_every:
         require_shared(cell, f"pretrain.align_every {params.align_every}")
@@ -121,7 +125,8 @@ def pretrain(
     made = provenance.of_pretrain(cell, params, prepared=prepared, backbone=backbone, start=start, processes=many)
     card = made.card(facts, threads=execution.threads)
     key = json.dumps(card.record)
-    training = _Training(frozen, examples, data_sets, cell, params, scratch, key, execution)
+    trained = f"{counted(len(tasks), 'task')}, {counted(counts.multi_task + counts.routing, 'parameter')}"
+    training = _Training(frozen, examples, data_sets, cell, params, scratch, key, execution, trained)
     if params.validate_every:
         with in_section("pretrain"):
             training.validation.require_samples()
@@ -164,6 +169,7 @@ class _Training:
     scratch: Path
     key: str
     execution: Execution
+    trained: str  # on how many tasks, and how much
 
     @property
     def objective(self) -> Objective:
@@ -174,6 +180,11 @@ class _Training:
         """Those of the log."""
         aligned, validated = bool(self.params.align_every), bool(self.params.validate_every)
         return LOG_COLUMNS + ALIGNMENT_COLUMNS * aligned + VALIDATION_COLUMNS * validated
+
+    def _track(self, total: int) -> AbstractContextManager[Bar]:
+        examples = self.params.batch_size * self.params.accumulation * self.execution.accelerator.num_processes
+        about = f"{counted(total, 'step')} of {counted(examples, 'example')}, {self.execution.accelerator.device}"
+        return self.execution.track(f"pretrain {self.cell.name}", total, about=f"{self.trained}, {about}")
 
     def shared(self, adapter: Adapter) -> tuple[list[list[Any]], list[Kept]]:
         """Train one adapter, routed or not, on all tasks in proportion to their examples.
@@ -189,9 +200,9 @@ class _Training:
             self.params.batch_size,
             with_choices=self.objective.reads_choices,
         )
-        with self.execution.track(f"pretrain {self.cell.name}", self.params.steps) as bar:
+        with self._track(self.params.steps) as bar:
             part = Part(adapter, batches, self.params.steps, checkpoint_path(self.scratch, self.cell.name), self.key)
-            return self._train(part, bar.advance)
+            return self._train(part, bar, self.params.steps)
 
     def private(self, adapter: Adapter) -> tuple[list[list[Any]], list[Kept]]:
         """Train an adapter for each data set, some to a batch, the steps divided among them.
@@ -206,7 +217,8 @@ class _Training:
         trained: list[dict[str, Tensor]] = []
         rows: list[list[Any]] = []
         kept: list[Kept] = []
-        with self.execution.track(f"pretrain {self.cell.name}", steps * math.ceil(len(names) / together)) as bar:
+        total = steps * math.ceil(len(names) / together)
+        with self._track(total) as bar:
             for first in range(0, len(names), together):
                 runs = list(range(len(names))[first : first + together])
                 chosen = adapter.select(runs)
@@ -220,19 +232,31 @@ class _Training:
                 before = rows[-1] if rows else []
                 key, data_sets = f"{self.key}/{runs}", names[first : first + together]
                 part = Part(chosen, batches, steps, checkpoint, key, before, data_sets)
-                of_part, kept_of_part = self._train(part, bar.advance)
+                of_part, kept_of_part = self._train(part, bar, total)
                 rows += [counted_on(row, before) for row in of_part]
                 kept += kept_of_part
                 trained.append(chosen.state_dict())
         adapter.load_state_dict(stack_runs(trained))
         return rows, kept
 
-    def _train(self, part: Part, advance: Callable[..., None]) -> tuple[list[list[Any]], list[Kept]]:
+    def _train(self, part: Part, bar: Bar, total: int) -> tuple[list[list[Any]], list[Kept]]:
         """Train a part, from its checkpoint if there is one of the same key.
+
+        Args:
+            part: it.
+            bar: of all parts.
+            total: steps of all parts.
 
         Returns:
             The rows of the log, and the step that is kept of each run, if it is its best.
+
+        Raises:
+            StoppedError: if it is asked to stop before the end.
         """
+        with self.execution.pausing() as pauses:
+            return self._train_with(pauses, part, bar, total)
+
+    def _train_with(self, pauses: Pauses, part: Part, bar: Bar, total: int) -> tuple[list[list[Any]], list[Kept]]:
         params, execution, adapter, steps = self.params, self.execution, part.adapter, part.steps
         accelerator = execution.accelerator
         model = AdaptedModel(self.backbone, adapter, speed=execution.speed)
@@ -251,7 +275,7 @@ class _Training:
             warn=execution.warn,
             set_aside=accelerator.is_main_process,
         )
-        advance(first)
+        bar.resume(first)
         saved = [first]  # the steps of the checkpoints that there are
         micro_batches = params.accumulation * accelerator.num_processes
         log = part.log(self.columns, execution.recorder, rows=rows, first=first, micro_batches=micro_batches)
@@ -262,7 +286,9 @@ class _Training:
             log.count(step.number)
             aligned, validated = (is_due(step.number, every, steps) for every in (params.align_every, params.validate_every))
             logs = aligned or validated or is_due(step.number, params.log_every, steps)
+            pause = pauses.after(step.number)
             saves = step.number % CHECKPOINT_EVERY == 0 if step.number < steps else self.cell.row.is_private
+            saves |= pause.saves
             if logs or saves:
                 step.require_finite()
             if logs:
@@ -287,7 +313,9 @@ class _Training:
                     best=best,
                 )
                 saved.append(step.number)
-            advance(note=note)
+            bar.advance(note=note)
+            if pause.stops:
+                raise StoppedError(f"stopped at step {(part.before[0] if part.before else 0) + step.number:,} of {total:,}")
         return log.rows, part.keep(best, uniform_steps=params.uniform_steps) if best else []
 
     def _validate(self, part: Part, step: int, best: BestSteps | None, saved: Sequence[int]) -> float:

@@ -32,7 +32,7 @@ WRITTEN = (".json", ".csv")
 """Endings of the scores and logs that stages write."""
 CELL_NAME = re.compile(r"[a-z][a-z0-9_]*(-[a-z0-9_]+)*-s\d+")
 ALIGNED = re.compile(r"(.*?)(-start|-checkpoint)?")
-CHECKPOINT = re.compile(r"pretrain-(.*?)(-part\d+)?(\.previous)?\.safetensors(\.\d+\.damaged)?")
+CHECKPOINT = re.compile(r"(?:pretrain|adapt)-(.*?)(-part\d+)?(\.previous)?\.safetensors(\.\d+\.damaged)?")
 
 
 @dataclass(frozen=True)
@@ -190,8 +190,9 @@ def _cell_paths(project: Project) -> Iterator[tuple[str, str, Path]]:
             yield stage, path.stem.removeprefix(f"{stage}-"), path
     for path in sorted(project.alignment("*").parent.glob("*.json")):
         yield "", _group(ALIGNED, path.stem), path
-    for path in sorted(project.scratch.glob("pretrain-*.safetensors*")):
-        yield "pretrain", _group(CHECKPOINT, path.name), path
+    for stage in ("pretrain", "adapt"):
+        for path in sorted(project.scratch.glob(f"{stage}-*.safetensors*")):
+            yield stage, _group(CHECKPOINT, path.name), path
 
 
 def _group(pattern: re.Pattern[str], text: str) -> str:

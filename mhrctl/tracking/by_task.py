@@ -33,3 +33,7 @@ class ByTask:
         if len(at_step) == self._tasks:
             values["validation_mean"] = sum(at_step) / len(at_step)
         self._recorder.log(step, values)
+
+    def remember(self, step: int, score: float) -> None:
+        """Count a task's score at a step that an earlier command has reported."""
+        self._scores[step].append(score)

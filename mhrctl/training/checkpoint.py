@@ -50,7 +50,8 @@ class Checkpoint:
         scalars: {slot/name: a number that the optimizer keeps}.
         log: what has been logged, as JSON.
         tensors: {parameter/name, optimizer/slot/name, or best/name: values}.
-        best: the best step of each run so far and its score; none before the first validation, or where the last is kept.
+        best: the best step of each run so far, its score, and how many came after it; none before the first validation, or
+            where the last is kept.
     """
 
     step: int
@@ -58,7 +59,7 @@ class Checkpoint:
     scalars: Mapping[str, float]
     log: list[Any]
     tensors: Mapping[str, Tensor]
-    best: Sequence[tuple[int, float]] = ()
+    best: Sequence[tuple[int, float, int] | tuple[int, float]] = ()
 
     def fill(self, parameters: Mapping[str, nn.Parameter], best: BestSteps | None = None) -> None:
         """Give parameters the values that they had, and the record of the best steps what it had, if one is kept.
@@ -73,6 +74,20 @@ class Checkpoint:
                 parameter.copy_(stored[name])
         if best and kept:
             best.restore(kept, self.best)
+
+    def fill_optimizer(self, parameters: Mapping[str, nn.Parameter], optimizer: Optimizer) -> None:
+        """Give an optimizer of parameters the state that it had."""
+        fused = {id(parameter) for group in optimizer.param_groups if group.get("fused") for parameter in group["params"]}
+        for stored, value in self.tensors.items():
+            kind, _, rest = stored.partition("/")
+            if kind == "optimizer":
+                slot, _, name = rest.partition("/")
+                parameter = parameters[name]
+                counter = value.dim() == 0 and id(parameter) not in fused  # stays on the CPU, so that no step waits for it
+                optimizer.state[parameter][slot] = value if counter else value.to(parameter.device)
+        for stored, number in self.scalars.items():
+            slot, _, name = stored.partition("/")
+            optimizer.state[parameters[name]][slot] = number
 
     def _stored(self, kind: str, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the tensors of a kind, which must have the shapes of others of the same names."""
@@ -116,9 +131,9 @@ def save_checkpoint(
             else:
                 scalars[f"{slot}/{name}"] = value
     facts = {"step": step, "key": key, "scalars": scalars, "log": log}
-    if best and all(torch.isfinite(best.scores)):
+    if best and any(torch.isfinite(best.scores)):
         tensors |= {f"best/{name}": parameter for name, parameter in best.parameters.items()}
-        facts["best"] = list(zip(best.steps, best.scores.tolist(), strict=True))
+        facts["best"] = list(zip(best.steps, best.scores.tolist(), best.since_best, strict=True))
     require_finite(tensors, f"the checkpoint of step {step}", error=DivergedError)
     tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(facts)
@@ -158,25 +173,53 @@ def load_checkpoint(
     Raises:
         ArtifactError: if there is one that cannot be read for another reason, such as its permissions.
     """
+
+    def fill(kept: Checkpoint) -> None:
+        kept.fill(parameters, best)
+        kept.fill_optimizer(parameters, optimizer)
+
+    kept = resume_from(path, key=key, fill=fill, warn=warn, set_aside=set_aside)
+    return (kept.step, kept.log) if kept else (0, [])
+
+
+def resume_from(
+    path: Path,
+    *,
+    key: str,
+    fill: Callable[[Checkpoint], None],
+    warn: Callable[[str], None] = lambda _message: None,
+    set_aside: bool = True,
+) -> Checkpoint | None:
+    """Go back to the last checkpoint of this training that is whole, if there is one, and return it.
+
+    Args:
+        path: the file of the last.
+        key: identifies the training.
+        fill: takes what is in it, or raises `DamagedError` and has changed nothing.
+        warn: is told of a damaged one, in one line.
+        set_aside: whether this process gives damaged ones another name, of several processes only one.
+
+    Raises:
+        ArtifactError: if there is one that cannot be read for another reason, such as its permissions.
+    """
     if set_aside:
         clean(path)  # what a killed process had begun to write
     notes: list[str] = []
-    step, log = 0, list[Any]()
+    last: Checkpoint | None = None
     for place in (path, previous(path)):
         try:
             kept = read_checkpoint(place)
             if kept is None or kept.key != key:
                 continue
-            kept.fill(parameters, best)
+            fill(kept)
         except DamagedError as error:
             notes.append(f"{place}: {error}" + (f", and was set aside as {_set_aside(place).name}" if set_aside else ""))
             continue
-        _fill_optimizer(kept, parameters, optimizer)
-        step, log = kept.step, kept.log
+        last = kept
         break
     for note in notes:
-        warn(f"{note}; the training {f'goes on from step {step}' if step else 'starts anew'}")
-    return step, log
+        warn(f"{note}; the training {f'goes on from step {last.step}' if last else 'starts anew'}")
+    return last
 
 
 def last_checkpoint(path: Path) -> Checkpoint | None:
@@ -228,15 +271,17 @@ def read_checkpoint(path: Path) -> Checkpoint | None:
     return Checkpoint(facts["step"], facts["key"], facts["scalars"], facts["log"], tensors, facts.get("best", ()))
 
 
-def checkpoint_path(scratch: Path, cell: str, part: int | None = None) -> Path:
-    """Return where a pre-training in progress leaves its last checkpoint.
+def checkpoint_path(scratch: Path, cell: str | None, part: int | None = None, *, stage: str = "pretrain") -> Path:
+    """Return where a training in progress leaves its last checkpoint.
 
     Args:
         scratch: the folder of checkpoints.
-        cell: its name.
+        cell: its name; none of a stage without cells.
         part: the first task of one of several trainings of the cell, if it has several.
+        stage: which trains.
     """
-    return scratch / f"pretrain-{cell}{'' if part is None else f'-part{part}'}.safetensors"
+    subject = stage if cell is None else f"{stage}-{cell}"
+    return scratch / f"{subject}{'' if part is None else f'-part{part}'}.safetensors"
 
 
 def previous(path: Path) -> Path:
@@ -244,10 +289,11 @@ def previous(path: Path) -> Path:
     return path.with_name(f"{path.stem}{PREVIOUS}{path.suffix}")
 
 
-def checkpoints_of(scratch: Path, cell: str) -> list[Path]:
-    """List the checkpoints that a cell's pre-training has left, but for those that were set aside."""
-    name = re.compile(rf"pretrain-{re.escape(cell)}(-part\d+)?({re.escape(PREVIOUS)})?\.safetensors")
-    return sorted(path for path in scratch.glob("pretrain-*.safetensors") if name.fullmatch(path.name) and path.is_file())
+def checkpoints_of(scratch: Path, cell: str | None, *, stage: str = "pretrain") -> list[Path]:
+    """List the checkpoints that a training has left, but for those that were set aside; arguments of `checkpoint_path`."""
+    subject = re.escape(stage if cell is None else f"{stage}-{cell}")
+    name = re.compile(rf"{subject}(-part\d+)?({re.escape(PREVIOUS)})?\.safetensors")
+    return sorted(path for path in scratch.glob(f"{stage}*.safetensors") if name.fullmatch(path.name) and path.is_file())
 
 
 def _hash(facts: str, tensors: Mapping[str, Tensor]) -> str:
@@ -267,18 +313,3 @@ def _set_aside(path: Path) -> Path:
         return path.rename(aside)
     except OSError as error:
         raise ArtifactError(f"{path}: damaged, and cannot be renamed ({error.strerror or error}); move it away") from None
-
-
-def _fill_optimizer(kept: Checkpoint, parameters: Mapping[str, nn.Parameter], optimizer: Optimizer) -> None:
-    """Give an optimizer the state that it had."""
-    fused = {id(parameter) for group in optimizer.param_groups if group.get("fused") for parameter in group["params"]}
-    for stored, value in kept.tensors.items():
-        kind, _, rest = stored.partition("/")
-        if kind == "optimizer":
-            slot, _, name = rest.partition("/")
-            parameter = parameters[name]
-            counter = value.dim() == 0 and id(parameter) not in fused  # stays on the CPU, so that no step waits for it
-            optimizer.state[parameter][slot] = value if counter else value.to(parameter.device)
-    for stored, number in kept.scalars.items():
-        slot, _, name = stored.partition("/")
-        optimizer.state[parameters[name]][slot] = number

@@ -20,7 +20,8 @@ from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.placement import spread
 from mhrctl.models.sharding import is_sharded, shard
 from mhrctl.models.speed import Sharding, Speed
-from mhrctl.progress import Recorder, Track, Warn, silent, unheard, unrecorded
+from mhrctl.progress import Recorder, Stop, Track, Warn, silent, unheard, unrecorded, unstoppable
+from mhrctl.training.pauses import CHECKPOINT_SECONDS, Pauses
 from mhrctl.training.processes import average_gradients, in_turn, share_values
 
 
@@ -36,6 +37,8 @@ class Execution:
         warn: shows what goes on in spite of a failure.
         device_map: how the backbone's layers are spread over devices; None has them all on the accelerator's.
         sharding: how frozen weights are divided among several processes; None leaves all of them to each.
+        stop: asks a training to end where it can go on from.
+        checkpoint_seconds: of training, between checkpoints.
     """
 
     accelerator: Accelerator
@@ -45,6 +48,8 @@ class Execution:
     warn: Warn = unheard
     device_map: str | None = None
     sharding: Sharding | None = None
+    stop: Stop = unstoppable
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
 
     @property
     def threads(self) -> int | None:
@@ -86,6 +91,12 @@ class Execution:
         mesh = init_device_mesh(self.accelerator.device.type, (self.accelerator.num_processes,))
         with in_turn(self.accelerator):
             yield partial(shard, mesh=mesh, sharding=self.sharding)
+
+    @contextmanager
+    def pausing(self) -> Iterator[Pauses]:
+        """Give the pauses of a training, which may be asked to end until the context does."""
+        with self.stop() as asked:
+            yield Pauses(self.accelerator, asked, seconds=self.checkpoint_seconds)
 
     def prepared(self, model: AdaptedModel, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
         """Return a model on the device, and the optimizer of its adapter, as accelerate wants both for training."""

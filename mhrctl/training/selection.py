@@ -14,6 +14,7 @@ class BestSteps:
     Attributes:
         scores: the best score of each run, [runs]; minus infinity before the first.
         steps: each run's best step; 0 before the first score.
+        since_best: scores of each run since its best one.
         parameters: {name: those of each run's best step, [runs, ...]}, on the CPU; those of the start before the first score.
     """
 
@@ -30,7 +31,7 @@ class BestSteps:
         self.parameters = {name: parameter.detach().cpu().clone() for name, parameter in parameters.items()}
         runs = len(next(iter(self.parameters.values())))
         self.scores, self.steps = torch.full((runs,), -torch.inf, dtype=dtype), [0] * runs
-        self._patience, self._since_best = patience, [0] * runs
+        self._patience, self.since_best = patience, [0] * runs
 
     @torch.no_grad()
     def record(
@@ -46,24 +47,24 @@ class BestSteps:
             step: the step's number.
         """
         for run, row, score in zip(runs, rows, torch.tensor(scores, dtype=self.scores.dtype), strict=True):
-            self._since_best[run] += 1
+            self.since_best[run] += 1
             if score > self.scores[run]:
-                self.scores[run], self.steps[run], self._since_best[run] = score, step, 0
+                self.scores[run], self.steps[run], self.since_best[run] = score, step, 0
                 for name, parameter in parameters.items():
                     self.parameters[name][run].copy_(parameter[row])
 
     @torch.no_grad()
-    def restore(self, parameters: Mapping[str, Tensor], best: Sequence[tuple[int, float]]) -> None:
-        """Go back to an earlier record of the same runs, in which no patience was counted.
+    def restore(self, parameters: Mapping[str, Tensor], best: Sequence[tuple[int, float, int] | tuple[int, float]]) -> None:
+        """Go back to an earlier record of the same runs.
 
         Args:
             parameters: {name: those of each run's best step, [runs, ...]}.
-            best: each run's best step and its score.
+            best: each run's best step, its score, and how many scores came since, none where patience was not counted.
         """
         for name, kept in self.parameters.items():
             kept.copy_(parameters[name])
-        for run, (step, score) in enumerate(best):
-            self.steps[run], self.scores[run] = step, score
+        for run, (step, score, *since) in enumerate(best):
+            self.steps[run], self.scores[run], self.since_best[run] = step, score, sum(since)
 
     @torch.no_grad()
     def put_into(self, parameters: Mapping[str, Tensor]) -> None:
@@ -73,4 +74,4 @@ class BestSteps:
 
     def over(self, run: int) -> bool:
         """Return whether a run has gone on for its patience without getting better."""
-        return self._patience is not None and self._since_best[run] >= self._patience
+        return self._patience is not None and self.since_best[run] >= self._patience

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mhrctl.artifacts.hashing import digest
-from mhrctl.cli.signals import TerminatedError, raising_signals
+from mhrctl.cli.signals import TerminatedError, raising_signals, stopping
 
 ROOT = Path(__file__).parents[2]
 MHRCTL = [sys.executable, "-m", "mhrctl"]
@@ -68,7 +70,7 @@ def test_a_command_says_in_a_line_that_it_was_interrupted(copy: Path, number: si
             continue
         assert "Traceback" not in said
         assert (code, said.count("\n")) == (128 + number, 1), said
-        assert said.startswith(f"error: {'interrupted' if number == signal.SIGINT else 'terminated'}")
+        assert said.startswith((f"error: {'interrupted' if number == signal.SIGINT else 'terminated'}", "stopped at step "))
         assert digest(copy / "data/pretrain") == before
 
 
@@ -113,6 +115,52 @@ def test_handlers_are_as_they_were_afterwards() -> None:
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(1)
     assert {number: signal.getsignal(number) for number in before} == before
+
+
+def test_a_first_signal_asks_and_a_second_raises() -> None:
+    with pytest.raises(TerminatedError), raising_signals(), stopping() as asked:
+        assert not asked()
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.2)
+        assert asked()
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1)
+
+
+def test_a_launched_process_is_asked_as_often_as_its_launcher_likes() -> None:
+    with pytest.raises(KeyboardInterrupt), raising_signals(), stopping(launched=True) as asked:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
+            os.kill(os.getpid(), number)
+        time.sleep(0.2)
+        assert asked()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_training_that_is_stopped_says_where_and_goes_on_to_the_same_bytes(copy: Path, number: signal.Signals) -> None:
+    command = [
+        *MHRCTL,
+        "pretrain",
+        "-m",
+        "lora",
+        "--set",
+        "pretrain.steps=3000",
+        "--set",
+        "pretrain.log_every=0",
+        "-C",
+        str(copy),
+    ]
+    environment = os.environ | {"MHRCTL_PROGRESS_SECONDS": "0.2"}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
+    assert process.stderr is not None
+    lines = [line for line in iter(process.stderr.readline, "") if not (": step " in line and process.send_signal(number))]
+    assert process.wait(120) == 128 + number
+    stopped = re.search(r"^stopped at step ([\d,]+) of 3,000; `mhrctl (pretrain .*)` goes on from there$", lines[-1])
+    assert stopped, lines
+    again = subprocess.run([*MHRCTL, *shlex.split(stopped[2])], capture_output=True, text=True, check=True, env=environment)
+    assert f"pretrain lora-s0: goes on from step {stopped[1]} of 3,000\n" in again.stderr
+    resumed = digest(copy / "data/pretrain/lora-s0")
+    subprocess.run([*command, "--force"], check=True, capture_output=True)
+    assert digest(copy / "data/pretrain/lora-s0") == resumed
 
 
 def test_a_signal_that_is_ignored_stays_so() -> None:

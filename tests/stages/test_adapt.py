@@ -8,6 +8,7 @@ import os
 import shutil
 import threading
 from collections import defaultdict
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from operator import itemgetter
 from pathlib import Path
@@ -24,6 +25,7 @@ from mhrctl.cli import display
 from mhrctl.data.batches import Batch, RunBatches
 from mhrctl.data.shots import draw_shots
 from mhrctl.stages import adapt
+from mhrctl.training import checkpoint
 from tests.conftest import CELLS, Run, mhrctl
 
 
@@ -282,9 +284,9 @@ def test_all_tasks_stopped_end_the_stage(four: Path, best: dict[str, int], monke
     best |= dict.fromkeys(("third", "swap", "twice", "fourth"), 0)
     advanced: list[int] = []
 
-    def track(_description: str, total: int) -> AbstractContextManager[Any]:
+    def track(_description: str, total: int, **_about: str) -> AbstractContextManager[Any]:
         advanced.append(-total)
-        return nullcontext(SimpleNamespace(advance=lambda steps=1, **_note: advanced.append(steps)))
+        return nullcontext(SimpleNamespace(advance=lambda steps=1, **_note: advanced.append(steps), resume=advanced.append))
 
     monkeypatch.setattr(display, "track", track)
     endless = ("adapt.steps=1000000", "adapt.patience=1")
@@ -355,3 +357,72 @@ def test_a_second_process_in_an_output_is_refused_in_one_line(copy: Path, run: R
         thread.join()
     assert said == [2]
     assert f"data/adapt/lora-s0: is being written by process {os.getpid()}; wait" in capfd.readouterr().err
+
+
+def saving_at_every_step(monkeypatch: pytest.MonkeyPatch, kill: Callable[[int], bool]) -> list[int]:
+    """Have a checkpoint written at each step, and be killed after some; gives the steps that are written."""
+    saved: list[int] = []
+
+    def save(*args: Any, step: int, **rest: Any) -> None:
+        checkpoint.save_checkpoint(*args, step=step, **rest)
+        saved.append(step)
+        if kill(len(saved)):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(adapt, "save_checkpoint", save)
+    monkeypatch.setenv("MHRCTL_CHECKPOINT_SECONDS", "0")
+    return saved
+
+
+@pytest.mark.parametrize(
+    ("method", "together", "settings"),
+    [
+        ("lora", 32, ["patience=2", "evaluate_every=1", "lr=0.2", "select=loss"]),
+        ("lora", 2, ["patience=1", "evaluate_every=1", "keep_start=false", "optimizer=adafactor"]),
+        ("mhr", 32, ["evaluate_unit=epochs", "epoch_steps={swap: 1, twice: 3}"]),
+        ("full_ft", 1, ["lr=0.01"]),
+    ],
+)
+def test_an_adaptation_that_is_killed_again_and_again_ends_with_the_same_bytes(
+    four: Path, run: Run, monkeypatch: pytest.MonkeyPatch, method: str, together: int, settings: list[str]
+) -> None:
+    options = ["adapt", "-m", method, "--together", together, "--force", "-C", four, "--set", "adapt.steps=8"]
+    options += [word for setting in settings for word in ("--set", f"adapt.{setting}")]
+    if method == "full_ft":
+        assert run("pretrain", "-m", method, "-C", four) == 0
+    assert run(*options) == 0
+    out = four / f"data/adapt/{cell_name(method)}"
+    before = {file.name: file.read_bytes() for file in out.iterdir()}
+    with monkeypatch.context() as patch:
+        saved = saving_at_every_step(patch, lambda number: number % 3 == 0)
+        kills = 0
+        while (code := run(*options)) == 130 and kills < 20:
+            kills += 1
+            assert list((four / "data/scratch").glob("adapt-*.safetensors"))
+    assert (code, kills > 1) == (0, True)
+    assert len(saved) < 3 * (kills + 1)
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == before
+    assert not list((four / "data/scratch").glob("adapt-*"))
+
+
+def test_a_damaged_checkpoint_of_fewer_tasks_is_gone_back_from(
+    four: Path, run: Run, capfd: pytest.CaptureFixture[str], best: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    best |= {"third": 0, "swap": 1, "twice": 8, "fourth": 8}
+    options = ["adapt", "-m", "lora", "--force", "-C", four, "--set", "adapt.steps=8", "--set", "adapt.patience=2"]
+    options += ["--set", "adapt.evaluate_every=1"]
+    assert run(*options) == 0
+    out = four / "data/adapt/lora-s0"
+    before = {file.name: file.read_bytes() for file in out.iterdir()}
+    with monkeypatch.context() as patch:
+        assert saving_at_every_step(patch, lambda number: number == 4) == []
+        assert run(*options) == 130
+    last = four / "data/scratch/adapt-lora-s0-part0.safetensors"
+    content = bytearray(last.read_bytes())
+    content[-1] ^= 1
+    last.write_bytes(content)
+    capfd.readouterr()
+    assert run(*options) == 0
+    assert "is damaged (its hash is another), and was set aside as" in (said := capfd.readouterr().err)
+    assert "the training goes on from step 3" in said
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == before

@@ -26,6 +26,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from mhrctl.artifacts.hashing import digest
 from mhrctl.config.sections import BackboneParams, ScratchParams
 from mhrctl.data.batches import collate
 from mhrctl.data.denoising import language_modelling
@@ -36,6 +37,7 @@ from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.backbones import fingerprint, is_tied, load_backbone
 from mhrctl.models.decoder_only import PACKS
 from mhrctl.stages.backbone import backbone, train_scratch
+from mhrctl.training import checkpoint
 from mhrctl.training.execution import Execution
 from tests.conftest import Run, mhrctl
 from tests.data.kinds import CHATS
@@ -45,8 +47,20 @@ from tests.models.gguf_files import write_gguf
 def make(project: Path, accelerator: Accelerator, **options: Any) -> Path:
     out = project / "backbone"
     prepared = project / "data/prepare"
-    backbone(BackboneParams(**options), prepared=prepared, root=project, out=out, execution=Execution(accelerator))
+    backbone(
+        BackboneParams(**options),
+        prepared=prepared,
+        root=project,
+        out=out,
+        scratch=project / "data/scratch",
+        execution=Execution(accelerator),
+    )
     return out
+
+
+def unsaved(folder: Path, accelerator: Accelerator) -> dict[str, Any]:
+    """How to train a backbone without a stage around it."""
+    return {"execution": Execution(accelerator), "checkpoint": folder / "scratch.safetensors", "key": "k"}
 
 
 def test_scratch_is_loaded_as_it_was_trained(walked: Path) -> None:
@@ -327,7 +341,7 @@ def test_without_span_corruption_no_sentinels_are_needed(copy: Path, accelerator
     tokenizer = saved_tokenizer(copy / "data/prepare/tokenizer")
     params = ScratchParams.model_validate({**SCRATCH, "denoising": 0.0})
     with pytest.raises(ParamsError, match=r"backbone.scratch.denoising 0: this suite has no backbone tasks"):
-        train_scratch(params, copy / "data/prepare", tokenizer, seed=0, execution=Execution(accelerator))
+        train_scratch(params, copy / "data/prepare", tokenizer, seed=0, **unsaved(copy, accelerator))
     loose = copy / "loose"
     loose.mkdir()
     for name in ("training_tasks.parquet", "backbone_tasks.parquet"):
@@ -339,7 +353,7 @@ def test_without_span_corruption_no_sentinels_are_needed(copy: Path, accelerator
         pad_token="w0",
         eos_token="w1",
     )
-    model = train_scratch(params, loose, tokenizer, seed=0, execution=Execution(accelerator))
+    model = train_scratch(params, loose, tokenizer, seed=0, **unsaved(copy, accelerator))
     assert model.config.vocab_size == len(tokenizer)
 
 
@@ -384,3 +398,31 @@ def test_a_backbone_is_never_read_from_where_it_is_written(
         assert run(*command, *options) == 2
         assert "which would be written while this is read" in capfd.readouterr().err
     assert {path: path.read_bytes() for path in (copy / "data/backbone").rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("architecture", ["t5", "llama"])
+def test_a_training_that_is_killed_again_and_again_ends_with_the_same_bytes(
+    project: Path, run: Run, monkeypatch: pytest.MonkeyPatch, architecture: str
+) -> None:
+    params = project / "params.yaml"
+    if architecture == "llama":
+        text = params.read_text().replace("  tokenizer: word\n", "  tokenizer: word\n  framing: causal\n")
+        params.write_text(text.replace("scratch: {", "scratch: {architecture: llama, "))
+    assert run("prepare", "-C", project) == 0
+    options = ["backbone", "-C", project, "--set", "backbone.scratch.steps=5"]
+    assert run(*options) == 0
+    before = digest(project / "data/backbone")
+
+    def killed(*args: Any, **rest: Any) -> None:
+        checkpoint.save_checkpoint(*args, **rest)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mhrctl.stages.backbone.save_checkpoint", killed)
+        patch.setenv("MHRCTL_CHECKPOINT_SECONDS", "0")
+        for _ in range(3):
+            assert run(*options, "--force") == 130
+        assert checkpoint.last_checkpoint(project / "data/scratch/backbone.safetensors").step == 3  # type: ignore[union-attr]
+    assert run(*options, "--force") == 0
+    assert digest(project / "data/backbone") == before
+    assert not list((project / "data/scratch").glob("backbone*"))

@@ -38,4 +38,4 @@ def test_a_batch_of_tasks_has_its_part_of_the_start() -> None:
 
 def test_a_soup_needs_the_index() -> None:
     with pytest.raises(ParamsError, match=r"adapter_soup needs the index of training tasks; run `mhrctl index`"):
-        soup_of(AdaptParams(), [], [], Path("none"), None, Path(), "cpu")
+        soup_of(cast("AdaptParams", None), [], [], Path("none"), None, Path(), "cpu")
