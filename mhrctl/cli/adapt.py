@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import time
+from pathlib import Path
+from statistics import fmean
+
 from mhrctl.artifacts import provenance
 from mhrctl.artifacts.facts import AdaptFacts
 from mhrctl.artifacts.locking import locked
-from mhrctl.artifacts.names import TASKS, Project
+from mhrctl.artifacts.names import TASKS, VALIDATION, Project
 from mhrctl.artifacts.watching import unedited
 from mhrctl.artifacts.writing import logging_run
 from mhrctl.cli import display
@@ -38,8 +43,9 @@ from mhrctl.cli.options import (
 from mhrctl.cli.signals import seconds_between_checkpoints, stopping
 from mhrctl.cli.threads import expected_threads, taken_threads
 from mhrctl.config.cells import CellParams
-from mhrctl.data.table import shortage
-from mhrctl.errors import ParamsError, listed
+from mhrctl.config.sections import AdaptParams
+from mhrctl.data.table import shortage, task_metrics
+from mhrctl.errors import ParamsError, counted, listed
 from mhrctl.models.speed import Speed
 from mhrctl.tools.check import unknown_task
 
@@ -88,6 +94,7 @@ def adapt(
     asked = params.adapt
     if (prepared / TASKS).exists() and (short := shortage(prepared, shots=asked.shots, validation=asked.validation)):
         display.done(f"note: {short}")
+    began = time.monotonic()
     accelerator = open_accelerator(device, threads)
     from mhrctl.stages.adapt import adapt as stage
     from mhrctl.training.execution import Execution
@@ -120,8 +127,34 @@ def adapt(
             ),
         )
     facts = card.facts
-    written = f"wrote {out}: {len(facts.tasks)} tasks, {facts.parameters.adaptation:,} trained parameters each"
-    display.done(f"{written}{_undecided(facts)}")
+    took = display.duration(time.monotonic() - began)
+    reached = [*_reached(facts, params.adapt, out, prepared), f"{counted(facts.parameters.adaptation, 'parameter')} a task"]
+    adapted = f"adapted {name} to {counted(len(facts.tasks), 'task')} in {took}: {', '.join(reached)}"
+    display.done(f"{adapted}{_undecided(facts)}")
+
+
+def _reached(facts: AdaptFacts, params: AdaptParams, out: Path, prepared: Path) -> list[str]:
+    """What an adaptation has come to: the mean of the tasks' best validation scores, and the steps that these are of."""
+    if not facts.validation:
+        return []
+    mean = fmean(facts.validation.values())
+    if params.select == "loss":
+        said = f"validation loss {-mean:.3g}"
+    else:
+        from mhrctl.evaluation.metrics import title_of
+
+        of_tasks = task_metrics(prepared)
+        metrics = sorted({of_tasks[task] for task in facts.validation})
+        said = f"validation {title_of(metrics[0]) + ' ' if len(metrics) == 1 else ''}{mean:.1f}"
+    first = 0 if params.keep_start or not params.steps else 1
+    best: dict[str, int] = {}
+    with (out / VALIDATION).open(newline="") as stream:
+        for row in csv.DictReader(stream):
+            if int(row["step"]) >= first and float(row["score"]) == facts.validation[row["task"]]:
+                best.setdefault(row["task"], int(row["step"]))
+    steps = sorted({min(best.values()), max(best.values())}) if best else []
+    which = f" (best step{'s' if len(steps) > 1 else ''} {' to '.join(f'{step:,}' for step in steps)})" if steps else ""
+    return [said + which]
 
 
 def _undecided(facts: AdaptFacts) -> str:

@@ -32,9 +32,10 @@ from mhrctl.config.cells import Cell, CellParams, grid_cells
 from mhrctl.config.grid import PLAIN
 from mhrctl.config.resolve import CELL_SECTIONS, Settings, resolve_cell, setting_at, sources
 from mhrctl.config.sections import OptimisationParams
-from mhrctl.errors import ArtifactError, MhrctlError, ParamsError
+from mhrctl.errors import ArtifactError, MhrctlError, ParamsError, counted, listed
 from mhrctl.suites.task import TaskCounts
 from mhrctl.tools.check import (
+    DVC_FILE,
     check_backbone,
     check_suite,
     pipeline_gaps,
@@ -44,7 +45,7 @@ from mhrctl.tools.check import (
     unmeasured,
     vocab_size,
 )
-from mhrctl.tools.estimate import FP32, Estimate, Shape, backbone_shape, estimate, human_size
+from mhrctl.tools.estimate import FP32, Estimate, Shape, backbone_shape, estimate, human_size, time_of
 from mhrctl.tools.grid import differences, expand
 
 UNKNOWN = "?"
@@ -109,13 +110,25 @@ def check(
         refused, gaps = _pipeline(settings, where)
         problems += refused
         notes += gaps
+    if problems:
+        for problem in problems[:-1]:
+            display.complain(str(problem))
+        raise problems[-1]
     display.out.print(_grid_table(where, groups, estimates))
     for note in notes:
         display.show(note)
-    for problem in problems[:-1]:
-        display.complain(str(problem))
-    if problems:
-        raise problems[-1]
+    display.show(_time(where, settings))
+    display.show("ok: nothing to fix. Next: mhrctl run" if (where.root / DVC_FILE).exists() else "ok: nothing to fix")
+
+
+def _time(where: Project, settings: Settings) -> str:
+    """How long all stages take by those that have run here, in a line."""
+    took = time_of(settings.params, where)
+    if took is None:
+        return "time: not known before stages have run here; then their logs say it"
+    seconds, longest, missing = took
+    said = f"time: about {display.duration(seconds)} for all stages, one at a time; the longest is {longest}"
+    return said + (f"; {listed(missing)} have not run here and come on top" if missing else " (measured by earlier runs)")
 
 
 def _verify(settings: Settings, where: Project) -> None:
@@ -209,7 +222,7 @@ def _totals(where: Project, shape: Shape, tasks: TaskCounts, every: Sequence[Est
     disk = sum({output: size for each in every for output, size in each.outputs.items()}.values())
     free = shutil.disk_usage(where.root).free
     totals = [
-        f"tasks: {tasks.training} to train on, {tasks.test} to test on",
+        f"tasks: {tasks.training:,} to train on, {tasks.test:,} to test on",
         f"backbone: {shape.weights:,} weights, {human_size(shape.size(FP32))} on disk",
         f"disk: {human_size(disk)} for all cells, and as much again in DVC's cache; {human_size(free)} are free",
         f"checkpoints: {human_size(max(each.checkpoint for each in every))} at most, while a pre-training runs",
@@ -221,7 +234,7 @@ def _totals(where: Project, shape: Shape, tasks: TaskCounts, every: Sequence[Est
 def _grid_table(where: Project, groups: Groups, estimates: Mapping[str, Sequence[Estimate]]) -> Table:
     """A row for all seeds of a cell, at most 80 columns wide with the paper's methods."""
     number = sum(len(cells) for cells in groups.values())
-    shown = Table(title=f"{number} cells", box=box.SIMPLE_HEAD, padding=0)
+    shown = Table(title=counted(number, "cell"), box=box.SIMPLE_HEAD, padding=0)
     shown.add_column("cell", no_wrap=True)
     for column in ("seeds", "starts\nfrom"):
         shown.add_column(column)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import csv
+import json
+import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
+from statistics import fmean
 
 from mhrctl.artifacts import provenance
 from mhrctl.artifacts.facts import Kept
 from mhrctl.artifacts.locking import locked
-from mhrctl.artifacts.names import Project
+from mhrctl.artifacts.names import LOG, VALIDATION, Project
 from mhrctl.artifacts.watching import unedited
 from mhrctl.artifacts.writing import logging_run
 from mhrctl.cli import display
@@ -87,6 +92,7 @@ def pretrain(
     )
     if nothing_to_do(made, out, log, threads=expected_threads(threads, device), force=force):
         return
+    began = time.monotonic()
     accelerator = open_accelerator(device, threads, many_processes=True)
     from mhrctl.stages.pretrain import pretrain as stage
     from mhrctl.training.execution import Execution
@@ -120,8 +126,20 @@ def pretrain(
         )
     counts = card.facts.parameters
     if accelerator.is_main_process:
-        said = f"wrote {out}: {counts.multi_task:,} adapter and {counts.routing:,} routing parameters"
-        display.done(said + _kept(card.facts.kept))
+        reached = _reached(out)
+        reached.append(f"{counts.multi_task:,} adapter and {counts.routing:,} routing parameters")
+        took = display.duration(time.monotonic() - began)
+        display.done(f"pre-trained {trained.name} in {took}: {', '.join(reached)}{_kept(card.facts.kept)}")
+
+
+def _reached(out: Path) -> list[str]:
+    """What a pre-training has come to: the first loss of its log and the last, and the mean validation loss of its tasks."""
+    rows = [json.loads(line) for line in (out / LOG).read_text().splitlines()]
+    losses = [row["loss"] for row in (rows[:1] + rows[-1:])[-2:]]
+    with (out / VALIDATION).open(newline="") as stream:
+        validated = [float(row["loss"]) for row in csv.DictReader(stream)]
+    reached = [f"loss {' -> '.join(f'{loss:.3g}' for loss in losses)}"] if losses else []
+    return [*reached, f"validation {fmean(validated):.3g}"] if validated else reached
 
 
 def _kept(kept: Sequence[Kept]) -> str:

@@ -6,7 +6,7 @@ import os
 import re
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -17,16 +17,19 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from mhrctl.cli import display
-from mhrctl.errors import listed
+from mhrctl.errors import counted, listed
 from mhrctl.running.pipeline import State
 from mhrctl.running.plan import Action, Planned
-from mhrctl.running.progress import ENDED, Entry, Progress
+from mhrctl.running.progress import ENDED, STOPPED, Entry, Progress
 from mhrctl.tools.run import View
 
 SHOWN = 12
 """So many running jobs are listed by the live table."""
 _CELL_FILE = re.compile(r"(params changed: )?data/cells/\S+\.json ")
 _AFTER = re.compile(r"after ([^@ ]+).*")
+TAIL = 8192
+"""Bytes at the end of a log in which progress is looked for."""
+PROGRESS = re.compile(r"^\S.*: (step [\d,]+ of [\d,]+(?:, (?:loss|validation) [-\d.a-z]+)?)", re.MULTILINE)
 STYLES = {State.RUNNING: "cyan", State.DONE: "green", State.FAILED: "bold red", State.BLOCKED: "red"}
 
 
@@ -108,7 +111,7 @@ def show_plan(plan: Sequence[Planned], *, stages: bool = False) -> None:
     counts = Counter(planned.action for planned in plan)
     more = "; --stages lists them all" if busy and not stages else ""
     actions = ", ".join(f"{counts[action]} {action}" for action in Action if counts[action])
-    display.out.print(f"{_number_of(plan)}: {actions}{more}")
+    display.out.print(f"{counted(len(plan), 'stage')}: {actions}{more}")
 
 
 def _alike(plan: Sequence[Planned]) -> dict[tuple[str, str, str], list[str]]:
@@ -134,7 +137,7 @@ def _cells(names: Sequence[str]) -> str:
 
 
 def conclude(progress: Progress, seconds: float) -> None:
-    """Say how a run has ended, and show the last lines of what failed."""
+    """Say how a run has ended and what comes next, and show the last lines of what failed."""
     for name, entry in progress.bad().items():
         if entry.state is State.FAILED:
             display.done(_line(name, entry))
@@ -142,9 +145,36 @@ def conclude(progress: Progress, seconds: float) -> None:
                 display.done(f"    {line}")
             if entry.log:
                 display.done(f"    log: {_relative(entry.log)}")
+    display.done(_conclusion(progress, seconds))
+
+
+def _conclusion(progress: Progress, seconds: float) -> str:
+    """How a run has ended and what comes next, in a line."""
     counts = progress.count()
-    states = ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
-    display.done(f"{_number_of(progress.stages)}: {states}; {display.duration(seconds)}")
+    done = sum(counts[state] for state in (State.DONE, State.CACHED, State.UNCHANGED))
+    if progress.stopping:
+        stopped = sum(entry.note == STOPPED for entry in progress.stages.values())
+        ended = f", {counted(stopped, 'job')} ended" if stopped else ""
+        return f"stopped: {done} of {counted(len(progress.stages), 'stage')} done{ended}; mhrctl run goes on from here"
+    if progress.bad():
+        states = ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
+        said = f"{counted(len(progress.stages), 'stage')}: {states}; {display.duration(seconds)}"
+        return f"{said}. When that is put right, mhrctl run goes on from here"
+    current, ran = counts[State.UNCHANGED], counts[State.DONE] + counts[State.CACHED]
+    if not ran:
+        return f"nothing to do: {counted(current, 'stage')} up to date. Next: mhrctl report"
+    cached = f" ({counts[State.CACHED]} from DVC's cache)" if counts[State.CACHED] else ""
+    before = f", {current} {'was' if current == 1 else 'were'} up to date" if current else ""
+    return f"done: {counted(ran, 'stage')} in {display.duration(seconds)}{cached}{before}. Next: mhrctl report"
+
+
+def last_progress(log: Path) -> str:
+    """Return what the last line of progress in a job's log says, without its name and speed; nothing if there is none."""
+    with suppress(OSError), log.open("rb") as stream:
+        stream.seek(max(0, stream.seek(0, os.SEEK_END) - TAIL))
+        if lines := PROGRESS.findall(stream.read().decode(errors="replace")):
+            return str(lines[-1])
+    return ""
 
 
 def _tail(log: Path, lines: int = 10) -> list[str]:
@@ -152,10 +182,6 @@ def _tail(log: Path, lines: int = 10) -> list[str]:
     with suppress(OSError), log.open(errors="replace") as stream:
         return [line.rstrip("\n") for line in deque(stream, lines)]
     return []
-
-
-def _number_of(stages: Sized) -> str:
-    return f"{len(stages)} stage{'' if len(stages) == 1 else 's'}"
 
 
 def _line(name: str, entry: Entry) -> str:
@@ -186,7 +212,7 @@ def _jobs(progress: Progress) -> Table:
     running = progress.running()
     for name, entry in list(running.items())[:SHOWN]:
         seconds = display.duration(time.time() - (entry.started or time.time()))
-        shown.add_row(*map(display.plain, (name, seconds, entry.note)))
+        shown.add_row(*map(display.plain, (name, seconds, entry.note or (last_progress(entry.log) if entry.log else ""))))
     if len(running) > SHOWN:
         shown.add_row(f"and {len(running) - SHOWN} more")
     return shown
@@ -196,6 +222,8 @@ def _bar(progress: Progress, at_once: int) -> Table:
     ended = sum(count for state, count in progress.count().items() if state in ENDED)
     shown = Table.grid(padding=(0, 2, 0, 0))
     left = progress.seconds_left(at_once)
+    if progress.stopping:
+        left = None
     estimate = "" if left is None else f"{'about' if left[1] else 'more than'} {display.duration(left[0])} left"
     shown.add_row(ProgressBar(total=len(progress.stages), completed=ended, width=40), f"{_ended(progress)} stages", estimate)
     return shown

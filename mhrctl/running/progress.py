@@ -16,6 +16,8 @@ from mhrctl.errors import MhrctlError
 from mhrctl.running.pipeline import State, command_of, stage_of
 
 ENDED = frozenset(State) - {State.WAITING, State.RUNNING}
+STOPPED = "stopped"
+"""The note of a stage whose job was ended with the run."""
 BAD = frozenset({State.FAILED, State.BLOCKED})
 
 
@@ -30,12 +32,13 @@ class Entry:
     log: Path | None = None  # output of its command
 
 
-@dataclass(frozen=True)
+@dataclass
 class Progress:
     """All stages of a run, in its order."""
 
     stages: dict[str, Entry]
     earlier: Mapping[str, float] = field(default_factory=dict)  # {stage of dvc.yaml: seconds that earlier runs took, about}
+    stopping: bool = False  # whether the run has been asked to end
 
     @classmethod
     def of(cls, names: Iterable[str], earlier: Mapping[str, float]) -> Progress:
@@ -91,8 +94,15 @@ def earlier_seconds(folder: Path) -> dict[str, float]:
     """Read how long stages took when they last ran, on average, from their logs: <stage>.json or <stage>-<cell>.json."""
     taken = defaultdict(list)
     for path in folder.glob("*.json"):
-        with suppress(OSError, ValueError, LookupError, TypeError, RecursionError, MhrctlError):
-            seconds = float(read_json(path)["seconds"]) if path.is_file() else math.nan
-            if 0 <= seconds < math.inf:
-                taken[command_of(path.stem)].append(seconds)
+        if (seconds := logged_seconds(path)) is not None:
+            taken[command_of(path.stem)].append(seconds)
     return {stage: fmean(seconds) for stage, seconds in taken.items()}
+
+
+def logged_seconds(path: Path) -> float | None:
+    """Read how long a stage took when it last ran, from its log; None if there is none, or it says nothing."""
+    with suppress(OSError, ValueError, LookupError, TypeError, RecursionError, MhrctlError):
+        seconds = float(read_json(path)["seconds"]) if path.is_file() else math.nan
+        if 0 <= seconds < math.inf:
+            return seconds
+    return None

@@ -18,7 +18,7 @@ from mhrctl.running import jobs
 from mhrctl.running.fallback import PublicPipeline
 from mhrctl.running.jobs import JobFiles, Record
 from mhrctl.running.pipeline import StageError, State, stage_of
-from mhrctl.running.progress import BAD, Progress
+from mhrctl.running.progress import BAD, STOPPED, Progress
 from mhrctl.running.slots import Slots, make_slots
 
 TICK = 0.5  # seconds between looks at signals, at jobs of earlier runs, and at the lock file to be written
@@ -64,7 +64,7 @@ class Scheduler:
 
     def stop(self) -> None:
         """End the jobs, and the run when they have ended: what has finished is recorded. For signal handlers too."""
-        self._stopping = self._closed = True
+        self._stopping = self._closed = self.progress.stopping = True
 
     def run(self) -> Progress:
         """Run all stages; what one of them cannot do is in its note."""
@@ -233,7 +233,7 @@ class Scheduler:
         error = future.exception() if not future.cancelled() else "cancelled"
         code = jobs.DIED if error else future.result()
         if code and self._stopping:
-            self._change(name, State.WAITING, "stopped")
+            self._change(name, State.WAITING, STOPPED)
         # Who adopts a job sees no exit status but the file that its keeper writes, in which a kill leaves nothing; and outputs
         # may have been touched before this run held their paths. Such a stage is examined again rather than failed.
         elif running.adopted and (code == jobs.DIED or (code == 0 and not self.pipeline.finished(name))):

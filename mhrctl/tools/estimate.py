@@ -12,14 +12,18 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mhrctl.config.cells import CellParams
+from mhrctl.artifacts.names import Project
+from mhrctl.config.cells import CellParams, grid_cells
+from mhrctl.config.params import Params
 from mhrctl.config.sections import QUANTISERS, BackboneParams, OptimisationParams, QuantisationName
 from mhrctl.config.tasks import SCRATCH_FRAMINGS, FramingName
 from mhrctl.data.loading import json_object
 from mhrctl.errors import DataError, ParamsError, in_section
 from mhrctl.models.layouts import layers_of, require_experts, unreachable_experts
 from mhrctl.models.speed import Speed
+from mhrctl.running.progress import earlier_seconds, logged_seconds
 from mhrctl.suites.task import TaskCounts
+from mhrctl.tools.grid import stage_cells
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -351,3 +355,31 @@ def human_size(size: float) -> str:
             return f"{size:.0f} {unit}" if size >= 10 or unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} TB"
+
+
+def time_of(params: Params, project: Project) -> tuple[float, str, list[str]] | None:
+    """Return how long all stages take by the logs of those that have run here: that of a cell by its own or its stage's mean.
+
+    Returns:
+        Seconds in all, the longest job with its time, and the stages of which none has run; None if none of all has.
+    """
+    means = earlier_seconds(project.run_log("run").parent)
+    taken: dict[str, float] = {}
+    missing: dict[str, None] = {}
+    for stage, cells in stage_cells(grid_cells(params)).items():
+        command = stage.partition("_")[0]
+        for cell in cells:
+            name = f"{command}@{cell}"
+            if command in means:
+                taken[name] = logged_seconds(project.run_log(command, cell)) or means[command]
+            else:
+                missing[command] = None
+    for command in ("prepare", "backbone"):
+        if command in means:
+            taken[command] = means[command]
+        else:
+            missing[command] = None
+    if not taken:
+        return None
+    longest = max(taken, key=lambda name: taken[name])
+    return sum(taken.values()), longest, list(missing)

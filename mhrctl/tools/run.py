@@ -28,6 +28,9 @@ from mhrctl.running.scheduler import Scheduler
 from mhrctl.running.slots import Slots, make_slots
 from mhrctl.tools.grid import require_in_step
 
+PROGRESS_SECONDS = "MHRCTL_PROGRESS_SECONDS"
+"""The variable that says how often a command without a terminal says how far it is."""
+
 
 @dataclass(frozen=True)
 class Cluster:
@@ -193,10 +196,11 @@ def _on_cpu(jobs: Jobs) -> bool:
 
 
 def _environment(jobs: Jobs) -> dict[str, str]:
-    """What jobs are told of threads; those of other programs than mhrctl, which has one by default, too."""
+    """What jobs are told of progress and threads; those of other programs than mhrctl, which has one by default, too."""
+    lines = {} if PROGRESS_SECONDS in os.environ else {PROGRESS_SECONDS: "10"}  # for whoever watches the run
     if jobs.threads is not None:
-        return {THREADS: str(jobs.threads), **thread_environment(jobs.threads)}
-    return thread_environment(1) if _on_cpu(jobs) else dict(WAITING)
+        return lines | {THREADS: str(jobs.threads), **thread_environment(jobs.threads)}
+    return lines | (thread_environment(1) if _on_cpu(jobs) else dict(WAITING))
 
 
 @contextmanager

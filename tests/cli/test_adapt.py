@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -60,9 +61,13 @@ def test_tasks_and_parameters_are_printed(copy: Path, run: Run, capfd: Capture) 
     shutil.rmtree(copy / "data/adapt/poly-s0")
     assert run("adapt", "-m", "poly", "-C", copy) == 0
     facts = json.loads((copy / "data/adapt/poly-s0/card.json").read_text())["facts"]
-    line = f"wrote {copy / 'data/adapt/poly-s0'}: 2 tasks, {facts['parameters']:,} trained parameters each"
+    mean = sum(facts["validation"].values()) / 2
     last = capfd.readouterr().err.splitlines()[-1]
-    assert last.split(";")[0] == line
+    assert re.fullmatch(
+        rf"adapted poly-s0 to 2 tasks in [\d.]+ s: validation ROUGE-L {mean:.1f} \(best steps? \d( to \d)?\),"
+        rf" {facts['parameters']['adaptation']:,} parameters a task",
+        last.split(";")[0],
+    )
     assert (";" in last) == bool(facts["undecided"])
 
 

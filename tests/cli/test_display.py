@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from mhrctl.cli import display
+from mhrctl.errors import ParamsError
 from tests.cli.conftest import Capture
 
 LONG = "word " * 60
@@ -62,6 +63,53 @@ def test_a_bar_is_shown_on_a_terminal(terminal: io.StringIO, monkeypatch: pytest
     assert "pretrain lora-s0" in shown
     assert "3/3" in shown
     assert "loss 1.25" in shown
+
+
+def test_lines_take_the_place_of_a_bar_where_there_is_no_terminal(capfd: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("mhrctl.cli.display.time.monotonic", lambda: now[0])
+    monkeypatch.delenv("MHRCTL_PROGRESS_SECONDS")
+    with display.track("pretrain mhr-h8-s0", 600, about="80 tasks, 600 steps of 32 examples, cpu") as bar:
+        bar.resume(40)
+        for _ in range(140):  # a step a second
+            now[0] += 1
+            bar.advance(note="loss 0.4" if now[0] % 50 == 0 else "")
+    shown = capfd.readouterr()
+    assert shown.out == ""
+    assert shown.err.splitlines() == [
+        "pretrain mhr-h8-s0: 80 tasks, 600 steps of 32 examples, cpu",
+        "pretrain mhr-h8-s0: goes on from step 40 of 600",
+        "pretrain mhr-h8-s0: step 50 of 600, 1.0 steps/s, 9 min 10 s left",
+        "pretrain mhr-h8-s0: step 110 of 600, loss 0.4, 1.0 steps/s, 8 min 10 s left",
+        "pretrain mhr-h8-s0: step 170 of 600, loss 0.4, 1.0 steps/s, 7 min 10 s left",
+    ]
+    monkeypatch.setenv("RANK", "1")
+    with display.track("pretrain mhr-h8-s0", 600, about="of the second process") as bar:
+        bar.advance()
+    assert capfd.readouterr().err == ""
+
+
+def test_seconds_of_the_environment_are_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECONDS_OF_IT", "2.5")
+    assert display.seconds_of("SECONDS_OF_IT", 60) == 2.5
+    monkeypatch.delenv("SECONDS_OF_IT")
+    assert display.seconds_of("SECONDS_OF_IT", 60) == 60
+    for wrong in ("-1", "soon", "nan", "inf"):
+        monkeypatch.setenv("SECONDS_OF_IT", wrong)
+        with pytest.raises(ParamsError, match=rf"SECONDS_OF_IT '{wrong}': must be a number of seconds, 0 or more"):
+            display.seconds_of("SECONDS_OF_IT", 60)
+
+
+def test_a_spinner_is_shown_until_the_first_progress(terminal: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    display.loading("torch, backbone")
+    assert terminal.getvalue() == ""  # in CI
+    monkeypatch.delenv("CI")
+    display.loading("torch, backbone")
+    with display.track("pretrain lora-s0", 1) as bar:
+        bar.advance()
+    assert "loading torch, backbone" in terminal.getvalue()
+    assert terminal.getvalue().index("loading torch") < terminal.getvalue().index("pretrain lora-s0")
+    assert "\x1b[?25h" in terminal.getvalue()  # the cursor is back
 
 
 def test_no_bar_is_shown_in_ci_nor_in_a_file(terminal: io.StringIO, capfd: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
@@ -74,8 +77,13 @@ def test_its_parameters_are_printed(copy: Path, run: Run, capfd: Capture) -> Non
     assert run("pretrain", "-m", "mhr", "--force", "-C", copy) == 0
     counts = json.loads((copy / "data/pretrain/mhr-h4-s0/card.json").read_text())["facts"]["parameters"]
     assert counts["routing"] > 0
-    line = f"{counts['multi_task']:,} adapter and {counts['routing']:,} routing parameters\n"
-    assert capfd.readouterr().err.endswith(f"wrote {copy / 'data/pretrain/mhr-h4-s0'}: {line}")
+    log = [json.loads(line) for line in (copy / "data/pretrain/mhr-h4-s0/log.jsonl").read_text().splitlines()]
+    with (copy / "data/pretrain/mhr-h4-s0/validation.csv").open() as stream:
+        validation = fmean(float(row["loss"]) for row in csv.DictReader(stream))
+    reached = f"loss {log[0]['loss']:.3g} -> {log[-1]['loss']:.3g}, validation {validation:.3g}"
+    sizes = f"{counts['multi_task']:,} adapter and {counts['routing']:,} routing parameters"
+    last = capfd.readouterr().err.splitlines()[-1]
+    assert re.fullmatch(rf"pre-trained mhr-h4-s0 in [\d.]+ s: {re.escape(reached)}, {sizes}", last)
 
 
 @pytest.mark.parametrize(

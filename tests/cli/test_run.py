@@ -123,10 +123,10 @@ def test_a_cluster_file_is_relative_to_where_the_command_is_given(
     (tmp_path / "cluster.yaml").write_text("cluster: LocalCluster\njobs: 1\n")
     monkeypatch.chdir(tmp_path)
     assert run("run", "--dask-config", "cluster.yaml", "--jobs", 2, "--threads", 3, "-C", "toy") == 0
-    assert "6 stages: 6 done" in capfd.readouterr().err
+    assert "done: 6 stages in " in capfd.readouterr().err
     assert toy.at_once() == 2
     toy.require_clean()
     (toy.root / "dvc.yaml").write_text("stages:\n  seen: {cmd: 'echo \"$OMP_NUM_THREADS,$MKL_NUM_THREADS\" > seen'}\n")
     assert run("run", "--dask-config", "cluster.yaml", "--threads", 3, "-C", "toy") == 0
     assert (toy.root / "seen").read_text() == "3,3\n"
-    assert "1 stage: 1 done" in capfd.readouterr().err
+    assert "done: 1 stage in " in capfd.readouterr().err

@@ -11,10 +11,10 @@ import pytest
 from rich.console import Console
 
 from mhrctl.cli import display
-from mhrctl.cli.run_view import LiveView, PlainView, conclude, make_view, show_plan
+from mhrctl.cli.run_view import LiveView, PlainView, conclude, last_progress, make_view, show_plan
 from mhrctl.running.pipeline import State
 from mhrctl.running.plan import Action, Planned
-from mhrctl.running.progress import Entry, Progress
+from mhrctl.running.progress import STOPPED, Entry, Progress
 from tests.cli.conftest import Capture
 
 
@@ -75,7 +75,49 @@ def test_the_end_is_counted_and_failures_come_with_their_last_lines(
     assert said[0] == "failed    pretrain@b  1.0 s  exit code 3"
     assert "    why [it] failed" in said
     assert "    log: b.log" in said
-    assert said[-1] == "3 stages: 1 done, 1 failed, 1 blocked; 2 h 2 min"
+    assert said[-1] == "3 stages: 1 done, 1 failed, 1 blocked; 2 h 2 min. When that is put right, mhrctl run goes on from here"
+
+
+def test_the_end_says_what_comes_next(progress: Progress, capfd: Capture) -> None:
+    for states, stopping, said in (
+        ((State.DONE, State.CACHED, State.UNCHANGED), False, "done: 2 stages in 58 s (1 from DVC's cache), 1 was up to date."),
+        ((State.DONE, State.UNCHANGED, State.UNCHANGED), False, "done: 1 stage in 58 s, 2 were up to date."),
+        ((State.UNCHANGED,) * 3, False, "nothing to do: 3 stages up to date."),
+        ((State.DONE, State.WAITING, State.WAITING), True, "stopped: 1 of 3 stages done, 2 jobs ended; mhrctl run goes on"),
+    ):
+        for name, state in zip(progress.stages, states, strict=True):
+            progress.stages[name] = Entry(state, note=STOPPED if state is State.WAITING else "")
+        progress.stopping = stopping
+        conclude(progress, 58)
+        assert capfd.readouterr().err == said + (" from here\n" if stopping else " Next: mhrctl report\n")
+
+
+def test_a_running_job_shows_the_last_progress_of_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = tmp_path / "job.log"
+    log.write_text("x" * 20_000 + "\nnote: step 1 of it\n")
+    assert last_progress(tmp_path / "none") == last_progress(log) == ""
+    monkeypatch.setattr(display, "done", lambda line: log.write_text(log.read_text() + line + "\n"))
+    monkeypatch.setenv("MHRCTL_PROGRESS_SECONDS", "0.001")
+    with display.track("pretrain mhr-h8-s0", 2_000, about="80 tasks") as bar:
+        time.sleep(0.002)
+        bar.advance(1_240, note="loss 0.412")
+        time.sleep(0.002)
+        bar.advance()
+    assert last_progress(log) == "step 1,241 of 2,000, loss 0.412"
+    progress = Progress.of(["pretrain@mhr-h8-s0"], {"pretrain": 30.0})
+    progress.stages["pretrain@mhr-h8-s0"] = Entry(State.RUNNING, started=time.time() - 26, log=log)
+    stream = io.StringIO()
+    monkeypatch.setattr(display, "err", Console(file=stream, force_terminal=True, width=100, color_system=None))
+    view = LiveView()
+    with view.showing(progress, 1):
+        pass
+    assert re.search(r"pretrain@mhr-h8-s0 +2[67] s +step 1,241 of 2,000, loss 0.412", stream.getvalue())
+    assert "left" in stream.getvalue()
+    progress.stopping = True
+    stream.truncate(0)
+    with view.showing(progress, 1):
+        pass
+    assert "left" not in stream.getvalue()
 
 
 def test_a_plan_shows_what_would_run_and_counts_the_rest(capfd: Capture) -> None:

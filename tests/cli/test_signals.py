@@ -150,14 +150,19 @@ def test_a_training_that_is_stopped_says_where_and_goes_on_to_the_same_bytes(cop
         str(copy),
     ]
     environment = os.environ | {"MHRCTL_PROGRESS_SECONDS": "0.2"}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
-    assert process.stderr is not None
-    lines = [line for line in iter(process.stderr.readline, "") if not (": step " in line and process.send_signal(number))]
-    assert process.wait(120) == 128 + number
-    stopped = re.search(r"^stopped at step ([\d,]+) of 3,000; `mhrctl (pretrain .*)` goes on from there$", lines[-1])
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment) as process:
+        lines = []
+        for line in process.stderr or ():
+            lines.append(line)
+            if ": step " in line:
+                process.send_signal(number)
+                break
+        lines += process.stderr or ()
+    assert process.returncode == 128 + number
+    stopped = re.search(r"^stopped at step ([\d,]+) of 1,000; `mhrctl (pretrain .*)` goes on from there$", lines[-1])
     assert stopped, lines
     again = subprocess.run([*MHRCTL, *shlex.split(stopped[2])], capture_output=True, text=True, check=True, env=environment)
-    assert f"pretrain lora-s0: goes on from step {stopped[1]} of 3,000\n" in again.stderr
+    assert f"pretrain lora-s0: goes on from step {stopped[1]} of 1,000\n" in again.stderr
     resumed = digest(copy / "data/pretrain/lora-s0")
     subprocess.run([*command, "--force"], check=True, capture_output=True)
     assert digest(copy / "data/pretrain/lora-s0") == resumed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from mhrctl.models.attach import linear_shapes
 from mhrctl.models.backbones import T5_SIZES, shape_model
 from mhrctl.stages.backbone import causal_config
 from mhrctl.suites.task import TaskCounts
-from mhrctl.tools.estimate import backbone_shape, estimate, framing_needed, human_size, t5_shape
+from mhrctl.tools.estimate import backbone_shape, estimate, framing_needed, human_size, t5_shape, time_of
 
 TOY = TaskCounts(training=3, datasets=3, test=2)
 
@@ -217,3 +218,19 @@ def test_the_framing_that_a_backbone_needs(tmp_path: Path, monkeypatch: pytest.M
     cached = str(tmp_path / "llama/config.json")
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_args, **_options: cached)
     assert framing_needed(hub, tmp_path) == "causal"
+
+
+def test_the_time_is_that_of_earlier_runs(walked: Path, tmp_path: Path) -> None:
+    where = Project(Path(shutil.copytree(walked, tmp_path / "project")))
+    params = load_params(where.params).params
+    for log in (where.root / "data/log").glob("*.json"):
+        log.unlink()
+    assert time_of(params, where) is None
+    for name, seconds in (("prepare", 1), ("pretrain-lora-s0", 30), ("pretrain-poly-s0", 50), ("adapt-lora-s0", 7)):
+        (where.root / f"data/log/{name}.json").write_text(f'{{"seconds": {seconds}}}')
+    seconds, longest, missing = time_of(params, where) or (0, "", [])
+    assert (
+        seconds == 1 + 30 + 50 + 40 + 5 * 7
+    )  # what has not run is as long as the mean of those that have
+    assert longest == "pretrain@poly-s0"
+    assert missing == ["average", "evaluate", "backbone"]
