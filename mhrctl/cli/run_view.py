@@ -29,7 +29,7 @@ _CELL_FILE = re.compile(r"(params changed: )?data/cells/\S+\.json ")
 _AFTER = re.compile(r"after ([^@ ]+).*")
 TAIL = 8192
 """Bytes at the end of a log in which progress is looked for."""
-PROGRESS = re.compile(r"^\S.*: (step [\d,]+ of [\d,]+(?:, (?:loss|validation) [-\d.a-z]+)?)", re.MULTILINE)
+PROGRESS = re.compile(r"^\S.*: (step [\d,]+ of [\d,]*\d(?:, (?:loss|validation) [-\d.a-z]+)?)", re.MULTILINE)
 STYLES = {State.RUNNING: "cyan", State.DONE: "green", State.FAILED: "bold red", State.BLOCKED: "red"}
 
 
