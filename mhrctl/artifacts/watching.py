@@ -55,7 +55,7 @@ def require_unedited() -> None:
         ArtifactError: if one was.
     """
     if what := _edited.get()():
-        raise ArtifactError(f"{what} edited while this ran, so its result stands for nothing and was not kept; run it again")
+        raise ArtifactError(f"{what} edited during the run, so the result was discarded; run it again")
 
 
 def _state(path: Path) -> dict[str, object]:

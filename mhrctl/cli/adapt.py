@@ -16,6 +16,7 @@ from mhrctl.artifacts.writing import logging_run
 from mhrctl.cli import display
 from mhrctl.cli.options import (
     HERE,
+    CellArgument,
     CellChoice,
     CellOption,
     CheckpointingOption,
@@ -54,6 +55,7 @@ NAMED = 5
 
 
 def adapt(
+    name: CellArgument = None,
     method: MethodOption = None,
     heads: HeadsOption = None,
     variant: VariantOption = None,
@@ -73,7 +75,7 @@ def adapt(
     force: ForceOption = False,
 ) -> None:
     """Adapt to each test task from a few examples."""
-    choice = CellChoice(method, heads, variant, seed, cell=cell)
+    choice = CellChoice(method, heads, variant, seed, cell=cell, name=name)
 
     def read() -> tuple[Project, CellParams]:
         return chosen_cell(project, choice, set_, recipe, reads="adapt")
@@ -82,8 +84,8 @@ def adapt(
     speed = Speed(together=together, checkpointing=checkpointing, compile=compile).without(off)
     if said := unknown_task(params.adapt.epoch_steps, where):
         raise ParamsError(said)
-    name = params.cell.name
-    out = where.output("adapt", name)
+    called = params.cell.name
+    out = where.output("adapt", called)
     start = output_of(where, params.cell.start)
     prepared, frozen, index = where.output("prepare"), where.output("backbone"), where.output("index")
     made = provenance.of_adapt(
@@ -101,9 +103,9 @@ def adapt(
 
     with (
         locked(out),
-        logging_run(where.run_log("adapt", name), device=str(accelerator.device), threads=taken_threads()),
+        logging_run(where.run_log("adapt", called), device=str(accelerator.device), threads=taken_threads()),
         unedited(lambda: read()[1].adapt, *made.watched),
-        recording_of(track, where, "adapt", name) as recorder,
+        recording_of(track, where, "adapt", called) as recorder,
     ):
         card = stage(
             params.cell,

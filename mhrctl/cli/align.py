@@ -11,7 +11,9 @@ from mhrctl.artifacts.writing import logging_run
 from mhrctl.cli import display
 from mhrctl.cli.options import (
     HERE,
+    CellArgument,
     CellChoice,
+    CellOption,
     DeviceOption,
     HeadsOption,
     MethodOption,
@@ -38,26 +40,31 @@ class At(StrEnum):
 
 
 def align(
+    name: CellArgument = None,
     method: MethodOption = None,
     heads: HeadsOption = None,
     variant: VariantOption = None,
     seed: SeedOption = None,
+    cell: CellOption = None,
     at: Annotated[
-        At, typer.Option("--at", help="Before pre-training, after it, or at the checkpoint of one in progress.")
+        At,
+        typer.Option("--at", help="When to measure: before pre-training, after it, or at the checkpoint of one in progress."),
     ] = At.END,
     tasks: Annotated[
-        int | None, typer.Option("--tasks", min=2, help="Training tasks to draw, at most all. [default: pretrain.align_tasks]")
+        int | None, typer.Option("--tasks", min=2, help="Number of training tasks to draw. [default: pretrain.align_tasks]")
     ] = None,
     examples: Annotated[
         int | None,
-        typer.Option("--examples", min=1, help="Training examples of each, in one batch. [default: pretrain.align_examples]"),
+        typer.Option(
+            "--examples", min=1, help="Training examples of each task, in one batch. [default: pretrain.align_examples]"
+        ),
     ] = None,
     project: ProjectOption = HERE,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
 ) -> None:
     """Measure the cosine between training tasks' gradients, on the shared skills and on the adapters composed of them."""
-    where, params = chosen_cell(project, CellChoice(method, heads, variant, seed), reads="pretrain")
+    where, params = chosen_cell(project, CellChoice(method, heads, variant, seed, cell=cell, name=name), reads="pretrain")
     accelerator = open_accelerator(device, threads)
     from mhrctl.report.table import rich_table
     from mhrctl.tools.align import align as measure

@@ -6,6 +6,9 @@ import os
 import shlex
 import signal
 import sys
+from collections import ChainMap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import typer
@@ -34,12 +37,127 @@ from mhrctl.cli import (
 )
 from mhrctl.cli.display import complain, done, loaded
 from mhrctl.cli.failures import reason_of
+from mhrctl.cli.help import examples, write_commands
 from mhrctl.cli.once import App, OnceGroup
 from mhrctl.cli.options import launched_processes
 from mhrctl.cli.signals import TerminatedError, asked_to_end, raising_signals
 from mhrctl.errors import MhrctlError, StoppedError
 
 TYPED = "mhrctl.typed"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A command as the help names it.
+
+    Attributes:
+        command: the function, or the commands below it.
+        line: what it is for, in a line of the help of all, or a line of each command below it; a stage has none.
+        examples: command lines, for its own help.
+    """
+
+    command: Callable[..., None] | App
+    line: str | Mapping[str, str]
+    examples: Sequence[str] = ()
+
+
+SECTIONS: dict[str, dict[str, Entry]] = {
+    "Start": {
+        "init": Entry(
+            init.init,
+            "Make a project for your own tasks, or for a study of the paper.",
+            ["mhrctl init study --path my-tasks --backbone google/flan-t5-base", "mhrctl init t0-study --suite t0"],
+        ),
+        "check": Entry(
+            check.check,
+            "Look at settings, files, disk and memory before anything runs.",
+            ["mhrctl check", "mhrctl check mhr-h8-s0", "mhrctl check --set pretrain.steps=200", "mhrctl check --deep"],
+        ),
+        "run": Entry(
+            run.run,
+            "Run what is not up to date; --jobs N runs N stages at once.",
+            ["mhrctl run", "mhrctl run --dry", "mhrctl run --jobs 2 evaluate@mhr-h8-s0", "mhrctl run --gpus 0,1"],
+        ),
+        "report": Entry(
+            report.report,
+            "Tables, comparisons, figures, one HTML page.",
+            ["mhrctl report", "mhrctl report --compare mhr --compare poly", "mhrctl report --html"],
+        ),
+    },
+    "Single stages, in their order": {
+        "prepare": Entry(prepare.prepare, "", ["mhrctl prepare", "mhrctl prepare --set prepare.path=my-tasks"]),
+        "backbone": Entry(
+            backbone.backbone, "", ["mhrctl backbone", "mhrctl backbone --set backbone.name=google/flan-t5-base"]
+        ),
+        "pretrain": Entry(
+            pretrain.pretrain,
+            "",
+            ["mhrctl pretrain mhr-h8-s0", "mhrctl pretrain --method lora --seed 1 --set pretrain.lr=0.001"],
+        ),
+        "average": Entry(average.average, "", ["mhrctl average mhr-h8-s0"]),
+        "index": Entry(index.app, "", ["mhrctl index", "mhrctl index query --task capital --top 3"]),
+        "adapt": Entry(adapt.adapt, "", ["mhrctl adapt mhr-h8-s0", "mhrctl adapt --method mhr_mu --set adapt.shots=8"]),
+        "evaluate": Entry(
+            evaluate.evaluate,
+            "",
+            ["mhrctl evaluate mhr-h8-s0", "mhrctl evaluate lora-s0 --zero-shot", "mhrctl evaluate backbone"],
+        ),
+    },
+    "Look inside": {
+        "show": Entry(
+            show.show,
+            "A task's prompts and answers, as the model reads them.",
+            ["mhrctl show --task capital -n 5", "mhrctl show --task capital --tokens"],
+        ),
+        "predict": Entry(
+            predict.predict,
+            "Answer new inputs, JSON Lines in and out.",
+            [
+                "mhrctl predict questions.jsonl --task capital --cell mhr-h8-s0",
+                "mhrctl predict < questions.jsonl --cell lora-s0",
+            ],
+        ),
+        "count": Entry(
+            count.count,
+            "How many parameters each method trains, without its weights.",
+            ["mhrctl count --backbone t5-base --heads 8", "mhrctl count --format csv"],
+        ),
+        "inspect": Entry(
+            inspect.inspect,
+            "Which tasks share which skills: numbers and heat maps.",
+            ["mhrctl inspect mhr-h8-s0", "mhrctl inspect mhr-h8-s0 --stage adapt"],
+        ),
+        "align": Entry(
+            align.align,
+            "Whether tasks pull adapters the same way: cosines of gradients.",
+            ["mhrctl align mhr-h8-s0", "mhrctl align poly-s0 --at start"],
+        ),
+    },
+    "Exchange": {
+        "export": Entry(
+            export.export,
+            "Write PEFT folders or merged models.",
+            ["mhrctl export mhr_mu-h8-s0 --task capital", "mhrctl export lora-s0 --merge --out models"],
+        ),
+        "import": Entry(
+            import_.import_,
+            "Start from an adapter of PEFT, T-Few or the paper's authors.",
+            ["mhrctl import my-lora --cell lora-s100"],
+        ),
+    },
+    "Grid": {
+        "grid": Entry(
+            grid.app,
+            {
+                "grid sync": "Write the grid into data/cells, after an edit of params.yaml.",
+                "grid prune": "Remove outputs of cells that have left the grid.",
+            },
+            ["mhrctl grid sync", "mhrctl grid prune", "mhrctl grid prune --yes"],
+        ),
+    },
+}
+"""{heading: {command: its entry}}, in the order of the help."""
+FIRST_STEPS = "mhrctl init study && cd study && mhrctl run && mhrctl report"
 
 
 class Commands(OnceGroup):
@@ -50,8 +168,21 @@ class Commands(OnceGroup):
         ctx.meta[TYPED] = list(args)
         return super().parse_args(ctx, args)
 
+    def format_help(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401
+        """Show what there is, on one screen."""
+        formatter.write_usage(ctx.command_path, "COMMAND [OPTIONS]")
+        formatter.write_paragraph()
+        formatter.write_text(str(self.help))
+        for heading, entries in SECTIONS.items():
+            lines = [{name: entry.line} if isinstance(entry.line, str) else entry.line for name, entry in entries.items()]
+            write_commands(formatter, heading, ChainMap(*map(dict, reversed(lines))))
+        formatter.write_paragraph()
+        formatter.write_text("`mhrctl COMMAND -h` says what a command can do. Others here: --version, --install-completion.")
+        formatter.write_paragraph()
+        formatter.write_text(f"First steps:  {FIRST_STEPS}")
+
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - Typer's own
-        """Run a command: 2 for what the user can mend, 1 for what the environment does not give, 128 + N for a signal."""
+        """Run a command: 2 for what the user can fix, 1 for what the environment does not give, 128 + N for a signal."""
         try:
             with raising_signals():
                 result = super().invoke(ctx)
@@ -78,28 +209,16 @@ class Commands(OnceGroup):
 app = App(
     name="mhrctl",
     cls=Commands,
-    help="Cross-task generalisation with routed adapters: pre-train skills and routing, adapt to new tasks, report.",
+    help="Train adapters on many tasks, then learn new tasks from a few examples.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (prepare.prepare, backbone.backbone, pretrain.pretrain, average.average):
-    app.command(rich_help_panel="Stages")(command)
-app.add_typer(index.app, name="index", rich_help_panel="Stages")
-app.command(rich_help_panel="Stages")(adapt.adapt)
-app.command(rich_help_panel="Stages")(evaluate.evaluate)
-app.command(rich_help_panel="Stages")(report.report)
-app.command(rich_help_panel="Around them")(init.init)
-app.command(rich_help_panel="Around them")(run.run)
-app.command(rich_help_panel="Around them")(check.check)
-app.command(rich_help_panel="Around them")(show.show)
-app.command(rich_help_panel="Around them")(predict.predict)
-app.command(rich_help_panel="Around them")(count.count)
-app.command(rich_help_panel="Around them")(align.align)
-app.command(rich_help_panel="Around them")(inspect.inspect)
-app.command(rich_help_panel="Around them")(export.export)
-app.command("import", rich_help_panel="Around them")(import_.import_)
-app.add_typer(grid.app, name="grid", rich_help_panel="Around them")
+for name, entry in (pair for of in SECTIONS.values() for pair in of.items()):
+    if isinstance(entry.command, App):
+        app.add_typer(entry.command, name=name, epilog=examples(entry.examples))
+    else:
+        app.command(name, epilog=examples(entry.examples))(entry.command)
 
 
 def _version(asked: bool) -> None:
@@ -112,11 +231,11 @@ def _version(asked: bool) -> None:
 def root(
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
 ) -> None:
-    """Cross-task generalisation with routed adapters."""
+    """Train adapters on many tasks, then learn new tasks from a few examples."""
 
 
 def main() -> None:
-    """Run the command line: 0 for success, 2 and one line for what the user can mend, a traceback and 1 for a bug."""
+    """Run the command line: 0 for success, 2 and one line for what the user can fix, a traceback and 1 for a bug."""
     try:
         app()
     except MhrctlError as error:  # of options before the command
@@ -125,7 +244,7 @@ def main() -> None:
 
 def _end(number: int) -> NoReturn:
     what = "interrupted" if number == signal.SIGINT else "terminated"
-    _fail(f"{what}: what was there is as it was, and the same command goes on or begins anew", 128 + number)
+    _fail(f"{what}: what was there is as it was, and the same command goes on or begins again", 128 + number)
 
 
 def _stop(message: str, typed: list[str], code: int) -> NoReturn:

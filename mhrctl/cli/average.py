@@ -11,6 +11,7 @@ from mhrctl.artifacts.writing import logging_run
 from mhrctl.cli import display
 from mhrctl.cli.options import (
     HERE,
+    CellArgument,
     CellChoice,
     CellOption,
     ForceOption,
@@ -28,6 +29,7 @@ from mhrctl.cli.threads import DEFAULT, prepare_threads
 
 
 def average(
+    name: CellArgument = None,
     method: MethodOption = None,
     heads: HeadsOption = None,
     variant: VariantOption = None,
@@ -39,7 +41,7 @@ def average(
     force: ForceOption = False,
 ) -> None:
     """Average the skills of a pre-training cell into one ordinary LoRA."""
-    where, params = chosen_cell(project, CellChoice(method, heads, variant, seed, cell=cell), set_, reads="grid")
+    where, params = chosen_cell(project, CellChoice(method, heads, variant, seed, cell=cell, name=name), set_, reads="grid")
     averaged = params.cell.pretrain_cell
     out = where.output("average", averaged.name)
     pretrained = where.output("pretrain", averaged.name)

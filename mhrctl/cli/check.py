@@ -16,20 +16,22 @@ from mhrctl.cli import display
 from mhrctl.cli.options import (
     EVERY_SECTION,
     HERE,
+    CellArgument,
     CellChoice,
     ExtraStepsOption,
     HeadsOption,
     MethodOption,
+    NamedCellOption,
     ProjectOption,
     RecipeOption,
     SeedOption,
     SetOption,
     VariantOption,
     named_cell,
+    one_name,
     open_project,
 )
 from mhrctl.config.cells import Cell, CellParams, grid_cells
-from mhrctl.config.grid import PLAIN
 from mhrctl.config.resolve import CELL_SECTIONS, Settings, resolve_cell, setting_at, sources
 from mhrctl.config.sections import OptimisationParams
 from mhrctl.errors import ArtifactError, MhrctlError, ParamsError, counted, listed
@@ -58,11 +60,13 @@ Groups = Mapping[str, Sequence[CellParams]]
 
 
 def check(
+    name: CellArgument = None,
     method: MethodOption = None,
     heads: HeadsOption = None,
     variant: VariantOption = None,
     seed: SeedOption = None,
     extra_steps: ExtraStepsOption = None,
+    cell: NamedCellOption = None,
     project: ProjectOption = HERE,
     set_: SetOption = [],
     recipe: RecipeOption = None,
@@ -71,12 +75,11 @@ def check(
         typer.Option("--deep", help="Read all that stages have written, and say what is rotten, foreign, stale or unfinished."),
     ] = False,
 ) -> None:
-    """Check params.yaml, files and the grid, and show what would run; with `--method`, every setting of one cell."""
+    """Check params.yaml, files and the grid, and show what would run; with a cell, every setting of it."""
     where, settings = open_project(project, set_, recipe, reads=EVERY_SECTION)
-    if method is not None:
-        display.out.print(
-            _settings_table(settings, named_cell(settings, CellChoice(method, heads, variant, seed, extra_steps)))
-        )
+    choice = CellChoice(method, heads, variant, seed, extra_steps, name=one_name(name, cell))
+    if choice != CellChoice():
+        display.out.print(_settings_table(settings, named_cell(settings, choice)))
         return
     if deep:
         _verify(settings, where)
@@ -172,13 +175,7 @@ def _unknown_tasks(settings: Settings, where: Project, groups: Groups) -> list[M
 def _groups(cells: Sequence[CellParams]) -> Groups:
     groups: dict[str, list[CellParams]] = {}
     for each in cells:
-        cell = each.cell
-        words = [cell.method]
-        words += [f"h{cell.heads}"] if cell.row.multi_head else []
-        words += [cell.variant] if cell.variant != PLAIN else []
-        words += [f"x{cell.extra_steps}"] if cell.extra_steps else []
-        words += [f"t{cell.trial}"] if cell.trial else []
-        groups.setdefault(" ".join(words), []).append(each)
+        groups.setdefault(each.cell.label, []).append(each)
     return groups
 
 

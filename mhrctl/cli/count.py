@@ -13,23 +13,31 @@ from mhrctl.errors import ParamsError
 
 def count(
     backbone: Annotated[
-        str, typer.Option("--backbone", help="t5-small, -base, -large, -xl or -xxl (v1.1), a hub id, or a folder.")
+        str,
+        typer.Option(
+            "--backbone", help="Model to count for: t5-small, -base, -large, -xl or -xxl (v1.1), a hub id, or a folder."
+        ),
     ] = "t5-xl",
     layout: Annotated[
         list[str],
         typer.Option(
             "--layout",
-            help="`full`, `light`, `attention`, or a regular expression; repeatable; left out, full and light if it is there.",
+            help="Layers with adapters: `full`, `light`, `attention`, or a regular expression; repeatable."
+            " [default: full, and light if the backbone has it]",
         ),
     ] = [],
-    heads: Annotated[list[int], typer.Option("--heads", min=1, help="Of mhr and its variants; repeatable.")] = [8, 32, 64],
-    skills: Annotated[int, typer.Option(min=2, help="Skills of the inventory.")] = 8,
-    rank: Annotated[int, typer.Option(min=1, help="Of a LoRA.")] = 1,
-    tasks: Annotated[int, typer.Option(min=1, help="Training tasks.")] = 313,
+    heads: Annotated[list[int], typer.Option("--heads", min=1, help="Heads of mhr and its variants; repeatable.")] = [
+        8,
+        32,
+        64,
+    ],
+    skills: Annotated[int, typer.Option(min=2, help="Number of skills, which the tasks share.")] = 8,
+    rank: Annotated[int, typer.Option(min=1, help="Rank of a LoRA.")] = 1,
+    tasks: Annotated[int, typer.Option(min=1, help="Number of training tasks.")] = 313,
     datasets: Annotated[int, typer.Option(min=1, help="Adapters that adapter_soup trains.")] = 38,
-    form: Annotated[Format, typer.Option("--format", help="Of the table.")] = Format.TERMINAL,
+    form: Annotated[Format, typer.Option("--format", help="Form of the table.")] = Format.TERMINAL,
 ) -> None:
-    """Print how many parameters each method trains, exactly, beside the paper's Table 6."""
+    """Print how many parameters each method trains, exactly, compared with the paper's Table 6."""
     from mhrctl.report.table import RENDERERS, rich_table
     from mhrctl.tools.count import Sizes
     from mhrctl.tools.count import count as count_all

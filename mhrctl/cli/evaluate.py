@@ -15,6 +15,7 @@ from mhrctl.artifacts.writing import logging_run
 from mhrctl.cli import display
 from mhrctl.cli.options import (
     HERE,
+    CellArgument,
     CellChoice,
     CellOption,
     DeviceMapOption,
@@ -52,13 +53,16 @@ from mhrctl.tools.grid import read_bare
 
 
 def evaluate(
+    name: CellArgument = None,
     method: MethodOption = None,
     heads: HeadsOption = None,
     variant: VariantOption = None,
     seed: SeedOption = None,
     extra_steps: ExtraStepsOption = None,
     cell: CellOption = None,
-    zero_shot: Annotated[bool, typer.Option("--zero-shot", help="Only before adaptation; no adapt output is needed.")] = False,
+    zero_shot: Annotated[
+        bool, typer.Option("--zero-shot", help="Score before adaptation only, which needs no output of adapt.")
+    ] = False,
     project: ProjectOption = HERE,
     set_: SetOption = [],
     recipe: RecipeOption = None,
@@ -70,8 +74,10 @@ def evaluate(
     track: TrackOption = [],
     force: ForceOption = False,
 ) -> None:
-    """Score the test splits, zero-shot and after adaptation; `--method backbone` scores the bare backbone."""
-    choice = CellChoice(method, heads, variant, seed, extra_steps, cell)
+    """Score the test splits, zero-shot and after adaptation; `mhrctl evaluate backbone` scores the bare backbone."""
+    if name == BACKBONE and method is None:
+        method, name = BACKBONE, None
+    choice = CellChoice(method, heads, variant, seed, extra_steps, cell, name)
 
     def read() -> tuple[EvaluateParams, Cell | None]:
         if cell == BACKBONE:
@@ -88,12 +94,12 @@ def evaluate(
 
     where, start, adapted = Project(project), None, None
     params, point = read()
-    name = point.name if point else BACKBONE
+    called = point.name if point else BACKBONE
     if point:
         start = output_of(where, point.start)
-        adapted = None if zero_shot or point.extra_steps else where.output("adapt", name)
+        adapted = None if zero_shot or point.extra_steps else where.output("adapt", called)
     speed = Speed(together=together).without(off)
-    out, scores = where.output("evaluate", name), where.scores(name)
+    out, scores = where.output("evaluate", called), where.scores(called)
     prepared, frozen = where.output("prepare"), where.output("backbone")
     made = provenance.of_evaluate(point, params, prepared=prepared, backbone=frozen, start=start, adapted=adapted)
     if nothing_to_do(made, out, scores, threads=expected_threads(threads, device), force=force):
@@ -104,9 +110,9 @@ def evaluate(
 
     with (
         locked(out),
-        logging_run(where.run_log("evaluate", name), device=str(accelerator.device), threads=taken_threads()),
+        logging_run(where.run_log("evaluate", called), device=str(accelerator.device), threads=taken_threads()),
         unedited(read, *made.watched),
-        recording_of(track, where, "evaluate", name) as recorder,
+        recording_of(track, where, "evaluate", called) as recorder,
     ):
         metrics = stage(
             point,
@@ -120,7 +126,7 @@ def evaluate(
             execution=Execution(accelerator, speed, display.track, recorder, device_map=device_map),
         )
     for line in _lines(metrics):
-        display.done(f"{name} {line}")
+        display.done(f"{called} {line}")
     display.done(f"wrote {out} and {scores}")
 
 

@@ -11,14 +11,17 @@ import typer
 from mhrctl.cli import display
 from mhrctl.cli.options import (
     HERE,
+    CellArgument,
     CellChoice,
     ExtraStepsOption,
     HeadsOption,
     MethodOption,
+    NamedCellOption,
     ProjectOption,
     SeedOption,
     VariantOption,
     named_cell,
+    one_name,
     open_project,
     quieten,
 )
@@ -40,24 +43,31 @@ class ExportStage(StrEnum):
 
 
 def export(
+    name: CellArgument = None,
     method: MethodOption = None,
     heads: HeadsOption = None,
     variant: VariantOption = None,
     seed: SeedOption = None,
     extra_steps: ExtraStepsOption = None,
-    stage: Annotated[ExportStage, typer.Option("--stage", help="Whose adapters.")] = ExportStage.ADAPT,
-    task: Annotated[list[str], typer.Option("--task", help="Of this task only; repeatable. [default: all]")] = [],
-    to: Annotated[Target, typer.Option("--to", help="The library to export to.")] = Target.PEFT,
-    merge: Annotated[bool, typer.Option("--merge", help="Fold the adapter into the weights: whole models.")] = False,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder to write. [default: data/export/STAGE/CELL]")] = None,
+    cell: NamedCellOption = None,
+    stage: Annotated[ExportStage, typer.Option("--stage", help="Stage whose adapters are written.")] = ExportStage.ADAPT,
+    task: Annotated[
+        list[str], typer.Option("--task", help="Write the adapter of this task only; repeatable. [default: all]")
+    ] = [],
+    to: Annotated[Target, typer.Option("--to", help="Library to export to.")] = Target.PEFT,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Write whole models, with the adapter merged into the weights.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder to write to. [default: data/export/STAGE/CELL]")] = None,
     project: ProjectOption = HERE,
 ) -> None:
     """Write adapters as PEFT folders, or merged into the backbone's weights."""
     where, settings = open_project(project)
-    cell = named_cell(settings, CellChoice(method, heads, variant, seed, extra_steps))
-    if stage is ExportStage.ADAPT and extra_steps:
+    asked = CellChoice(method, heads, variant, seed, extra_steps, name=one_name(name, cell))
+    point = named_cell(settings, asked)
+    if stage is ExportStage.ADAPT and point.extra_steps:
         raise ParamsError("--extra-steps: such a cell is not adapted; export --stage pretrain")
-    chosen = cell if stage is ExportStage.ADAPT or extra_steps else cell.pretrain_cell
+    chosen = point if stage is ExportStage.ADAPT or point.extra_steps else point.pretrain_cell
     quieten()
     from mhrctl.tools.export import export as write
 

@@ -14,11 +14,11 @@ import socket
 from collections.abc import Iterator
 
 FULL = "make room there, then run it again: what was there is as it was"
-DENIED = "give yourself the right to read and write there, then run it again"
+DENIED = "get permission to read and write there, then run it again"
 LIMIT = "raise the limit (`ulimit -a` shows it), or run less at once"
-SHAPE = "move away what stands there, then run it again"
-DEVICE = "see to the device or the mount that it is on, then run it again"
-NETWORK = "see to the network, then run it again"
+SHAPE = "move away what is there, then run it again"
+DEVICE = "check the device or the mount that it is on, then run it again"
+NETWORK = "check the network, then run it again"
 MEMORY = (
     "lower --together, a batch size (`pretrain.batch_size`, `adapt.batch_size`) or --jobs, or use --checkpointing; else take a"
     " machine with more"

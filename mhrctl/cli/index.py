@@ -73,15 +73,15 @@ def index(
 
 @app.command()
 def query(
-    task: Annotated[str, typer.Option("--task", help="A training or a test task.")],
-    top: Annotated[int, typer.Option("--top", min=1, help="How many to show.")] = 5,
+    task: Annotated[str, typer.Option("--task", help="Training or test task to compare.")],
+    top: Annotated[int, typer.Option("--top", min=1, help="Number of tasks to show.")] = 5,
     seed: SeedOption = None,
     project: ProjectOption = HERE,
     set_: SetOption = [],
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
 ) -> None:
-    """Show the training tasks whose inputs are most similar to those of a task: of a test task, to its shots of a seed."""
+    """Show which training tasks have the most similar inputs to a task; for a test task, its few-shot examples are compared."""
     where, settings = open_project(project, set_, reads=["adapt", "grid"])
     accelerator = open_accelerator(device, threads)
     from mhrctl.tools.index import query as rank

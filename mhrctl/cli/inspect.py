@@ -12,6 +12,7 @@ from mhrctl.artifacts.writing import logging_run
 from mhrctl.cli import display
 from mhrctl.cli.options import (
     HERE,
+    CellArgument,
     CellChoice,
     CellOption,
     DeviceOption,
@@ -35,6 +36,7 @@ class Stage(StrEnum):
 
 
 def inspect(
+    name: CellArgument = None,
     method: MethodOption = None,
     heads: HeadsOption = None,
     variant: VariantOption = None,
@@ -57,15 +59,15 @@ def inspect(
     threads: ThreadsOption = None,
 ) -> None:
     """Show what a routing has learned: gates on, how decided, skills in use, which tasks are routed alike; draw it."""
-    where, params = chosen_cell(project, CellChoice(method, heads, variant, seed, cell=cell), reads=stage.value)
+    where, params = chosen_cell(project, CellChoice(method, heads, variant, seed, cell=cell, name=name), reads=stage.value)
     accelerator = open_accelerator(device, threads)
     from mhrctl.report.routing_tables import measures_table, pairs_table
     from mhrctl.report.table import rich_table
     from mhrctl.tools.inspect import inspect as look
 
-    name = params.cell.pretrain_cell.name if stage is Stage.PRETRAIN else f"{params.cell.name}-adapt"
-    folder = out or where.output("inspect", name)
-    with logging_run(where.run_log("inspect", name), device=str(accelerator.device), threads=taken_threads()):
+    routed = params.cell.pretrain_cell.name if stage is Stage.PRETRAIN else f"{params.cell.name}-adapt"
+    folder = out or where.output("inspect", routed)
+    with logging_run(where.run_log("inspect", routed), device=str(accelerator.device), threads=taken_threads()):
         findings = look(
             params.cell,
             stage=stage.value,
@@ -76,7 +78,7 @@ def inspect(
             device=str(accelerator.device),
         )
     of_tests = findings.training is not None
-    measures = measures_table(f"routing of {name}", findings.measured, findings.training, skills=findings.skills)
+    measures = measures_table(f"routing of {routed}", findings.measured, findings.training, skills=findings.skills)
     display.out.print(rich_table(measures))
     if findings.pairs:
         display.out.print(rich_table(pairs_table(findings.pairs[:top], findings.comparison, with_tests=of_tests)))

@@ -1,4 +1,4 @@
-"""An option that takes one value is given once: of two the last would win, and nobody would be told of the first."""
+"""An option that takes one value is given once: of two the last would win, and the first would be lost without a word."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from mhrctl.cli.help import ReadableHelp
 from mhrctl.errors import ParamsError
 
 
@@ -33,7 +34,7 @@ def require_once(command: Any, context: Any, arguments: Sequence[str]) -> None: 
             raise ParamsError(f"{names} is given {times} times, and takes one value; give it once")
 
 
-class OnceCommand(TyperCommand):
+class OnceCommand(ReadableHelp, TyperCommand):
     """This is a command whose options are given once."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401
@@ -42,7 +43,7 @@ class OnceCommand(TyperCommand):
         return super().parse_args(ctx, args)
 
 
-class OnceGroup(TyperGroup):
+class OnceGroup(ReadableHelp, TyperGroup):
     """This is a group of commands whose options are given once."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401

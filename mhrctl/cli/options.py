@@ -15,11 +15,11 @@ import typer
 from mhrctl.artifacts.names import Project
 from mhrctl.artifacts.provenance import Provenance
 from mhrctl.cli import display
+from mhrctl.cli.completion import complete_cell, complete_method, complete_recipe, synced_name
+from mhrctl.cli.help import RUNNING, SETTINGS, SPEED, WHICH_CELL
 from mhrctl.cli.threads import DEFAULT, limit_threads, prepare_threads
-from mhrctl.config.cells import Cell, CellParams
+from mhrctl.config.cells import Cell, CellParams, cell_called, cell_of
 from mhrctl.config.fields import MAX_COUNT, MAX_SEED, MAX_WIDTH
-from mhrctl.config.grid import PLAIN, MethodAxes
-from mhrctl.config.methods import METHODS, method
 from mhrctl.config.overrides import require_sections
 from mhrctl.config.params import Params
 from mhrctl.config.recipes import RECIPES
@@ -41,27 +41,101 @@ HERE = Path()
 """This is the project unless `--project` names another."""
 ProjectOption = Annotated[
     Path,
-    typer.Option("--project", "-C", help="Folder that holds params.yaml.", envvar="MHRCTL_PROJECT", show_default=False),
+    typer.Option(
+        "--project",
+        "-C",
+        metavar="FOLDER",
+        help="Folder that holds params.yaml. [default: here]",
+        envvar="MHRCTL_PROJECT",
+        show_default=False,
+        rich_help_panel=SETTINGS,
+    ),
 ]
-SetOption = Annotated[list[str], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override params.yaml; repeatable.")]
+SetOption = Annotated[
+    list[str],
+    typer.Option(
+        "--set",
+        metavar="SECTION.KEY=VALUE",
+        help="Use this value instead of that in params.yaml; repeatable.",
+        rich_help_panel=SETTINGS,
+    ),
+]
 RecipeOption = Annotated[
-    str | None, typer.Option("--recipe", help=f"Settings of the paper over those of params.yaml: {', '.join(RECIPES)}.")
+    str | None,
+    typer.Option(
+        "--recipe",
+        help=f"Use the paper's settings (they override params.yaml): {', '.join(RECIPES)}.",
+        autocompletion=complete_recipe,
+        rich_help_panel=SETTINGS,
+    ),
 ]
-MethodOption = Annotated[str | None, typer.Option("--method", "-m", help=f"One of: {', '.join(METHODS)}.")]
+CellArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="CELL",
+        help="Name of the cell: `mhr-h8-s0`, or `mhr-h8` for the grid's first seed, or `mhr` if the grid has it once."
+        " Settings are those of params.yaml.",
+        autocompletion=complete_cell,
+        show_default=False,
+    ),
+]
+MethodOption = Annotated[
+    str | None,
+    typer.Option(
+        "--method",
+        "-m",
+        help="Method, in place of a name: lora, poly, mhr, mhr_mu, ... (docs/methods.md).",
+        autocompletion=complete_method,
+        rich_help_panel=WHICH_CELL,
+    ),
+]
 HeadsOption = Annotated[
-    int | None, typer.Option("--heads", min=1, max=MAX_WIDTH, help="Routing heads, for mhr and its variants.")
+    int | None,
+    typer.Option(
+        "--heads",
+        min=1,
+        max=MAX_WIDTH,
+        help="Routings a layer, for mhr and its variants; must divide the layer's width. [default: the grid's first]",
+        rich_help_panel=WHICH_CELL,
+    ),
 ]
-VariantOption = Annotated[str | None, typer.Option("--variant", help="A name of `grid.variants`, such as another layout.")]
+VariantOption = Annotated[
+    str | None,
+    typer.Option(
+        "--variant", help="Variant of `grid.variants`, such as another layout. [default: plain]", rich_help_panel=WHICH_CELL
+    ),
+]
 ExtraStepsOption = Annotated[
     int | None,
-    typer.Option("--extra-steps", min=1, max=MAX_COUNT, help="Steps that a single adapter is trained on, on all tasks."),
+    typer.Option(
+        "--extra-steps",
+        min=1,
+        max=MAX_COUNT,
+        help="Steps of further training on all tasks, of a single adapter (lora, mhr_mu, ...), which is not adapted then.",
+        rich_help_panel=WHICH_CELL,
+    ),
 ]
 SeedOption = Annotated[
-    int | None, typer.Option("--seed", min=0, max=MAX_SEED, help="Seed of the cell. [default: the grid's first]")
+    int | None,
+    typer.Option(
+        "--seed", min=0, max=MAX_SEED, help="Seed of the cell. [default: the grid's first]", rich_help_panel=WHICH_CELL
+    ),
 ]
 CellOption = Annotated[
-    str | None, typer.Option("--cell", help="A cell of the synced grid by name, in place of the options above.")
+    str | None,
+    typer.Option(
+        "--cell",
+        metavar="CELL",
+        help="Name of the cell, with the settings of its file in data/cells, as DVC runs it.",
+        autocompletion=complete_cell,
+        rich_help_panel=WHICH_CELL,
+    ),
 ]
+NamedCellOption = Annotated[
+    str | None,
+    typer.Option("--cell", metavar="CELL", help="Name of the cell.", autocompletion=complete_cell, rich_help_panel=WHICH_CELL),
+]
+"""As `CellOption`, of a command that reads params.yaml alone."""
 
 
 def _known_device(device: str) -> str:
@@ -72,7 +146,13 @@ def _known_device(device: str) -> str:
 
 DeviceOption = Annotated[
     str,
-    typer.Option("--device", help="`auto` (what accelerate finds) or `cpu`.", envvar="MHRCTL_DEVICE", callback=_known_device),
+    typer.Option(
+        "--device",
+        help="`auto` (a GPU if there is one) or `cpu`.",
+        envvar="MHRCTL_DEVICE",
+        callback=_known_device,
+        rich_help_panel=SPEED,
+    ),
 ]
 
 
@@ -80,7 +160,7 @@ def _known_map(device_map: str | None) -> str | None:
     if device_map not in (None, *DEVICE_MAPS) and not Path(device_map).is_file():
         raise ParamsError(f"--device-map {device_map}: choose {', '.join(DEVICE_MAPS)}, or a JSON file with {{module: device}}")
     if device_map and launched_processes() > 1:
-        raise ParamsError("--device-map: one process spreads a backbone over GPUs; of several each has its own GPU")
+        raise ParamsError("--device-map spreads a backbone over the GPUs of one process; of several processes each has one GPU")
     return device_map
 
 
@@ -92,6 +172,7 @@ DeviceMapOption = Annotated[
         help=f"Spread the backbone's layers over GPUs: {', '.join(DEVICE_MAPS)}, or a JSON file with a device for each module.",
         envvar="MHRCTL_DEVICE_MAP",
         callback=_known_map,
+        rich_help_panel=SPEED,
     ),
 ]
 ThreadsOption = Annotated[
@@ -100,36 +181,50 @@ ThreadsOption = Annotated[
         "--threads",
         min=1,
         max=MAX_THREADS,
-        help="CPU threads, on which the last bits of results depend. [default: 1; on a GPU what its libraries take]",
+        help="CPU threads; results depend on them in their last digits. [default: 1; on a GPU what its libraries take]",
         envvar=THREADS,
         show_default=False,
+        rich_help_panel=SPEED,
     ),
 ]
-ForceOption = Annotated[bool, typer.Option("--force", help="Make the output anew, even if it is up to date.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Run even if the output is up to date.", rich_help_panel=RUNNING)]
 TogetherOption = Annotated[
     int,
-    typer.Option(min=1, help="Tasks in one batch, side by side; lower it if memory is short.", envvar="MHRCTL_TOGETHER"),
+    typer.Option(
+        "--together",
+        min=1,
+        help="Tasks in one batch; lower it if memory is short.",
+        envvar="MHRCTL_TOGETHER",
+        rich_help_panel=SPEED,
+    ),
 ]
 OffOption = Annotated[
     list[str],
     typer.Option(
         "--off",
         metavar="NAME",
-        help=f"Switch a speed option off, which changes no result beyond rounding: {', '.join(OFF)}; repeatable.",
+        help=f"Speed option to switch off; results change by rounding only: {', '.join(OFF)}; repeatable.",
         envvar="MHRCTL_OFF",
+        rich_help_panel=SPEED,
     ),
 ]
 CheckpointingOption = Annotated[
     bool,
     typer.Option(
         "--checkpointing",
-        help="Compute the activations of a block again in backward, which takes longer and less memory.",
+        help="Less memory for more time: activations of a block are computed again in the backward pass.",
         envvar="MHRCTL_CHECKPOINTING",
+        rich_help_panel=SPEED,
     ),
 ]
 CompileOption = Annotated[
     bool,
-    typer.Option("--compile", help="Compile what surrounds the matrix products; pays on a GPU.", envvar="MHRCTL_COMPILE"),
+    typer.Option(
+        "--compile",
+        help="Compile what surrounds the matrix products (torch.compile); worth it on a GPU.",
+        envvar="MHRCTL_COMPILE",
+        rich_help_panel=SPEED,
+    ),
 ]
 
 
@@ -143,9 +238,10 @@ TrackOption = Annotated[
     typer.Option(
         "--track",
         metavar="NAME",
-        help=f"Show the command's numbers in a tracker, which changes no result: {', '.join(TRACKERS)}; repeatable.",
+        help=f"Tracker to send losses and scores to: {', '.join(TRACKERS)}; repeatable.",
         envvar="MHRCTL_TRACK",
         callback=_known_trackers,
+        rich_help_panel=RUNNING,
     ),
 ]
 
@@ -167,13 +263,15 @@ def open_project(
     project = Project(folder)
     require_sections(sets, reads)
     if recipe and not set(reads) & set(recipe_of(recipe).sections):
-        raise ParamsError(f"--recipe {recipe}: it says nothing of {listed(reads)}, which this command reads; leave it out")
+        raise ParamsError(
+            f"--recipe {recipe}: it sets nothing in {listed(reads)}, which is what this command reads; leave it out"
+        )
     return project, load_params(project.params, sets, recipe)
 
 
 @dataclass(frozen=True)
 class CellChoice:
-    """The options that name a cell: either `cell`, or the others, of which None is what the grid has first."""
+    """What names a cell: `name`, `cell` (with the settings of its file), or axes, of which None is what the grid has first."""
 
     method: str | None = None
     heads: int | None = None
@@ -181,11 +279,12 @@ class CellChoice:
     seed: int | None = None
     extra_steps: int | None = None
     cell: str | None = None
+    name: str | None = None
 
     @property
     def has_axes(self) -> bool:
-        """Whether an option but `--cell` is given."""
-        return any(value is not None for value in (self.method, self.heads, self.variant, self.seed, self.extra_steps))
+        """Whether the method, the heads, the variant or the extra steps are given; a seed can go with a name."""
+        return any(value is not None for value in (self.method, self.heads, self.variant, self.extra_steps))
 
 
 def chosen_cell(
@@ -198,14 +297,14 @@ def chosen_cell(
         choice: the options.
         sets: of `--set`.
         recipe: of `--recipe`.
-        reads: the section that the command reads beside the grid, to which `--set` is held.
+        reads: the section that the command reads besides the grid, to which `--set` is held.
     """
     if choice.cell is not None:
         from mhrctl.tools.grid import read_cell
 
         require_alone(choice, sets, recipe)
         project = Project(folder)
-        return project, read_cell(project, choice.cell)
+        return project, read_cell(project, synced_name(project, choice.cell))
     project, settings = open_project(folder, sets, recipe, reads=list(dict.fromkeys((reads, "grid"))))
     cell = named_cell(settings, choice)
     require_read(settings, cell)
@@ -214,43 +313,46 @@ def chosen_cell(
         before = load_params(project.params, [other for other in sets if other is not text], recipe)
         cell_before = named_cell(before, choice)
         if before.params.grid != settings.params.grid and cell_before == cell and resolve_cell(before, cell) == resolved:
-            raise ParamsError(f"--set {text}: it changes nothing of cell {cell.name}; set what that cell has, or leave it out")
+            raise ParamsError(f"--set {text}: it has no effect on cell {cell.name}; set what that cell has, or leave it out")
     return project, resolved
 
 
 def require_alone(choice: CellChoice, sets: Sequence[str], recipe: str | None) -> None:
-    """Refuse what stands beside `--cell`.
+    """Refuse what is given with `--cell`.
 
     Raises:
-        ParamsError: if anything does.
+        ParamsError: if anything is.
     """
-    if sets or recipe or choice.has_axes:
+    if sets or recipe or choice.has_axes or choice.seed is not None or choice.name is not None:
         raise ParamsError(
-            "--cell stands for all settings of a cell; leave out --method, --heads, --variant, --extra-steps, --seed,"
-            " --recipe and --set"
+            "--cell takes all settings from the cell's file; leave out CELL, --method, --heads, --variant, --extra-steps,"
+            " --seed, --recipe and --set"
         )
 
 
 def named_cell(settings: Settings, choice: CellChoice) -> Cell:
-    """Name the cell that the options but `--cell` describe; what they leave open is the grid's first."""
-    grid = settings.params.grid
+    """Return the cell that is named, or that the axes describe; what they leave open is the grid's first."""
+    if choice.name is not None:
+        if choice.has_axes:
+            raise ParamsError(f"{choice.name} names the cell; leave out --method, --heads, --variant and --extra-steps")
+        return cell_called(settings.params, choice.name, choice.seed)
     if choice.method is None:
-        raise ParamsError(f"name the cell with --method (one of: {', '.join(METHODS)}) or --cell")
-    row, variant = method(choice.method), choice.variant or PLAIN
-    heads = choice.heads
-    if heads is None:
-        axes = grid.methods.get(choice.method) or grid.methods.get(row.pretrain) or MethodAxes()
-        if row.multi_head and not axes.heads_of(variant):
-            raise ParamsError(f"--method {choice.method} needs --heads")
-        heads = axes.heads_of(variant)[0] if row.multi_head else 1
-    return Cell(
-        method=choice.method,
-        heads=heads,
-        variant=variant,
-        seed=grid.seeds[0] if choice.seed is None else choice.seed,
-        pretrain_seed=grid.pretrain_seed,
-        extra_steps=choice.extra_steps or 0,
+        raise ParamsError("name the cell, such as mhr-h8-s0, or its --method; `mhrctl check` lists the cells of the grid")
+    return cell_of(
+        settings.params,
+        choice.method,
+        heads=choice.heads,
+        variant=choice.variant,
+        seed=choice.seed,
+        extra_steps=choice.extra_steps,
     )
+
+
+def one_name(argument: str | None, option: str | None) -> str | None:
+    """Return the name of a cell, which a command that reads no synced file takes in two places."""
+    if argument is not None and option is not None:
+        raise ParamsError(f"{argument} and --cell {option} name a cell; leave one out")
+    return option if argument is None else argument
 
 
 def output_of(project: Project, output: tuple[str, Cell]) -> Path:
@@ -262,14 +364,14 @@ def output_of(project: Project, output: tuple[str, Cell]) -> Path:
 def nothing_to_do(made: Provenance, out: Path, *beside: Path, threads: int | None = None, force: bool) -> bool:
     """Decide whether a stage's output is up to date, and then say so; this comes before anything heavy is imported.
 
-    Processes on one machine see the same files and decide alike; those on several may not, and then the output is made anew.
+    Processes on one machine see the same files and decide alike; those on several may not, and then the output is made again.
 
     Args:
         made: what decides the output.
         out: the output folder.
         beside: what the stage writes elsewhere.
         threads: how many CPU threads it would be made with; None for any number.
-        force: make it anew in any case.
+        force: make it again in any case.
 
     Raises:
         ParamsError: if an input is the output, or one lies in the other.
@@ -281,7 +383,7 @@ def nothing_to_do(made: Provenance, out: Path, *beside: Path, threads: int | Non
         made.require_inputs()
         return False
     if os.environ.get("RANK", "0") == "0":
-        display.done(f"{out} is made already; --force makes it anew")
+        display.done(f"{out} is up to date; --force runs it again")
     return True
 
 

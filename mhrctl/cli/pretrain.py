@@ -20,6 +20,7 @@ from mhrctl.artifacts.writing import logging_run
 from mhrctl.cli import display
 from mhrctl.cli.options import (
     HERE,
+    CellArgument,
     CellChoice,
     CellOption,
     CheckpointingOption,
@@ -54,6 +55,7 @@ from mhrctl.models.speed import Speed
 
 
 def pretrain(
+    name: CellArgument = None,
     method: MethodOption = None,
     heads: HeadsOption = None,
     variant: VariantOption = None,
@@ -75,7 +77,7 @@ def pretrain(
     force: ForceOption = False,
 ) -> None:
     """Learn skills and routing together on the training tasks; with `--extra-steps`, train a single adapter on."""
-    choice = CellChoice(method, heads, variant, seed, extra_steps, cell)
+    choice = CellChoice(method, heads, variant, seed, extra_steps, cell, name)
 
     def read() -> tuple[Project, CellParams]:
         return chosen_cell(project, choice, set_, recipe, reads="pretrain")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from mhrctl.cli.help import SPEED
 from mhrctl.cli.options import launched_processes
 from mhrctl.errors import ParamsError
 from mhrctl.models.speed import Sharding
@@ -17,8 +18,9 @@ ShardOption = Annotated[
     bool,
     typer.Option(
         "--shard",
-        help="Divide the frozen weights among the processes of `accelerate launch`, of which each then has a part (FSDP 2).",
+        help="Less memory a GPU: divide the frozen weights among the processes of `accelerate launch` (FSDP 2).",
         envvar="MHRCTL_SHARD",
+        rich_help_panel=SPEED,
     ),
 ]
 

@@ -8,12 +8,12 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from mhrctl.config.fields import Closed, NonNegative, Positive, Seed, is_variant
-from mhrctl.config.grid import PLAIN
+from mhrctl.config.grid import PLAIN, MethodAxes
 from mhrctl.config.methods import METHODS, Method, method
 from mhrctl.config.params import Params
 from mhrctl.config.reading import shown
 from mhrctl.config.sections import AdaptParams, EvaluateParams, PretrainParams
-from mhrctl.errors import ParamsError
+from mhrctl.errors import ParamsError, listed, unknown
 
 StartStage = Literal["pretrain", "average"]
 """A stage whose output a cell can start from."""
@@ -69,14 +69,14 @@ class Cell(Closed):
         return f"{self.method}{heads}{variant}{extra}{trial}-s{self.seed}"
 
     @property
+    def label(self) -> str:
+        """The name without the seed, such as `mhr_z-h8-light`: so tables, figures and messages call the cells of all seeds."""
+        return self.name.rpartition("-s")[0]
+
+    @property
     def options(self) -> str:
-        """The cell as options of the command line."""
-        if self.trial:
-            return f"--cell {self.name}"
-        heads = f" --heads {self.heads}" if self.row.multi_head else ""
-        variant = "" if self.variant == PLAIN else f" --variant {self.variant}"
-        extra = f" --extra-steps {self.extra_steps}" if self.extra_steps else ""
-        return f"--method {self.method}{heads}{variant}{extra} --seed {self.seed}"
+        """The cell as an argument of the command line."""
+        return self.name
 
     @property
     def pretrain_cell(self) -> Cell:
@@ -95,6 +95,12 @@ class Cell(Closed):
         return ("pretrain", self) if self.extra_steps else self.origin
 
 
+_CALLED = re.compile(
+    r"(?P<method>[a-z0-9_]+)(-h(?P<heads>[1-9][0-9]{0,8}))?(-(?P<variant>[a-z0-9_]+?))??(-x(?P<extra_steps>[1-9][0-9]{0,8}))?"
+    r"(-s(?P<seed>[0-9]{1,9}))?",
+    re.ASCII,
+)
+"""How a cell may be called: `mhr-h8-s0`, `mhr-h8` or `mhr`."""
 NAME = re.compile(r"[a-z][a-z0-9_]*(-[a-z0-9_]+){0,4}-s[0-9]+", re.ASCII)
 """Of a cell: the form of `Cell.name`, in which nothing can lead to another folder."""
 
@@ -127,3 +133,76 @@ def grid_cells(params: Params) -> list[Cell]:
         for trial, settings in enumerate(axes.trials if not extra_steps else [{}], 1)
         for seed in params.grid.seeds
     ]
+
+
+def cell_of(
+    params: Params,
+    name: str,
+    *,
+    heads: int | None = None,
+    variant: str | None = None,
+    seed: int | None = None,
+    extra_steps: int | None = None,
+) -> Cell:
+    """Return a cell by its axes; what is None is what the grid has first.
+
+    Args:
+        params: that have the grid, of which the cell need not be.
+        name: of the method.
+        heads: of its routing.
+        variant: of `grid.variants`.
+        seed: of the cell.
+        extra_steps: of a single adapter.
+
+    Raises:
+        ParamsError: if there can be no such cell, or its heads are not known.
+    """
+    grid, row = params.grid, method(name)
+    if heads is None:
+        axes = grid.methods.get(name) or grid.methods.get(row.pretrain) or MethodAxes()
+        known = axes.heads_of(variant or PLAIN)
+        if row.multi_head and not known:
+            raise ParamsError(f"--method {name} needs --heads")
+        heads = known[0] if row.multi_head else 1
+    return Cell(
+        method=name,
+        heads=heads,
+        variant=variant or PLAIN,
+        seed=grid.seeds[0] if seed is None else seed,
+        pretrain_seed=grid.pretrain_seed,
+        extra_steps=extra_steps or 0,
+    )
+
+
+def cell_called(params: Params, name: str, seed: int | None = None) -> Cell:
+    """Return the cell of a name, which need not be whole: `mhr-h8-s0`, `mhr-h8` or `mhr h8` (the grid's first seed), `mhr`.
+
+    Args:
+        params: that have the grid. A cell that is named whole need not be of it.
+        name: of the cell, with or without its seed, or of a method that the grid has once.
+        seed: where the name has none.
+
+    Raises:
+        ParamsError: if there is no such cell, or there are several.
+    """
+    cells = grid_cells(params)
+    text = "-".join(name.lower().split())
+    by_name = {cell.name: cell for cell in [*(cell.pretrain_cell for cell in cells), *cells]}
+    if text in by_name and seed is None:
+        return by_name[text]
+    by_label: dict[str, Cell] = {}
+    for cell in cells:
+        by_label.setdefault(cell.label, cell)
+    if text in by_label:
+        return by_label[text] if seed is None else by_label[text].model_copy(update={"seed": seed})
+    match = _CALLED.fullmatch(text)
+    if match is None or match["method"] not in METHODS or match["variant"] not in (None, *params.grid.variants):
+        raise ParamsError(unknown("cell", name, by_label))
+    if text in METHODS and len(several := [label for label, cell in by_label.items() if cell.method == text]) > 1:
+        raise ParamsError(f"{name}: the grid has {listed(several)}; name one of them")
+    if match["seed"] and seed is not None:
+        raise ParamsError(f"--seed {seed}: the name {name} has its seed; leave one out")
+    numbers = {axis: int(match[axis]) if match[axis] else None for axis in ("heads", "extra_steps", "seed")}
+    if seed is not None:
+        numbers["seed"] = seed
+    return cell_of(params, match["method"], variant=match["variant"], **numbers)

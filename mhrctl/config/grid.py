@@ -55,7 +55,7 @@ class Variant(Closed):
 class MethodAxes(Closed):
     """A method of the grid has its own axes, and its own settings over the stages' sections."""
 
-    heads: Heads = Field([], description="head counts, for mhr and its kin: a list, or {variant: list}")
+    heads: Heads = Field([], description="head counts, for mhr and its variants: a list, or {variant: list}")
     variants: Annotated[list[str], Once] = Field(
         [PLAIN], min_length=1, max_length=MAX_VALUES, description="of grid.variants; `plain` is the method as it is"
     )

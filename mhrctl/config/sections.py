@@ -117,9 +117,11 @@ class BackboneParams(Closed):
         if self.source == "scratch" and self.quantisation is not None:
             raise SettingError("source scratch has no `quantisation`, since it is trained here; leave it out", "quantisation")
         if self.source != "hub" and self.revision is not None:
-            raise SettingError(f"source {self.source} has no `revision`, which is of the hub; leave it out", "revision")
+            raise SettingError(
+                f"source {self.source} has no `revision`, which only a model of the hub has; leave it out", "revision"
+            )
         if self.source != "scratch" and self.seed:
-            raise SettingError(f"source {self.source} has no `seed`, which is of a scratch backbone; leave it out", "seed")
+            raise SettingError(f"source {self.source} has no `seed`, which only a scratch backbone has; leave it out", "seed")
         return self
 
 
@@ -228,7 +230,9 @@ class IndexParams(Closed):
     @model_validator(mode="after")
     def _the_revision_is_of_the_hub(self) -> IndexParams:
         if self.revision != "main" and (self.encoder == "tfidf" or self.encoder.startswith((".", "/"))):
-            raise SettingError(f"encoder {self.encoder} has no `revision`, which is of the hub; leave it out", "revision")
+            raise SettingError(
+                f"encoder {self.encoder} has no `revision`, which only a model of the hub has; leave it out", "revision"
+            )
         return self
 
 

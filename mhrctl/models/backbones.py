@@ -236,7 +236,7 @@ def pretrained_config(
             text.tie_word_embeddings = config.tie_word_embeddings
         return text
     raise DataError(
-        f"{where}: a {config.model_type} model; an encoder-decoder (T5 and kin) or a causal language model (Llama and kin)"
+        f"{where}: a {config.model_type} model; an encoder-decoder (such as T5) or a causal language model (such as Llama)"
         " is needed"
     )
 

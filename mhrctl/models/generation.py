@@ -36,7 +36,7 @@ if TYPE_CHECKING:  # `mhrctl check` looks at a T5 without transformers, which ta
 FILE = "generation_config.json"
 FORCED_START = "forced_bos_token_id"
 _HOW = {
-    START: "the id of the padding token for T5 and kin, of the end token for BART, of the target language for mBART and M2M100",
+    START: "the id of the padding token for T5, of the end token for BART, of the target language for mBART and M2M100",
     PAD: "the id of its padding token",
     END: "the id of the token that ends a text",
 }
@@ -281,7 +281,7 @@ def _require_causal(settings: dict[str, Any], chosen: Mapping[str, Any], where: 
     for name in (START, FORCED_START):
         if chosen.get(name) is not None:
             raise DataError(
-                f"{where}: backbone.generation.{name}: is of encoder-decoders, and this is a causal model; leave it out"
+                f"{where}: backbone.generation.{name}: is for encoder-decoders, and this is a causal model; leave it out"
             )
     settings.pop(FORCED_START, None)  # a checkpoint's: nothing would force it upon an answer, which follows a prompt
     if "min_length" in settings:

@@ -171,7 +171,7 @@ def _block_table(block: PrintedTable, linears: Shapes, weights: int) -> Table:
         settings = _settings(METHODS[printed.method], linears, printed.layout or block.layout, sizes)
         row = _count(METHODS[printed.method], settings, linears, weights, printed.heads or 1, sizes)
         name, *numbers = _line(row, (printed.multi_task, printed.adaptation))
-        lines.append([name if printed.layout == block.layout else f"{name} {printed.layout}", *numbers])
+        lines.append([name if printed.layout == block.layout else f"{name}-{printed.layout}", *numbers])
     title = f"Parameters on {PAPER_BACKBONE}: Table 6 of {block.suite}, layout {block.layout}"
     return Table(title, COLUMNS, lines, (f"{sizes.skills} skills, {sizes.tasks} tasks.", block.note))
 
@@ -182,7 +182,7 @@ def _is_the_papers(backbone: str, sizes: Sizes) -> bool:
 
 def _line(row: Counts, printed: tuple[str, str]) -> list[str]:
     return [
-        f"{row.method} h{row.heads}" if row.heads else row.method,
+        f"{row.method}-h{row.heads}" if row.heads else row.method,
         f"{row.multi_task:,}",
         f"{row.routing:,}" if row.routing else NOTHING,
         f"{row.adaptation:,}",

@@ -29,6 +29,7 @@ def import_adapter(
     seed: int,
     pretrain_seed: int | None,
     project: Project,
+    heads: int | None = None,
     replace: bool = False,
 ) -> tuple[Cell, Card[PretrainFacts]]:
     """Read an adapter of another library, and write it where the pretrain stage writes.
@@ -40,6 +41,7 @@ def import_adapter(
         seed: of the cell.
         pretrain_seed: of its pre-training, if that is another.
         project: with the outputs of prepare and backbone.
+        heads: of the cell; None goes by the file.
         replace: whether an output that is there already may be replaced.
 
     Returns:
@@ -56,6 +58,8 @@ def import_adapter(
     place = location(project.output("backbone"), backbone)
     shapes = linear_shapes(shape_model(pretrained_config(place, revision=backbone.facts.revision)))
     adapter = to_adapter(read_any(path, shapes), shapes)
+    if heads not in (None, adapter.heads):
+        raise ParamsError(f"--cell: it has {heads} heads, and {path} has {adapter.heads}; name a cell with as many")
     cell = Cell(method=_method(adapter, method), heads=adapter.heads, variant=variant, seed=seed, pretrain_seed=pretrain_seed)
     pretraining = cell.pretrain_cell
     out = project.output("pretrain", pretraining.name)

@@ -14,7 +14,7 @@ from mhrctl.errors import ArtifactError
 def test_an_edited_file_is_named_in_the_block_and_at_its_end(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("1")
     with (
-        pytest.raises(ArtifactError, match=rf"{tmp_path / 'a'} was edited while this ran"),
+        pytest.raises(ArtifactError, match=rf"{tmp_path / 'a'} was edited during the run"),
         unedited(lambda: 1, tmp_path / "a"),
     ):
         (tmp_path / "a").write_text("2")

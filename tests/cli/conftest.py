@@ -14,7 +14,7 @@ from mhrctl.artifacts.hashing import digest
 from tests.conftest import Run
 
 Capture = pytest.CaptureFixture[str]
-MADE = " is made already; --force makes it anew"
+MADE = " is up to date; --force runs it again"
 LOG, SCORES = "data/metrics/pretrain/lora-s0.csv", "data/metrics/evaluate/lora-s0.json"
 
 
@@ -57,7 +57,7 @@ def refuses_edited(copy: Path, run: Run, monkeypatch: pytest.MonkeyPatch, capfd:
         assert run(stage, *cell, "--force", "-C", copy) == 2
         said = capfd.readouterr().err.splitlines()
         what = "its settings were" if file.startswith(("params", "data/cells")) else f"{copy / Path(file).parent} was"
-        assert f"{what} edited while this ran" in said[-1]
+        assert f"{what} edited during the run" in said[-1]
         assert "run it again" in said[-1]
         monkeypatch.undo()
         for path in (copy / "data").glob(f"{stage}/.*.partial"):  # what `writing` leaves of a run that failed

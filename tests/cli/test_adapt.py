@@ -103,7 +103,7 @@ def test_a_tie_is_told(undecided: list[str], said: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["-m", "lora", "--seed", 9], "lora-s9: no finished pretrain output; run `mhrctl pretrain --method lora --seed 9`"),
+        (["-m", "lora", "--seed", 9], "lora-s9: no finished pretrain output; run `mhrctl pretrain lora-s9`"),
         (["-m", "lora", "--set", "pretrain.lr=1"], "this command reads the section `adapt` only"),
         (["-m", "lora", "--recipe", "none"], "unknown recipe 'none' (known: t0, superni, superni_attention)"),
         (["-m", "mhr_mu", "--seed", 9], "run `mhrctl pretrain --method mhr --heads 4 --seed 9`, `mhrctl average"),

@@ -97,8 +97,8 @@ def test_the_checkpoint_of_a_killed_run(copy: Path, run: Run, monkeypatch: pytes
     ("options", "message"),
     [
         (["-m", "mhrr"], "unknown method 'mhrr'; did you mean 'mhr'?"),
-        ([], "name the cell with --method"),
-        (["-m", "lora", "--seed", 9], "lora-s9: no finished pretrain output; run `mhrctl pretrain --method lora --seed 9`"),
+        ([], "name the cell, such as mhr-h8-s0, or its --method"),
+        (["-m", "lora", "--seed", 9], "lora-s9: no finished pretrain output; run `mhrctl pretrain lora-s9`"),
         (
             ["-m", "lora", "--at", "checkpoint"],
             "no run in progress of lora-s0 has left a checkpoint; use --at start or --at end",

@@ -19,10 +19,10 @@ from tests.conftest import Run
     ("command", "message"),
     [
         (["pretrain", "-m", "mrh"], "unknown method 'mrh'; did you mean 'mhr'?"),
-        (["pretrain"], "name the cell with --method"),
+        (["pretrain"], "name the cell, such as mhr-h8-s0, or its --method"),
         (["pretrain", "-m", "lora", "--heads", 2], "--heads 2: lora has one head"),
         (["adapt", "--cell", "mhr-h2-s9"], "no such cell; add it to `grid` in params.yaml and run `mhrctl grid sync`"),
-        (["adapt", "--cell", "lora-s0", "--seed", 1], "--cell stands for all settings of a cell"),
+        (["adapt", "--cell", "lora-s0", "--seed", 1], "--cell takes all settings from the cell's file"),
         (["pretrain", "-m", "lora", "--device", "tpu"], "--device tpu: choose `auto` or `cpu`"),
         (["report", "--table", 9], "unknown table '9' (known: 1, 2, 3, 4, 5, 6)"),
         (["prepare", "--set", "prepare.path=nowhere"], "nowhere: no such file or folder; set prepare.path"),
@@ -67,7 +67,7 @@ def test_an_unexpected_error_keeps_its_traceback(project: Path, run: Run, monkey
 
 def test_check_shows_the_cells_and_wants_a_synced_grid(copy: Path, run: Run, capfd: Capture) -> None:
     assert run("check", "-C", copy) == 0
-    assert "mhr_mu h4" in capfd.readouterr().out
+    assert "mhr_mu-h4" in capfd.readouterr().out
     params = copy / "params.yaml"
     params.write_text(params.read_text().replace("seeds: [0]", "seeds: [0, 1]"))
     assert run("check", "-C", copy) == 2
@@ -87,7 +87,7 @@ def test_the_report_folder(walked: Path) -> None:
     names = {path.name for path in (walked / "data/report").iterdir()}
     assert names == {"table1.md", "table2.md", "results.md", "differences.md", "scores.csv", "curves.csv", "summary.json"}
     summary = json.loads((walked / "data/report/summary.json").read_text())
-    assert list(summary) == ["backbone", "lora", "poly", "mhr h4", "mhr_z h4", "mhr_mu h4"]
+    assert list(summary) == ["backbone", "lora", "poly", "mhr-h4", "mhr_z-h4", "mhr_mu-h4"]
 
 
 def test_logs_of_runs_stand_beside_the_outputs(walked: Path) -> None:

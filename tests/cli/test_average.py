@@ -36,7 +36,7 @@ def test_every_method_of_a_pretraining_shares_its_average(copy: Path, run: Run, 
     ("options", "message"),
     [
         (["-m", "lora"], "--method lora: pre-training has no skills to average; use one of poly, mhr, random_mu"),
-        ([], "name the cell with --method"),
+        ([], "name the cell, such as mhr-h8-s0, or its --method"),
     ],
 )
 def test_what_has_no_skills_is_one_line_and_writes_nothing(

@@ -37,7 +37,7 @@ def test_seeds_share_a_row_with_sizes_before_anything_runs(synced: Path, run: Ru
     assert run("check", "-C", synced) == 0
     said = capfd.readouterr().out
     assert re.search(r"^ *25 cells *$", said, re.MULTILINE)
-    assert re.search(r"^ mhr_mu h4 0-3 7 +average +4 x 4 +4 x 2 +\d+ kB +\d+ kB +0/5 *$", said, re.MULTILINE)
+    assert re.search(r"^ mhr_mu-h4 0-3 7 +average +4 x 4 +4 x 2 +\d+ kB +\d+ kB +0/5 *$", said, re.MULTILINE)
     assert "tasks: 3 to train on, 2 to test on" in said
     assert "?" not in said
 
@@ -63,7 +63,7 @@ def test_what_does_not_fit_is_reported_in_a_line_each(synced: Path, run: Run, ca
     capfd.readouterr()
     assert run("check", "-C", synced) == 2
     said = capfd.readouterr()
-    assert "mhr h3" in said.out
+    assert "mhr-h3" in said.out
     errors = said.err.splitlines()
     assert len(errors) == 3
     assert "swap.jsonl:1" in errors[0]

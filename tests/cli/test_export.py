@@ -40,10 +40,10 @@ def test_a_pretraining_is_that_of_all_its_methods(copy: Path, run: Run, capfd: C
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "name the cell with --method"),
+        ([], "name the cell, such as mhr-h8-s0, or its --method"),
         (["-m", "lora", "--extra-steps", 3], "--extra-steps: such a cell is not adapted; export --stage pretrain"),
         (["-m", "lora", "--task", "swop"], "--task swop: unknown task 'swop'; did you mean 'swap'?"),
-        (["-m", "lora", "--seed", 9], "lora-s9: no finished adapt output; run `mhrctl adapt --method lora --seed 9`"),
+        (["-m", "lora", "--seed", 9], "lora-s9: no finished adapt output; run `mhrctl adapt lora-s9`"),
         (["-m", "mhr", "--stage", "pretrain", "--merge"], "--merge: a routed inventory is no single adapter"),
     ],
 )

@@ -24,7 +24,7 @@ def test_the_next_command_is_printed(copy: Path, exported: Path, run: Run, capfd
     counts = json.loads((copy / "data/pretrain/lora-s7/card.json").read_text())["facts"]["parameters"]
     assert capfd.readouterr().err == (
         f"wrote {copy / 'data/pretrain/lora-s7'}: {counts['multi_task']:,} adapter and 0 routing parameters;"
-        " go on with `mhrctl adapt --method lora --seed 7`\n"
+        " go on with `mhrctl adapt lora-s7`\n"
     )
 
 

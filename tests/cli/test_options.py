@@ -99,7 +99,7 @@ def test_a_cell_is_named_by_its_method_and_the_grids_first(settings: Settings) -
 
 
 def test_a_cell_that_is_not_named_whole_is_refused(project: Path, settings: Settings) -> None:
-    with pytest.raises(ParamsError, match=r"name the cell with --method \(one of: lora, "):
+    with pytest.raises(ParamsError, match=r"name the cell, such as mhr-h8-s0"):
         named_cell(settings, CellChoice())
     (project / "params.yaml").write_text((project / "params.yaml").read_text().replace("    mhr: {heads: [4]}\n", ""))
     without = open_project(project, [])[1]
@@ -154,7 +154,7 @@ def test_what_options_leave_open_is_the_grids_first(project: Path) -> None:
     assert [named_cell(other, CellChoice("mhr_z", variant=name)).heads for name in (None, "plain", "light")] == [8, 8, 2]
     with pytest.raises(ParamsError, match="--method mhr_z needs --heads"):
         named_cell(other, CellChoice("mhr_z", variant="block"))
-    with pytest.raises(ParamsError, match="name the cell with --method"):
+    with pytest.raises(ParamsError, match="name the cell, such as mhr-h8-s0, or its --method"):
         named_cell(settings, CellChoice())
 
 
@@ -178,7 +178,7 @@ def test_heads_of_a_variant_are_those_of_its_pretraining(project: Path) -> None:
     ],
 )
 def test_a_cell_by_name_goes_with_no_other_option(walked: Path, choice: CellChoice) -> None:
-    with pytest.raises(ParamsError, match="--cell stands for all settings of a cell"):
+    with pytest.raises(ParamsError, match="--cell takes all settings from the cell's file"):
         chosen_cell(walked, choice, reads="adapt")
 
 
@@ -199,9 +199,9 @@ def test_nothing_is_set_in_vain(project: Path) -> None:
         chosen_cell(project, CellChoice("lora"), ["adapt.routing_lr=0.5"], reads="adapt")
     of_poly = ["grid.methods.poly.adapt.lr=0.5"]
     assert chosen_cell(project, CellChoice("poly"), of_poly, reads="adapt")[1].adapt.lr == 0.5
-    with pytest.raises(ParamsError, match=r"--set grid.methods.poly.adapt.lr=0.5: it changes nothing of cell lora-s0"):
+    with pytest.raises(ParamsError, match=r"--set grid.methods.poly.adapt.lr=0.5: it has no effect on cell lora-s0"):
         chosen_cell(project, CellChoice("lora"), of_poly, reads="adapt")
-    with pytest.raises(ParamsError, match=r"--set grid.seeds=\[3\]: it changes nothing of cell lora-s1"):
+    with pytest.raises(ParamsError, match=r"--set grid.seeds=\[3\]: it has no effect on cell lora-s1"):
         chosen_cell(project, CellChoice("lora", seed=1), ["grid.seeds=[3]"], reads="adapt")
     assert chosen_cell(project, CellChoice("lora"), ["grid.seeds=[3]"], reads="adapt")[1].cell.seed == 3
 
@@ -212,14 +212,14 @@ def test_nothing_is_set_in_vain(project: Path) -> None:
         (["backbone", "--set", "pretrain.lr=1"], "--set pretrain.lr=1: this command reads the section `backbone` only"),
         (["prepare", "--set", "index.examples=1"], "this command reads the section `prepare` only"),
         (["index", "--set", "prepare.seed=1"], "this command reads the section `index` only"),
-        (["index", "--recipe", "t0"], "--recipe t0: it says nothing of index, which this command reads; leave it out"),
+        (["index", "--recipe", "t0"], "--recipe t0: it sets nothing in index, which is what this command reads; leave it out"),
         (["index", "query", "--task", "a", "--set", "index.examples=1"], "this command reads the section `adapt` only"),
         (["average", "-m", "mhr", "--set", "pretrain.lr=1"], "this command reads the section `grid` only"),
         (["report", "--set", "evaluate.beams=2"], "this command reads the section `report` only"),
         (["report", "--table", "2", "--set", "report.tables=[1]"], "this command reads the setting `report.trials` only"),
         (["evaluate", "-m", "backbone", "--set", "adapt.lr=1"], "this command reads the section `evaluate` only"),
         (["evaluate", "-m", "backbone", "--seed", "1"], "--method backbone has no --heads, --variant, --extra-steps, --seed"),
-        (["evaluate", "--cell", "backbone", "--set", "evaluate.beams=2"], "--cell stands for all settings of a cell"),
+        (["evaluate", "--cell", "backbone", "--set", "evaluate.beams=2"], "--cell takes all settings from the cell's file"),
         (["adapt", "--cell", "../../x"], "--cell '../../x': no name of a cell"),
         (["adapt", "-m", "lora", "--variant", "../x"], "--variant '../x': no name of a variant"),
         (["export", "-m", "lora", "--variant", "/etc"], "--variant '/etc': no name of a variant"),

@@ -148,4 +148,4 @@ def test_every_file_of_a_source_is_watched(
 
     monkeypatch.setattr(Card, "of", of)
     assert run("prepare", "-C", project) == 2
-    assert f"{project / edited} was edited while this ran" in capfd.readouterr().err
+    assert f"{project / edited} was edited during the run" in capfd.readouterr().err

@@ -94,7 +94,7 @@ def test_its_parameters_are_printed(copy: Path, run: Run, capfd: Capture) -> Non
         (["-m", "mhr", "--extra-steps", "3"], "--extra-steps: mhr is no single adapter; use lora, poly_mu, mhr_mu"),
         (["-m", "mhr", "--heads", "3"], "--heads 3: 3 heads do not divide layer encoder.block.0"),
         (["-m", "lora", "--variant", "light"], "--variant: unknown variant 'light'"),
-        (["--cell", "lora-s0", "--set", "pretrain.lr=1"], "--cell stands for all settings of a cell"),
+        (["--cell", "lora-s0", "--set", "pretrain.lr=1"], "--cell takes all settings from the cell's file"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(

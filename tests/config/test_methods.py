@@ -185,7 +185,7 @@ def test_a_new_lora_is_not_attached_to_other_weights_than_its_own(
     for command in (("evaluate",), ("export", "--merge")):
         capfd.readouterr()
         assert run(*command, "-m", "full_ft_then_lora", "-C", project) == 2
-        assert "has changed since; run `mhrctl adapt --method full_ft_then_lora --seed 0`" in capfd.readouterr().err
+        assert "has changed since; run `mhrctl adapt full_ft_then_lora-s0`" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

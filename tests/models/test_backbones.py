@@ -84,7 +84,7 @@ def test_a_config_of_neither_kind_is_rejected(tmp_path: Path, kind: str) -> None
     (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
     with pytest.raises(
         DataError,
-        match=rf"a {kind} model; an encoder-decoder \(T5 and kin\) or a causal language model \(Llama and kin\) is needed",
+        match=rf"a {kind} model; an encoder-decoder \(such as T5\) or a causal language model \(such as Llama\) is needed",
     ):
         pretrained_config(str(tmp_path))
 

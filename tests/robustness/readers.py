@@ -75,7 +75,7 @@ TABLE = (
     ("data/metrics/pretrain/lora-s0.csv", "report", "pretrain lora"),
     ("data/cells/lora-s0.json", "pretrain cell"),
 )
-"""(files, *readers). A command stands behind its own outputs too, which it must not call made already once they are damaged."""
+"""(files, *readers). A command stands behind its own outputs too, which it must not call up to date once they are damaged."""
 
 
 def pairs(names: list[str]) -> list[tuple[str, str]]:

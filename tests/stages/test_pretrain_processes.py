@@ -55,7 +55,7 @@ def test_two_processes_learn_what_one_does_with_twice_the_accumulation(copy: Pat
         [sys.executable, *TORCHRUN, *OPTIONS, "-C", str(spread)], capture_output=True, text=True, timeout=300, check=False
     )
     assert again.returncode == 0, again.stderr
-    assert again.stderr.count(f"{CELL} is made already") == 1
+    assert again.stderr.count(f"{CELL} is up to date") == 1
     assert run(*OPTIONS, "--set", "pretrain.accumulation=2", "-C", copy) == 0
     one, two = learned(copy), learned(spread)
     torch.testing.assert_close(two, one, rtol=1e-4, atol=1e-6)

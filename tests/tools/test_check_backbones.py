@@ -85,7 +85,7 @@ def test_an_encoder_is_none(tmp_path: Path, run: Run, capfd: pytest.CaptureFixtu
     config = BertConfig(vocab_size=97, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
     (line,) = complaints(project_on(tmp_path, config), run, capfd)
     assert line.endswith(
-        "'model': a bert model; an encoder-decoder (T5 and kin) or a causal language model (Llama and kin) is needed"
+        "'model': a bert model; an encoder-decoder (such as T5) or a causal language model (such as Llama) is needed"
     )
 
 

@@ -82,10 +82,10 @@ def test_the_table_has_every_method_and_the_printed_counts(xl: Counted) -> None:
     table = counts_table("t5-xl", "full", [row for key, row in xl.items() if key[0] == "full"], Sizes())
     shown = {row[0]: row[1:] for row in table.rows}
     assert {label.split()[0] for label in shown} == set(METHODS)
-    assert shown["mhr_z h64"] == ["17,694,720", "69,230,592", "221,184", "17M", "220K"]
+    assert shown["mhr_z-h64"] == ["17,694,720", "69,230,592", "221,184", "17M", "220K"]
     assert shown["adapter_soup"][-2:] == ["84M", "2.2M"]
-    assert shown["mhr h8"][-2:] == ["-", "-"]  # the paper's has 64 heads
-    assert shown["mhr_mu h8"] == ["17,694,720", "8,653,824", "2,211,840", "2.2M", "2.2M"]  # as its text says of averages
+    assert shown["mhr-h8"][-2:] == ["-", "-"]  # the paper's has 64 heads
+    assert shown["mhr_mu-h8"] == ["17,694,720", "8,653,824", "2,211,840", "2.2M", "2.2M"]  # as its text says of averages
     assert shown["tfew"][-2:] == shown["ia3"][-2:] == ["540K", "540K"]
 
 
@@ -93,10 +93,10 @@ def test_the_block_of_superni_has_each_row_in_its_own_layout() -> None:
     *_, table = count("t5-xl", ["light"], Sizes(heads=(8,)))
     assert table.title == "Parameters on t5-xl: Table 6 of SuperNI, layout light"
     shown = {row[0]: row[1:] for row in table.rows}
-    assert shown["lora_big attention"] == ["18,874,368", "-", "18,874,368", "18M", "18M"]
+    assert shown["lora_big-attention"] == ["18,874,368", "-", "18,874,368", "18M", "18M"]
     assert shown["lora"] == ["933,888", "-", "933,888", "934K", "934K"]
-    assert shown["mhr_z h64"] == ["7,471,104", f"{756 * 98_304:,}", "98,304", "7.5M", "147K"]
-    assert list(shown) == ["lora", "lora_big attention", "poly_z", "poly", "mhr_z h64", "mhr h8"]
+    assert shown["mhr_z-h64"] == ["7,471,104", f"{756 * 98_304:,}", "98,304", "7.5M", "147K"]
+    assert list(shown) == ["lora", "lora_big-attention", "poly_z", "poly", "mhr_z-h64", "mhr-h8"]
     assert "mhr_z's 147K fit the 288 layers q k v o (147,456)" in table.notes[-1]
 
 

@@ -145,9 +145,9 @@ def test_an_export_says_where_it_came_from(walked_all: Path, run: Run) -> None:
         (["-m", "mhr", "--stage", "pretrain", "--merge"], "--merge: a routed inventory is no single adapter"),
         (["-m", "full_ft"], "--to peft: full_ft tunes whole weights, which are no adapter; use --merge"),
         (["-m", "full_ft_then_lora"], "--to peft: the LoRA of full_ft_then_lora belongs on tuned weights; use --merge"),
-        (["-m", "mhr", "--heads", "2"], "run `mhrctl adapt --method mhr --heads 2 --seed 0`"),
+        (["-m", "mhr", "--heads", "2"], "run `mhrctl adapt mhr-h2-s0`"),
         (["-m", "lora", "--extra-steps", "3"], "--extra-steps: such a cell is not adapted; export --stage pretrain"),
-        ([], "name the cell with --method"),
+        ([], "name the cell, such as mhr-h8-s0, or its --method"),
     ],
 )
 def test_what_cannot_leave_is_rejected(

@@ -204,7 +204,7 @@ def test_adapted_tasks_stand_beside_training_tasks(tmp_path: Path, look: Callabl
 
 def test_an_adaptation_of_another_pre_training_is_rejected(tmp_path: Path, look: Callable[..., Findings]) -> None:
     write_stage(tmp_path / PRETRAINED, "pretrain", drawn_inventory(heads=2, rank=2), TRAINING)
-    with pytest.raises(ArtifactError, match=r"has changed since; run `mhrctl adapt --method mhr --heads 2 --seed 0`"):
+    with pytest.raises(ArtifactError, match=r"has changed since; run `mhrctl adapt mhr-h2-s0`"):
         look(stage="adapt")
 
 

@@ -17,7 +17,7 @@ from mhrctl.tools.verify import Fault, Verified, verify_project
 from tests.conftest import Run
 
 ADAPTED = "adapt/mhr-h4-s0"
-MHR = "--method mhr --heads 4 --seed 0"
+MHR = "mhr-h4-s0"
 
 
 def look(folder: Path) -> Verified:
@@ -87,20 +87,20 @@ def without_card(folder: Path) -> None:
             lambda p: flip(p / "data/metrics/pretrain/lora-s0.csv"),
             Fault.ROTTEN,
             "metrics/pretrain/lora-s0.csv",
-            "mhrctl pretrain --method lora --seed 0",
+            "mhrctl pretrain lora-s0",
         ),
-        (edited_number, Fault.ROTTEN, "metrics/evaluate/lora-s0.json", "mhrctl evaluate --method lora --seed 0"),
+        (edited_number, Fault.ROTTEN, "metrics/evaluate/lora-s0.json", "mhrctl evaluate lora-s0"),
         (
             lambda p: (p / "data" / ADAPTED / "notes.txt").write_text("mine"),
             Fault.FOREIGN,
             f"{ADAPTED}/notes.txt",
             "move it away",
         ),
-        (rename, Fault.FOREIGN, "adapt/poly-s0", "mhrctl adapt --method poly --seed 0"),
-        (other_scores, Fault.ROTTEN, "metrics/evaluate/lora-s0.json", "mhrctl evaluate --method lora --seed 0"),
+        (rename, Fault.FOREIGN, "adapt/poly-s0", "mhrctl adapt poly-s0"),
+        (other_scores, Fault.ROTTEN, "metrics/evaluate/lora-s0.json", "mhrctl evaluate lora-s0"),
         (without_card, Fault.UNFINISHED, ADAPTED, f"mhrctl adapt {MHR}"),
         (lambda p: old_of(p / "data/backbone").mkdir(), Fault.UNFINISHED, ".backbone.old", "the same command removes it"),
-        (other_settings, Fault.STALE, "adapt/lora-s0", "mhrctl adapt --method lora --seed 0"),
+        (other_settings, Fault.STALE, "adapt/lora-s0", "mhrctl adapt lora-s0"),
     ],
 )
 def test_each_fault_is_named_with_its_remedy(

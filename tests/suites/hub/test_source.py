@@ -294,7 +294,7 @@ def test_a_new_project_prepares_its_example(tmp_path: Path, run: Run, capfd: pyt
     assert "tasks: 3 to train on, 1 to test on" in capfd.readouterr().out
     assert run("prepare", "-C", tmp_path) == 0
     assert run("prepare", "-C", tmp_path) == 0
-    assert "is made already" in capfd.readouterr().err
+    assert "is up to date" in capfd.readouterr().err
 
 
 def test_a_project_on_a_data_set_of_ones_own_says_what_it_still_needs(
