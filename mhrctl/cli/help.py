@@ -54,7 +54,7 @@ def _value_type(annotation: object) -> object:
 
 def examples(lines: Sequence[str]) -> str | None:
     """Return what stands below the help of a command: command lines to begin with."""
-    return "\n".join(["[bold]Examples[/bold]", *(f"  {escape(line)}" for line in lines)]) if lines else None
+    return "\n".join(["Examples:\n", *(f"    {escape(line)}" for line in lines)]) if lines else None
 
 
 class ReadableHelp:

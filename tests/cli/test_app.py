@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import pytest
+from typer import Context
 from typer.main import get_command
 
 import mhrctl
-from mhrctl.cli.app import app
+from mhrctl.cli.app import SECTIONS, app
 from mhrctl.stages import prepare
 from tests.cli.conftest import Capture, complaint
 from tests.conftest import Run
@@ -105,7 +108,30 @@ def test_the_help_names_every_command(run: Run, capfd: Capture) -> None:
     assert run("--help") == 0
     shown = capfd.readouterr().out
     for name in get_command(app).commands:  # type: ignore[attr-defined]
-        assert f" {name} " in shown
+        assert re.search(rf"^  (.*  )?{name}\b", shown, re.MULTILINE)
+    assert max(map(len, shown.splitlines())) <= 80
+    headings = [line for line in shown.splitlines() if re.fullmatch(r"[A-Z].*:", line)]
+    assert [line.rstrip(":") for line in headings] == list(SECTIONS)
+    stages = next(line for line in shown.splitlines() if "prepare" in line)
+    assert stages.split() == ["prepare", "backbone", "pretrain", "average", "index", "adapt", "evaluate"]
+
+
+@pytest.mark.parametrize("line", [line for of in SECTIONS.values() for entry in of.values() for line in entry.examples])
+def test_examples_are_command_lines_that_can_be_parsed(line: str) -> None:
+    program, *words = shlex.split(line)
+    assert program == "mhrctl"
+    command = get_command(app)
+    context = Context(command, info_name="mhrctl", resilient_parsing=True)
+    while hasattr(command, "commands") and words and words[0] in command.commands:
+        command = command.commands[words.pop(0)]
+        context = Context(command, parent=context, resilient_parsing=True)
+    command.parse_args(context, words)
+    assert not context.args or hasattr(command, "commands")
+    assert not context._protected_args if hasattr(context, "_protected_args") else True
+
+
+def test_every_command_has_examples() -> None:
+    assert all(entry.examples for of in SECTIONS.values() for entry in of.values())
 
 
 @pytest.mark.parametrize("command", [["trian"], ["pretrain", "--sead", "1"], ["run", "--jobs", "0"]])

@@ -53,7 +53,7 @@ def test_the_studies_fit_80_columns_and_two_pages(
     rows = table[5:]
     assert len(lines) < 66
     assert all(re.search(r"\d/\d *$", row) for row in rows)  # nothing was folded into a second line
-    assert all(re.match(r" [a-z_0-9 ]+ \d", row) for row in rows)
+    assert all(re.match(r" [a-z_0-9-]+ +\d", row) for row in rows)
 
 
 def test_what_does_not_fit_is_reported_in_a_line_each(synced: Path, run: Run, capfd: Capture) -> None:

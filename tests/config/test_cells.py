@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from mhrctl.config.cells import Cell, grid_cells
+from mhrctl.config.cells import Cell, cell_called, cell_of, grid_cells
 from mhrctl.config.methods import METHODS
+from mhrctl.config.params import Params
 from mhrctl.config.resolve import load_params, resolve_cell
 from mhrctl.errors import ParamsError
 
@@ -36,7 +38,7 @@ def test_cells_of_extra_steps(project_file: Path) -> None:
     assert (cell.origin[0], cell.origin[1].name) == ("average", "mhr-h4-s0")
     assert (cell.start[0], cell.start[1].name) == ("pretrain", "mhr_mu-h4-x6-s0")
     assert resolve_cell(settings, cell).pretrain.steps == 6
-    assert cell.options == "--method mhr_mu --heads 4 --extra-steps 6 --seed 0"
+    assert cell.label == "mhr_mu-h4-x6"
     with pytest.raises(ParamsError, match="mhr is no single adapter"):
         Cell(method="mhr", heads=4, extra_steps=1)
 
@@ -72,7 +74,75 @@ def test_a_cell_starts_from_what_its_method_says(method: str) -> None:
 def test_a_cell_is_named_by_where_it_is_in_the_grid() -> None:
     cell = Cell(method="mhr_z", heads=8, variant="light", trial=2, seed=1)
     assert cell.name == "mhr_z-h8-light-t2-s1"
-    assert cell.options == "--cell mhr_z-h8-light-t2-s1"
-    assert Cell(method="lora", variant="light").options == "--method lora --variant light --seed 0"
+    assert cell.label == "mhr_z-h8-light-t2"
+    assert Cell(method="lora", variant="light").label == "lora-light"
     with pytest.raises(ParamsError, match="unknown method 'mrh'; did you mean 'mhr'"):
         Cell(method="mrh")
+
+
+@pytest.fixture
+def two_heads(project_file: Path) -> Params:
+    """A grid of two seeds in which mhr_z has two head counts, lora a variant and extra steps, poly a search."""
+    text = project_file.read_text().replace(
+        "  seeds: [0]", "  seeds: [5, 0]\n  pretrain_seed: 7\n  variants: {light: {pretrain: {targets: light}}}"
+    )
+    text = text.replace("mhr_z: {heads: [4]}", "mhr_z: {heads: [4, 2]}")
+    text = text.replace("    lora:", "    lora: {variants: [plain, light], extra_steps: {plain: [3]}}")
+    project_file.write_text(text.replace("    poly:", "    poly: {search: {lr: [0.1, 0.2]}}"))
+    return load_params(project_file).params
+
+
+@pytest.mark.parametrize(
+    ("name", "seed", "called"),
+    [
+        ("mhr-h4-s0", None, "mhr-h4-s0"),
+        ("mhr-h4", None, "mhr-h4-s5"),
+        ("mhr h4", None, "mhr-h4-s5"),
+        ("mhr", None, "mhr-h4-s5"),
+        ("MHR", 0, "mhr-h4-s0"),
+        ("mhr-h4", 9, "mhr-h4-s9"),
+        ("mhr_z-h2", None, "mhr_z-h2-s5"),
+        ("lora", None, "lora-s5"),
+        ("lora-light", 0, "lora-light-s0"),
+        ("lora-x3", None, "lora-x3-s5"),
+        ("poly-t2-s0", None, "poly-t2-s0"),
+        ("mhr-h4-s7", None, "mhr-h4-s7"),
+        ("lora-s100", None, "lora-s100"),
+        ("mhr-h2-light-s1", None, "mhr-h2-light-s1"),
+        ("tfew", None, "tfew-s5"),
+        ("mosa", 3, "mosa-s3"),
+    ],
+)
+def test_a_cell_goes_by_its_name_or_a_part_of_it(two_heads: Params, name: str, seed: int | None, called: str) -> None:
+    cell = cell_called(two_heads, name, seed)
+    assert cell.name == called
+    assert cell == next((each for each in grid_cells(two_heads) if each.name == called), cell)
+    assert cell.pretrain_cell.seed == 7
+
+
+def test_a_cell_of_a_search_has_its_settings(two_heads: Params) -> None:
+    assert cell_called(two_heads, "poly-t2-s0").settings == (("lr", 0.2),)
+
+
+@pytest.mark.parametrize(
+    ("name", "seed", "said"),
+    [
+        ("mhr_z", None, "mhr_z: the grid has mhr_z-h4, mhr_z-h2; name one of them"),
+        ("lora-h8", None, "--heads 8: lora has one head"),
+        ("poly", None, "poly: the grid has poly-t1, poly-t2; name one of them"),
+        ("mrh-h4", None, "unknown cell 'mrh-h4'; did you mean 'mhr-h4'?"),
+        ("mhr-dark-s0", None, "unknown cell 'mhr-dark-s0'"),
+        ("mhr-h0-s0", None, "unknown cell 'mhr-h0-s0'"),
+        ("../mhr-h4", None, "unknown cell '../mhr-h4'"),
+        ("poly-t9-s0", None, "unknown cell 'poly-t9-s0'"),
+        ("mhr-h4-s0", 1, "--seed 1: the name mhr-h4-s0 has its seed; leave one out"),
+    ],
+)
+def test_what_names_no_cell_or_several_is_rejected(two_heads: Params, name: str, seed: int | None, said: str) -> None:
+    with pytest.raises(ParamsError, match=re.escape(said)):
+        cell_called(two_heads, name, seed)
+
+
+def test_axes_that_are_left_out_are_the_grids_first(two_heads: Params) -> None:
+    assert cell_of(two_heads, "mhr_z").name == "mhr_z-h4-s5"
+    assert cell_of(two_heads, "mhr_z", heads=2, variant="light", seed=0).name == "mhr_z-h2-light-s0"
