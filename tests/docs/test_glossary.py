@@ -1,4 +1,4 @@
-"""The code keeps to the words of docs/glossary.md."""
+"""The code, its messages and the documents keep to the words of docs/glossary.md."""
 
 import ast
 import re
@@ -17,6 +17,11 @@ BANNED_NAMES = ("own", "found", "Spread", "stands")
 """No identifier is one of these, with or without underscores before it (`_Spread` apart, which is a word of its own)."""
 BANNED_BEGINNINGS = ("dress", "wear", "reckon", "obstacle")
 """No word of an identifier begins with one of these."""
+BANNED_WORDS = re.compile(
+    r"\b(wears?|wearing|worn|reckon\w*|anew|kin|mend(s|ed|ing)?|(in|out of) step|made already|stands? for nothing)\b",
+    re.IGNORECASE,
+)
+"""No message, help text, description of a setting or page of docs says one of these."""
 
 
 def identifiers(tree: ast.AST) -> Iterator[tuple[str, int]]:
@@ -51,6 +56,47 @@ def banned_in(place: str) -> list[str]:
     ]
 
 
+def messages(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """Every string of a module but docstrings and notes below a name, with its line: what a user may come to read."""
+    notes = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in notes:
+            yield node.value, node.lineno
+
+
+def commands_help(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """The docstrings of functions, which are the help of commands."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            yield ast.get_docstring(node) or "", node.lineno
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "mhrctl").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_message_says_a_banned_word(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    texts = [*messages(tree), *(commands_help(tree) if path.parent.name == "cli" else ())]
+    assert [f"{line}: {text}" for text, line in texts if BANNED_WORDS.search(text)] == []
+
+
+@pytest.mark.parametrize("path", sorted(set((ROOT / "docs").glob("*.md")) - {GLOSSARY}), ids=lambda path: path.name)
+def test_no_page_says_a_banned_word(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert [f"{number}: {line}" for number, line in enumerate(lines, 1) if BANNED_WORDS.search(line)] == []
+
+
+@pytest.mark.parametrize(
+    "said", ["7 files are not in step", "x is made already", "T5 and kin", "mend or remove it", "begins anew"]
+)
+def test_banned_words_are_seen(said: str) -> None:
+    texts = [text for text, _ in messages(ast.parse(f'"""kin"""\nfail(f"{{x}} {said}")\n'))]
+    assert [text for text in texts if BANNED_WORDS.search(text)] == [f" {said}"]
+
+
+@pytest.mark.parametrize("said", ["a kind of task", "amended", "recommend it", "step by step", "keep in steps", "new"])
+def test_other_words_are_not(said: str) -> None:
+    assert not BANNED_WORDS.search(said)
+
+
 @pytest.mark.parametrize("place", PLACES)
 def test_no_place_uses_a_banned_name(place: str) -> None:
     assert banned_in(place) == []
@@ -79,7 +125,7 @@ def test_other_names_are_not(name: str) -> None:
 
 def test_every_banned_name_has_its_replacement() -> None:
     unused = GLOSSARY.read_text(encoding="utf-8").partition("## Names that are not used")[2]
-    for name in (*BANNED_NAMES, *BANNED_BEGINNINGS):
+    for name in (*BANNED_NAMES, *BANNED_BEGINNINGS, "in step", "made already", "anew", "mend", "kin"):
         assert re.search(rf"\b{name}", unused), name
 
 
