@@ -235,7 +235,7 @@ def test_repro_stops_where_sync_was_forgotten(stubbed: Pipeline) -> None:
     stubbed.root.joinpath("ran.txt").write_text("")
     result = run_dvc(stubbed.root, "repro", commands=stubbed.commands)
     assert result.returncode != 0
-    assert "not in step with params.yaml" in result.stderr
+    assert "params.yaml has changed" in result.stderr
     assert "run `mhrctl grid sync`" in result.stderr
     assert stubbed.root.joinpath("ran.txt").read_text() == ""
 

@@ -48,7 +48,7 @@ from mhrctl.tools.check import (
     vocab_size,
 )
 from mhrctl.tools.estimate import FP32, Estimate, Shape, backbone_shape, estimate, human_size, time_of
-from mhrctl.tools.grid import differences, expand
+from mhrctl.tools.grid import differences, expand, out_of_date
 
 UNKNOWN = "?"
 ONE_TASK = TaskCounts(1, 1, 1)
@@ -109,7 +109,7 @@ def check(
     except MhrctlError as error:
         problems += [] if str(error) in map(str, problems) else [error]
     if not (recipe or set_):  # the files in data/cells and dvc.yaml are of params.yaml alone
-        problems += _out_of_step(settings, where)
+        problems += _out_of_date(settings, where)
         refused, gaps = _pipeline(settings, where)
         problems += refused
         notes += gaps
@@ -150,10 +150,9 @@ def _verify(settings: Settings, where: Project) -> None:
     display.done(verified.summary)
 
 
-def _out_of_step(settings: Settings, where: Project) -> list[MhrctlError]:
-    changes = len(differences(expand(settings, where), where))
-    what = f"{where.cell_index.parent}: {changes} files are of other params or another mhrctl, not in step"
-    return [ArtifactError(f"{what}; run `mhrctl grid sync`")] if changes else []
+def _out_of_date(settings: Settings, where: Project) -> list[MhrctlError]:
+    changes = differences(expand(settings, where), where)
+    return [ArtifactError(out_of_date(changes, where))] if changes else []
 
 
 def _pipeline(settings: Settings, where: Project) -> tuple[Sequence[MhrctlError], Sequence[str]]:

@@ -9,10 +9,9 @@ from pathlib import Path
 import typer
 
 from mhrctl.artifacts.names import Project
-from mhrctl.config.cells import NAME
+from mhrctl.config.cells import NAME, label_called
 from mhrctl.config.methods import METHODS
 from mhrctl.config.recipes import RECIPES
-from mhrctl.errors import ParamsError, listed
 
 
 def complete_method(incomplete: str) -> list[str]:
@@ -41,16 +40,11 @@ def synced_name(project: Project, name: str) -> str:
     Raises:
         ParamsError: if it is short for several.
     """
-    text = "-".join(name.lower().split())
     labels: dict[str, str] = {}
     for each in _synced(project):
         labels.setdefault(each.rpartition("-s")[0], each)
-    if text in labels:
-        return labels[text]
-    matches = [label for label in labels if label.partition("-")[0] == text]
-    if len(matches) > 1:
-        raise ParamsError(f"--cell {name}: the grid has {listed(matches)}; name one of them")
-    return labels[matches[0]] if matches else name
+    label = label_called(name, labels)
+    return labels[label] if label else name
 
 
 def _synced(project: Project) -> Iterator[str]:

@@ -27,10 +27,10 @@ def grid() -> None:
 @app.command()
 def sync(
     project: ProjectOption = HERE,
-    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if something is not in step.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if something is out of date.")] = False,
 ) -> None:
-    """Bring data/cells in step with params.yaml; needed after each edit of params.yaml and each upgrade of mhrctl."""
-    from mhrctl.tools.grid import differences, expand
+    """Write the grid of params.yaml into data/cells; needed after each edit of params.yaml and each upgrade of mhrctl."""
+    from mhrctl.tools.grid import differences, expand, out_of_date
     from mhrctl.tools.grid import sync as write
     from mhrctl.tools.prune import find_leftovers
 
@@ -41,10 +41,8 @@ def sync(
     if len(changes) > SHOWN:
         display.done(f"and {len(changes) - SHOWN} more")
     if check and changes:
-        raise ArtifactError(
-            f"{where.cell_index.parent}: not in step with params.yaml and this mhrctl; run `mhrctl grid sync`, then go on"
-        )
-    display.done("in step" if not changes else f"{len(changes)} files written")
+        raise ArtifactError(out_of_date(changes, where))
+    display.done("up to date" if not changes else f"{len(changes)} files written")
     if not check and (left := find_leftovers(grid_cells(settings.params), where).cells):
         display.done(f"outputs of {_cells(len(left))} that the grid has not; `mhrctl grid prune` lists them")
 

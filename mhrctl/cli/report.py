@@ -45,13 +45,14 @@ def report(
     compare: Annotated[
         list[str],
         typer.Option(
-            help="Print the difference of a method, named as in the tables (`mhr h8`), or `all`, with its interval; repeatable."
+            help="Method to compare, as `mhr-h8`, or `mhr` if there is but one, or `all`: the difference, with its interval;"
+            " repeatable."
         ),
     ] = [],
     to: Annotated[str | None, typer.Option(help="The method that --compare compares to. [default: lora, or the first]")] = None,
     html: Annotated[bool, typer.Option("--html", help="Write everything into one HTML file.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder of figures and HTML; data/report if none is named.")] = None,
-    form: Annotated[Format, typer.Option("--format", help="Of printed tables.")] = Format.TERMINAL,
+    form: Annotated[Format, typer.Option("--format", help="Form of printed tables.")] = Format.TERMINAL,
     project: ProjectOption = HERE,
     set_: SetOption = [],
 ) -> None:

@@ -40,7 +40,10 @@ DaskOption = Annotated[
     str | None, typer.Option("--dask", metavar="tcp://HOST:PORT", help="Run on the workers of this Dask scheduler.")
 ]
 DaskConfigOption = Annotated[
-    Path | None, typer.Option("--dask-config", metavar="FILE", help="Start a cluster (SLURM and kin) and run on it.")
+    Path | None,
+    typer.Option(
+        "--dask-config", metavar="FILE", help="Start a cluster (Slurm, PBS, Kubernetes, ...) as this file says, and run on it."
+    ),
 ]
 RemoteOption = Annotated[
     str | None, typer.Option("--remote", metavar="NAME", help="DVC remote, for Dask workers with checkouts of their own.")
@@ -108,5 +111,5 @@ def _cluster(dask: str | None, dask_config: Path | None, remote: str | None, wor
             raise ParamsError("--worker-dir is a checkout of a worker that does not see the project; it needs --remote")
         return Cluster(dask, dask_config.resolve() if dask_config else None, remote, worker_dir or WHERE_STARTED)
     if remote or worker_dir is not None:
-        raise ParamsError("--remote and --worker-dir are of Dask workers; they need --dask or --dask-config")
+        raise ParamsError("--remote and --worker-dir only work with --dask or --dask-config")
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from pydantic import model_validator
@@ -14,6 +15,38 @@ from mhrctl.config.params import Params
 from mhrctl.config.reading import shown
 from mhrctl.config.sections import AdaptParams, EvaluateParams, PretrainParams
 from mhrctl.errors import ParamsError, listed, unknown
+
+
+def label_of(method: str, heads: int | None = None, variant: str = PLAIN) -> str:
+    """Name what the cells of all seeds are called in tables, figures and messages: `mhr-h8-light`.
+
+    Args:
+        method: a row of the methods table, or the bare backbone.
+        heads: of the routing, where there may be several.
+        variant: of `grid.variants`.
+    """
+    return f"{method}{f'-h{heads}' if heads else ''}{'' if variant == PLAIN else f'-{variant}'}"
+
+
+def method_of(label: str) -> str:
+    """Return the method of a label, after which a table may say more: `mhr` of `mhr-h8` and of `mhr (light)`."""
+    return re.split(r"[- ]", label, maxsplit=1)[0]
+
+
+def label_called(name: str, labels: Iterable[str]) -> str | None:
+    """Return which of these labels a name means: `mhr-h8`, `mhr h8`, or `mhr` where one alone is of that method; else None.
+
+    Raises:
+        ParamsError: if it can mean several.
+    """
+    text, known = "-".join(name.lower().split()), list(labels)
+    if text in known:
+        return text
+    matches = [label for label in known if method_of(label) == text]
+    if len(matches) > 1:
+        raise ParamsError(f"{name} can be {listed(matches)}; name one of them")
+    return matches[0] if matches else None
+
 
 StartStage = Literal["pretrain", "average"]
 """A stage whose output a cell can start from."""
@@ -62,11 +95,10 @@ class Cell(Closed):
     @property
     def name(self) -> str:
         """The name of the cell's files and DVC stages, such as `mhr_z-h8-light-s0`."""
-        heads = f"-h{self.heads}" if self.row.multi_head else ""
-        variant = "" if self.variant == PLAIN else f"-{self.variant}"
+        label = label_of(self.method, self.heads if self.row.multi_head else None, self.variant)
         extra = f"-x{self.extra_steps}" if self.extra_steps else ""
         trial = f"-t{self.trial}" if self.trial else ""
-        return f"{self.method}{heads}{variant}{extra}{trial}-s{self.seed}"
+        return f"{label}{extra}{trial}-s{self.seed}"
 
     @property
     def label(self) -> str:
@@ -193,13 +225,11 @@ def cell_called(params: Params, name: str, seed: int | None = None) -> Cell:
     by_label: dict[str, Cell] = {}
     for cell in cells:
         by_label.setdefault(cell.label, cell)
-    if text in by_label:
-        return by_label[text] if seed is None else by_label[text].model_copy(update={"seed": seed})
+    if label := label_called(name, by_label):
+        return by_label[label] if seed is None else by_label[label].model_copy(update={"seed": seed})
     match = _CALLED.fullmatch(text)
     if match is None or match["method"] not in METHODS or match["variant"] not in (None, *params.grid.variants):
         raise ParamsError(unknown("cell", name, by_label))
-    if text in METHODS and len(several := [label for label, cell in by_label.items() if cell.method == text]) > 1:
-        raise ParamsError(f"{name}: the grid has {listed(several)}; name one of them")
     if match["seed"] and seed is not None:
         raise ParamsError(f"--seed {seed}: the name {name} has its seed; leave one out")
     numbers = {axis: int(match[axis]) if match[axis] else None for axis in ("heads", "extra_steps", "seed")}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from mhrctl.config.cells import label_called
 from mhrctl.errors import ParamsError, unknown
 from mhrctl.report.aggregates import FEWEST_SEEDS, FEWEST_TASKS
 from mhrctl.report.bootstrap import LEVEL, RESAMPLES, Interval, paired_bootstrap
@@ -110,9 +111,8 @@ def differences_table(results: Results, *, against: str | None = None, labels: S
     if baseline is None:
         return _table(results, against or BASELINE, [], [NO_SCORES])
     against = against or baseline.label
-    chosen = [label for label in adapted if label != against] if ALL in labels else list(dict.fromkeys(labels))
-    if missing := [label for label in (against, *chosen) if label not in adapted]:
-        raise ParamsError(unknown("method", missing[0], adapted))
+    against, *named = [_called(name, adapted) for name in (against, *(name for name in labels if name != ALL))]
+    chosen = [label for label in adapted if label != against] if ALL in labels else list(dict.fromkeys(named))
     compared = {label: compare(adapted[label], adapted[against]) for label in chosen}
     rows = [_row(label, difference) for label, difference in compared.items() if difference]
     notes = [
@@ -123,6 +123,13 @@ def differences_table(results: Results, *, against: str | None = None, labels: S
         *apart_notes(compared, against),
     ]
     return _table(results, against, rows, notes)
+
+
+def _called(name: str, labels: Iterable[str]) -> str:
+    """The label that a name means, of those with scores."""
+    if label := label_called(name, labels):
+        return label
+    raise ParamsError(unknown("method", name, labels))
 
 
 def interval_notes(compared: Compared) -> list[str]:

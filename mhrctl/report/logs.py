@@ -66,8 +66,8 @@ class _Measured(BaseModel):
 
 
 def label_of(cell: str) -> str:
-    """Return the label of a cell's group from its name: `mhr-h8-light-s0` is of `mhr h8 light`."""
-    return re.sub(r"-s\d+$", "", cell).replace("-", " ")
+    """Return the label of a cell's group from its name: `mhr-h8-light-s0` is of `mhr-h8-light`."""
+    return re.sub(r"-s\d+$", "", cell)
 
 
 def read_logs(folder: Path) -> list[Log]:

@@ -9,6 +9,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, NamedTuple
 
+from mhrctl.config.cells import label_of
 from mhrctl.config.methods import METHODS
 from mhrctl.evaluation.scores import FrozenBackbone
 from mhrctl.suites.superni.tasks import named_tasks
@@ -105,8 +106,8 @@ class PrintedRow:
 
     @property
     def label(self) -> str:
-        """The method, with its heads if it can have several and they are known: `mhr h64`."""
-        return f"{self.method} h{self.heads}" if can_have_heads(self.method) and self.heads else self.method
+        """The method, with its heads if it can have several and they are known: `mhr-h64`."""
+        return label_of(self.method, self.heads if can_have_heads(self.method) else None)
 
     @property
     def adapted_parameters(self) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mhrctl.config.cells import label_of
 from mhrctl.config.grid import PLAIN
 from mhrctl.config.methods import BACKBONE, METHODS
 from mhrctl.errors import printable
@@ -25,7 +26,7 @@ class Group:
     """A group holds the cells of one method, head count, variant and number of extra steps: one a seed.
 
     Attributes:
-        label: such as `mhr h8 light`; extra steps are not in it.
+        label: such as `mhr-h8-light`; extra steps are not in it.
         method: row of the methods table, or the bare backbone.
         heads: of the routing; None for the bare backbone.
         variant: of the grid; `plain` is the method as it is.
@@ -172,8 +173,8 @@ def fold_seeds(cells: Mapping[str, CellMetrics], trials: Choice = "by_task") -> 
 
 def _group(cells: Mapping[str, CellMetrics], trials: Choice) -> Group:
     cell = next(iter(cells.values()))
-    heads = f" h{cell.heads}" if cell.method in METHODS and METHODS[cell.method].multi_head else ""
-    label = f"{cell.method}{heads}{'' if cell.variant == PLAIN else f' {cell.variant}'}"
+    has_heads = cell.method in METHODS and METHODS[cell.method].multi_head
+    label = label_of(cell.method, cell.heads if has_heads else None, cell.variant)
     chosen, note = choose_trial(cells, trials)
     by_seed = dict(sorted(chosen.items(), key=lambda item: (item[1].seed or 0, item[0])))
     return Group(label, cell.method, cell.heads, cell.variant, cell.extra_steps, by_seed, f"{label}: {note}" if note else "")

@@ -79,7 +79,7 @@ def require_file(path: Path) -> None:
         DataError: saying what is there instead.
     """
     if kind := _not_a_file(path):
-        raise DataError(f"{printable(str(path))}: is {kind}, not a file of data; mend or remove it")
+        raise DataError(f"{printable(str(path))}: is {kind}, not a file of data; replace or remove it")
 
 
 def is_hidden(name: str) -> bool:

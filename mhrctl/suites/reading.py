@@ -50,7 +50,7 @@ def parse(text: str, path: Path, line: int = 1, *, once: Collection[str] | None 
             counts = Counter(key for key, _ in pairs)
             for key, count in counts.items():
                 if count > 1 and (once is None or key in once):
-                    raise DataError(f"{where}: key {reprlib.repr(key)} stands twice in one object; leave one out")
+                    raise DataError(f"{where}: key {reprlib.repr(key)} is there twice in one object; leave one out")
         return content
 
     def constant(name: str) -> None:
@@ -67,7 +67,7 @@ def parse(text: str, path: Path, line: int = 1, *, once: Collection[str] | None 
         longest = f"{sys.get_int_max_str_digits():,}"
         raise DataError(f"{where}: a number of more than {longest} digits; write it as text, in quotes") from None
     if not surrogates and "\\u" in text and (odd := _no_unicode(content)) is not None:
-        raise DataError(f"{where}: text {reprlib.repr(odd)} holds half of a surrogate pair, which is no character; mend it")
+        raise DataError(f"{where}: text {reprlib.repr(odd)} holds half of a surrogate pair, which is no character; fix it")
     return content
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from mhrctl.adapters.adapter import Shapes, trainable
+from mhrctl.config.cells import label_of
 from mhrctl.config.methods import METHODS, Method
 from mhrctl.config.sections import PretrainParams
 from mhrctl.errors import ParamsError
@@ -182,7 +183,7 @@ def _is_the_papers(backbone: str, sizes: Sizes) -> bool:
 
 def _line(row: Counts, printed: tuple[str, str]) -> list[str]:
     return [
-        f"{row.method}-h{row.heads}" if row.heads else row.method,
+        label_of(row.method, row.heads),
         f"{row.multi_task:,}",
         f"{row.routing:,}" if row.routing else NOTHING,
         f"{row.adaptation:,}",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -122,15 +122,30 @@ def differences(wanted: Mapping[Path, str], project: Project) -> list[str]:
 
 
 def require_in_step(settings: Settings, project: Project) -> None:
-    """Refuse a project whose generated files are of other parameters.
+    """Refuse a project whose generated files are out of date.
 
     Raises:
         ArtifactError: if a generated file differs from what it must hold.
     """
     if changes := differences(expand(settings, project), project):
-        raise ArtifactError(
-            f"{project.cell_index.parent}: {len(changes)} files not in step with params.yaml; run `mhrctl grid sync` first"
-        )
+        raise ArtifactError(out_of_date(changes, project))
+
+
+def out_of_date(changes: Sequence[str], project: Project) -> str:
+    """Say in a line why data/cells is not what it must be, and what to do.
+
+    Args:
+        changes: of `differences`.
+        project: whose data/cells it is.
+    """
+    files = f"{len(changes)} {'file' if len(changes) == 1 else 'files'}"
+    if not project.cell_index.exists():
+        what = "is not written yet"
+    elif all(line.endswith(project.stage_versions.name) for line in changes):
+        what = "mhrctl is another version than the one that wrote it"
+    else:
+        what = f"params.yaml has changed ({files})"
+    return f"{project.cell_index.parent}: {what}; run `mhrctl grid sync`"
 
 
 def read_cell(project: Project, name: str) -> CellParams:

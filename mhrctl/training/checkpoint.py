@@ -218,7 +218,7 @@ def resume_from(
         last = kept
         break
     for note in notes:
-        warn(f"{note}; the training {f'goes on from step {last.step}' if last else 'starts anew'}")
+        warn(f"{note}; the training {f'goes on from step {last.step}' if last else 'starts again'}")
     return last
 
 
@@ -259,7 +259,7 @@ def read_checkpoint(path: Path) -> Checkpoint | None:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except OSError as error:
         raise ArtifactError(
-            f"{path}: the checkpoint cannot be read ({error.strerror or error}); mend that, or delete it"
+            f"{path}: the checkpoint cannot be read ({error.strerror or error}); fix that, or delete it"
         ) from None
     except (SafetensorError, ValueError, TypeError, RuntimeError) as error:
         raise DamagedError(f"is damaged ({' '.join(str(error).split())})") from None

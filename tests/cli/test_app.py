@@ -74,7 +74,7 @@ def test_check_shows_the_cells_and_wants_a_synced_grid(copy: Path, run: Run, cap
     params = copy / "params.yaml"
     params.write_text(params.read_text().replace("seeds: [0]", "seeds: [0, 1]"))
     assert run("check", "-C", copy) == 2
-    assert "not in step; run `mhrctl grid sync`" in capfd.readouterr().err
+    assert "run `mhrctl grid sync`" in capfd.readouterr().err
     assert run("grid", "sync", "--check", "-C", copy) == 2
     assert run("grid", "sync", "-C", copy) == 0
     assert run("grid", "sync", "--check", "-C", copy) == 0

@@ -79,5 +79,5 @@ def test_a_synced_cell_goes_by_a_part_of_its_name(project: Path, run: Run) -> No
     assert synced_name(where, "mhr h4") == "mhr-h4-s2"
     assert synced_name(where, "MHR_MU") == "mhr_mu-h4-s2"
     assert synced_name(where, "lora-s9") == "lora-s9"
-    with pytest.raises(ParamsError, match="--cell mhr_z: the grid has mhr_z-h2, mhr_z-h4; name one of them"):
+    with pytest.raises(ParamsError, match="mhr_z can be mhr_z-h2, mhr_z-h4; name one of them"):
         synced_name(where, "mhr_z")

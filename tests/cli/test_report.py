@@ -53,7 +53,7 @@ def test_without_options_the_report_is_written_and_our_results_are_printed(score
     assert capfd.readouterr().out.splitlines() == [
         columns,
         "lora,62.5,,,,,,40,,3456,2",
-        "mhr h4,66.5,,4,4,4,too few,40,,3456,2",
+        "mhr-h4,66.5,,4,4,4,too few,40,,3456,2",
     ]
 
 
@@ -67,9 +67,9 @@ def test_every_table_works_without_scores(project: Path, run: Run, capfd: Captur
 
 
 def test_methods_are_compared(scored: Path, run: Run, capfd: Capture) -> None:
-    assert run("report", "--compare", "mhr h4", "--format", "csv", "-C", scored) == 0
-    assert capfd.readouterr().out.splitlines()[1] == "mhr h4,5,2,4,4,4,0,too few"
-    assert run("report", "--compare", "all", "--to", "mhr h4", "--format", "csv", "-C", scored) == 0
+    assert run("report", "--compare", "mhr-h4", "--format", "csv", "-C", scored) == 0
+    assert capfd.readouterr().out.splitlines()[1] == "mhr-h4,5,2,4,4,4,0,too few"
+    assert run("report", "--compare", "all", "--to", "mhr-h4", "--format", "csv", "-C", scored) == 0
     assert capfd.readouterr().out.splitlines()[1] == "lora,5,2,-4,-4,-4,1,too few"
 
 
@@ -78,7 +78,7 @@ def test_methods_are_compared(scored: Path, run: Run, capfd: Capture) -> None:
     [
         (["--table", 7], "unknown table '7' (known: 1, 2, 3, 4, 5, 6)"),
         (["--figure", 1], "unknown figure '1' (known: 2, 3, 4)"),
-        (["--compare", "mhr"], "unknown method 'mhr'; did you mean 'mhr h4'? (known: lora, mhr h4)"),
+        (["--compare", "mrh-h4"], "unknown method 'mrh-h4'; did you mean 'mhr-h4'? (known: lora, mhr-h4)"),
         (["--to", "lora"], "--to lora: name what is compared to it with --compare"),
         (["--out", "x"], "--out x: it is for --figure and --html"),
     ],

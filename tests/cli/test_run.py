@@ -48,7 +48,7 @@ def test_a_grid_out_of_step_is_refused(project: Path, made: Toy, run: Run, capfd
     for name in ("dvc.yaml", ".dvc", "note.sh", "cells.yaml", "cells", "seconds", "evaluate.json"):
         (project / "moved" / name).rename(project / name)
     assert run("run", "-C", project) == 2
-    assert re.search(r"data/cells: \d+ files not in step with params.yaml; run `mhrctl grid sync`", capfd.readouterr().err)
+    assert re.search(r"data/cells: is not written yet; run `mhrctl grid sync`", capfd.readouterr().err)
     sync(load_params(where.params), where)
     assert run("run", "train@a", "-C", project) == 0
     where.params.write_text(where.params.read_text() + "run:\n  slots: {pretrain: 3}\n")
@@ -99,8 +99,8 @@ def test_jobs_have_one_thread_or_those_asked_for_and_wait_without_spinning(
 
 def test_other_machines_are_named_by_one_option_each(made: Toy, run: Run, capfd: Capture) -> None:
     for arguments, message in (
-        (["--remote", "store"], "--remote and --worker-dir are of Dask workers; they need --dask or --dask-config"),
-        (["--worker-dir", "x"], "--remote and --worker-dir are of Dask workers"),
+        (["--remote", "store"], "--remote and --worker-dir only work with --dask or --dask-config"),
+        (["--worker-dir", "x"], "--remote and --worker-dir only work with --dask"),
         (["--dask", "tcp://127.0.0.1:9", "--worker-dir", "x"], "--worker-dir is a checkout of a worker"),
         (["--dask", "tcp://127.0.0.1:9", "--dask-config", "x.yaml"], "leave one out"),
         (["--dask", "tcp://127.0.0.1:9", "--gpus", "0"], "--gpus and --slots are of one machine"),

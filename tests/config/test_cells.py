@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mhrctl.config.cells import Cell, cell_called, cell_of, grid_cells
+from mhrctl.config.cells import Cell, cell_called, cell_of, grid_cells, label_called, label_of, method_of
 from mhrctl.config.methods import METHODS
 from mhrctl.config.params import Params
 from mhrctl.config.resolve import load_params, resolve_cell
@@ -127,9 +127,9 @@ def test_a_cell_of_a_search_has_its_settings(two_heads: Params) -> None:
 @pytest.mark.parametrize(
     ("name", "seed", "said"),
     [
-        ("mhr_z", None, "mhr_z: the grid has mhr_z-h4, mhr_z-h2; name one of them"),
+        ("mhr_z", None, "mhr_z can be mhr_z-h4, mhr_z-h2; name one of them"),
         ("lora-h8", None, "--heads 8: lora has one head"),
-        ("poly", None, "poly: the grid has poly-t1, poly-t2; name one of them"),
+        ("poly", None, "poly can be poly-t1, poly-t2; name one of them"),
         ("mrh-h4", None, "unknown cell 'mrh-h4'; did you mean 'mhr-h4'?"),
         ("mhr-dark-s0", None, "unknown cell 'mhr-dark-s0'"),
         ("mhr-h0-s0", None, "unknown cell 'mhr-h0-s0'"),
@@ -146,3 +146,21 @@ def test_what_names_no_cell_or_several_is_rejected(two_heads: Params, name: str,
 def test_axes_that_are_left_out_are_the_grids_first(two_heads: Params) -> None:
     assert cell_of(two_heads, "mhr_z").name == "mhr_z-h4-s5"
     assert cell_of(two_heads, "mhr_z", heads=2, variant="light", seed=0).name == "mhr_z-h2-light-s0"
+
+
+def test_what_the_cells_of_all_seeds_are_called() -> None:
+    assert [label_of("lora"), label_of("mhr", 8), label_of("mhr", 8, "light")] == ["lora", "mhr-h8", "mhr-h8-light"]
+    assert [method_of(label) for label in ("lora", "mhr_z-h8", "lora (light)", "mhr-h8-light")] == [
+        "lora",
+        "mhr_z",
+        "lora",
+        "mhr",
+    ]
+
+
+def test_a_label_goes_by_its_method_where_it_is_the_only_one() -> None:
+    labels = ["lora", "lora-light", "mhr-h8", "mhr_z-h8", "mhr_z-h64"]
+    meant = {name: label_called(name, labels) for name in ("lora", "mhr", "mhr h8", "MHR-H8", "mhr_z-h64", "poly", "mhr-h2")}
+    assert list(meant.values()) == ["lora", "mhr-h8", "mhr-h8", "mhr-h8", "mhr_z-h64", None, None]
+    with pytest.raises(ParamsError, match="mhr_z can be mhr_z-h8, mhr_z-h64; name one of them"):
+        label_called("mhr_z", labels)

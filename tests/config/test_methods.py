@@ -59,7 +59,7 @@ def test_every_method_is_in_the_report_with_its_counts(walked_all: Path) -> None
     shown = {row[0]: row for row in table.rows}
     assert {label.split()[0] for label in shown} == {"backbone", *METHODS}
     assert shown["adapter_soup"][1:3] == [f"{TRAINING_TASKS * LORA:,}", f"{LORA:,}"]
-    assert "mhr h4 light" in [row[0] for row in table.rows]
+    assert "mhr-h4-light" in [row[0] for row in table.rows]
     few_shot = build_table(2, read_results(walked_all / "data/metrics"), [])
     assert {row[0].split()[0] for row in few_shot.rows} == {"backbone", *METHODS}
 
@@ -69,7 +69,7 @@ def test_zero_shot_after_extra_steps_is_a_table_of_its_own(walked_all: Path) -> 
     assert list(table.columns)[:3] == ["method", "0\nsteps", "3\nsteps"]
     rows = {row[0]: row for row in table.rows}
     assert rows["lora"][2] != "-"
-    assert rows["mhr_mu h4"][2] != "-"
+    assert rows["mhr_mu-h4"][2] != "-"
     assert "-x3" not in str(build_table(2, read_results(walked_all / "data/metrics"), []).rows)
 
 

@@ -39,7 +39,7 @@ def results(tmp_path: Path) -> Results:
 
 def test_scores_are_paired_by_task_and_seed(results: Results) -> None:
     table = differences_table(results)
-    assert [list(row) for row in table.rows] == [["mhr h8", "5", "2", "+3.00", "+3.00 to +3.00", "0.0%", "too few"]]
+    assert [list(row) for row in table.rows] == [["mhr-h8", "5", "2", "+3.00", "+3.00 to +3.00", "0.0%", "too few"]]
     assert table.title == "Differences to lora"
 
 
@@ -93,14 +93,23 @@ def test_what_shares_no_seed_is_named(results: Results) -> None:
 
 
 def test_any_two_methods_can_be_compared(results: Results) -> None:
-    table = differences_table(results, against="mhr h8", labels=["lora", "lora"])
+    table = differences_table(results, against="mhr-h8", labels=["lora", "lora"])
     assert [list(row) for row in table.rows] == [["lora", "5", "2", "-3.00", "-3.00 to -3.00", "100.0%", "too few"]]
 
 
-@pytest.mark.parametrize(("against", "labels"), [("mhr", ["lora"]), ("lora", ["mhr"]), ("backbone", ["all"])])
+@pytest.mark.parametrize(("against", "labels"), [("mrh", ["lora"]), ("lora", ["mhr-h4"]), ("backbone", ["all"])])
 def test_an_unknown_label_is_rejected_with_the_known_ones(results: Results, against: str, labels: list[str]) -> None:
-    with pytest.raises(ParamsError, match=r"unknown method '\w+'.*known: lora, poly, mhr h8"):
+    with pytest.raises(ParamsError, match=r"unknown method '[\w-]+'.*known: lora, poly, mhr-h8"):
         differences_table(results, against=against, labels=labels)
+
+
+@pytest.mark.parametrize("name", ["mhr", "mhr h8", "MHR-h8"])
+def test_a_method_goes_by_a_part_of_its_label(results: Results, name: str) -> None:
+    assert differences_table(results, labels=[name]).rows == differences_table(results, labels=["mhr-h8"]).rows
+    assert (
+        differences_table(results, against=name, labels=["lora"]).columns
+        == differences_table(results, against="mhr-h8").columns
+    )
 
 
 def test_without_lora_the_first_method_is_what_the_others_are_compared_to(tmp_path: Path) -> None:
@@ -110,8 +119,8 @@ def test_without_lora_the_first_method_is_what_the_others_are_compared_to(tmp_pa
     assert baseline is not None
     assert baseline.label == "poly"
     table = differences_table(results)
-    assert (table.title, [row[:4] for row in table.rows]) == ("Differences to poly", [["mhr h8", "5", "1", "+1.00"]])
-    assert compare_all(results).keys() == {"mhr h8"}
+    assert (table.title, [row[:4] for row in table.rows]) == ("Differences to poly", [["mhr-h8", "5", "1", "+1.00"]])
+    assert compare_all(results).keys() == {"mhr-h8"}
 
 
 def test_one_method_alone_is_compared_to_nothing(tmp_path: Path) -> None:
@@ -119,6 +128,6 @@ def test_one_method_alone_is_compared_to_nothing(tmp_path: Path) -> None:
 
 
 def test_without_scores_it_is_said_what_to_run(tmp_path: Path) -> None:
-    table = differences_table(read_results(tmp_path), labels=["mhr h8"])
+    table = differences_table(read_results(tmp_path), labels=["mhr-h8"])
     assert list(table.rows) == []
     assert "run `dvc repro`" in table.notes[0]

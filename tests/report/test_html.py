@@ -104,7 +104,7 @@ def test_the_page_begins_with_what_can_be_said_and_goes_on_with_what_it_is_from(
     parts = (
         "Compositions of list operations on scratch-1.2M",
         "Too few to say which method is better: 2 test tasks of at least 5 and 1 seed of at least 3.",
-        "Highest mean: mhr h8, ROUGE-L 61.2, +1.00 over lora.",
+        "Highest mean: mhr-h8, ROUGE-L 61.2, +1.00 over lora.",
         "4 test tasks, 32 examples of each to adapt with, 2 methods, seed 0.",
         "+1.00",
         "No scores yet: poly-s0.",

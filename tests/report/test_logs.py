@@ -22,7 +22,7 @@ def measured(folder: Path, name: str, step: int, **changes: object) -> None:
 
 @pytest.mark.parametrize(
     ("cell", "label"),
-    [("lora-s0", "lora"), ("mhr-h8-s12", "mhr h8"), ("mhr_mu-h8-light-x150-s0", "mhr_mu h8 light x150")],
+    [("lora-s0", "lora"), ("mhr-h8-s12", "mhr-h8"), ("mhr_mu-h8-light-x150-s0", "mhr_mu-h8-light-x150")],
 )
 def test_a_label_is_a_name_without_its_seed(cell: str, label: str) -> None:
     assert label_of(cell) == label
@@ -55,7 +55,7 @@ def test_measurements_of_a_label_are_together(tmp_path: Path) -> None:
     measured(tmp_path, "lora-s3", 20)
     alignments_of = read_measured(tmp_path)
     assert {label: {at.step: at.shared for at in alignments} for label, alignments in alignments_of.items()} == {
-        "mhr h8": {0: 0.1, 10: 0.1, 20: -0.5},
+        "mhr-h8": {0: 0.1, 10: 0.1, 20: -0.5},
         "lora": {20: 0.1},
     }
     assert alignments_of["lora"] == [Alignment(20, 0.1, 0.2)]

@@ -32,9 +32,9 @@ def test_groups_are_methods_heads_variants_and_extra_steps_in_the_order_of_the_m
         ("backbone", 0, ["backbone"]),
         ("lora", 0, ["lora-s0"]),
         ("lora", 100, ["lora-x100-s0"]),
-        ("mhr h8", 0, ["mhr-h8-s0", "mhr-h8-s1"]),
-        ("mhr h8 light", 0, ["mhr-h8-light-s0"]),
-        ("mhr h16", 0, ["mhr-h16-s0"]),
+        ("mhr-h8", 0, ["mhr-h8-s0", "mhr-h8-s1"]),
+        ("mhr-h8-light", 0, ["mhr-h8-light-s0"]),
+        ("mhr-h16", 0, ["mhr-h16-s0"]),
     ]
 
 

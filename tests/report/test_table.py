@@ -140,8 +140,8 @@ def test_no_name_is_markdown() -> None:
         bare = re.sub(r"\\[^\w\s]", "", line)  # what a backslash has not made a mere sign
         assert not set(bare) & set("<>&[]$~"), line
         assert "_x_" not in bare.replace("`", "")
-    assert "| mhr_mu h8 | 1 |" in RENDERERS["markdown"](
-        Table("", ("m", "n"), [["mhr_mu h8", "1"]])
+    assert "| mhr_mu-h8 | 1 |" in RENDERERS["markdown"](
+        Table("", ("m", "n"), [["mhr_mu-h8", "1"]])
     )  # within a word it is a sign
 
 

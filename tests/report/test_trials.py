@@ -43,7 +43,7 @@ def test_each_task_has_the_trial_that_its_own_validation_chooses() -> None:
     assert group.mean("adapted", "exact_match") is None  # of no task is it known
     assert [cell.validation for cell in group.cells.values()] == [76.0, 74.0]
     assert group.note == (
-        "mhr h8: of 3 trials each task has the one with its best mean validation score:"
+        "mhr-h8: of 3 trials each task has the one with its best mean validation score:"
         " number 1 (lr 0.001) in 1, number 2 (lr 0.002) in 1 of 2 tasks."
     )
 
@@ -64,7 +64,7 @@ def test_overall_the_trial_with_the_best_mean_validation_score_counts_for_all_ta
     group = group_of(cells, "overall")
     assert list(group.cells) == ["mhr-h8-t1-s0", "mhr-h8-t1-s1"]
     assert group.values("adapted") == [61.0, 61.0]
-    assert group.note == "mhr h8: of 2 trials number 1 has the best mean validation score, 70.0 (lr 0.001); for all tasks."
+    assert group.note == "mhr-h8: of 2 trials number 1 has the best mean validation score, 70.0 (lr 0.001); for all tasks."
 
 
 @pytest.mark.parametrize("choice", ["by_task", "overall"])

@@ -240,7 +240,7 @@ def test_a_damaged_checkpoint_is_told_in_one_line_and_changes_no_bit(
 
     options = ("pretrain", "-m", "mhr", "--force", "-C", copy)
     monkeypatch.setattr(pretrain, "CHECKPOINT_EVERY", 1)
-    for damaged, tells in (([0], "goes on from step 1"), ([0, 1], "starts anew")):
+    for damaged, tells in (([0], "goes on from step 1"), ([0, 1], "starts again")):
         saved.clear()
         with monkeypatch.context() as patch:
             patch.setattr(pretrain, "save_checkpoint", killed)

@@ -47,10 +47,10 @@ def test_report_writes_its_files(metrics: Path, out: Path) -> None:
     written = ["curves.csv", "differences.md", "results.md", "scores.csv", "summary.json", "table1.md", "table2.md"]
     assert sorted(path.name for path in out.iterdir()) == written
     assert "| lora | 3 | 40.0±0.0 | 63.0±3.6 |" in (out / "table2.md").read_text()
-    assert "| mhr h8 | 81.5 | +20.50 | - | too few | 41.5 | 3,456 | 2 |" in (out / "results.md").read_text()
+    assert "| mhr-h8 | 81.5 | +20.50 | - | too few | 41.5 | 3,456 | 2 |" in (out / "results.md").read_text()
     assert "No scores yet: poly-s0." in (out / "table2.md").read_text()
     # against lora: 20 and 20.99 points on both tasks, in the seeds that both have
-    assert "| mhr h8 | 2 | 2 | +20.50 | - | - | too few |" in (out / "differences.md").read_text()
+    assert "| mhr-h8 | 2 | 2 | +20.50 | - | - | too few |" in (out / "differences.md").read_text()
 
 
 def test_scores_have_a_row_for_each_cell_and_phase(metrics: Path, out: Path) -> None:
@@ -75,10 +75,10 @@ def test_curves_are_those_of_all_logs(metrics: Path, out: Path) -> None:
 def test_summary_holds_means_over_seeds(metrics: Path, out: Path) -> None:
     report(metrics, out, tables=[], expected_cells=[])
     summary = json.loads((out / "summary.json").read_text())
-    assert list(summary) == ["backbone", "lora", "mhr h8"]
+    assert list(summary) == ["backbone", "lora", "mhr-h8"]
     assert summary["backbone"] == {"zero_shot_rouge_l": 10.0, "zero_shot_exact_match": 12.0, "zero_shot_score": 10.0}
     assert summary["lora"]["adapted_rouge_l"] == 63.0  # 63.00333 in two decimals
-    assert summary["mhr h8"] == {
+    assert summary["mhr-h8"] == {
         "zero_shot_rouge_l": 41.5,
         "zero_shot_exact_match": 12.0,
         "zero_shot_score": 41.5,

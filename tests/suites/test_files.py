@@ -112,7 +112,7 @@ def test_what_cannot_be_data_but_is_named_so_is_rejected(tmp_path: Path, kind: s
     if kind == "capitals":
         assert names(tmp_path, any_case=True) == ["sub/x.JSONL"]
     elif kind != "folder":
-        with pytest.raises(DataError, match=rf"{said[kind]}, not a file of data; mend or remove it$"):
+        with pytest.raises(DataError, match=rf"{said[kind]}, not a file of data; replace or remove it$"):
             data_files(path, [".jsonl"])
 
 

@@ -52,7 +52,7 @@ JSON = st.recursive(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('{"a": "\\ud83d"}', r"f.json:3: text '\\ud83d' holds half of a surrogate pair, which is no character; mend it"),
+        ('{"a": "\\ud83d"}', r"f.json:3: text '\\ud83d' holds half of a surrogate pair, which is no character; fix it"),
         ('[["\\uDE00 x"]]', "holds half of a surrogate pair"),
         ('{"\\ud83d": 1}', "holds half of a surrogate pair"),
         ("9" * 5000, "f.json:3: a number of more than 4,300 digits; write it as text, in quotes"),
@@ -60,7 +60,7 @@ JSON = st.recursive(
         ('{"a":' * DEEP + "1" + "}" * DEEP, "nested too deeply"),
         ("NaN", "f.json:3: not valid JSON: NaN is no number of JSON; leave it out, or write it as text"),
         ("[-Infinity]", "-Infinity is no number of JSON"),
-        ('{"a": 1, "b": {"a": 2}, "a": 1}', "f.json:3: key 'a' stands twice in one object; leave one out"),
+        ('{"a": 1, "b": {"a": 2}, "a": 1}', "f.json:3: key 'a' is there twice in one object; leave one out"),
         ("", "f.json:3: not valid JSON: "),
         ('"a\0b"', "f.json:3: not valid JSON: Invalid control character"),
         ("\ufeff{}", "f.json:3: not valid JSON: Unexpected UTF-8 BOM"),

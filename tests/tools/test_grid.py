@@ -68,12 +68,12 @@ def test_a_cell_outside_the_grid_is_rejected(project: Path) -> None:
 
 def test_a_grid_that_is_not_in_step_is_rejected(project: Path) -> None:
     where = Project(project)
-    with pytest.raises(ArtifactError, match=r"data/cells: 9 files not in step with params.yaml; run `mhrctl grid sync` first"):
+    with pytest.raises(ArtifactError, match=r"data/cells: is not written yet; run `mhrctl grid sync`"):
         require_in_step(load_params(where.params), where)
     sync(load_params(where.params), where)
     require_in_step(load_params(where.params), where)
     where.cell_file("lora-s0").write_text("{}")
-    with pytest.raises(ArtifactError, match=r"data/cells: 1 files not in step"):
+    with pytest.raises(ArtifactError, match=r"data/cells: params.yaml has changed \(1 file\); run `mhrctl grid sync`"):
         require_in_step(load_params(where.params), where)
 
 

@@ -227,7 +227,7 @@ def test_with_both_damaged_a_training_starts_anew_and_nothing_is_deleted(tmp_pat
     fresh, _ = training("adamw", 1)
     assert reached == 0
     assert all(torch.equal(parameters[name], fresh[name]) for name in fresh)
-    assert [warning.rpartition("; ")[2] for warning in warnings] == ["the training starts anew"] * 2
+    assert [warning.rpartition("; ")[2] for warning in warnings] == ["the training starts again"] * 2
     assert sorted(file.name for file in tmp_path.iterdir()) == [
         "c.previous.safetensors.1.damaged",
         "c.safetensors.1.damaged",

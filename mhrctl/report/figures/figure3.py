@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from mhrctl.config.cells import method_of
 from mhrctl.config.colours import INK, PAPER
 from mhrctl.report.aggregates import mean_std
 from mhrctl.report.figures.marks import ENOUGH, handle
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 TITLE = "Figure 3: gradient alignment; more heads or more skills"
 ALIGNED = ("lora", "poly", "mhr")
-PLAIN_LABEL = re.compile(rf"({'|'.join(ALIGNED)})( h\d+)?")
+PLAIN_LABEL = re.compile(rf"({'|'.join(ALIGNED)})(-h\d+)?")
 """Of methods as they are; their variants are not drawn."""
 KINDS: dict[str, Line] = {"shared": "-", "composed": "--"}
 WHERE = {"shared": "shared skills", "composed": "composed adapters"}
@@ -52,7 +53,7 @@ def figure3(results: Results, logs: Sequence[Log], measured: Mapping[str, Sequen
 
 def _alignment(by_label: Mapping[str, Sequence[Alignment]]) -> Panel:
     """Means over seeds, with a band of a standard deviation."""
-    methods = {label.split()[0] for label in by_label}
+    methods = {method_of(label) for label in by_label}
     lacking = ", ".join(method for method in ALIGNED if method not in methods)
     missing = [f"No gradient alignment of {lacking} yet: set pretrain.align_every, or run `mhrctl align`."] if lacking else []
     looks = _looks(list(by_label))
@@ -119,7 +120,7 @@ def _draw_curve(axes: Axes, by_step: Mapping[int, Sequence[float]], look: Look, 
 
 def _order(label: str) -> tuple[int, int, str]:
     """By method, then by heads."""
-    method, _, rest = label.partition(" ")
+    method, _, rest = label.partition("-")
     heads = re.match(r"h(\d+)", rest)
     return (ALIGNED.index(method) if method in ALIGNED else len(ALIGNED), int(heads[1]) if heads else 0, rest)
 
@@ -128,7 +129,7 @@ def _looks(labels: Sequence[str]) -> dict[str, Look]:
     """{label: a shade of its method's colour and a marker}, no two of a method alike; the last has the colour itself."""
     of_method: dict[str, list[str]] = defaultdict(list)
     for label in labels:
-        of_method[label.split()[0]].append(label)
+        of_method[method_of(label)].append(label)
     return {
         label: (shade, MARKERS[place % len(MARKERS)])
         for method, alike in of_method.items()

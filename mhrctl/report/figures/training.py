@@ -8,6 +8,7 @@ from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from mhrctl.config.cells import method_of
 from mhrctl.config.colours import INK, PAPER
 from mhrctl.report.figures.marks import handle
 from mhrctl.report.figures.plan import Panel, Plan
@@ -95,7 +96,7 @@ def _mean_of(logs: Sequence[Log]) -> tuple[list[int], list[float]]:
 def _looks(labels: Sequence[str]) -> dict[str, Curve]:
     """{label: colour of its method, and a line and a marker of its own}, in the order of the methods table."""
     known = list(LOOKS)
-    methods = {label: label.split(maxsplit=1)[0] for label in labels}
+    methods = {label: method_of(label) for label in labels}
     places = {label: known.index(method) if method in known else len(known) for label, method in methods.items()}
     ordered = sorted(methods, key=lambda label: (places[label], _natural(label)))
     seen: list[str] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mhrctl.config.cells import method_of
 from mhrctl.config.grid import PLAIN
 from mhrctl.config.methods import BACKBONE
 from mhrctl.errors import listed
@@ -69,7 +70,7 @@ def beside(results: Results, groups: Sequence[Group], papers: Sequence[PrintedTa
                 label = f"{row.label} ({row.layout})" if row.label in labels else row.label
                 rest.setdefault(label, [None] * len(papers))[place] = row
     alone = [Row(label, None, theirs) for label, theirs in rest.items()]
-    return rows + sorted(alone, key=lambda row: ORDER.index(row.label.split()[0]))
+    return rows + sorted(alone, key=lambda row: ORDER.index(method_of(row.label)))
 
 
 def _is_alike(row: PrintedRow, group: Group, *, exactly: bool) -> bool:
@@ -165,7 +166,7 @@ def misfits(results: Results, papers: Sequence[PrintedTable]) -> list[str]:
 def _weights(results: Results, paper: Setting) -> str:
     """What is said of a backbone that has the right name alone."""
     if results.frozen is None:
-        return f"of scores that do not say which weights {results.backbone} has (`mhrctl evaluate` makes them anew)"
+        return f"of scores that do not say which weights {results.backbone} has (`mhrctl evaluate` makes them again)"
     frozen = results.frozen
     return f"of another {results.backbone} than {paper.backbone} ({frozen.source}, {frozen.parameters:,} weights)"
 

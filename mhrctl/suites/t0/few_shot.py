@@ -160,6 +160,6 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     try:
         rows = pq.read_table(path).to_pylist()
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise DataError(f"{path}: cannot be read as Parquet: {one_line(error)}; write it anew") from None
+        raise DataError(f"{path}: cannot be read as Parquet: {one_line(error)}; write it again") from None
     for number, row in enumerate(rows):
         yield f"{path}, row {number}", row

@@ -25,8 +25,8 @@ def test_a_row_for_each_method_and_its_difference(tmp_path: Path) -> None:
     results = read_results(write_cells(tmp_path, cells))
     drawing = plan_dots(results).drawing()
     scores, differences = drawing.figure.axes
-    assert [text.get_text() for text in scores.get_yticklabels()] == ["lora", "poly", "mhr h8"]
-    assert [text.get_text() for text in differences.get_yticklabels()] == ["lora", "poly", "mhr h8"]
+    assert [text.get_text() for text in scores.get_yticklabels()] == ["lora", "poly", "mhr-h8"]
+    assert [text.get_text() for text in differences.get_yticklabels()] == ["lora", "poly", "mhr-h8"]
     means = [points(line)[0] for line in scores.lines if line.get_marker() == "o"]
     assert means == [(fmean(group.values("adapted")), place) for place, group in enumerate(results.adapted)]
     lora, _, mhr = results.adapted

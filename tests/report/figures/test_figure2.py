@@ -27,7 +27,7 @@ def test_figure2_sets_ours_apart_from_t0_and_names_every_method(metrics: Path) -
         "ours: compositional, scratch-1.2M",
         "ROUGE-L (bare backbone, zero-shot: 12.5)",
         "T0, T5-XL-LM",
-        "mhr_z h8 block",
+        "mhr_z-h8-block",
     ):
         assert part in words
     assert drawing.missing == ("No cells of T0 on T5-XL-LM yet.", "No cells of T0 on T0-3B yet.")
@@ -39,9 +39,9 @@ def test_figure2_sets_ours_apart_from_t0_and_names_every_method(metrics: Path) -
         (
             "google/t5-xl-lm-adapt",
             "T0, T5-XL-LM",
-            "No cells of lora_big, ia3, adapter_soup, mhr h64, mhr_z h64 for T0 on T5-XL-LM yet.",
+            "No cells of lora_big, ia3, adapter_soup, mhr-h64, mhr_z-h64 for T0 on T5-XL-LM yet.",
         ),
-        ("bigscience/T0_3B", "T0, T0-3B", "No cells of tfew, adapter_soup, mhr_z h64 for T0 on T0-3B yet."),
+        ("bigscience/T0_3B", "T0, T0-3B", "No cells of tfew, adapter_soup, mhr_z-h64 for T0 on T0-3B yet."),
     ],
 )
 def test_figure2_draws_ours_on_t0_in_the_panel_of_the_backbone(tmp_path: Path, backbone: str, title: str, lacking: str) -> None:
@@ -54,7 +54,7 @@ def test_figure2_draws_ours_on_t0_in_the_panel_of_the_backbone(tmp_path: Path, b
 
 def test_figure2_on_superni_has_the_papers_scores_of_superni(tmp_path: Path) -> None:
     drawing = figure_of(2, write_cells(tmp_path, cells(suite="superni", backbone="google/t5-xl-lm-adapt", layout="light")))
-    assert "No cells of lora_big, mhr_z h64 for superni, google/t5-xl-lm-adapt yet." in drawing.missing
+    assert "No cells of lora_big, mhr_z-h64 for superni, google/t5-xl-lm-adapt yet." in drawing.missing
 
 
 @pytest.mark.parametrize("backbone", ["bigscience/T0", "google/t5-large-lm-adapt"])
@@ -62,7 +62,7 @@ def test_figure2_draws_ours_on_t0_with_another_backbone_apart(tmp_path: Path, ba
     drawing = figure_of(2, write_cells(tmp_path, cells(suite="t0", backbone=backbone, metric="accuracy")))
     assert f"ours: t0, {backbone}" in texts(drawing)
     assert {"No cells of T0 on T5-XL-LM yet.", "No cells of T0 on T0-3B yet."} <= set(drawing.missing)
-    table3 = "No cells of tfew, mhr_z h64 for t0, bigscience/T0 yet."
+    table3 = "No cells of tfew, mhr_z-h64 for t0, bigscience/T0 yet."
     assert (table3 in drawing.missing) is (backbone == "bigscience/T0")
 
 
@@ -79,13 +79,13 @@ def test_figure2_has_the_line_of_tfew_where_the_paper_has_it(tmp_path: Path, met
 def test_figure2_sets_light_cells_beside_the_papers_light_ones(tmp_path: Path) -> None:
     by_name = {"lora-s0": _on_t0_3b("lora", 0, 60), "lora_big-s0": _on_t0_3b("lora_big", 0, 61)}
     full = figure_of(2, write_cells(tmp_path, by_name))
-    assert "No cells of tfew, adapter_soup, poly, poly_z, mhr h8, mhr_z h64 for T0 on T0-3B yet." in full.missing
+    assert "No cells of tfew, adapter_soup, poly, poly_z, mhr-h8, mhr_z-h64 for T0 on T0-3B yet." in full.missing
     light = {"lora-light-s0": _on_t0_3b("lora", 0, 59, variant="light", layout="light")}
     both = figure_of(2, write_cells(tmp_path, by_name | light))
     (lacking,) = [sentence for sentence in both.missing if "T0-3B" in sentence]
     assert "lora (light)" not in lacking
     assert "lora_big (light)" in lacking
-    assert "mhr_z h32" in lacking
+    assert "mhr_z-h32" in lacking
     light_lora, of_table6 = 59, 66.2
     drawn = [points(line) for line in both.figure.axes[0].lines]
     near = {line[0][0] for line in drawn if len(line) == 1 and 0.5 < line[0][1] < 1.5}

@@ -15,7 +15,7 @@ def test_figure3_shows_what_was_measured_while_training_and_leaves_variants_out(
     for part in (
         "lora",
         "poly",
-        "mhr h8",
+        "mhr-h8",
         "on the shared skills",
         "on the composed adapters",
         "step of pre-training",
@@ -37,7 +37,7 @@ def test_figure3_falls_back_on_what_align_measured(tmp_path: Path) -> None:
         )
     drawing = figure_of(3, tmp_path)
     assert drawing.missing == ("No gradient alignment of lora, poly yet: set pretrain.align_every, or run `mhrctl align`.",)
-    assert "mhr h8" in texts(drawing)
+    assert "mhr-h8" in texts(drawing)
     curves = [line for line in drawing.figure.axes[0].lines if line.get_marker() == "o"]
     assert [line.get_linestyle() for line in curves] == ["None"] * 2  # two points are no line
     assert len({line.get_markerfacecolor() for line in curves}) == 2
@@ -58,5 +58,5 @@ def test_figure3_tells_the_head_counts_of_a_method_apart(tmp_path: Path) -> None
     (tmp_path / "pretrain/mhr-h32-s0.csv").write_text("step,loss,shared,composed\n10,2.0,,\n20,0.5,0.3,0.6\n")
     drawing = figure_of(3, tmp_path)
     curves = [line for line in drawing.figure.axes[0].lines if len(points(line)) == 1]
-    assert len({(line.get_color(), line.get_marker()) for line in curves}) == 4  # lora, poly, mhr h8, mhr h32
-    assert "mhr h32" in texts(drawing)
+    assert len({(line.get_color(), line.get_marker()) for line in curves}) == 4  # lora, poly, mhr-h8, mhr-h32
+    assert "mhr-h32" in texts(drawing)

@@ -13,12 +13,12 @@ from tests.report.made import write_cells
 def test_kept_skills_of_whatever_has_a_routing(metrics: Path) -> None:
     assert kept_skills(read_results(metrics)) == {
         "poly": SKILLS,
-        "poly k16": 2 * SKILLS,
+        "poly-k16": 2 * SKILLS,
         "poly_z": SKILLS,
-        "mhr h8": SKILLS,
-        "mhr_z h8": SKILLS,
-        "mhr_z h8 block": SKILLS,
-        "mhr_z h8 light": SKILLS // 2,
+        "mhr-h8": SKILLS,
+        "mhr_z-h8": SKILLS,
+        "mhr_z-h8-block": SKILLS,
+        "mhr_z-h8-light": SKILLS // 2,
     }
 
 
@@ -31,7 +31,7 @@ def test_kept_skills_are_as_t5_xl_has_them(tmp_path: Path) -> None:
         for method, heads in (("poly", 1), ("poly_z", 1), ("mhr", 8), ("mhr_z", 64))
     }
     assert kept_skills(read_results(write_cells(tmp_path, cells))) == dict.fromkeys(
-        ["poly", "poly_z", "mhr h8", "mhr_z h64"], skills
+        ["poly", "poly_z", "mhr-h8", "mhr_z-h64"], skills
     )
 
 

@@ -11,7 +11,7 @@ from tests.report.figures.made import points, texts
 
 def test_training_has_a_legend_of_labels_and_not_of_seeds(metrics: Path) -> None:
     words = texts(draw_training(read_logs(metrics / "pretrain")))
-    for part in ("lora", "mhr h8", "mhr h8 light", "loss"):
+    for part in ("lora", "mhr-h8", "mhr-h8-light", "loss"):
         assert part in words
     assert "s0" not in words
 
@@ -60,5 +60,5 @@ def test_logs_of_two_steps_are_points() -> None:
 def test_labels_are_in_the_order_of_their_numbers() -> None:
     drawing = draw_training([log(f"mhr-h{heads}-s0", 3, 2, 1) for heads in (64, 8, 128)])
     (legend,) = drawing.figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["mhr h8", "mhr h64", "mhr h128"]
+    assert [text.get_text() for text in legend.get_texts()] == ["mhr-h8", "mhr-h64", "mhr-h128"]
     assert len({line.get_linestyle() for line in drawing.figure.axes[0].lines}) == 3

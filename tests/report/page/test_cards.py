@@ -37,7 +37,7 @@ def test_a_value_of_some_cells_is_named_with_them_once_for_all_seeds() -> None:
     }
     cards["adapt/ia3-s0"] = adapted()
     (lr,) = [each for each in changed_settings(cards) if each.name == "adapt.lr"]
-    assert lr.values == ["0.001", "0.5 (mhr_z h8)"]
+    assert lr.values == ["0.001", "0.5 (mhr_z-h8)"]
 
 
 def test_a_section_within_a_section_has_defaults_too() -> None:

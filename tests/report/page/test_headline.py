@@ -29,7 +29,7 @@ def test_it_says_what_the_results_are_of(tmp_path: Path) -> None:
     assert said.title == "Compositions of list operations on scratch-1.2M"
     assert said.verdict == "Too few to say which method is better: 1 test task of at least 5 and 1 seed of at least 3."
     assert list(said.facts) == [
-        "Highest mean: lora light, ROUGE-L 41.0, +1.00 over lora.",
+        "Highest mean: lora-light, ROUGE-L 41.0, +1.00 over lora.",
         "1 test task, 32 examples of each to adapt with, 2 methods and variants, seeds 0, 2.",
         f"Made by mhrctl {version('mhrctl')}.",
     ]

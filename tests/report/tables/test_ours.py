@@ -18,10 +18,10 @@ def ours(metrics: Path, *expected: str) -> Table:
 def test_it_has_scores_differences_and_trained_parameters(metrics: Path) -> None:
     table = ours(extra_steps(metrics))
     assert table.title == "Results: compositional, 2 test tasks, ROUGE-L, on scratch-1.2M"
-    assert [row[0] for row in table.rows] == ["backbone", "lora", "mhr h8", "mhr h16", "mhr_mu h8"]
+    assert [row[0] for row in table.rows] == ["backbone", "lora", "mhr-h8", "mhr-h16", "mhr_mu-h8"]
     assert row(table, "lora") == ["lora", "63.0±3.6", "-", "-", "-", "40.0±0.0", "3,456", "3"]
     # 80 - 60 and 83 - 62, each on both tasks, which are too few for an interval
-    assert row(table, "mhr h8") == ["mhr h8", "81.5", "+20.50", "-", "too few", "41.5", "3,456", "2"]
+    assert row(table, "mhr-h8") == ["mhr-h8", "81.5", "+20.50", "-", "too few", "41.5", "3,456", "2"]
     assert row(table, "backbone") == ["backbone", "-", "-", "-", "-", "10.0", "0", "1"]
     assert "paper" not in f"{table.columns} {table.notes}".lower()
 
@@ -49,5 +49,5 @@ def test_without_lora_the_others_are_compared_to_the_first(metrics: Path) -> Non
     for file in (metrics / "evaluate").glob("lora-*"):
         file.unlink()
     table = ours(metrics)
-    assert table.columns[2] == "vs.\nmhr h8"
-    assert row(table, "mhr_mu h8")[2] == "-10.00"
+    assert table.columns[2] == "vs.\nmhr-h8"
+    assert row(table, "mhr_mu-h8")[2] == "-10.00"

@@ -35,15 +35,15 @@ def test_table6_sets_layouts_beside_the_papers_and_other_variants_beside_nothing
         )
     table = built(6, metrics)
     assert row(table, "lora") == ["lora", "17,694,720", "3,456", "3", "62.0±3.6", "2.2M", "2.2M", "67.4±0.8", "-5.4"]
-    assert row(table, "mhr h8")[-4:] == ["17M", "2.2M", "69.3±1.2", "+12.2"]
-    assert row(table, "mhr h16")[-4:] == ["-", "-", "-", "-"]  # the paper's has 8 heads
-    assert row(table, "mhr h8 light")[1:] == ["17,694,720", "3,456", "1", "71.0", "7.5M", "934K", "68.5±0.7", "+2.5"]
-    assert row(table, "mhr h8 block")[-4:] == ["-", "-", "-", "-"]
-    assert row(table, "mhr_mu h8")[-4:] == ["2.2M", "2.2M", "-", "-"]  # of its text
+    assert row(table, "mhr-h8")[-4:] == ["17M", "2.2M", "69.3±1.2", "+12.2"]
+    assert row(table, "mhr-h16")[-4:] == ["-", "-", "-", "-"]  # the paper's has 8 heads
+    assert row(table, "mhr-h8-light")[1:] == ["17,694,720", "3,456", "1", "71.0", "7.5M", "934K", "68.5±0.7", "+2.5"]
+    assert row(table, "mhr-h8-block")[-4:] == ["-", "-", "-", "-"]
+    assert row(table, "mhr_mu-h8")[-4:] == ["2.2M", "2.2M", "-", "-"]  # of its text
     assert row(table, "backbone") == ["backbone", "0", "0", "1", "10.0", "-", "-", "-", "-"]
     assert row(table, "tfew") == ["tfew", "-", "-", "0", "not run", "540K", "540K", "66.2±0.5", "-"]
-    assert row(table, "mhr_z h64")[4:8] == ["not run", "17M", "220K", "68.4±1.2"]
-    assert row(table, "mhr_z h32 (light)")[4:8] == ["not run", "7.5M", "74K", "66.8±1.1"]
+    assert row(table, "mhr_z-h64")[4:8] == ["not run", "17M", "220K", "68.4±1.2"]
+    assert row(table, "mhr_z-h32 (light)")[4:8] == ["not run", "7.5M", "74K", "66.8±1.1"]
     assert row(table, "poly (light)")[4:8] == ["not run", "7.5M", "934K", "68.0±0.5"]
     assert "mhr_z's 74K fit the 288 layers q k v o (73,728), not the 192 of the light layout (49,152)" in notes(table)
 
@@ -54,11 +54,11 @@ def test_table6_sets_the_papers_lora_big_of_superni_beside_its_fork(metrics: Pat
     as_paper(write_cells(metrics, cells), "SuperNI", "T5-XL-LM")
     alone = built(6, metrics)
     assert row(alone, "lora_big")[-1] == "-"
-    assert row(alone, "lora_big attention")[-4:] == ["-", "-", "-", "-"]  # so called, but of the light layout
+    assert row(alone, "lora_big-attention")[-4:] == ["-", "-", "-", "-"]  # so called, but of the light layout
     fork = json.loads((metrics / "evaluate/lora_big-attention-s0.json").read_text())
     table = built(6, write_cells(metrics, {"lora_big-attention-s0": fork | {"layout": "attention"}}))
     assert row(table, "lora_big")[-2:] == ["-", "-"]
-    assert row(table, "lora_big attention")[-4:] == ["18M", "18M", "67.2±0.7", "+0.8"]
+    assert row(table, "lora_big-attention")[-4:] == ["18M", "18M", "67.2±0.7", "+0.8"]
     assert "rank 16 on q k v o (18,874,368), not the light layout (14,942,208)" in notes(table)
 
 

@@ -32,7 +32,7 @@ def test_cells_without_scores_are_named_in_every_table_of_scores(metrics: Path) 
 
 
 @pytest.mark.parametrize(
-    ("number", "label"), [(2, "lora_big"), (3, "tfew"), (4, "random_mu"), (5, "poly_mu"), (6, "mhr_z h64")]
+    ("number", "label"), [(2, "lora_big"), (3, "tfew"), (4, "random_mu"), (5, "poly_mu"), (6, "mhr_z-h64")]
 )
 def test_without_scores_a_table_has_the_papers_numbers_and_says_what_to_run(tmp_path: Path, number: int, label: str) -> None:
     table = built(number, tmp_path / "missing", ["lora-s0"])

@@ -11,8 +11,8 @@ def test_table5_has_a_column_for_each_number_of_steps_and_names_what_was_not_run
     table = built(5, extra_steps(metrics))
     assert [column.replace("\n", " ") for column in table.columns[:4]] == ["method", "0 steps", "100 steps", "n"]
     assert row(table, "lora") == ["lora", "40.0±0.0", "52.0", "2-3", "56.5", "56.0", "56.1", "55.7", "-"]
-    assert row(table, "mhr_mu h8") == ["mhr_mu h8", "40.0", "-", "1", "-", "-", "-", "-", "-"]
-    assert row(table, "mhr_mu h64")[4:] == ["48.0", "58.0", "57.1", "56.3", "-"]
+    assert row(table, "mhr_mu-h8") == ["mhr_mu-h8", "40.0", "-", "1", "-", "-", "-", "-", "-"]
+    assert row(table, "mhr_mu-h64")[4:] == ["48.0", "58.0", "57.1", "56.3", "-"]
     assert row(table, "poly_mu") == ["poly_mu", "not run", "not run", "0", "46.0", "53.0", "56.8", "56.3", "-"]
     assert row(built(2, metrics), "lora")[1] == "3"  # cells of extra steps are no seeds of the method
 
