@@ -15,6 +15,7 @@ from typer.cli import get_docs_for_click
 from typer.main import get_command
 
 from mhrctl.cli.app import app
+from mhrctl.cli.help import SHOWING
 from mhrctl.config.params import Params
 
 SETTINGS = Path(__file__).with_name("settings.md")
@@ -126,7 +127,9 @@ def _cell(text: str) -> str:
 def commands() -> str:
     """Return the page of commands, as Typer documents them."""
     command = get_command(app)
-    page = get_docs_for_click(obj=command, ctx=typer.Context(command, info_name="mhrctl"), name="mhrctl")
+    context = typer.Context(command, info_name="mhrctl")
+    context.meta[SHOWING] = True  # with the words of the help: `N`, not `<int range>`
+    page = get_docs_for_click(obj=command, ctx=context, name="mhrctl")
     lines = [line for line in page.splitlines() if not line.startswith("* `--help`") and "`-h, --help`" not in line]
     head = ["# Commands", "", "Written from the code by `make reference`; `mhrctl COMMAND --help` says the same.", ""]
     return "\n".join([*head, *lines[2:]]).rstrip() + "\n"

@@ -218,7 +218,8 @@ for name, entry in (pair for of in SECTIONS.values() for pair in of.items()):
     if isinstance(entry.command, App):
         app.add_typer(entry.command, name=name, epilog=examples(entry.examples))
     else:
-        app.command(name, epilog=examples(entry.examples))(entry.command)
+        line = entry.line if isinstance(entry.line, str) else ""
+        app.command(name, epilog=examples(entry.examples), short_help=line or None)(entry.command)
 
 
 def _version(asked: bool) -> None:

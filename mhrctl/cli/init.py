@@ -20,7 +20,7 @@ WITH_GIT = ("git", "subdir")
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Of the project; made if it is missing.")] = Path(),
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Folder of the project; made if it is missing.")] = Path(),
     suite: Annotated[
         str,
         typer.Option("--suite", "--source", help=f"Where the tasks come from: {', '.join(f'`{name}`' for name in SOURCES)}."),
@@ -33,7 +33,8 @@ def init(
         typer.Option("--test", metavar="NAME", help="A task of TASKS to learn from few examples; repeatable."),
     ] = [],
     backbone: Annotated[
-        str | None, typer.Option("--backbone", metavar="ID", help="A model of the hub or a folder, not the suite's own.")
+        str | None,
+        typer.Option("--backbone", metavar="ID", help="Model of the hub, or folder of one, in place of the suite's own."),
     ] = None,
     no_scm: Annotated[bool, typer.Option("--no-scm", help="Do without git, even inside a git repository.")] = False,
 ) -> None:

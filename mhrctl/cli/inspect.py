@@ -43,7 +43,7 @@ def inspect(
     seed: SeedOption = None,
     cell: CellOption = None,
     stage: Annotated[
-        Stage, typer.Option("--stage", help="The routing of the training tasks, or of the adapted test tasks beside it.")
+        Stage, typer.Option("--stage", help="The routing of the training tasks, or of the adapted test tasks as well.")
     ] = Stage.PRETRAIN,
     layer: Annotated[
         list[str],
