@@ -62,7 +62,7 @@ class ReadableHelp:
 
     def get_params(self, ctx: Any) -> list[Any]:  # noqa: ANN401
         """Return the options and arguments; while help is shown, as it shows them."""
-        params = super().get_params(ctx)  # type: ignore[misc] # typer's class comes after this one
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc] # typer's class comes after this one
         if not ctx.meta.get(SHOWING):
             return params
         shown = list(map(readable, params))
