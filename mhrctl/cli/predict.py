@@ -79,7 +79,7 @@ def predict(
     seed: SeedOption = None,
     extra_steps: ExtraStepsOption = None,
     cell: CellOption = None,
-    stage: Annotated[PredictStage, typer.Option("--stage", help="Whose adapters answer.")] = PredictStage.ADAPT,
+    stage: Annotated[PredictStage, typer.Option("--stage", help="Stage whose adapters answer.")] = PredictStage.ADAPT,
     adapter: Annotated[
         list[Path],
         typer.Option("--adapter", help="An exported folder in place of a cell; repeatable.", show_default=False),
