@@ -9,7 +9,8 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mhrctl.adapters.adapter import Adapter, stack_runs, trainable
@@ -208,6 +209,11 @@ class _Adaptation:
         curves: (task, step, validation score).
         was_over: whether an earlier command has finished it.
     """
+
+    _tasks: list[int]
+    _adapter: Adapter
+    _parameters: dict[str, nn.Parameter]
+    _optimizer: Optimizer
 
     def __init__(self, bench: _Bench, adapter: Adapter, shots: Sequence[TaskShots]) -> None:
         params = bench.params

@@ -35,9 +35,9 @@ def test_prune_lists_before_it_removes(copy: Path, run: Run, capfd: Capture) -> 
     said = capfd.readouterr().err
     assert "poly-s0: imported or made by hand, and not in DVC's cache; kept, unless --also-by-hand\nnothing to prune\n" in said
     assert run("grid", "prune", "--also-by-hand", "-C", copy) == 0
-    said = capfd.readouterr()
-    assert re.fullmatch(r"poly-s0 +[\d.]+ kB  pretrain, .*metrics.*\n", said.out)
-    assert "of 1 cell; `mhrctl grid prune --also-by-hand --yes` removes them" in said.err
+    both = capfd.readouterr()
+    assert re.fullmatch(r"poly-s0 +[\d.]+ kB  pretrain, .*metrics.*\n", both.out)
+    assert "of 1 cell; `mhrctl grid prune --also-by-hand --yes` removes them" in both.err
     assert run("grid", "prune", "--also-by-hand", "--verbose", "-C", copy) == 0
     assert "  pretrain/poly-s0\n" in capfd.readouterr().out
     assert (copy / "data/pretrain/poly-s0/card.json").exists()

@@ -422,7 +422,7 @@ def test_a_training_that_is_killed_again_and_again_ends_with_the_same_bytes(
         patch.setenv("MHRCTL_CHECKPOINT_SECONDS", "0")
         for _ in range(3):
             assert run(*options, "--force") == 130
-        assert checkpoint.last_checkpoint(project / "data/scratch/backbone.safetensors").step == 3  # type: ignore[union-attr]
+        assert checkpoint.last_checkpoint(project / "data/scratch/backbone.safetensors").step == 3
     assert run(*options, "--force") == 0
     assert digest(project / "data/backbone") == before
     assert not list((project / "data/scratch").glob("backbone*"))

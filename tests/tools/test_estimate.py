@@ -226,9 +226,9 @@ def test_the_time_is_that_of_earlier_runs(walked: Path, tmp_path: Path) -> None:
     for log in (where.root / "data/log").glob("*.json"):
         log.unlink()
     assert time_of(params, where) is None
-    for name, seconds in (("prepare", 1), ("pretrain-lora-s0", 30), ("pretrain-poly-s0", 50), ("adapt-lora-s0", 7)):
-        (where.root / f"data/log/{name}.json").write_text(f'{{"seconds": {seconds}}}')
-    seconds, longest, missing = time_of(params, where) or (0, "", [])
+    for name, took in (("prepare", 1), ("pretrain-lora-s0", 30), ("pretrain-poly-s0", 50), ("adapt-lora-s0", 7)):
+        (where.root / f"data/log/{name}.json").write_text(f'{{"seconds": {took}}}')
+    seconds, longest, missing = time_of(params, where) or (0.0, "", [])
     assert seconds == 1 + 30 + 50 + 40 + 5 * 7  # what has not run is as long as the mean of those that have
     assert longest == "pretrain@poly-s0"
     assert missing == ["average", "evaluate", "backbone"]

@@ -32,8 +32,10 @@ class Task:
 
 def test_a_batch_of_tasks_has_its_part_of_the_start() -> None:
     base, shots = cast("Any", Asked()), cast("Any", [Task(seed) for seed in (5, 6, 7)])
-    assert Start(base, by_task=True, trains_skills=True, notes=[]).of(shots, 1, 2) == ("select", [1, 2])
-    assert Start(base, by_task=False, trains_skills=False, notes=[]).of(shots, 1, 2) == ("new", [6, 7], False)
+    by_task: Any = Start(base, by_task=True, trains_skills=True, notes=[]).of(shots, 1, 2)
+    anew: Any = Start(base, by_task=False, trains_skills=False, notes=[]).of(shots, 1, 2)
+    assert by_task == ("select", [1, 2])
+    assert anew == ("new", [6, 7], False)
 
 
 def test_a_soup_needs_the_index() -> None:

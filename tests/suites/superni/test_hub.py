@@ -186,7 +186,10 @@ def test_progress_is_a_step_a_task(tmp_path: Path) -> None:
         def advance(self, steps: int = 1, note: str = "") -> None:
             seen.append(note * steps)
 
-    def track(description: str, total: int) -> AbstractContextManager[Bar]:
+        def resume(self, steps: int) -> None:
+            raise AssertionError(f"nothing was done before, not {steps}")
+
+    def track(description: str, total: int, **_about: str) -> AbstractContextManager[Bar]:
         seen.append(f"{Path(description).name} {total}")
         return nullcontext(Seen())
 
