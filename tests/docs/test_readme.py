@@ -20,6 +20,7 @@ from tests.data.kinds import llama_3
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 LINES, WIDTH = 150, 120
+QUESTION = '{"task": "last", "input": "owl"}'
 
 
 def test_it_is_two_screens() -> None:
@@ -97,7 +98,10 @@ def test_the_walk_of_own_tasks(tmp_path: Path) -> None:
         seen.append(words[1])
         if seen[-1] == "init":
             _shorten(tmp_path / "study")
-    assert seen == ["init", "check", "run", "report", "export"]
+            (tmp_path / "study/questions.jsonl").write_text(QUESTION + "\n", encoding="utf-8")
+        if seen[-1] == "predict":
+            assert json.loads(done.stdout).items() > json.loads(QUESTION).items()
+    assert seen == ["init", "check", "run", "report", "show", "predict", "export"]
     assert shutil.which("mhrctl")
     assert len(list((tmp_path / "study/data/export/adapt/mhr_mu-h8-s0").iterdir())) == 2
 
