@@ -12,6 +12,7 @@ from mhrctl.errors import (
     DivergedError,
     MhrctlError,
     ParamsError,
+    StoppedError,
     TrackingError,
     in_section,
     known,
@@ -24,7 +25,7 @@ from mhrctl.errors import (
 def test_every_error_is_one_of_ours() -> None:
     assert {ParamsError, DataError, ArtifactError} <= set(MhrctlError.__subclasses__())
     ours = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)]
-    assert set(ours) == {MhrctlError, ParamsError, DataError, ArtifactError, DivergedError, TrackingError}
+    assert set(ours) == {MhrctlError, ParamsError, DataError, ArtifactError, DivergedError, TrackingError, StoppedError}
     assert all(error.__doc__ for error in ours)
 
 

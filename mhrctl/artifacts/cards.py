@@ -184,7 +184,7 @@ def read_card(folder: Path, *, stage: str, command: str, cell: Cell | None = Non
     try:
         card = _with_any_facts(folder)
     except FileNotFoundError:
-        raise ArtifactError(f"{folder}: no finished {stage} output; run `{command}` or `dvc repro`") from None
+        raise ArtifactError(f"{folder}: no finished {stage} output; run `{command}`") from None
     except SealError as error:
         raise ArtifactError(f"{folder / CARD}: {error}; run `{command}`") from None
     except (OSError, ValueError, TypeError, RecursionError) as error:
@@ -234,7 +234,7 @@ def command_of(card: Card[Any]) -> str:
     if cell_of(card) == BACKBONE:
         return f"mhrctl {card.stage} --method {BACKBONE}"
     cell = cell_in(card)
-    return f"mhrctl {card.stage} {cell.options}" if cell else f"mhrctl {card.stage}"
+    return f"mhrctl {card.stage} {cell.name}" if cell else f"mhrctl {card.stage}"
 
 
 def _why_no_card(error: Exception) -> str:
@@ -353,7 +353,7 @@ def require_parent(card: Card[Facts], folder: Path, name: str, parent: Path, com
         ArtifactError: if the file has changed since.
     """
     if card.parents.get(name) != known_digest(parent):
-        raise ArtifactError(f"{folder}: {parent} has changed since; run `{command}` or `dvc repro`")
+        raise ArtifactError(f"{folder}: {parent} has changed since; run `{command}`")
 
 
 def require_made_from(card: Card[Facts], folder: Path, places: Places) -> None:

@@ -98,12 +98,12 @@ class Provenance:
         if place in ("prepare", "backbone", "index") or cell is None:
             return [f"mhrctl {place}"]
         if place == "adapted":
-            return [f"mhrctl adapt {cell.options}"]
+            return [f"mhrctl adapt {cell.name}"]
         stage, origin = cell.start if folder.name == cell.start[1].name else cell.origin
         if stage == "average" and place == "start":
             is_pretrained = (folder.parents[1] / "pretrain" / folder.name / CARD).exists()
-            return [f"mhrctl {each} {origin.options}" for each in (["average"] if is_pretrained else ["pretrain", "average"])]
-        return [f"mhrctl pretrain {origin.options}"]
+            return [f"mhrctl {each} {origin.name}" for each in (["average"] if is_pretrained else ["pretrain", "average"])]
+        return [f"mhrctl pretrain {origin.name}"]
 
     def _target(self) -> str | None:
         """The stage of dvc.yaml that this is; None for a cell that is not in the grid."""

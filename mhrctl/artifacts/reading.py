@@ -80,7 +80,7 @@ def verify_metrics(path: Path) -> None:
     card = try_card(folder)
     if card is not None and path.name in card.beside and digest(path) != card.beside[path.name]:
         command = command_of(card)
-        raise ArtifactError(f"{path}: not as {folder / CARD} has it; run `{command}` or `dvc repro`")
+        raise ArtifactError(f"{path}: not as {folder / CARD} has it; run `{command}`")
 
 
 def read_json_of(path: Path, *, again: str | None = None) -> Any:  # noqa: ANN401 - JSON is any tree
@@ -98,7 +98,7 @@ def read_text_of(path: Path, *, again: str | None = None) -> str:
 def _remedy(path: Path, again: str | None) -> str:
     _, card = _output_of(path)
     command = again or (command_of(card) if card else None)
-    return f"run `{command}` or `dvc repro`" if command else "run its stage again or `dvc repro`"
+    return f"run `{command}`" if command else "run its stage again or `dvc repro`"
 
 
 def _output_of(path: Path) -> tuple[Path | None, Card[Any] | None]:

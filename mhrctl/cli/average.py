@@ -46,7 +46,7 @@ def average(
     out = where.output("average", averaged.name)
     pretrained = where.output("pretrain", averaged.name)
     if out.exists():  # else the stage says whether there can be an average
-        card = read_card(pretrained, stage="pretrain", command=f"mhrctl pretrain {averaged.options}", cell=averaged)
+        card = read_card(pretrained, stage="pretrain", command=f"mhrctl pretrain {averaged.name}", cell=averaged)
         if nothing_to_do(provenance.of_average(pretrained, card), out, force=force):
             return
     prepare_threads(threads, "cpu")

@@ -63,7 +63,7 @@ def import_(
     trained, counts = imported.pretrain_cell, card.facts.parameters
     display.done(
         f"wrote {where.output('pretrain', trained.name)}: {counts.multi_task:,} adapter and {counts.routing:,} routing"
-        f" parameters; go on with `mhrctl adapt {imported.options}`"
+        f" parameters; go on with `mhrctl adapt {imported.name}`"
     )
     if any(trained == each.pretrain_cell for each in grid_cells(settings.params)):
         display.done(

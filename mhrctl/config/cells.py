@@ -106,11 +106,6 @@ class Cell(Closed):
         return self.name.rpartition("-s")[0]
 
     @property
-    def options(self) -> str:
-        """The cell as an argument of the command line."""
-        return self.name
-
-    @property
     def pretrain_cell(self) -> Cell:
         """The cell of the multi-task pre-training that this one starts from."""
         seed = self.seed if self.pretrain_seed is None else self.pretrain_seed

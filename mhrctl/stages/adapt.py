@@ -83,9 +83,9 @@ def adapt(
         StoppedError: if it was asked to stop, and has left a checkpoint.
     """
     if cell.extra_steps:
-        raise ParamsError(f"cell {cell.name}: extra steps are for zero-shot evaluation; run `mhrctl evaluate {cell.options}`")
+        raise ParamsError(f"cell {cell.name}: extra steps are for zero-shot evaluation; run `mhrctl evaluate {cell.name}`")
     stage, origin = cell.start
-    start_card = read_card(start, stage=stage, command=f"mhrctl {stage} {origin.options}", cell=origin)
+    start_card = read_card(start, stage=stage, command=f"mhrctl {stage} {origin.name}", cell=origin)
     frozen, tokenizer = open_backbone(prepared, backbone, start_card, start)
     with in_section("adapt"):
         shots = draw_shots(

@@ -30,7 +30,7 @@ def average(cell: Cell, *, pretrained: Path, out: Path) -> Card[PretrainFacts]:
     """
     if not cell.row.has_average:
         raise ParamsError(f"--method {cell.method}: pre-training has no skills to average; use one of {', '.join(AVERAGED)}")
-    parent = read_card(pretrained, stage="pretrain", command=f"mhrctl pretrain {cell.options}", cell=cell)
+    parent = read_card(pretrained, stage="pretrain", command=f"mhrctl pretrain {cell.name}", cell=cell)
     with writing(out) as folder:
         save_adapter(load_adapter(pretrained / ADAPTERS).average(), folder / ADAPTERS)
         card = provenance.of_average(pretrained, parent).card(parent.facts)

@@ -192,12 +192,12 @@ def read_cards(
         return None, None
     if cell.row.needs_index and adapted is None:
         raise ArtifactError(
-            f"cell {cell.name}: zero-shot adapters come from the shots; run `mhrctl adapt {cell.options}`, then evaluate"
+            f"cell {cell.name}: zero-shot adapters come from the shots; run `mhrctl adapt {cell.name}`, then evaluate"
             " without --zero-shot"
         )
     stage, origin = cell.start
-    start_card = read_card(start, stage=stage, command=f"mhrctl {stage} {origin.options}", cell=origin)
-    adapted_card = read_card(adapted, stage="adapt", command=f"mhrctl adapt {cell.options}", cell=cell) if adapted else None
+    start_card = read_card(start, stage=stage, command=f"mhrctl {stage} {origin.name}", cell=origin)
+    adapted_card = read_card(adapted, stage="adapt", command=f"mhrctl adapt {cell.name}", cell=cell) if adapted else None
     return start_card, adapted_card
 
 

@@ -112,7 +112,7 @@ def pretrain(
             adapter = _new(frozen, cell, params, tasks=len(tasks))
         else:
             stage, origin = cell.origin
-            origin_card = read_card(start, stage=stage, command=f"mhrctl {stage} {origin.options}", cell=origin)
+            origin_card = read_card(start, stage=stage, command=f"mhrctl {stage} {origin.name}", cell=origin)
             require_backbone(origin_card, start, fingerprint, backbone)
             require_made_from(origin_card, start, {"prepare": prepared})
             adapter = load_adapter(start / ADAPTERS)

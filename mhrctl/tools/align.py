@@ -110,7 +110,7 @@ def _adapter_at(
         return _new(cell, params, backbone, tasks), params, 0
     if at == "end":
         pretrained = project.output("pretrain", cell.name)
-        card = read_card(pretrained, stage="pretrain", command=f"mhrctl pretrain {cell.options}", cell=cell)
+        card = read_card(pretrained, stage="pretrain", command=f"mhrctl pretrain {cell.name}", cell=cell)
         fits(card, pretrained)
         params = PretrainParams.model_validate(card.params["pretrain"])
         adapter, step = load_adapter(pretrained / ADAPTERS), card.facts.kept[0].step if card.facts.kept else params.steps
@@ -126,7 +126,7 @@ def _adapter_at(
         try:
             kept.fill(trained_parameters(adapter))
         except DamagedError as error:
-            raise ArtifactError(f"{path}: {error}; run `mhrctl pretrain {cell.options}` again") from None
+            raise ArtifactError(f"{path}: {error}; run `mhrctl pretrain {cell.name}` again") from None
     adapter.interpolate(uniform_interpolation(step - 1, steps=params.steps, last=params.uniform_steps))
     return adapter, params, step
 

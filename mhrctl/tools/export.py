@@ -63,7 +63,7 @@ def export(
     if stage == "average" and not cell.row.has_average:
         raise ParamsError(f"--stage average: {cell.method} has no skills to average; export --stage pretrain or --stage adapt")
     source = project.output(stage, cell.name)
-    card = read_card(source, stage=stage, command=f"mhrctl {stage} {cell.options}", cell=cell)
+    card = read_card(source, stage=stage, command=f"mhrctl {stage} {cell.name}", cell=cell)
     start = _tuned_weights(cell, stage, project)
     backbone = project.output("backbone")
     frozen = read_card(backbone, stage="backbone", command="mhrctl backbone")

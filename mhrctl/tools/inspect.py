@@ -164,13 +164,13 @@ def _read(cell: Cell, stage: Stage, project: Project) -> _Source:
     first = cell.pretrain_cell
     pretrained, adapted = project.output("pretrain", first.name), project.output("adapt", cell.name)
     card: Card[PretrainFacts | AdaptFacts] = read_card(
-        pretrained, stage="pretrain", command=f"mhrctl pretrain {first.options}", cell=first
+        pretrained, stage="pretrain", command=f"mhrctl pretrain {first.name}", cell=first
     )
     parents = {"pretrain": pretrained / ADAPTERS}
     training = Routing.of(_inventory(parents["pretrain"]), card.facts.tasks)
     if stage == "pretrain":
         return _Source(first, pretrained, card, training, None, training, parents)
-    again = f"mhrctl adapt {cell.options}"
+    again = f"mhrctl adapt {cell.name}"
     card = read_card(adapted, stage="adapt", command=again, cell=cell)
     require_parent(card, adapted, "start", parents["pretrain"], again)
     parents["adapt"] = adapted / ADAPTERS
@@ -235,11 +235,11 @@ def _input_similarity(source: _Source, project: Project, device: str) -> Array:
     known = load_index(index, root=project.root, device=device)
     places = {task: place for place, templates in enumerate(data_sets.values()) for task in templates}
     if missing := [task for task in source.training.tasks if task not in places]:
-        raise ArtifactError(f"{index}: made for other tasks (it has no {missing[0]}); run `mhrctl index` or `dvc repro`")
+        raise ArtifactError(f"{index}: made for other tasks (it has no {missing[0]}); run `mhrctl index`")
     vectors = known.vectors[[places[task] for task in source.training.tasks]]
     if source.tests is not None:
         # A test task has no vector in the index: its inputs are the shots that its adaptation saw, and no others.
-        again = f"mhrctl adapt {source.cell.options}"
+        again = f"mhrctl adapt {source.cell.name}"
         require_parent(source.card, source.folder, "examples", prepared / TEST_EXAMPLES, again)
         adapt = source.card.params["adapt"]
         shots = draw_shots(prepared, shots=adapt["shots"], validation=adapt["validation"], seed=source.cell.seed)

@@ -210,7 +210,7 @@ def of_cell(
         source = project.output(stage, cell.name)
         if stage == "average" and not cell.row.has_average:
             raise ParamsError(f"--stage average: {cell.method} has no skills to average; name --stage pretrain or adapt")
-        card = read_card(source, stage=stage, command=f"mhrctl {stage} {cell.options}", cell=cell)
+        card = read_card(source, stage=stage, command=f"mhrctl {stage} {cell.name}", cell=cell)
         backbone, tokenizer = open_backbone(prepared, folder, card, source)
         adapter = load_adapter(source / ADAPTERS)
         attach(backbone, adapter)

@@ -174,7 +174,7 @@ class _Output:
             fault = Fault.UNFINISHED if "no finished" in str(error) else fault
             yield Problem(fault, self.folder, str(error))
             return
-        again = f"run `{command_of(card)}` or `dvc repro`"
+        again = f"run `{command_of(card)}`"
         for name, what in damaged_files(self.folder, card):
             yield Problem(Fault.ROTTEN, self.folder / name, f"{self.folder / name}: {what}; {again}")
         for file in self._beside(card):
@@ -204,7 +204,7 @@ class _Output:
     def _command(self) -> str:
         """The command that makes it, by its name."""
         if self.stage in BY_CELL and self.folder.name in self.cells:
-            return f"mhrctl {self.stage} {self.cells[self.folder.name].cell.options}"
+            return f"mhrctl {self.stage} {self.cells[self.folder.name].cell.name}"
         return f"mhrctl {self.stage}" if self.stage not in BY_CELL else f"mhrctl {self.stage} --cell {self.folder.name}"
 
     def _staleness(self, card: Card[Any]) -> str | None:

@@ -23,7 +23,7 @@ def test_force_makes_it_anew(is_made_anew: MadeAnew) -> None:
 def test_an_average_is_of_a_pretraining_that_is_there(copy: Path, run: Run, capfd: Capture) -> None:
     shutil.rmtree(copy / "data/pretrain/mhr-h4-s0")
     assert run("average", "-m", "mhr", "-C", copy) == 2
-    assert f"run `mhrctl pretrain {Cell(method='mhr', heads=4).options}`" in capfd.readouterr().err
+    assert f"run `mhrctl pretrain {Cell(method='mhr', heads=4).name}`" in capfd.readouterr().err
 
 
 def test_every_method_of_a_pretraining_shares_its_average(copy: Path, run: Run, capfd: Capture) -> None:

@@ -57,11 +57,11 @@ def test_what_each_method_trains(
 def test_every_method_is_in_the_report_with_its_counts(walked_all: Path) -> None:
     table = build_table(6, read_results(walked_all / "data/metrics"), [])
     shown = {row[0]: row for row in table.rows}
-    assert {label.split()[0] for label in shown} == {"backbone", *METHODS}
+    assert {label.partition("-")[0] for label in shown} == {"backbone", *METHODS}
     assert shown["adapter_soup"][1:3] == [f"{TRAINING_TASKS * LORA:,}", f"{LORA:,}"]
     assert "mhr-h4-light" in [row[0] for row in table.rows]
     few_shot = build_table(2, read_results(walked_all / "data/metrics"), [])
-    assert {row[0].split()[0] for row in few_shot.rows} == {"backbone", *METHODS}
+    assert {row[0].partition("-")[0] for row in few_shot.rows} == {"backbone", *METHODS}
 
 
 def test_zero_shot_after_extra_steps_is_a_table_of_its_own(walked_all: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_new_lora_is_put_on_the_tuned_weights(walked_all: Path) -> None:
 
 def test_adapter_soup_without_shots_has_no_zero_shot(walked_all: Path, run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     assert run("evaluate", "-m", "adapter_soup", "--zero-shot", "-C", walked_all) == 2
-    assert "zero-shot adapters come from the shots; run `mhrctl adapt --method adapter_soup" in capfd.readouterr().err
+    assert "zero-shot adapters come from the shots; run `mhrctl adapt adapter_soup-s0`" in capfd.readouterr().err
 
 
 def test_one_skill_is_not_averaged(walked_all: Path, run: Run, capfd: pytest.CaptureFixture[str]) -> None:

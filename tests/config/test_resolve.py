@@ -196,7 +196,7 @@ def test_a_search_makes_a_trial_of_every_combination(project_file: Path) -> None
     assert rates == [(0.25, 0.1), (0.25, 0.2), (0.5, 0.1), (0.5, 0.2)]
     assert {cell.pretrain_cell.name for cell in cells} == {"poly-s0"}
     assert sources(settings, cells[1], "adapt")["lr"] == "trial 2"
-    assert cells[1].options == "--cell poly-t2-s0"
+    assert cells[1].name == "poly-t2-s0"
     project_file.write_text(text.replace("search: {lr:", "search: {rate:"))
     with pytest.raises(ParamsError, match=r"grid.methods.poly.search.rate: unknown key 'rate'"):
         load_params(project_file)

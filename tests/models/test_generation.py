@@ -197,9 +197,9 @@ def test_a_causal_model_needs_an_end_alone() -> None:
 
 
 def test_settings_that_a_causal_model_cannot_have_are_rejected() -> None:
-    with pytest.raises(DataError, match=r"decoder_start_token_id: is of encoder-decoders"):
+    with pytest.raises(DataError, match=r"decoder_start_token_id: is for encoder-decoders"):
         how(ENDS, CAUSAL, decoder_start_token_id=0)
-    with pytest.raises(DataError, match=r"forced_bos_token_id: is of encoder-decoders"):
+    with pytest.raises(DataError, match=r"forced_bos_token_id: is for encoder-decoders"):
         how(ENDS, CAUSAL, forced_bos_token_id=3)
     assert how(ENDS | {"forced_bos_token_id": 3}, llama(eos_token_id=[1, 4])).settings == {}
     with pytest.raises(DataError, match=r"min_length 5: counts the prompt in a causal model; .* and min_new_tokens"):

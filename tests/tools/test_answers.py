@@ -99,5 +99,5 @@ def test_answers_to_other_examples_are_not_shown(answered: Project) -> None:
     rows = pq.read_table(file)
     pq.write_table(rows.slice(1), file)
     reseal(file.parent)
-    with pytest.raises(ArtifactError, match=r"test_tasks.parquet has changed since; run `mhrctl evaluate --method lora"):
+    with pytest.raises(ArtifactError, match=r"test_tasks.parquet has changed since; run `mhrctl evaluate lora-s0`$"):
         show_answers(answered, "lora-s0")

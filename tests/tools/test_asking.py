@@ -68,7 +68,7 @@ def test_a_line_s_own_definition_takes_the_place_of_the_task_s(project: Path) ->
     questions = [asked(asker, **{"task": "copy", "input": "ant", **line}) for line in says]
     assert [each.definition for each in questions] == ["copy", "first", "", "last"]
     texts = [asker.tokenizer.decode(sample.input_ids, skip_special_tokens=True) for sample in asker.samples(questions)]
-    assert texts == ["copy : ant", "first : ant", "ant", "last : ant"]
+    assert texts == ["copy ant", "first ant", "ant", "last ant"]
 
 
 def test_tasks_are_named_by_the_line_by_the_option_or_by_the_adapter(project: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -136,7 +137,7 @@ def test_what_is_for_all_tasks_shows_a_training_task(
     assert run("export", "-m", "lora", "--stage", "pretrain", "--out", tmp_path / "out", "-C", walked) == 0
     prompts = pq.read_table(walked / "data/prepare/training_tasks.parquet", columns=["prompt"])["prompt"].to_pylist()
     text = (tmp_path / "out/README.md").read_text()
-    assert f'prompt = "{prompts[0]}"' in text
+    assert f"prompt = {json.dumps(prompts[0])}" in text
     assert "Pre-trained, and adapted to no task yet." in text
     executed(tmp_path / "out", monkeypatch)
 

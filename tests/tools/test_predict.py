@@ -303,12 +303,12 @@ def test_damaged_exports_are_refused(copy: Path, execution: Execution, run: Run)
     ("method", "stage", "kind", "message"),
     [
         ("lora", "average", ParamsError, "--stage average: lora has no skills to average; name --stage pretrain or adapt"),
-        ("mhr", "adapt", ArtifactError, "no finished pretrain output; run `mhrctl pretrain --method mhr --heads 4 --seed 9`"),
+        ("mhr", "adapt", ArtifactError, "no finished pretrain output; run `mhrctl pretrain mhr-h4-s9`"),
         (
             "mhr",
             "pretrain",
             ArtifactError,
-            "no finished pretrain output; run `mhrctl pretrain --method mhr --heads 4 --seed 9`",
+            "no finished pretrain output; run `mhrctl pretrain mhr-h4-s9`",
         ),
     ],
 )

@@ -104,9 +104,9 @@ def test_parts_of_a_letter_are_bytes(project: Path, name: str) -> None:
 def test_of_an_encoder_decoder_the_end_is_shown_and_what_was_cut_before_it(project: Path) -> None:
     where = prepared(project, max_input_tokens=3)
     each = only(where, "copy")
-    assert [piece.text.strip() for piece in each.prompt.pieces] == ["copy", ":", "</s>"]
-    assert (each.prompt.cut, each.prompt.place) == (2, 2)
-    assert each.prompt.text.startswith("copy: ")
+    assert [piece.text.strip() for piece in each.prompt.pieces] == ["copy", "cat", "</s>"]
+    assert (each.prompt.cut, each.prompt.place) == (1, 2)
+    assert each.prompt.text.startswith("copy\n\ncat")
 
 
 @pytest.mark.parametrize(("name", "begin"), [("llama_3", 1), ("gpt_2", 0)])
@@ -167,7 +167,7 @@ def test_damaged_examples_are_not_shown(project: Path) -> None:
     where = prepared(project)
     file = where.output("prepare") / "test_tasks.parquet"
     file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(ArtifactError, match=r"test_tasks.parquet: .*; run `mhrctl prepare` or `dvc repro`$"):
+    with pytest.raises(ArtifactError, match=r"test_tasks.parquet: .*; run `mhrctl prepare`$"):
         show(where)
     reseal(file.parent)
     with pytest.raises(ArtifactError, match=r"test_tasks.parquet: cannot be read"):
