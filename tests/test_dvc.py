@@ -244,7 +244,7 @@ def test_a_removed_cell_is_pruned_and_comes_back_from_the_cache(stubbed: Pipelin
     stubbed.edit("    poly:\n", "    poly_z:\n")
     stubbed.edit("    mhr: {heads: [4]}\n", "")
     assert stubbed.repro() == ["adapt poly_z-s0", "evaluate poly_z-s0"]
-    assert "2 cells that are not in the grid have outputs; `mhrctl grid prune`" in capfd.readouterr().err
+    assert "outputs of 2 cells that the grid has not; `mhrctl grid prune` lists them" in capfd.readouterr().err
     before = YAML(typ="safe").load(stubbed.root / "dvc.lock")["stages"]
     assert mhrctl("grid", "prune", "--yes", "-C", stubbed.root) == 0
     after = YAML(typ="safe").load(stubbed.root / "dvc.lock")["stages"]

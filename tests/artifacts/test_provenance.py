@@ -222,9 +222,7 @@ def test_all_missing_inputs_are_asked_for_at_once(tmp_path: Path) -> None:
     cell = Cell(method="mhr_mu", heads=4, seed=7)
     places: Any = {place: data / place for place in ("prepare", "backbone", "index")}
     made = Provenance("adapt", {"cell": cell.model_dump()}, places | {"start": data / "average/mhr-h4-s7"})
-    commands = "`mhrctl prepare`, `mhrctl backbone`, `mhrctl pretrain {0}`, `mhrctl average {0}`".format(
-        "mhr-h4-s7"
-    )
+    commands = "`mhrctl prepare`, `mhrctl backbone`, `mhrctl pretrain {0}`, `mhrctl average {0}`".format("mhr-h4-s7")
     with pytest.raises(ArtifactError) as raised:  # a cell that the grid has not: no stage of dvc.yaml makes it
         made.require_inputs()
     assert str(raised.value) == f"{data}/average/mhr-h4-s7: no finished average output; run {commands}"

@@ -108,6 +108,7 @@ def test_choices_are_compared_by_their_place(fault: Fault) -> None:
 
 @of("generation-config")
 def test_what_the_checkpoint_says_of_answers_is_shown_and_can_be_undone(fault: Fault, runner: Runner, tmp_path: Path) -> None:
+    fault.right("grid", "sync")
     checked = fault.run("check")
     for name in ("min_length", "no_repeat_ngram_size"):
         assert checked.says(name)

@@ -95,7 +95,8 @@ def test_a_prune_leaves_a_running_stage_its_folder(workshop: Workshop, counting:
     left = ("data/adapt/lora-s1", "data/pretrain/lora-s1")
     for later in (0.02, 0.1, 0.2):
         ends = workshop.runner.together(
-            workshop.job(stage, "-m", "lora", "--seed", "0", "--force"), workshop.job("grid", "prune", "--yes", start=later)
+            workshop.job(stage, "-m", "lora", "--seed", "0", "--force"),
+            workshop.job("grid", "prune", "--yes", "--also-by-hand", start=later),
         )
         kinds: list[Kind] = [ended.kind() for ended in ends]
         gone = [name for name in workshop.changed() if f"data/{stage}/lora-s0" in name or "tasks/" in name]

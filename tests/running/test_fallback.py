@@ -28,7 +28,7 @@ def test_other_internals_go_by_the_command_line(
     assert "blocked   evaluate@b" in reported
     (toy.root / "fail-train-b").unlink()
     assert run("run", "evaluate@b", "-j", 2, "-C", toy.root) == 0
-    assert "2 done, 1 unchanged" in capfd.readouterr().err
+    assert "done: 2 stages in " in capfd.readouterr().err
     assert toy.began() == {"data": 1, "train-b": 2, "evaluate-b": 1}
     assert toy.repro("evaluate@b") == []
     assert toy.lock().items() <= made_done.lock().items()

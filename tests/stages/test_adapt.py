@@ -103,7 +103,7 @@ def test_adapters_of_another_backbone_are_refused(copy: Path, run: Run, capfd: p
 
 def test_a_missing_pretraining_says_what_to_run(copy: Path, run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     assert run("adapt", "-m", "mhr_mu", "--heads", 2, "-C", copy) == 2
-    assert "run `mhrctl average mhr-h2-s0`" in capfd.readouterr().err
+    assert "run `mhrctl pretrain mhr-h2-s0`, `mhrctl average mhr-h2-s0`" in capfd.readouterr().err
 
 
 def curves(project: Path, cell: str) -> dict[str, list[int]]:

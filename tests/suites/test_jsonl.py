@@ -151,7 +151,10 @@ def test_a_metric_that_one_line_names_is_the_tasks(tmp_path: Path) -> None:
         (b'{"input": "a", "target": "b", "id": ' + b"9" * 5000 + b"}", r"one.jsonl:2: a number of more than 4,300 digits"),
         (b"[" * 100_000, r"one.jsonl:2: JSON that is nested too deeply"),
         (b'{"input": "a", "target": NaN}', r"one.jsonl:2: not valid JSON: NaN is no number"),
-        (b'{"input": "a", "target": "b", "target": "c"}', r"one.jsonl:2: key 'target' is there twice in one object; leave one out"),
+        (
+            b'{"input": "a", "target": "b", "target": "c"}',
+            r"one.jsonl:2: key 'target' is there twice in one object; leave one out",
+        ),
         (b'{"input": "a\0", "target": "b"}', r"one.jsonl:2: not valid JSON"),
         (b'{"input": "\xe9", "target": "b"}', r"one.jsonl:2: not UTF-8 text"),
     ],

@@ -231,7 +231,10 @@ def test_files_beside_tasks_are_passed_over_and_named(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ('{"Definition": ["d"], "Instances": [' + "[" * 100_000, r"task2_b.json:1: JSON that is nested too deeply"),
-        ('{"Instances": [],\n "Instances": []}', r"task2_b.json:1: key 'Instances' is there twice in one object; leave one out"),
+        (
+            '{"Instances": [],\n "Instances": []}',
+            r"task2_b.json:1: key 'Instances' is there twice in one object; leave one out",
+        ),
         ('{"Definition": ' + "1" * 5000 + "}", r"task2_b.json:1: a number of more than 4,300 digits"),
     ],
     ids=["nesting", "key", "digits"],
