@@ -14,6 +14,7 @@ from mhrctl.errors import (
     ParamsError,
     StoppedError,
     TrackingError,
+    counted,
     in_section,
     known,
     listed,
@@ -87,3 +88,7 @@ def test_a_known_name_is_returned_and_another_rejected() -> None:
     assert known("method", "mhr", ("lora", "mhr")) == "mhr"
     with pytest.raises(ValueError, match=r"^unknown method 'mhrr'; did you mean 'mhr'\? \(known: lora, mhr\)$"):
         known("method", "mhrr", iter(["lora", "mhr"]))
+
+
+def test_a_number_of_things_is_said_as_one_reads_it() -> None:
+    assert [counted(number, "task") for number in (0, 1, 1200)] == ["0 tasks", "1 task", "1,200 tasks"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mhrctl.errors import listed
+from mhrctl.errors import counted, listed
 from mhrctl.report.aggregates import FEWEST_SEEDS, FEWEST_TASKS
 from mhrctl.report.bootstrap import LEVEL
 from mhrctl.report.differences import Compared, Difference, baseline_of
@@ -55,11 +55,6 @@ def best_line(results: Results, compared: Compared) -> str | None:
     if difference and baseline and len(first) == 1:
         line += f", {difference.shown_mean} over {baseline.label}{_interval(difference)}"
     return f"{line}."
-
-
-def counted(number: int, what: str) -> str:
-    """Say how many of something there are: 1 task, 2 tasks."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _too_few(differences: Mapping[str, Difference]) -> str:

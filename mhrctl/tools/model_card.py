@@ -26,7 +26,7 @@ from mhrctl.config.generation import END
 from mhrctl.config.tasks import FramingName
 from mhrctl.data.chat import USER, Chat
 from mhrctl.data.table import task_metrics
-from mhrctl.errors import ArtifactError, DataError
+from mhrctl.errors import ArtifactError, DataError, counted
 from mhrctl.evaluation.metrics import OVER_CHOICES, title_of
 from mhrctl.interchange.peft import TaskType
 from mhrctl.models.generation import stops
@@ -274,7 +274,7 @@ def model_card(
 {_says(cell, stage, task, known)}
 
 {_code(export, known, kind=kind, merged=merged, base=base, tokenizer=tokenizer)}
-- method: `{cell.method}`, {cell.heads} head{"s" if cell.heads > 1 else ""}, seed {cell.seed}; exported from the `{stage}` stage
+- method: `{cell.method}`, {counted(cell.heads, "head")}, seed {cell.seed}; exported from the `{stage}` stage
 - suite: {export.suite}{f"; adapted to the task `{task}`" if task and stage == "adapt" else ""}
 - backbone: `{export.base.name if merged else base}`{f" at `{revision}`" if revision else ""}, fingerprint `{
         export.backbone[:12]

@@ -12,11 +12,10 @@ from pydantic import BaseModel
 
 from mhrctl.artifacts.names import CARD
 from mhrctl.config.params import Params
-from mhrctl.errors import listed
+from mhrctl.errors import counted, listed
 from mhrctl.report.logs import label_of
 from mhrctl.report.results import MISSING
 from mhrctl.report.table import Table
-from mhrctl.report.verdict import counted
 
 STAGES = ("prepare", "backbone", "index", "pretrain", "average", "adapt", "evaluate")
 SECTIONS = ("prepare", "backbone", "index", "pretrain", "adapt", "evaluate")

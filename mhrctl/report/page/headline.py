@@ -10,10 +10,11 @@ from typing import Any
 
 from mhrctl.config.methods import BACKBONE
 from mhrctl.config.sources import SOURCES
+from mhrctl.errors import counted
 from mhrctl.report.differences import Compared
 from mhrctl.report.printed import SUITES
 from mhrctl.report.results import Results
-from mhrctl.report.verdict import best_line, counted, verdict
+from mhrctl.report.verdict import best_line, verdict
 
 BUILT_IN = ("compositional", *SUITES.values())
 """Suites that have a title; tasks of one's own have the name of the project's folder."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mhrctl.config.methods import BACKBONE
+from mhrctl.errors import counted
 from mhrctl.report.aggregates import MEDIANS, aggregate_of
 from mhrctl.report.bootstrap import LEVEL
 from mhrctl.report.differences import BASELINE, Compared, Difference, apart_notes, baseline_of, compare_all, interval_notes
 from mhrctl.report.results import MISSING, NO_SCORES, Group, Results
 from mhrctl.report.table import Table
 from mhrctl.report.tables.beside import exact, notes, seeds, shown
-from mhrctl.report.verdict import counted, verdict
+from mhrctl.report.verdict import verdict
 
 
 def results_table(results: Results, expected: Sequence[str]) -> Table:
