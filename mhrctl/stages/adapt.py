@@ -109,15 +109,15 @@ def adapt(
     with execution.track(f"adapt {cell.name}", total, about=_about(shots, params, total, execution)) as bar:
         for first in range(0, len(shots), together):
             part = shots[first : first + together]
-            names = [task.name for task in part]
-            saved = _Saved(checkpoint_path(scratch, cell.name, first, stage="adapt"), f"{key}/{names}")
+            key_of_part = f"{key}/{[task.name for task in part]}"
+            saved = _Saved(checkpoint_path(scratch, cell.name, first, stage="adapt"), key_of_part)
             adaptation = _Adaptation(bench, begin.of(shots, first, len(part)), part)
             adaptation.go_to(saved)
             bar.resume(adaptation.taken)
             before = params.steps * (first // together)
             with execution.pausing() as pauses:
                 for step in adaptation.run():
-                    bar.advance(note=f"validation {adaptation.best.scores.mean():.1f}" if step in adaptation.validated else "")
+                    bar.advance(note=adaptation.note(step))
                     pause = pauses.after(step)
                     if pause.saves:
                         adaptation.save(saved)
@@ -205,7 +205,7 @@ class _Adaptation:
     Attributes:
         best: the best step of each task so far.
         taken: steps taken.
-        validated: steps at which tasks were validated.
+        validated: the steps after which tasks were validated.
         curves: (task, step, validation score).
         was_over: whether an earlier command has finished it.
     """
@@ -231,6 +231,13 @@ class _Adaptation:
     def undecided(self) -> set[str]:
         """Return the tasks with several steps to choose from whose scores never differed: the first was kept."""
         return {task for task, scores in self._candidates.items() if len(scores) > 1 and len(set(scores)) == 1}
+
+    def note(self, step: int) -> str:
+        """Say what the tasks have come to, after a step at which some were validated; nothing after another."""
+        if step not in self.validated:
+            return ""
+        mean = self.best.scores.mean().item()
+        return f"validation loss {-mean:.3g}" if self._params.select == "loss" else f"validation {mean:.1f}"
 
     def run(self) -> Iterator[int]:
         """Train, validating each task at step 0 and at its cadence; yields the steps taken.

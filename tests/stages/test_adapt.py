@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import threading
 from collections import defaultdict
@@ -67,6 +68,15 @@ def test_tasks_side_by_side_equal_tasks_one_by_one(copy: Path, run: Run, method:
     alone = load_adapter(path).state_dict()
     for name, tensor in together.items():
         torch.testing.assert_close(tensor, alone[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("select", "note"), [("loss", r"validation loss \d+\.\d+"), ("task_metric", r"validation \d+\.\d")])
+def test_progress_has_the_validation_as_one_reads_it(
+    copy: Path, run: Run, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], select: str, note: str
+) -> None:
+    monkeypatch.setenv("MHRCTL_PROGRESS_SECONDS", "0.001")
+    assert run("adapt", "-m", "lora", "--force", "-C", copy, "--set", f"adapt.select={select}") == 0
+    assert re.search(rf"adapt lora-s0: step \d of \d, {note}, .* left$", capfd.readouterr().err, re.MULTILINE)
 
 
 def test_the_best_validation_score_is_kept(copy: Path, run: Run) -> None:
