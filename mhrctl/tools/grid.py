@@ -28,7 +28,7 @@ from mhrctl.config.params import Params
 from mhrctl.config.reading import read_text, shown
 from mhrctl.config.resolve import Settings, resolve_cell
 from mhrctl.config.sections import EvaluateParams
-from mhrctl.errors import ArtifactError, MhrctlError, ParamsError
+from mhrctl.errors import ArtifactError, MhrctlError, ParamsError, counted
 
 HEADER = "# Generated from params.yaml by `mhrctl grid sync`; not edited by hand.\n"
 
@@ -138,13 +138,12 @@ def out_of_date(changes: Sequence[str], project: Project) -> str:
         changes: of `differences`.
         project: whose data/cells it is.
     """
-    files = f"{len(changes)} {'file' if len(changes) == 1 else 'files'}"
     if not project.cell_index.exists():
         what = "is not written yet"
     elif all(line.endswith(project.stage_versions.name) for line in changes):
         what = "mhrctl is another version than the one that wrote it"
     else:
-        what = f"params.yaml has changed ({files})"
+        what = f"params.yaml has changed ({counted(len(changes), 'file')})"
     return f"{project.cell_index.parent}: {what}; run `mhrctl grid sync`"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -96,8 +97,8 @@ def initialise(
     path = _tasks(suite, tasks, folder)
     if all((folder / name).exists() for name in PROJECT_FILES):
         raise DataError(f"{folder}: already has a project ({' and '.join(PROJECT_FILES)}); name another folder")
-    given = f"{folder} --path {tasks}" + (f" --backbone {backbone}" if backbone else "")
-    seen = _look(suite, tasks, tests, f"mhrctl init {given}")
+    command = ["mhrctl", "init", str(folder), "--path", str(tasks), *(["--backbone", backbone] if backbone else [])]
+    seen = _look(suite, tasks, tests, shlex.join(command))
     setup = dvc_setup(folder, without_git=without_git)
     with TemporaryDirectory() as aside, ExitStack() as undo:
         new = Path(aside)
@@ -173,7 +174,7 @@ def _look(suite: str, tasks: Path | None, tests: Sequence[str], command: str) ->
     except NoRoleError as error:
         if not error.names or tests:
             raise DataError(str(error)) from None
-        named = " ".join(f"--test {name}" for name in error.names[-2:])
+        named = shlex.join(word for name in error.names[-2:] for word in ("--test", name))
         counts = f"{len(error.names)} tasks with {error.examples:,} examples"
         how = f"name those to learn from few examples: {command} {named}"
         raise DataError(f"{tasks}: {counts}, and none is a test task; {how}") from None
