@@ -131,7 +131,7 @@ def adapt(
     facts = card.facts
     took = display.duration(time.monotonic() - began)
     reached = [*_reached(facts, params.adapt, out, prepared), f"{counted(facts.parameters.adaptation, 'parameter')} a task"]
-    adapted = f"adapted {name} to {counted(len(facts.tasks), 'task')} in {took}: {', '.join(reached)}"
+    adapted = f"adapted {called} to {counted(len(facts.tasks), 'task')} in {took}: {', '.join(reached)}"
     display.done(f"{adapted}{_undecided(facts)}")
 
 

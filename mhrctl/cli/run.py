@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 MAX_JOBS = 1000
 TargetsArgument = Annotated[
-    list[str] | None, typer.Argument(help="Stages as `dvc repro` takes them: `pretrain`, `evaluate@mhr-h8-s0`; all if none.")
+    list[str] | None,
+    typer.Argument(metavar="STAGE", help="Stages as `dvc repro` takes them: `pretrain`, `evaluate@mhr-h8-s0`; all if none."),
 ]
 JobsOption = Annotated[
     int | None,

@@ -65,7 +65,7 @@ def test_tasks_and_parameters_are_printed(copy: Path, run: Run, capfd: Capture) 
     last = capfd.readouterr().err.splitlines()[-1]
     assert re.fullmatch(
         rf"adapted poly-s0 to 2 tasks in [\d.]+ s: validation ROUGE-L {mean:.1f} \(best steps? \d( to \d)?\),"
-        rf" {facts['parameters']['adaptation']:,} parameters a task",
+        rf" {facts['parameters']:,} parameters a task",
         last.split(";")[0],
     )
     assert (";" in last) == bool(facts["undecided"])
@@ -106,7 +106,7 @@ def test_a_tie_is_told(undecided: list[str], said: str) -> None:
         (["-m", "lora", "--seed", 9], "lora-s9: no finished pretrain output; run `mhrctl pretrain lora-s9`"),
         (["-m", "lora", "--set", "pretrain.lr=1"], "this command reads the section `adapt` only"),
         (["-m", "lora", "--recipe", "none"], "unknown recipe 'none' (known: t0, superni, superni_attention)"),
-        (["-m", "mhr_mu", "--seed", 9], "run `mhrctl pretrain --method mhr --heads 4 --seed 9`, `mhrctl average"),
+        (["-m", "mhr_mu", "--seed", 9], "run `mhrctl pretrain mhr-h4-s9`, `mhrctl average mhr-h4-s9`"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(

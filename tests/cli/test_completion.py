@@ -46,7 +46,7 @@ def completed(words: str, project: Path) -> list[str]:
 
 def test_a_shell_is_offered_commands_cells_and_methods(project: Path, run: Run) -> None:
     assert run("grid", "sync", "-C", project) == 0
-    assert completed("mhrctl pr", project) == ["prepare", "pretrain"]
+    assert completed("mhrctl pr", project) == ["prepare", "pretrain", "predict"]
     assert completed("mhrctl adapt mhr-", project) == ["mhr-h4-s0"]
     assert completed("mhrctl adapt --method poly_", project) == ["poly_z", "poly_mu"]
 

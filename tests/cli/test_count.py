@@ -29,7 +29,7 @@ def test_a_table_in_each_form_has_every_method(run: Run, capfd: Capture, form: s
     assert out.startswith(begin)
     if form == "csv":
         rows = list(csv.reader(out.splitlines()))
-        assert {row[0].removesuffix(" h8") for row in rows[1:] if len(row) > 1} == set(METHODS)
+        assert {row[0].removesuffix("-h8") for row in rows[1:] if len(row) > 1} == set(METHODS)
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def test_layers_heads_and_folder_are_the_users(copy: Path, run: Run, tmp_path: P
         (["-m", "mhr", "--layer", "encoder"], "--layer: unknown layer 'encoder'"),
         (["-m", "mhr", "--head", 9], "--head 9: there are the heads 1 to 4"),
         (["-m", "mhr", "--seed", 7], "mhr-h4-s7: no finished pretrain output; run `mhrctl pretrain mhr-h4-s7`"),
-        (["-m", "poly_z", "--stage", "adapt"], "poly_z-s0: no finished adapt output; run `mhrctl adapt --method poly_z"),
+        (["-m", "poly_z", "--stage", "adapt"], "poly_z-s0: no finished adapt output; run `mhrctl adapt poly_z-s0`"),
         (["-m", "mhr", "--variant", "light"], "--variant: unknown variant 'light'"),
         ([], "name the cell, such as mhr-h8-s0, or its --method"),
     ],

@@ -135,10 +135,10 @@ def test_a_pipe_is_answered_as_it_comes_and_a_bad_line_loses_nothing(walked: Pat
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "name the cell with --method"),
+        ([], "name the cell, such as mhr-h8-s0, or its --method"),
         (["-m", "lora", "--extra-steps", 3], "--extra-steps: such a cell is not adapted; name --stage pretrain"),
         (["-m", "lora", "--stage", "average"], "--stage average: lora has no skills to average"),
-        (["-m", "lora", "--seed", 9], "no finished pretrain output; run `mhrctl pretrain --method lora --seed 9`"),
+        (["-m", "lora", "--seed", 9], "no finished pretrain output; run `mhrctl pretrain lora-s9`"),
     ],
 )
 def test_what_is_refused_is_one_line(

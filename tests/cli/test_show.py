@@ -161,10 +161,10 @@ def test_answers_of_a_cell_are_shown_with_their_scores(walked: Path, run: Run, c
     shown = capfd.readouterr()
     lines = shown.out.splitlines()
     assert lines[0] == "swap: test 1 of 4, id swap-0"
-    assert lines[1:3] == ["prompt", "  swap: ant ant"]
-    assert lines[3] == "expected   dog"
-    assert [line.partition(" ")[0] for line in lines[4:]] == ["zero-shot", "adapted"]
-    assert all("(ROUGE-L " in line for line in lines[4:])
+    assert lines[1:5] == ["prompt", "  swap", "  ", "  ant ant"]
+    assert lines[5] == "expected   dog"
+    assert [line.partition(" ")[0] for line in lines[6:]] == ["zero-shot", "adapted"]
+    assert all("(ROUGE-L " in line for line in lines[6:])
     assert shown.err == "1 of 2 test tasks, 1 of 4 answers; `-n N` shows more, `--wrong` mistakes\n"
 
 
