@@ -41,6 +41,7 @@ from mhrctl.cli.help import examples, write_commands
 from mhrctl.cli.once import App, OnceGroup
 from mhrctl.cli.options import launched_processes
 from mhrctl.cli.signals import TerminatedError, asked_to_end, raising_signals
+from mhrctl.cli.usage import complaint
 from mhrctl.errors import MhrctlError, StoppedError
 
 TYPED = "mhrctl.typed"
@@ -238,7 +239,14 @@ def root(
 def main() -> None:
     """Run the command line: 0 for success, 2 and one line for what the user can fix, a traceback and 1 for a bug."""
     try:
-        app()
+        sys.exit(app(prog_name="mhrctl", standalone_mode=False))  # what typer cannot parse is said below, as all that is wrong
+    except typer.Abort:
+        _fail("aborted", 1)
+    except typer.TyperException as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            typer.echo(error.format_message(), nl=False)  # a group's help, where rich has not shown it
+            sys.exit(error.exit_code)
+        _fail(complaint(error), error.exit_code)
     except MhrctlError as error:  # of options before the command
         _fail(str(error), 2)
 

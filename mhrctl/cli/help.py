@@ -30,10 +30,8 @@ def readable(param: Any) -> Any:  # noqa: ANN401 - typer has its own click
     shown.min = shown.max = None
     choices = getattr(shown.type_descriptor, "choices", None)
     if choices and shown.metavar is None:
-        shown.metavar, shown.help = "WORD", f"{shown.help or ''} One of: {', '.join(map(_word, choices))}.".strip()
-    elif shown.metavar is None:
-        is_flag = getattr(shown, "is_flag", False)
-        shown.metavar = "" if is_flag else PLACEHOLDERS.get(_value_type(shown.type_descriptor.annotation))
+        shown.help = f"{shown.help or ''} One of: {', '.join(map(word, choices))}.".strip()
+    shown.metavar = placeholder(param)
     if shown.param_type_name == "argument":
         shown.display_type_rich = lambda ctx: ""  # noqa: ARG005 - typer names it
     if shown.help:
@@ -41,14 +39,24 @@ def readable(param: Any) -> Any:  # noqa: ANN401 - typer has its own click
     return shown
 
 
-def _word(choice: object) -> str:
+def placeholder(param: Any) -> str | None:  # noqa: ANN401
+    """Return the word that stands for the value of an option or argument; nothing for a flag."""
+    if param.metavar is not None:
+        return str(param.metavar)
+    if getattr(param.type_descriptor, "choices", None):
+        return "WORD"
+    return "" if getattr(param, "is_flag", False) else PLACEHOLDERS.get(value_type(param.type_descriptor.annotation))
+
+
+def word(choice: object) -> str:
+    """Return how a choice is typed."""
     return str(choice.value if isinstance(choice, Enum) else choice)
 
 
-def _value_type(annotation: object) -> object:
-    """The type of one value: of `list[int]` and of `int | None` it is `int`."""
+def value_type(annotation: object) -> object:
+    """Return the type of one value: of `list[int]` and of `int | None` it is `int`."""
     if get_origin(annotation) in (list, Union, types.UnionType):
-        return next((_value_type(each) for each in get_args(annotation) if each is not type(None)), annotation)
+        return next((value_type(each) for each in get_args(annotation) if each is not type(None)), annotation)
     return annotation
 
 

@@ -20,7 +20,7 @@ WITH_GIT = ("git", "subdir")
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Folder of the project; made if it is missing.")] = Path(),
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the project; made if it is missing.")] = Path(),
     suite: Annotated[
         str,
         typer.Option("--suite", "--source", help=f"Where the tasks come from: {', '.join(f'`{name}`' for name in SOURCES)}."),

@@ -68,7 +68,7 @@ class PredictStage(StrEnum):
 def predict(
     files: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[FILE]...", help="JSON Lines to answer; none is stdin.", show_default=False),
+        typer.Argument(metavar="FILE", help="JSON Lines to answer; none is stdin.", show_default=False),
     ] = None,
     task: Annotated[str | None, typer.Option("--task", help="Task of all lines, in place of their field `task`.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="A new file to write to. [default: stdout]")] = None,

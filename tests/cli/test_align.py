@@ -105,7 +105,7 @@ def test_the_checkpoint_of_a_killed_run(copy: Path, run: Run, monkeypatch: pytes
         ),
         (["-m", "adapter_soup"], "--method adapter_soup: adapter_soup gives each training task an adapter of its own"),
         (["-m", "full_ft_then_lora"], "--method full_ft: full_ft tunes all weights and has no adapter; gradient alignment"),
-        (["-m", "lora", "--tasks", 1], "Invalid value for '--tasks'"),
+        (["-m", "lora", "--tasks", 1], "--tasks 1: must be a whole number, 2 or more"),
     ],
 )
 def test_what_cannot_be_measured_is_one_line(

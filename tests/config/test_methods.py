@@ -205,8 +205,8 @@ def test_a_new_lora_is_not_attached_to_other_weights_than_its_own(
             ["pretrain", "-m", "lora", "--extra-steps", "2", "--set", "pretrain.rank=4"],
             "--set pretrain.rank: extra steps train the adapter that there is",
         ),
-        (["pretrain", "-m", "mhr", "--heads", "0"], "Invalid value for '--heads'"),
-        (["pretrain", "-m", "mhr", "--seed", "99999999999999"], "Invalid value for '--seed'"),
+        (["pretrain", "-m", "mhr", "--heads", "0"], "--heads 0: must be a whole number from 1 to "),
+        (["pretrain", "-m", "mhr", "--seed", "99999999999999"], "--seed 99999999999999: must be a whole number from 0 to "),
         (["export", "-m", "lora", "--stage", "average"], "--stage average: lora has no skills to average"),
     ],
 )

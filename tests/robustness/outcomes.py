@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +16,6 @@ lost: a file that was there and is no output of the command is gone or changed. 
 """
 KINDS: tuple[Kind, ...] = get_args(Kind)
 GOOD: frozenset[Kind] = frozenset({"right", "refused"})
-USAGE = re.compile(r"^\s*Usage: ", re.MULTILINE)
 SHOWN = 12
 
 T = TypeVar("T")
@@ -68,8 +66,7 @@ class Ended:
         lines = [line for line in self.err.splitlines() if line.strip()]
         many = self.argv[0] == "check"  # which goes on after a problem, to name them all
         one_line = bool(self.errors) and lines[-len(self.errors) :] == self.errors and (many or len(self.errors) == 1)
-        by_the_parser = bool(USAGE.search(self.err)) and not self.errors  # typer's own: an option that there is not
-        return "refused" if self.code in codes and (one_line or by_the_parser) else "unexpected"
+        return "refused" if self.code in codes and one_line else "unexpected"
 
 
 @dataclass

@@ -20,7 +20,7 @@ ONE_LINE = "error: params.yaml:3: wrong; mend it\n"
         (0, "", "right"),
         (2, ONE_LINE, "refused"),
         (2, f"warning: mind this\n{ONE_LINE}", "refused"),
-        (2, " Usage: mhrctl adapt [OPTIONS]\n\n No such option: --no\n", "refused"),
+        (2, " Usage: mhrctl adapt [OPTIONS]\n\n No such option: --no\n", "unexpected"),
         (1, ONE_LINE, "unexpected"),
         (2, f"{ONE_LINE}and another line\n", "unexpected"),
         (2, 2 * ONE_LINE, "unexpected"),
