@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,6 +45,17 @@ def done(message: str) -> None:
 def show(message: str) -> None:
     """Print a line of what was asked for."""
     out.print(plain(message), soft_wrap=True)
+
+
+def can_ask() -> bool:
+    """Return whether there is somebody to ask: a terminal that shows all there is to know, and takes an answer."""
+    return _is_live() and sys.stdin.isatty() and out.is_terminal
+
+
+def ask(question: str) -> bool:
+    """Ask whether to do something; whatever is not yes is no."""
+    err.print(plain(f"{question} [y/N] "), end="", soft_wrap=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def plain(text: str) -> Text:

@@ -50,7 +50,10 @@ def sync(
 @app.command()
 def prune(
     project: ProjectOption = HERE,
-    yes: Annotated[bool, typer.Option("--yes", help="Remove them; without it they are only listed.")] = False,
+    yes: Annotated[
+        bool,
+        typer.Option("--yes", help="Remove them without asking; else a terminal is asked, and elsewhere they are only listed."),
+    ] = False,
     also_by_hand: Annotated[
         bool, typer.Option("--also-by-hand", help="Those too that were imported or made by hand, which no stage makes again.")
     ] = False,
@@ -78,7 +81,7 @@ def prune(
     total = f"{human_size(sum(map(left.size, left.cells)))} of {_cells(len(left.cells))}"
     if not left.cells:
         display.done("nothing to prune")
-    elif yes:
+    elif yes or (display.can_ask() and display.ask(f"{total}: remove them?")):
         remove(left, where)
         display.done(f"{total} removed; what DVC cached of them stays until `dvc gc -w`")
     else:

@@ -121,3 +121,16 @@ def test_no_bar_is_shown_in_ci_nor_in_a_file(terminal: io.StringIO, capfd: Captu
     with display.track("in a file", 1) as bar:
         bar.advance(note="x")
     assert capfd.readouterr().err.strip() == ""
+
+
+def test_only_a_terminal_with_an_answer_is_asked(terminal: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert terminal.getvalue() == ""
+    monkeypatch.setattr(display, "out", Console(file=io.StringIO(), force_terminal=True))
+    monkeypatch.setattr("sys.stdin", io.StringIO("yes"))
+    assert not display.can_ask()  # in CI
+    monkeypatch.delenv("CI")
+    assert not display.can_ask()  # stdin is a file
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    assert display.can_ask()
+    monkeypatch.setattr(display, "out", Console(file=io.StringIO(), force_terminal=False))
+    assert not display.can_ask()  # what was listed is in a file

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 
 import pytest
 
+from mhrctl.cli import display
 from tests.conftest import Run
 
 Capture = pytest.CaptureFixture[str]
@@ -47,3 +49,31 @@ def test_prune_lists_before_it_removes(copy: Path, run: Run, capfd: Capture) -> 
     assert run("grid", "prune", "--yes", "-C", copy) == 0
     assert "nothing to prune" in capfd.readouterr().err
     assert run("report", "-C", copy) == 0
+
+
+@pytest.mark.parametrize(("answer", "is_removed"), [("y\n", True), ("Yes\n", True), ("\n", False), ("n\n", False), ("", False)])
+def test_a_terminal_is_asked_before_anything_goes(
+    copy: Path, run: Run, capfd: Capture, monkeypatch: pytest.MonkeyPatch, answer: str, *, is_removed: bool
+) -> None:
+    params = copy / "params.yaml"
+    params.write_text(params.read_text().replace("    poly:\n", ""))
+    assert run("grid", "sync", "-C", copy) == 0
+    monkeypatch.setattr(display, "can_ask", lambda: True)
+    monkeypatch.setattr("sys.stdin", io.StringIO(answer))
+    capfd.readouterr()
+    assert run("grid", "prune", "--also-by-hand", "-C", copy) == 0
+    shown = capfd.readouterr()
+    assert re.match(r"poly-s0 +[\d.]+ kB  pretrain, ", shown.out)
+    assert re.match(r"[\d.]+ kB of 1 cell: remove them\? \[y/N\] ", shown.err)
+    assert ("1 cell removed" in shown.err) == is_removed
+    assert bool(list(copy.glob("data/**/*poly-s0*"))) != is_removed
+
+
+def test_nobody_is_asked_whether_to_prune_nothing(
+    copy: Path, run: Run, capfd: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(display, "can_ask", lambda: True)
+    assert run("grid", "sync", "-C", copy) == 0
+    capfd.readouterr()
+    assert run("grid", "prune", "-C", copy) == 0
+    assert capfd.readouterr().err == "nothing to prune\n"
