@@ -43,6 +43,7 @@ from mhrctl.cli.options import launched_processes
 from mhrctl.cli.signals import TerminatedError, asked_to_end, raising_signals
 from mhrctl.cli.usage import complaint
 from mhrctl.errors import MhrctlError, StoppedError
+from mhrctl.hub import heard
 
 TYPED = "mhrctl.typed"
 
@@ -185,7 +186,7 @@ class Commands(OnceGroup):
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - Typer's own
         """Run a command: 2 for what the user can fix, 1 for what the environment does not give, 128 + N for a signal."""
         try:
-            with raising_signals():
+            with raising_signals(), heard(_say_of_one):
                 result = super().invoke(ctx)
                 sys.stdout.flush()  # else a pipe that is closed would be noticed at the very end, with a traceback
                 return result
@@ -265,6 +266,12 @@ def _stop(message: str, typed: list[str], code: int) -> NoReturn:
     if said:
         done(said)
     sys.exit(code)
+
+
+def _say_of_one(message: str) -> None:
+    """Say what is fetched; of several processes, the first says it."""
+    if os.environ.get("RANK", "0") == "0":
+        done(message)
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from mhrctl.cli import display
+from mhrctl.cli.options import quieten
 from mhrctl.cli.report import Format
 from mhrctl.errors import ParamsError
 
@@ -42,6 +43,7 @@ def count(
     from mhrctl.tools.count import Sizes
     from mhrctl.tools.count import count as count_all
 
+    quieten()
     sizes = Sizes(skills=skills, rank=rank, tasks=tasks, datasets=datasets, heads=heads)
     try:
         tables = count_all(backbone, layout, sizes)

@@ -13,6 +13,7 @@ from mhrctl.adapters.finite import require_finite
 from mhrctl.artifacts.hashing import digest
 from mhrctl.data.loading import loading, require_report
 from mhrctl.errors import DataError
+from mhrctl.hub import did_you_mean, fetching
 
 TFIDF = "tfidf"
 FEATURES = 2**14
@@ -75,8 +76,6 @@ class SentenceEncoder:
         Raises:
             DataError: if there is no such model.
         """
-        from sentence_transformers import SentenceTransformer
-
         folder = Path(name)
         local = folder.is_dir()
         if not local and (folder.is_absolute() or name.startswith(".")):
@@ -85,7 +84,14 @@ class SentenceEncoder:
             raise DataError(f"encoder {name!r}: not a sentence-transformers model (no modules.json)")
         self.identity = f"folder sha256:{digest(folder)}" if local else f"{name}@{revision}"
         asked = None if local else revision
-        with loading(f"encoder {name!r}", hint=f"`{TFIDF}` needs no model"):
+        hint = did_you_mean(name)
+        way_out = f"set index.encoder to a folder, or to `{TFIDF}`, which needs no model"
+        with (
+            loading(f"encoder {name!r}", hint=f"{hint}{' ' if hint else ''}`{TFIDF}` needs no model"),
+            fetching(name, what=f"encoder {name!r}", way_out=way_out, files=("modules.json",), revision=asked),
+        ):
+            from sentence_transformers import SentenceTransformer  # which takes seconds
+
             self._model = SentenceTransformer(
                 name,
                 revision=asked,

@@ -14,12 +14,24 @@ from mhrctl.artifacts.reading import reading
 from mhrctl.config.tasks import TRAINED_TOKENIZERS
 from mhrctl.data.loading import json_object, loading
 from mhrctl.errors import ArtifactError, DataError, ParamsError
+from mhrctl.hub import did_you_mean, fetching
 
 SENTINELS = 32
 """Sentinels `<extra_id_0>` ... of span corruption."""
 SPECIAL = ["<pad>", "</s>", "<unk>", *(f"<extra_id_{index}>" for index in range(SENTINELS))]
 """T5's order: pad 0, end 1, unknown 2."""
 _FILES = ("tokenizer.json", "tokenizer_config.json")
+SOURCES = (
+    *_FILES,
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "tokenizer.tiktoken",
+)
+"""Files that a tokenizer on the hub may be in."""
+WAY_OUT = "set prepare.tokenizer to a folder, and backbone.name too, with backbone.source: local"
 _PROBE = "a"
 """A text that shows what a tokenizer puts around texts."""
 
@@ -91,7 +103,10 @@ def load_tokenizer(
         if (path := Path(name) / file).exists():
             json_object(path)
     options = {} if gguf is None else {"gguf_file": gguf}
-    with loading(what):
+    with (
+        loading(what, hint=did_you_mean(name)),
+        fetching(name, what=what, way_out=WAY_OUT, files=SOURCES if gguf is None else (gguf,), revision=revision),
+    ):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             name, revision=revision, trust_remote_code=False, **options
         )

@@ -31,7 +31,8 @@ from mhrctl.config.tasks import FramingName
 from mhrctl.data.loading import json_object, loading
 from mhrctl.data.tokenization import saved_tokenizer
 from mhrctl.errors import ArtifactError, DataError
-from mhrctl.models.checkpoint import load_whole
+from mhrctl.hub import did_you_mean, fetching
+from mhrctl.models.checkpoint import WAY_OUT, load_whole
 from mhrctl.models.decoder_only import PACKS
 from mhrctl.models.generation import Answering, answering, apply, is_causal, require_readable
 from mhrctl.models.quantised import loading_options, plain_tensors, require_unquantised, settle_layers
@@ -199,7 +200,8 @@ def sized_model(name: str) -> PreTrainedModel:
         DataError: if there is no such size or config.
     """
     if name not in T5_SIZES:
-        return shape_model(pretrained_config(name, what=f"--backbone (a size: {', '.join(T5_SIZES)}; or a config)"))
+        what = f"--backbone (a size: {', '.join(T5_SIZES)}; or a config)"
+        return shape_model(pretrained_config(name, what=what, way_out="name a folder that has its config.json"))
     config = T5Config(vocab_size=32128, feed_forward_proj="gated-gelu", **T5_SIZES[name])
     return shape_model(config, tied=False)  # v1.1 and LM-adapted checkpoints have an output layer of their own
 
@@ -211,6 +213,7 @@ def pretrained_config(
     what: str = "backbone.name",
     name: str | None = None,
     gguf: str | None = None,
+    way_out: str = WAY_OUT,
 ) -> PretrainedConfig:
     """Read the config of an encoder-decoder or a causal model; of one that reads images or sounds too, that of its text model.
 
@@ -220,12 +223,16 @@ def pretrained_config(
         what: names the setting in errors.
         name: what the setting says, if that is not the place.
         gguf: a GGUF file there that says it, in place of a config.json.
+        way_out: what to do where there is no network.
 
     Raises:
         DataError: if there is none, or it is of another kind.
     """
     where = f"{what} {name or place!r}"
-    with loading(where):
+    with (
+        loading(where, hint=did_you_mean(place)),
+        fetching(place, what=where, way_out=way_out, files=(gguf or "config.json",), revision=revision),
+    ):
         options = {"gguf_file": gguf} if gguf else {}
         config: PretrainedConfig = AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False, **options)
     if config.is_encoder_decoder:

@@ -15,6 +15,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from mhrctl.adapters.finite import require_finite
 from mhrctl.data.loading import json_object, loading, require_report, some_tensors
 from mhrctl.errors import DataError
+from mhrctl.hub import fetching
 from mhrctl.models.quantised import plain_tensors
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -23,6 +24,7 @@ FLOATS = {"F64", "F32", "F16", "BF16", "float64", "float32", "float16", "bfloat1
 """Types in which weights are stored, as safetensors and torch name them."""
 
 
+WAY_OUT = "set backbone.name to a folder, with backbone.source: local"
 TEXT_MODEL = {r"^(model\.)?language_model\.lm_head\.": "lm_head.", r"^(model\.)?language_model\.(model\.)?": "model."}
 """{what text models' tensors are called in a checkpoint that holds more: their names in the text model alone}."""
 OTHERS = re.compile(r"^(model\.)?(vision|audio|visual|multi_modal|mm_|embed_vision|embed_audio|image|speech)")
@@ -59,7 +61,8 @@ def load_whole(
         )
     _require_files(Path(name))
     try:
-        with loading(where):
+        files = [f"{file}{ending}" for file in WEIGHTS for ending in ("", ".index.json")]
+        with loading(where), fetching(name, what=where, way_out=WAY_OUT, files=files, revision=revision):
             model, report = auto.from_pretrained(
                 name,
                 revision=revision,

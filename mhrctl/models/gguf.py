@@ -12,7 +12,9 @@ from transformers import PretrainedConfig, PreTrainedModel
 from mhrctl.adapters.finite import require_finite
 from mhrctl.data.loading import loading, require_report
 from mhrctl.errors import DataError
+from mhrctl.hub import fetching
 from mhrctl.models.backbones import pretrained_config
+from mhrctl.models.checkpoint import WAY_OUT
 
 
 def require_file(folder: Path, file: str) -> Path:
@@ -54,7 +56,7 @@ def dequantise(auto: Any, place: str, file: str, folder: Path, *, revision: str 
     Raises:
         DataError: if the file cannot be read, or holds no whole and finite weights of a model that transformers knows.
     """
-    with loading(where):
+    with loading(where), fetching(place, what=where, way_out=WAY_OUT, files=(file,), revision=revision):
         model, report = auto.from_pretrained(
             place,
             gguf_file=file,

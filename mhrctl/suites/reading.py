@@ -9,7 +9,7 @@ import textwrap
 from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mhrctl.errors import DataError, listed, nearest, unknown
+from mhrctl.hub import fetching
 from mhrctl.suites.files import require_file
 
 READABLE = 64 * 2**20
@@ -208,17 +209,19 @@ def require_folder(path: Path, setting: str) -> None:
 
 
 @contextmanager
-def hub_errors(where: str, how: str) -> Iterator[None]:
+def hub_errors(where: str, how: str, *, opens: str | None = None) -> Iterator[None]:
     """Turn whatever a data set on the hub, or the way to it, fails with into one line.
 
     Args:
         where: what is being read.
         how: to mend it.
+        opens: the data set, where it is opened and may have to be fetched.
 
     Raises:
         DataError: instead of whatever was raised.
     """
-    with _errors(f"{where}: cannot be read from the hub", how):
+    what = f"{where}: cannot be read from the hub"
+    with _errors(what, how), fetching(opens, what=what, way_out=how) if opens else nullcontext():
         yield
 
 

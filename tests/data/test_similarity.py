@@ -66,7 +66,7 @@ def test_a_real_sentence_encoder_knows_meanings() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nobody/no-such-model", r"encoder 'nobody/no-such-model': cannot be loaded: .*; `tfidf` needs no model"),
+        ("nobody/no-such-model", r"encoder 'nobody/no-such-model': cannot be loaded: .* or to `tfidf`, which needs no model"),
         ("./nowhere", r"encoder './nowhere': no such folder"),
     ],
 )

@@ -85,7 +85,7 @@ def open_splits(data: DataSet, *, text: tuple[str, ...], max_rows: int | None) -
     Raises:
         DataError: if there is none, or nothing can read it.
     """
-    with _errors(data):
+    with _errors(data, opens=True):
         opened = _opened(data, text)
     return {name: _split(data, name, rows, max_rows) for name, rows in opened.items()}
 
@@ -175,11 +175,12 @@ def _rows(data: DataSet, rows: Any, max_rows: int | None) -> Iterator[Record]:  
 
 
 @contextmanager
-def _errors(data: DataSet) -> Iterator[None]:
+def _errors(data: DataSet, *, opens: bool = False) -> Iterator[None]:
     """Whatever `datasets` fails with is one line; of JSON Lines, if they are not many, with the number of the line."""
     place = data.place
     if not isinstance(place, Path):
-        with hub_errors(data.where, "check its id, configuration, revision and the network, or name a folder as prepare.path"):
+        how = "check its id, configuration, revision and the network, or name a folder as prepare.path"
+        with hub_errors(data.where, how, opens=place if opens else None):
             yield
         return
     try:

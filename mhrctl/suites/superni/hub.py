@@ -15,6 +15,8 @@ from mhrctl.suites.reading import OddRecords, describe, hub_errors
 from mhrctl.suites.superni.tasks import NOT_DRAWN, TASKS, Instance, checked_name, drawn, note_size, superni_task
 from mhrctl.suites.task import Role, Suite, Task
 
+HUB = "hf://datasets/"
+"""The URL of a data set on the hub begins so."""
 FOLDERS: dict[Role, str] = {"test": "test", "training": "train"}
 """Test tasks first: a wrong name of one is rejected before the training tasks, most of the bytes, are read."""
 Pair = tuple[str, str]
@@ -109,7 +111,7 @@ def read_superni_hub(
             f"{name}: has {row.worked_examples or 'no'} positive examples a task, not the {positives} of "
             "prepare.positive_examples; lower it, or use a clone of upstream"
         )
-    place = f"hf://datasets/{name}@{revision}"
+    place = f"{HUB}{name}@{revision}"
     return read_mirror(place, row, test_tasks=test_tasks, training_instances=training_instances, strict=strict, track=track)
 
 
@@ -237,7 +239,8 @@ def _lines(where: str) -> Iterator[str]:
     """
     from datasets import load_dataset
 
-    with hub_errors(where, "check revision and network, or use a clone of upstream"):
+    repository = where.removeprefix(HUB).partition("@")[0] if where.startswith(HUB) else None
+    with hub_errors(where, "check revision and network, or use a clone of upstream", opens=repository):
         for record in load_dataset("text", data_files={"all": f"{where}/*.json*"}, split="all", streaming=True):
             yield record["text"]
 

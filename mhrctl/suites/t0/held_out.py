@@ -262,7 +262,7 @@ def _hub_records(task: T0TestTask, split: str, how: str) -> list[Record]:
     from datasets import load_dataset
 
     where = "/".join(part for part in (task.repository, task.config, split) if part)
-    with hub_errors(f"{task.name} ({where})", how):
+    with hub_errors(f"{task.name} ({where})", how, opens=task.repository):
         rows = list(load_dataset(task.repository, task.config, split=split, streaming=True))
     return raw_records((f"{where}, row {number}", row) for number, row in enumerate(rows))
 

@@ -231,7 +231,7 @@ def _hub_batches(source: str, config: str, revision: str | None) -> Iterator[pa.
     from datasets import load_dataset
 
     where = f"{source}, configuration {config}"
-    with hub_errors(where, "check its name and revision and the network, or name a folder that holds it"):
+    with hub_errors(where, "check its name and revision and the network, or name a folder that holds it", opens=source):
         opened = partial(load_dataset, source, config, split="train", streaming=True, revision=revision)
         columns = _columns(opened().column_names or [], where)
         yield from opened(columns=columns, batch_size=BATCH).with_format("arrow").iter(batch_size=BATCH)
