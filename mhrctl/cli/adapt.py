@@ -14,31 +14,33 @@ from mhrctl.artifacts.names import TASKS, VALIDATION, Project
 from mhrctl.artifacts.watching import unedited
 from mhrctl.artifacts.writing import logging_run
 from mhrctl.cli import display
-from mhrctl.cli.options import (
-    HERE,
+from mhrctl.cli.cells import (
     CellArgument,
     CellChoice,
     CellOption,
+    HeadsOption,
+    MethodOption,
+    SeedOption,
+    VariantOption,
+    chosen_cell,
+    output_of,
+)
+from mhrctl.cli.options import (
+    HERE,
     CheckpointingOption,
     CompileOption,
     DeviceMapOption,
     DeviceOption,
     ForceOption,
-    HeadsOption,
-    MethodOption,
     OffOption,
     ProjectOption,
     RecipeOption,
-    SeedOption,
     SetOption,
     ThreadsOption,
     TogetherOption,
     TrackOption,
-    VariantOption,
-    chosen_cell,
     nothing_to_do,
     open_accelerator,
-    output_of,
     recording_of,
 )
 from mhrctl.cli.signals import seconds_between_checkpoints, stopping

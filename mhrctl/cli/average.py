@@ -9,20 +9,22 @@ from mhrctl.artifacts.locking import locked
 from mhrctl.artifacts.watching import unedited
 from mhrctl.artifacts.writing import logging_run
 from mhrctl.cli import display
-from mhrctl.cli.options import (
-    HERE,
+from mhrctl.cli.cells import (
     CellArgument,
     CellChoice,
     CellOption,
-    ForceOption,
     HeadsOption,
     MethodOption,
-    ProjectOption,
     SeedOption,
-    SetOption,
-    ThreadsOption,
     VariantOption,
     chosen_cell,
+)
+from mhrctl.cli.options import (
+    HERE,
+    ForceOption,
+    ProjectOption,
+    SetOption,
+    ThreadsOption,
     nothing_to_do,
 )
 from mhrctl.cli.threads import DEFAULT, prepare_threads

@@ -13,22 +13,24 @@ from rich.table import Table
 
 from mhrctl.artifacts.names import Project
 from mhrctl.cli import display
-from mhrctl.cli.options import (
-    EVERY_SECTION,
-    HERE,
+from mhrctl.cli.cells import (
     CellArgument,
     CellChoice,
     ExtraStepsOption,
     HeadsOption,
     MethodOption,
     NamedCellOption,
-    ProjectOption,
-    RecipeOption,
     SeedOption,
-    SetOption,
     VariantOption,
     named_cell,
     one_name,
+)
+from mhrctl.cli.options import (
+    EVERY_SECTION,
+    HERE,
+    ProjectOption,
+    RecipeOption,
+    SetOption,
     open_project,
 )
 from mhrctl.config.cells import Cell, CellParams, grid_cells

@@ -13,33 +13,35 @@ from mhrctl.artifacts.names import Project
 from mhrctl.artifacts.watching import unedited
 from mhrctl.artifacts.writing import logging_run
 from mhrctl.cli import display
-from mhrctl.cli.options import (
-    HERE,
+from mhrctl.cli.cells import (
     CellArgument,
     CellChoice,
     CellOption,
-    DeviceMapOption,
-    DeviceOption,
     ExtraStepsOption,
-    ForceOption,
     HeadsOption,
     MethodOption,
+    SeedOption,
+    VariantOption,
+    chosen_cell,
+    output_of,
+    require_alone,
+)
+from mhrctl.cli.options import (
+    HERE,
+    DeviceMapOption,
+    DeviceOption,
+    ForceOption,
     OffOption,
     ProjectOption,
     RecipeOption,
-    SeedOption,
     SetOption,
     ThreadsOption,
     TogetherOption,
     TrackOption,
-    VariantOption,
-    chosen_cell,
     nothing_to_do,
     open_accelerator,
     open_project,
-    output_of,
     recording_of,
-    require_alone,
 )
 from mhrctl.cli.threads import expected_threads, taken_threads
 from mhrctl.config.cells import Cell

@@ -9,19 +9,21 @@ from typing import Annotated
 import typer
 
 from mhrctl.cli import display
-from mhrctl.cli.options import (
-    HERE,
+from mhrctl.cli.cells import (
     CellArgument,
     CellChoice,
     ExtraStepsOption,
     HeadsOption,
     MethodOption,
     NamedCellOption,
-    ProjectOption,
     SeedOption,
     VariantOption,
     named_cell,
     one_name,
+)
+from mhrctl.cli.options import (
+    HERE,
+    ProjectOption,
     open_project,
     quieten,
 )

@@ -8,15 +8,17 @@ from typing import Annotated
 import typer
 
 from mhrctl.cli import display
-from mhrctl.cli.options import (
-    HERE,
+from mhrctl.cli.cells import (
     CellChoice,
     MethodOption,
     NamedCellOption,
-    ProjectOption,
     SeedOption,
     VariantOption,
     named_cell,
+)
+from mhrctl.cli.options import (
+    HERE,
+    ProjectOption,
     open_project,
     quieten,
 )

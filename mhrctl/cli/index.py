@@ -13,6 +13,7 @@ from mhrctl.artifacts.locking import locked
 from mhrctl.artifacts.watching import unedited
 from mhrctl.artifacts.writing import logging_run
 from mhrctl.cli import display
+from mhrctl.cli.cells import SeedOption
 from mhrctl.cli.once import App
 from mhrctl.cli.options import (
     HERE,
@@ -20,7 +21,6 @@ from mhrctl.cli.options import (
     ForceOption,
     ProjectOption,
     RecipeOption,
-    SeedOption,
     SetOption,
     ThreadsOption,
     nothing_to_do,

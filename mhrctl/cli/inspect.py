@@ -10,19 +10,21 @@ import typer
 
 from mhrctl.artifacts.writing import logging_run
 from mhrctl.cli import display
-from mhrctl.cli.options import (
-    HERE,
+from mhrctl.cli.cells import (
     CellArgument,
     CellChoice,
     CellOption,
-    DeviceOption,
     HeadsOption,
     MethodOption,
-    ProjectOption,
     SeedOption,
-    ThreadsOption,
     VariantOption,
     chosen_cell,
+)
+from mhrctl.cli.options import (
+    HERE,
+    DeviceOption,
+    ProjectOption,
+    ThreadsOption,
     open_accelerator,
 )
 from mhrctl.cli.threads import taken_threads

@@ -16,25 +16,27 @@ import typer
 
 from mhrctl.artifacts.names import Project
 from mhrctl.cli import display
-from mhrctl.cli.options import (
-    HERE,
+from mhrctl.cli.cells import (
     CellChoice,
     CellOption,
-    DeviceMapOption,
-    DeviceOption,
     ExtraStepsOption,
     HeadsOption,
     MethodOption,
-    OffOption,
-    ProjectOption,
     SeedOption,
-    ThreadsOption,
-    TogetherOption,
     VariantOption,
     chosen_cell,
+    require_alone,
+)
+from mhrctl.cli.options import (
+    HERE,
+    DeviceMapOption,
+    DeviceOption,
+    OffOption,
+    ProjectOption,
+    ThreadsOption,
+    TogetherOption,
     open_accelerator,
     open_project,
-    require_alone,
 )
 from mhrctl.config.cells import Cell
 from mhrctl.config.fields import MAX_COUNT

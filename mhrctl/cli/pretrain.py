@@ -18,33 +18,35 @@ from mhrctl.artifacts.names import LOG, VALIDATION, Project
 from mhrctl.artifacts.watching import unedited
 from mhrctl.artifacts.writing import logging_run
 from mhrctl.cli import display
-from mhrctl.cli.options import (
-    HERE,
+from mhrctl.cli.cells import (
     CellArgument,
     CellChoice,
     CellOption,
+    ExtraStepsOption,
+    HeadsOption,
+    MethodOption,
+    SeedOption,
+    VariantOption,
+    chosen_cell,
+    output_of,
+)
+from mhrctl.cli.options import (
+    HERE,
     CheckpointingOption,
     CompileOption,
     DeviceMapOption,
     DeviceOption,
-    ExtraStepsOption,
     ForceOption,
-    HeadsOption,
-    MethodOption,
     OffOption,
     ProjectOption,
     RecipeOption,
-    SeedOption,
     SetOption,
     ThreadsOption,
     TogetherOption,
     TrackOption,
-    VariantOption,
-    chosen_cell,
     launched_processes,
     nothing_to_do,
     open_accelerator,
-    output_of,
     recording_of,
 )
 from mhrctl.cli.sharding import ShardOption, take_sharding
