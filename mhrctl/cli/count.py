@@ -39,11 +39,11 @@ def count(
     form: Annotated[Format, typer.Option("--format", help="Form of the table.")] = Format.TERMINAL,
 ) -> None:
     """Print how many parameters each method trains, exactly, compared with the paper's Table 6."""
+    quieten()
     from mhrctl.report.table import RENDERERS, rich_table
     from mhrctl.tools.count import Sizes
     from mhrctl.tools.count import count as count_all
 
-    quieten()
     sizes = Sizes(skills=skills, rank=rank, tasks=tasks, datasets=datasets, heads=heads)
     try:
         tables = count_all(backbone, layout, sizes)
@@ -53,4 +53,4 @@ def count(
         if form is Format.TERMINAL:
             display.out.print(rich_table(table))
         else:
-            typer.echo(RENDERERS[form](table), nl=False)
+            display.echo(RENDERERS[form](table))

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.status import Status
 from rich.text import Text
 
@@ -23,7 +24,17 @@ SOON = 10.0
 """Seconds until the first of them."""
 _spinners: list[Status] = []
 
-out = Console(highlight=False)
+
+class _Out(Console):
+    """This is where a command's answers go: what is shown while it loads is gone before the first of them."""
+
+    def print(self, *objects: Any, **options: Any) -> None:  # noqa: ANN401 - as rich has it
+        """Print as rich does."""
+        loaded()
+        super().print(*objects, **options)
+
+
+out = _Out(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 
@@ -58,6 +69,12 @@ def ask(question: str) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
+def echo(text: str) -> None:
+    """Print what is not for people alone, such as JSON and CSV, as it is and to the end of its line."""
+    loaded()
+    typer.echo(text, nl=not text.endswith("\n"))
+
+
 def plain(text: str) -> Text:
     """Return a text for rich to show as it is: what looks like markup, an emoji's name or a terminal's code is none."""
     return Text(printable(text, keep="\n"))
@@ -73,16 +90,18 @@ def _line(message: str, kind: str, style: str) -> Text:
 
 
 class _RichBar:
-    def __init__(self, progress: Progress, task: TaskID) -> None:
+    def __init__(self, progress: Progress, task: TaskID, total: int) -> None:
         self._progress, self._task = progress, task
-        self._pace = Pace()
+        self._left, self._pace = total, Pace()
 
     def advance(self, steps: int = 1, note: str = "") -> None:
         self._pace.count(steps)
+        self._left -= steps
         fields: dict[str, Any] = {"note": printable(note)} if note else {}
-        self._progress.update(self._task, advance=steps, speed=self._pace.speed, **fields)
+        self._progress.update(self._task, advance=steps, speed=self._pace.speed, left=self._pace.left(self._left), **fields)
 
     def resume(self, steps: int) -> None:
+        self._left -= steps
         self._progress.update(self._task, advance=steps)
 
 
@@ -109,6 +128,10 @@ class Pace:
             return ""
         return f"{pace:.1f} steps/s" if pace >= 1 else f"{1 / pace:.1f} s/step"
 
+    def left(self, steps: int) -> str:
+        """Return how long so many steps will take, such as `44 s left`; nothing before the first step and after the last."""
+        return f"{duration(steps / self.per_second)} left" if steps > 0 and self.per_second else ""
+
 
 class _Lines:
     """Lines take the place of a bar where there is no terminal: one soon, then one every so many seconds."""
@@ -131,8 +154,8 @@ class _Lines:
             done(f"{self._description}: goes on from step {self._done:,} of {self._total:,}")
 
     def line(self) -> str:
-        left = (self._total - self._done) / max(self._pace.per_second, 1e-9)
-        parts = [f"step {self._done:,} of {self._total:,}", self._note, self._pace.speed, f"{duration(left)} left"]
+        left = self._pace.left(self._total - self._done)
+        parts = [f"step {self._done:,} of {self._total:,}", self._note, self._pace.speed, left]
         return f"{self._description}: {', '.join(part for part in parts if part)}"
 
 
@@ -153,12 +176,12 @@ def track(description: str, total: int, *, about: str = "") -> Iterator[Bar]:
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[speed]}", markup=False),
             TextColumn("{task.fields[note]}", markup=False),
+            TextColumn("{task.fields[speed]}", markup=False),
+            TextColumn("{task.fields[left]}", markup=False),
         )
         with Progress(*columns, console=err, transient=True) as progress:
-            yield _RichBar(progress, progress.add_task(printable(description), total=total, note="", speed=""))
+            yield _RichBar(progress, progress.add_task(printable(description), total=total, note="", speed="", left=""), total)
 
 
 def loading(what: str) -> None:

@@ -230,8 +230,13 @@ def launched_processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def quieten() -> None:
-    """Silence what libraries report of loading and generation."""
+def quieten(loads: str = "torch") -> None:
+    """Silence what libraries report of loading and generation, and show that something is loaded, which takes seconds.
+
+    Args:
+        loads: what it is.
+    """
+    display.loading(loads)
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     from transformers.utils import logging as transformers_logging
 
@@ -251,8 +256,7 @@ def open_accelerator(device: str, threads: int | None, *, many_processes: bool =
         many_processes: whether the command can share its work between the processes of `accelerate launch`.
     """
     prepare_threads(threads, device)
-    display.loading("torch, backbone")
-    quieten()
+    quieten("torch, backbone")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # which `prepare`, that needs no accelerator, makes use of
     from accelerate import Accelerator
 

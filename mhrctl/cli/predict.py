@@ -124,6 +124,7 @@ def predict(
         predictor = of_cell(point, params, stage=stage.value, project=where, execution=execution)
     for each in inputs:
         predictor.require([question for question, _ in each.asked or ()])
+    display.loaded()
     with ExitStack() as stack:
         done = _answer(predictor, asker, inputs, _opened(out, stack), scores=scores)
     for note in predictor.notes:

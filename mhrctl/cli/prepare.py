@@ -59,7 +59,7 @@ def prepare(
     if nothing_to_do(made, out, force=force):
         return
     prepare_threads(threads, "cpu")
-    quieten()
+    quieten("tokenizers")
     from mhrctl.stages.prepare import prepare as stage
 
     with (

@@ -100,11 +100,11 @@ def _print_tables(tables: Sequence[Table], form: Format) -> None:
 
     for number, table in enumerate(tables):
         if number:
-            typer.echo()
+            display.echo("")
         if form is Format.TERMINAL:
             display.out.print(rich_table(table))
         else:
-            typer.echo(RENDERERS[form](table), nl=False)
+            display.echo(RENDERERS[form](table))
 
 
 def _draw(where: Project, numbers: Sequence[int], folder: Path, results: Results) -> None:

@@ -87,6 +87,7 @@ def run(
         raise ParamsError("--gpus and --slots are of one machine; with Dask a worker runs one job a thread")
     chosen = [] if gpus is None else [gpu.strip() for gpu in gpus.split(",")]
     asked = Jobs(at_once=jobs, gpus=chosen, slots=slots, threads=threads, cluster=cluster)
+    display.loading("pipeline")
     if dry:
         show_plan(plan(project, targets or [], asked, report=display.done), stages=stages)
         return

@@ -71,6 +71,7 @@ class LiveView:
     def showing(self, progress: Progress, at_once: int) -> Iterator[None]:
         """Show a run until the block ends."""
         self._progress, self._at_once = progress, at_once
+        display.loaded()
         with Live(get_renderable=self._table, console=display.err, refresh_per_second=4):
             yield
 

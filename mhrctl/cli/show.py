@@ -74,13 +74,13 @@ def show(
         return
     if wrong or against:
         raise ParamsError(f"--{'wrong' if wrong else 'against'}: is of answers; name the cell with --cell")
-    quieten()
+    quieten("tokenizers")
     from mhrctl.tools.show import show as look
 
     gallery = look(Project(project), tasks=task, split=split and split.value, limit=limit, every=every)
     if as_json:
         for example in gallery.examples:
-            typer.echo(json.dumps(_record(example, tokens=tokens or ids), ensure_ascii=False))
+            display.echo(json.dumps(_record(example, tokens=tokens or ids), ensure_ascii=False))
         return
     for place, example in enumerate(gallery.examples):
         for line in (*([Text()] if place else []), *_lines(example, tokens=tokens or ids, ids=ids)):
@@ -95,7 +95,7 @@ def _print_answers(gallery: AnswersGallery, *, as_json: bool, wrong: bool, again
 
     if as_json:
         for example in gallery.examples:
-            typer.echo(json.dumps(dict(records(example)), ensure_ascii=False))
+            display.echo(json.dumps(dict(records(example)), ensure_ascii=False))
         return
     for place, example in enumerate(gallery.examples):
         for line in (*([Text()] if place else []), *_answer_lines(example)):

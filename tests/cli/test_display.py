@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 
 import pytest
@@ -134,3 +135,32 @@ def test_only_a_terminal_with_an_answer_is_asked(terminal: io.StringIO, monkeypa
     assert display.can_ask()
     monkeypatch.setattr(display, "out", Console(file=io.StringIO(), force_terminal=False))
     assert not display.can_ask()  # what was listed is in a file
+
+
+@pytest.mark.parametrize("show", [display.show, display.echo, display.out.print])
+def test_an_answer_takes_the_spinner_away(
+    terminal: io.StringIO, capfd: Capture, monkeypatch: pytest.MonkeyPatch, show: Callable[[str], None]
+) -> None:
+    monkeypatch.delenv("CI")
+    display.loading("torch")
+    display.done("a line above it")
+    assert display._spinners
+    show("an answer")
+    assert not display._spinners
+    assert capfd.readouterr().out == "an answer\n"
+    assert terminal.getvalue().endswith("\x1b[?25h\r\x1b[1A\x1b[2K")  # the cursor is back, in an empty line
+
+
+def test_texts_that_end_their_line_get_no_other(capfd: Capture) -> None:
+    display.echo("a,b\n1,2\n")
+    display.echo("")
+    assert capfd.readouterr().out == "a,b\n1,2\n\n"
+
+
+def test_the_time_left_is_said_as_in_lines() -> None:
+    pace = display.Pace()
+    assert pace.left(10) == ""
+    pace.count(1)
+    pace._began -= 2
+    assert re.fullmatch(r"2\d s left", pace.left(10))
+    assert pace.left(0) == ""
