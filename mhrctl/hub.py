@@ -104,7 +104,7 @@ def did_you_mean(name: str) -> str:
 def _is_id(name: str) -> bool:
     """Whether a name can be one of the hub; of others, the libraries say more."""
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined] # it is documented, and not exported
 
     try:
         validate_repo_id(name)
@@ -116,7 +116,7 @@ def _is_id(name: str) -> bool:
 @cache
 def _is_reachable(endpoint: str) -> bool:
     """Whether a hub answers anything; it is asked in a thread, since looking its name up has no time limit."""
-    from huggingface_hub.utils import get_session
+    from huggingface_hub import get_session
 
     seconds = float(os.environ.get("HF_HUB_ETAG_TIMEOUT") or SECONDS)
     answers: list[object] = []

@@ -213,10 +213,15 @@ def test_of_folders_and_what_is_no_id_nothing_is_asked(tmp_path: Path) -> None:
 )
 @pytest.mark.usefixtures("online")
 def test_whatever_is_loaded_is_fetched_so(name: str, said: str, what: str) -> None:
-    load_it = {"o/config": pretrained_config, "o/model": weights_of, "all-mpnet": encoder, "o/data": rows}[name]
+    loads: dict[str, Callable[[str], object]] = {
+        "o/config": pretrained_config,
+        "o/model": weights_of,
+        "all-mpnet": encoder,
+        "o/data": rows,
+    }
     heard_of: list[str] = []
     with pytest.raises(DataError, match=what), heard(heard_of.append):
-        load_it(name)
+        loads[name](name)
     assert heard_of[0].startswith(said)
 
 

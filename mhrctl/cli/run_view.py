@@ -222,10 +222,8 @@ def _jobs(progress: Progress) -> Table:
 def _bar(progress: Progress, at_once: int) -> Table:
     ended = sum(count for state, count in progress.count().items() if state in ENDED)
     shown = Table.grid(padding=(0, 2, 0, 0))
-    left = progress.seconds_left(at_once)
-    if progress.stopping:
-        left = None
-    estimate = "" if left is None else f"{'about' if left[1] else 'more than'} {display.duration(left[0])} left"
+    left = None if progress.stopping else progress.seconds_left(at_once)
+    estimate = "" if left is None or left[0] < 1 else f"{'about' if left[1] else 'more than'} {display.duration(left[0])} left"
     shown.add_row(ProgressBar(total=len(progress.stages), completed=ended, width=40), f"{_ended(progress)} stages", estimate)
     return shown
 

@@ -113,6 +113,12 @@ def test_a_running_job_shows_the_last_progress_of_its_log(tmp_path: Path, monkey
         pass
     assert re.search(r"pretrain@mhr-h8-s0 +2[67] s +step 1,241 of 2,000, loss 0.412", stream.getvalue())
     assert "left" in stream.getvalue()
+    progress.stages["pretrain@mhr-h8-s0"] = Entry(State.RUNNING, started=time.time() - 31, log=log)  # longer than before
+    stream.truncate(0)
+    with view.showing(progress, 1):
+        pass
+    assert "left" not in stream.getvalue()
+    progress.stages["pretrain@mhr-h8-s0"] = Entry(State.RUNNING, started=time.time() - 2, log=log)
     progress.stopping = True
     stream.truncate(0)
     with view.showing(progress, 1):
