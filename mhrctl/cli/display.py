@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,6 +23,8 @@ PROGRESS_SECONDS = "MHRCTL_PROGRESS_SECONDS"
 """The variable that says how many seconds there are between lines of progress where there is no terminal; 0 shows none."""
 SOON = 10.0
 """Seconds until the first of them."""
+RECENT = 100
+"""So many times at which steps were done make a pace."""
 _spinners: list[Status] = []
 
 
@@ -106,19 +109,26 @@ class _RichBar:
 
 
 class Pace:
-    """A pace is how fast work goes on, by the steps that were taken since it began."""
+    """A pace is how fast work goes on, by the last steps.
+
+    The first one counts until there is another: before it comes what the others do not wait for, such as a first validation.
+    """
 
     def __init__(self) -> None:
-        self._began, self._steps = time.monotonic(), 0
+        self._marks = deque([(time.monotonic(), 0)], maxlen=RECENT)
 
     def count(self, steps: int) -> None:
         """Count steps that are done."""
-        self._steps += steps
+        done_before = self._marks[-1][1]
+        if len(self._marks) == 2 and not self._marks[0][1]:
+            self._marks.popleft()
+        self._marks.append((time.monotonic(), done_before + steps))
 
     @property
     def per_second(self) -> float:
         """Steps a second; 0 before the first."""
-        return self._steps / max(time.monotonic() - self._began, 1e-9)
+        (began, before), (ended, after) = self._marks[0], self._marks[-1]
+        return (after - before) / max(ended - began, 1e-9)
 
     @property
     def speed(self) -> str:
@@ -182,13 +192,19 @@ def track(description: str, total: int, *, about: str = "") -> Iterator[Bar]:
         )
         with Progress(*columns, console=err, transient=True) as progress:
             yield _RichBar(progress, progress.add_task(printable(description), total=total, note="", speed="", left=""), total)
+        if about:  # a training, of which validation and writing can take a while
+            _spin(f"finishing {description}")
 
 
 def loading(what: str) -> None:
-    """Show on a terminal that something takes its time to load, until `loaded` or the first progress."""
+    """Show on a terminal that something takes its time to load, until `loaded`, the first progress or the first answer."""
+    _spin(f"loading {what}")
+
+
+def _spin(text: str) -> None:
     loaded()
     if _is_live() and os.environ.get("RANK", "0") == "0":
-        _spinners.append(err.status(f"loading {what}"))
+        _spinners.append(err.status(plain(text)))
         _spinners[-1].start()
 
 

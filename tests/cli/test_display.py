@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Callable
 
 import pytest
@@ -157,10 +156,36 @@ def test_texts_that_end_their_line_get_no_other(capfd: Capture) -> None:
     assert capfd.readouterr().out == "a,b\n1,2\n\n"
 
 
-def test_the_time_left_is_said_as_in_lines() -> None:
+def test_the_pace_is_that_of_the_last_steps_and_says_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("mhrctl.cli.display.time.monotonic", lambda: now[0])
     pace = display.Pace()
-    assert pace.left(10) == ""
+    assert (pace.speed, pace.left(10)) == ("", "")
+    now[0] += 20  # a first validation, and a step
     pace.count(1)
-    pace._began -= 2
-    assert re.fullmatch(r"2\d s left", pace.left(10))
+    assert (pace.speed, pace.left(10)) == ("20.0 s/step", "3 min 20 s left")
+    for _ in range(3):
+        now[0] += 0.5
+        pace.count(1)
+    assert (pace.speed, pace.left(10)) == ("2.0 steps/s", "5.0 s left")
+    for _ in range(display.RECENT):
+        now[0] += 0.25
+        pace.count(2)
+    assert pace.speed == "8.0 steps/s"
     assert pace.left(0) == ""
+
+
+def test_what_comes_after_a_training_has_a_spinner_and_what_comes_after_a_stop_has_none(
+    terminal: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CI")
+    with display.track("generate", 1) as bar:
+        bar.advance()
+    with pytest.raises(KeyboardInterrupt), display.track("pretrain lora-s0", 2, about="80 tasks") as bar:
+        raise KeyboardInterrupt
+    assert not display._spinners
+    with display.track("pretrain [lora]-s0", 1, about="80 tasks") as bar:
+        bar.advance()
+    assert len(display._spinners) == 1
+    display.loaded()
+    assert "finishing pretrain [lora]-s0" in terminal.getvalue()
