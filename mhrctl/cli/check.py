@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import typer
@@ -28,15 +30,19 @@ from mhrctl.cli.cells import (
 from mhrctl.cli.options import (
     EVERY_SECTION,
     HERE,
+    DeviceOption,
     ProjectOption,
     RecipeOption,
     SetOption,
+    ThreadsOption,
     open_project,
+    quieten_loggers,
 )
+from mhrctl.cli.times import Machine, large_without_gpu, memory_line, times
 from mhrctl.config.cells import Cell, CellParams, grid_cells
 from mhrctl.config.resolve import CELL_SECTIONS, Settings, resolve_cell, setting_at, sources
 from mhrctl.config.sections import OptimisationParams
-from mhrctl.errors import ArtifactError, MhrctlError, ParamsError, counted, listed
+from mhrctl.errors import ArtifactError, MhrctlError, ParamsError, counted
 from mhrctl.suites.task import TaskCounts
 from mhrctl.tools.check import (
     DVC_FILE,
@@ -49,8 +55,9 @@ from mhrctl.tools.check import (
     unmeasured,
     vocab_size,
 )
-from mhrctl.tools.estimate import FP32, Estimate, Shape, backbone_shape, estimate, human_size, time_of
+from mhrctl.tools.estimate import FP32, Estimate, Shape, backbone_shape, estimate, heads_divide, human_size
 from mhrctl.tools.grid import differences, expand, out_of_date
+from mhrctl.tools.operations import NOTHING, Lengths, Suite, Weights, texts_of
 
 UNKNOWN = "?"
 ONE_TASK = TaskCounts(1, 1, 1)
@@ -76,64 +83,118 @@ def check(
         bool,
         typer.Option("--deep", help="Read all that stages have written, and say what is rotten, foreign, stale or unfinished."),
     ] = False,
+    time: Annotated[
+        bool,
+        typer.Option("--time", help="Run a few steps of each kind of cell to say how long all takes; writes nothing."),
+    ] = False,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
 ) -> None:
     """Check params.yaml, files and the grid, and show what would run; with a cell, every setting of it."""
+    quieten_loggers()
     where, settings = open_project(project, set_, recipe, reads=EVERY_SECTION)
     choice = CellChoice(method, heads, variant, seed, extra_steps, name=one_name(name, cell))
     if choice != CellChoice():
-        display.out.print(_settings_table(settings, named_cell(settings, choice)))
+        chosen = named_cell(settings, choice)
+        _require_heads(settings, where, chosen)
+        display.out.print(_settings_table(settings, chosen))
         return
     if deep:
         _verify(settings, where)
         return
-    groups = _groups([resolve_cell(settings, cell) for cell in grid_cells(settings.params)])
-    problems: list[MhrctlError] = []
-    notes: list[str] = []
-    tasks: TaskCounts | None = None
-    estimates: dict[str, list[Estimate]] = {}
-    try:
-        suite = check_suite(settings.params, where)
-        tasks = suite.tasks
-        notes += [f"not looked at: {', '.join(suite.unchecked)}"] if suite.unchecked else []
-        notes += [f"note: {count} {what}" for what, count in suite.notes.items()]
-        notes += [f"note: {line}" for line in shortages((cells[0] for cells in groups.values()), where)]
-    except MhrctlError as error:
-        problems.append(error)
-    try:
-        estimates, totals = _estimates(settings, where, tasks, groups)
-        notes += totals
-    except MhrctlError as error:
-        problems.append(error)
-    problems += _unknown_tasks(settings, where, groups)
-    notes += [f"warning: {line}"] if (line := unmeasured(each for cells in groups.values() for each in cells)) else []
-    try:
-        notes += check_backbone(settings.params, where)
-    except MhrctlError as error:
-        problems += [] if str(error) in map(str, problems) else [error]
-    if not (recipe or set_):  # the files in data/cells and dvc.yaml are of params.yaml alone
-        problems += _out_of_date(settings, where)
-        refused, gaps = _pipeline(settings, where)
-        problems += refused
-        notes += gaps
-    if problems:
-        for problem in problems[:-1]:
+    cells = [resolve_cell(settings, cell) for cell in grid_cells(settings.params)]
+    look = _look(settings, where, cells, synced=not (recipe or set_))  # the files in data/cells are of params.yaml alone
+    if look.problems:
+        for problem in look.problems:
             display.complain(str(problem))
-        raise problems[-1]
-    display.out.print(_grid_table(where, groups, estimates))
-    for note in notes:
+        for note in look.warnings:
+            display.show(note)
+        raise typer.Exit(2)
+    known = times(settings, where, look.suite, Machine(device, threads), measures=time, cells=cells)
+    display.out.print(_grid_table(where, _groups(cells), look.estimates))
+    for note in [*look.notes, *known.lines(look.suite)]:
         display.show(note)
-    display.show(_time(where, settings))
+    every = [each for group in look.estimates.values() for each in group]
+    if look.suite and look.shape and every:
+        display.show(memory_line(every, cells, look.suite.texts, known.measured, known.device))
+        if line := large_without_gpu(known, look.shape, settings.params.backbone.name):
+            display.show(f"warning: {line}")
     display.show("ok: nothing to fix. Next: mhrctl run" if (where.root / DVC_FILE).exists() else "ok: nothing to fix")
 
 
-def _time(where: Project, settings: Settings) -> str:
-    """How long all stages take by those that have run here, in a line."""
-    took = time_of(settings.params, where)
-    if took is None:
-        return "time: not known before stages have run here; then their logs say it"
-    seconds, longest, missing = took
-    said = f"time: about {display.duration(seconds)} for all stages, one at a time; the longest is {longest}"
-    return said + (f"; {listed(missing)} have not run here and come on top" if missing else " (measured by earlier runs)")
+@dataclass
+class _Look:
+    """What there is to say of a project.
+
+    Attributes:
+        problems: that must be fixed.
+        notes: what else there is to say.
+        estimates: {what is the same but for the seed: what each of its cells takes}; nothing if that is not known.
+        shape: of the backbone, if it is known.
+        suite: with the backbone, if both are known.
+    """
+
+    problems: list[MhrctlError] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    estimates: Mapping[str, Sequence[Estimate]] = field(default_factory=dict)
+    shape: Shape | None = None
+    suite: Suite | None = None
+
+    @property
+    def warnings(self) -> list[str]:
+        """Those of the notes that are worth knowing with problems too."""
+        return [note for note in self.notes if note.startswith("warning:")]
+
+    @contextmanager
+    def complaining(self) -> Iterator[None]:
+        """Take an error as a problem, if it is not known yet."""
+        try:
+            yield
+        except MhrctlError as error:
+            if str(error) not in map(str, self.problems):
+                self.problems.append(error)
+
+
+def _look(settings: Settings, where: Project, cells: Sequence[CellParams], *, synced: bool) -> _Look:
+    """Look at everything that can be looked at before anything runs.
+
+    Args:
+        settings: of the project.
+        where: the project.
+        cells: of the grid.
+        synced: whether data/cells and dvc.yaml are of these settings.
+    """
+    look, params, groups = _Look(), settings.params, _groups(cells)
+    tasks: TaskCounts | None = None
+    with look.complaining():
+        seen = check_suite(params, where)
+        tasks = seen.tasks
+        look.notes += [f"not looked at: {', '.join(seen.unchecked)}"] if seen.unchecked else []
+        look.notes += [f"note: {count} {what}" for what, count in seen.notes.items()]
+        look.notes += [f"note: {line}" for line in shortages((cells[0] for cells in groups.values()), where)]
+    with look.complaining():
+        _estimate_all(look, settings, where, tasks, groups)
+    look.problems += _unknown_tasks(settings, where, groups)
+    look.notes += [f"warning: {line}"] if (line := unmeasured(cells)) else []
+    with look.complaining():
+        look.notes += check_backbone(params, where)
+    if synced:
+        look.problems += _out_of_date(settings, where)
+        refused, gaps = _pipeline(settings, where)
+        look.problems += refused
+        look.notes += gaps
+    return look
+
+
+def _require_heads(settings: Settings, where: Project, cell: Cell) -> None:
+    """Check that the heads of a cell divide its layers, if the backbone's are known.
+
+    Raises:
+        ParamsError: if they do not; says which would.
+    """
+    params = resolve_cell(settings, cell)
+    if cell.heads > 1 and (shape := _shape(settings, where)) and not heads_divide(params, shape):
+        estimate(params, shape, ONE_TASK)
 
 
 def _verify(settings: Settings, where: Project) -> None:
@@ -180,34 +241,45 @@ def _groups(cells: Sequence[CellParams]) -> Groups:
     return groups
 
 
-def _estimates(
-    settings: Settings, where: Project, tasks: TaskCounts | None, groups: Groups
-) -> tuple[dict[str, list[Estimate]], list[str]]:
-    """{group: what each of its cells takes}, empty if that cannot be known, and what to say below the table.
+def _shape(settings: Settings, where: Project) -> Shape | None:
+    params = settings.params
+    return backbone_shape(params.backbone, where.root, vocab_size(params.prepare, where))
+
+
+def _estimate_all(look: _Look, settings: Settings, where: Project, tasks: TaskCounts | None, groups: Groups) -> None:
+    """Estimate what each cell takes, as far as that can be known, and note the sums.
 
     Raises:
         ParamsError: if heads do not divide a layer, or a target is no layer.
     """
-    params = settings.params
-    shape = backbone_shape(params.backbone, where.root, vocab_size(params.prepare, where))
-    if shape is None and params.backbone.gguf:
-        by = "the backbone stage" if params.backbone.source == "hub" else "the package gguf, if it is installed,"
-        return {}, [f"heads, layers and sizes not checked: the config is in {params.backbone.gguf}, which {by} reads"]
+    backbone, look.shape = settings.params.backbone, _shape(settings, where)
+    shape = look.shape
+    if shape is None and backbone.gguf:
+        by = "the backbone stage" if backbone.source == "hub" else "the package gguf, if it is installed,"
+        look.notes.append(f"heads, layers and sizes not checked: the config is in {backbone.gguf}, which {by} reads")
+    elif shape is None:
+        name = f"{backbone.name} at {backbone.revision}"
+        look.notes.append(f"heads, layers and sizes not checked: the config of {name} is not in the hub's cache yet")
     if shape is None:
-        name = f"{params.backbone.name} at {params.backbone.revision}"
-        return {}, [f"heads, layers and sizes not checked: the config of {name} is not in the hub's cache yet"]
+        return
+    if tasks is not None:
+        look.suite = Suite(Weights.of(shape.linears), texts_of(where, settings.params.prepare, tasks), tasks)
+    longest = look.suite.texts.longest if look.suite else NOTHING
     estimates = {
-        label: [_estimate(settings, each, shape, tasks or ONE_TASK) for each in cells] for label, cells in groups.items()
+        label: [_estimate(settings, each, shape, tasks or ONE_TASK, longest) for each in cells]
+        for label, cells in groups.items()
     }
     if tasks is None:
-        return {}, ["heads and layers fit; sizes are estimated when `mhrctl prepare` has counted the tasks"]
-    return estimates, _totals(where, shape, tasks, [each for group in estimates.values() for each in group])
+        look.notes.append("heads and layers fit; sizes are estimated when `mhrctl prepare` has counted the tasks")
+        return
+    look.estimates = estimates
+    look.notes += _totals(where, shape, tasks, [each for group in estimates.values() for each in group])
 
 
-def _estimate(settings: Settings, each: CellParams, shape: Shape, tasks: TaskCounts) -> Estimate:
+def _estimate(settings: Settings, each: CellParams, shape: Shape, tasks: TaskCounts, longest: Lengths) -> Estimate:
     """What a cell takes; an error that the layers make is said with the line of the heads, or of the setting that it names."""
     try:
-        return estimate(each, shape, tasks)
+        return estimate(each, shape, tasks, longest)
     except ParamsError as error:
         section, _, key = str(error).partition(":")[0].partition(".")
         if key:
@@ -224,7 +296,6 @@ def _totals(where: Project, shape: Shape, tasks: TaskCounts, every: Sequence[Est
         f"backbone: {shape.weights:,} weights, {human_size(shape.size(FP32))} on disk",
         f"disk: {human_size(disk)} for all cells, and as much again in DVC's cache; {human_size(free)} are free",
         f"checkpoints: {human_size(max(each.checkpoint for each in every))} at most, while a pre-training runs",
-        f"memory: {human_size(max(each.memory for each in every))} at most a job, and activations on top",
     ]
     return [*totals, "warning: the outputs do not fit on this disk"] if disk > free else totals
 

@@ -242,6 +242,11 @@ def quieten(loads: str = "torch") -> None:
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    quieten_loggers()
+
+
+def quieten_loggers() -> None:
+    """Silence what libraries report of loading through Python's logging, without importing any."""
     quantisers = ("bitsandbytes", "torchao", "torch.utils._pytree")  # of kernels that are not here, of a class in two places
     for library in ("accelerate", "huggingface_hub", *quantisers):
         logging.getLogger(library).setLevel(logging.ERROR)

@@ -1,7 +1,7 @@
 """A cell's needs are estimated from shapes before anything runs: disk for its outputs, memory for its training.
 
-Memory counts what can be counted: the weights, and what is trained with its gradients and optimizer state. Activations come on
-top; they depend on lengths and on the attention's implementation.
+Memory counts the weights, and what is trained with its gradients and optimizer state. What a batch leaves behind for the
+backward pass is estimated by the inputs and outputs of the linear layers: it depends on the attention's implementation too.
 """
 
 from __future__ import annotations
@@ -12,18 +12,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mhrctl.artifacts.names import Project
-from mhrctl.config.cells import CellParams, grid_cells
-from mhrctl.config.params import Params
+from mhrctl.config.cells import CellParams
 from mhrctl.config.sections import QUANTISERS, BackboneParams, OptimisationParams, QuantisationName
 from mhrctl.config.tasks import SCRATCH_FRAMINGS, FramingName
 from mhrctl.data.loading import json_object
 from mhrctl.errors import DataError, ParamsError, in_section
-from mhrctl.models.layouts import layers_of, require_experts, unreachable_experts
+from mhrctl.models.layouts import LAYOUTS, layers_of, require_experts, unreachable_experts
 from mhrctl.models.speed import Speed
-from mhrctl.running.progress import earlier_seconds, logged_seconds
 from mhrctl.suites.task import TaskCounts
-from mhrctl.tools.grid import stage_cells
+from mhrctl.tools.operations import NOTHING, Lengths, Side, sides
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -88,7 +85,7 @@ class Estimate:
     Attributes:
         outputs: {(stage, cell): on disk}, of every output that the cell needs; cells share some of them.
         checkpoint: those on disk while pre-training, at the most.
-        memory: at the most, without activations.
+        memory: at the most.
     """
 
     outputs: Mapping[tuple[str, str], int]
@@ -101,13 +98,14 @@ class Estimate:
         return sum(self.outputs.values())
 
 
-def estimate(params: CellParams, shape: Shape, tasks: TaskCounts) -> Estimate:
+def estimate(params: CellParams, shape: Shape, tasks: TaskCounts, longest: Lengths = NOTHING) -> Estimate:
     """Estimate what a cell takes, from its adapters made without storage.
 
     Args:
         params: the resolved cell.
         shape: of the backbone.
         tasks: of the suite.
+        longest: input and target, with which a batch takes most memory; none leaves activations out.
 
     Raises:
         ParamsError: if a target is no layer, a layout passes over experts, or the heads do not divide a layer.
@@ -130,25 +128,53 @@ def estimate(params: CellParams, shape: Shape, tasks: TaskCounts) -> Estimate:
     outputs = {("pretrain", cell.pretrain_cell.name): _file(before)}
     if cell.origin[0] == "average":
         outputs["average", cell.pretrain_cell.name] = _file(start)
-    trained, adapted = _trained(before) // before.runs * min(before.runs, Speed.together), 0
+    at_once = min(before.runs, Speed.together)
+    trained, memory = _trained(before) // before.runs * at_once, 0
     if cell.extra_steps:
         outputs["pretrain", cell.name] = _file(start)
-        trained = _trained(start)
+        trained, at_once = _trained(start), 1
     else:
         with torch.device("meta"):
             after = start.for_new_tasks([0] * tasks.test, train_skills=not row.trains_routing_alone)
         outputs["adapt", cell.name] = _file(after)
         together = 1 if after.replaces_weights else min(tasks.test, Speed.together)
         adapted = _numbers(after) - _trained(after) + _trained(after) // tasks.test * together
+        memory = _memory(params.adapt, shape, adapted, longest, together)
     numbers = 1 + SLOTS[params.pretrain.optimizer] + (params.pretrain.keep == "best")
     checkpoint = COPIES * FP32 * numbers * trained
-    memory = max(_memory(params.pretrain, shape, trained), _memory(params.adapt, shape, adapted))
-    return Estimate(outputs, checkpoint, memory)
+    return Estimate(outputs, checkpoint, max(memory, _memory(params.pretrain, shape, trained, longest, at_once)))
 
 
-def _memory(params: OptimisationParams, shape: Shape, trained: int) -> int:
-    """Bytes of the frozen weights and of what is trained: the number, its gradient, and what the optimizer keeps."""
-    return shape.size(BYTES[params.precision]) + FP32 * (2 + SLOTS[params.optimizer]) * trained
+def heads_divide(params: CellParams, shape: Shape) -> bool:
+    """Return whether the heads of a cell divide each layer that it adapts, without torch where its targets are a layout.
+
+    Raises:
+        ParamsError: if a target is no layer.
+    """
+    targets = params.pretrain.targets
+    if isinstance(targets, str) and targets in LAYOUTS:
+        with in_section("pretrain"):
+            layers = layers_of(targets, shape.linears)
+    else:
+        from mhrctl.models.attach import find_layers
+
+        with in_section("pretrain"):
+            layers = list(find_layers(shape.linears, targets))
+    return not any(width % params.cell.heads for name in layers for width in shape.linears[name])
+
+
+def _memory(params: OptimisationParams, shape: Shape, trained: int, longest: Lengths, at_once: int) -> int:
+    """Bytes of the frozen weights, of what is trained (the number, its gradient, what the optimizer keeps) and of a batch."""
+    rows, size = params.batch_size * at_once, BYTES[params.precision]
+    return shape.size(size) + FP32 * (2 + SLOTS[params.optimizer]) * trained + rows * size * activations(shape, longest)
+
+
+def activations(shape: Shape, longest: Lengths) -> int:
+    """Return the numbers that an example leaves behind for its backward pass: what goes into linear layers and comes out."""
+    targets, both = longest.targets, longest.inputs + longest.targets
+    tokens: dict[Side, float] = {"inputs": longest.inputs, "targets": targets, "both": both, "output": targets}
+    sizes = ((side, shape.linears[name]) for name, side in sides(shape.linears).items())
+    return round(sum(tokens[side] * (d_in + d_out) for side, (d_in, d_out) in sizes))
 
 
 def _file(adapter: Adapter) -> int:
@@ -355,31 +381,3 @@ def human_size(size: float) -> str:
             return f"{size:.0f} {unit}" if size >= 10 or unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} TB"
-
-
-def time_of(params: Params, project: Project) -> tuple[float, str, list[str]] | None:
-    """Return how long all stages take by the logs of those that have run here: that of a cell by its own or its stage's mean.
-
-    Returns:
-        Seconds in all, the longest job with its time, and the stages of which none has run; None if none of all has.
-    """
-    means = earlier_seconds(project.run_log("run").parent)
-    taken: dict[str, float] = {}
-    missing: dict[str, None] = {}
-    for stage, cells in stage_cells(grid_cells(params)).items():
-        command = stage.partition("_")[0]
-        for cell in cells:
-            name = f"{command}@{cell}"
-            if command in means:
-                taken[name] = logged_seconds(project.run_log(command, cell)) or means[command]
-            else:
-                missing[command] = None
-    for command in ("prepare", "backbone"):
-        if command in means:
-            taken[command] = means[command]
-        else:
-            missing[command] = None
-    if not taken:
-        return None
-    longest = max(taken, key=lambda name: taken[name])
-    return sum(taken.values()), longest, list(missing)

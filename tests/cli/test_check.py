@@ -5,13 +5,19 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import T5ForConditionalGeneration
 
+from mhrctl.cli import check as checking
+from mhrctl.cli import display
 from mhrctl.config.resolve import load_params
+from mhrctl.errors import DataError
 from mhrctl.projects.templates import dvc_yaml
+from mhrctl.suites.task import Seen, TaskCounts
 from tests.conftest import Run
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +43,7 @@ def test_seeds_share_a_row_with_sizes_before_anything_runs(synced: Path, run: Ru
     assert run("check", "-C", synced) == 0
     said = capfd.readouterr().out
     assert re.search(r"^ *25 cells *$", said, re.MULTILINE)
-    assert re.search(r"^ mhr_mu-h4 0-3 7 +average +4 x 4 +4 x 2 +\d+ kB +\d+ kB +0/5 *$", said, re.MULTILINE)
+    assert re.search(r"^ mhr_mu-h4 0-3 7 +average +4 x 4 +4 x 2 +\d+ kB +[\d.]+ MB +0/5 *$", said, re.MULTILINE)
     assert "tasks: 3 to train on, 2 to test on" in said
     assert "?" not in said
 
@@ -46,30 +52,64 @@ def test_seeds_share_a_row_with_sizes_before_anything_runs(synced: Path, run: Ru
 def test_the_studies_fit_80_columns_and_two_pages(
     study: str, run: Run, capfd: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mhrctl.cli.display.out.width", 80)
-    run("check", "-C", ROOT / "pipelines" / study)  # whose files may be missing
+    shape_of = checking.backbone_shape
+
+    def known_shape(*arguments: Any) -> Any:
+        with suppress(DataError):
+            return shape_of(*arguments)
+        return None
+
+    monkeypatch.setattr(display.out, "width", 80)
+    monkeypatch.setattr(checking, "check_suite", lambda *_: Seen(TaskCounts(300, 40, 12)))  # whose files may be missing
+    monkeypatch.setattr(checking, "check_backbone", lambda *_: [])
+    monkeypatch.setattr(checking, "backbone_shape", known_shape)
+    assert run("check", "-C", ROOT / "pipelines" / study) == 0
     lines = capfd.readouterr().out.splitlines()
     table = lines[: next(number for number, line in enumerate(lines) if number > 4 and not line.strip())]
     rows = table[5:]
     assert len(lines) < 66
+    assert rows
     assert all(re.search(r"\d/\d *$", row) for row in rows)  # nothing was folded into a second line
     assert all(re.match(r" [a-z_0-9-]+ +\d", row) for row in rows)
 
 
-def test_what_does_not_fit_is_reported_in_a_line_each(synced: Path, run: Run, capfd: Capture) -> None:
+def test_what_does_not_fit_is_reported_in_a_line_each_without_a_table(synced: Path, run: Run, capfd: Capture) -> None:
     (synced / "tasks/test/swap.jsonl").write_text('{"input": 3}\n')
     params = synced / "params.yaml"
     params.write_text(params.read_text().replace("heads: [4]", "heads: [3]"))
     capfd.readouterr()
     assert run("check", "-C", synced) == 2
     said = capfd.readouterr()
-    assert "mhr-h3" in said.out
+    assert said.out == ""
     errors = said.err.splitlines()
     assert len(errors) == 3
     assert "swap.jsonl:1" in errors[0]
     line = 1 + params.read_text().splitlines().index("    mhr: {heads: [3]}")
     assert errors[1].startswith(f"error: {params}:{line}: cell mhr-h3-s0: 3 heads do not divide layer encoder")
     assert "run `mhrctl grid sync`" in errors[2]
+
+
+@pytest.mark.parametrize("named", [["--method", "mhr", "--heads", "3"], ["mhr-h3-s0"]])
+def test_heads_that_divide_no_layer_are_rejected_in_place_of_settings(
+    synced: Path, run: Run, capfd: Capture, named: list[str]
+) -> None:
+    capfd.readouterr()
+    assert run("check", *named, "-C", synced) == 2
+    said = capfd.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("error: cell mhr-h3-s0: 3 heads do not divide layer encoder.block.0.layer.0.SelfAttention.q")
+    assert said.err.endswith("all layers can have 1, 2, 4, 8, 16\n")
+    assert run("check", "--method", "mhr", "--heads", "8", "-C", synced) == 0
+    assert "cell mhr-h8-s0" in capfd.readouterr().out
+
+
+def test_settings_of_a_cell_are_shown_without_torch(synced: Path) -> None:
+    code = (
+        "import sys; from mhrctl.cli.app import main; sys.argv = ['mhrctl', 'check', 'mhr-h4-s0', '-C', sys.argv[1]]\n"
+        "try: main()\nexcept SystemExit as stop: assert not stop.code\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(synced)], check=False, cwd=ROOT).returncode == 0
 
 
 def test_alignment_that_cannot_be_measured_is_warned_of(synced: Path, run: Run, capfd: Capture) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,16 @@ from mhrctl.models.attach import linear_shapes
 from mhrctl.models.backbones import T5_SIZES, shape_model
 from mhrctl.stages.backbone import causal_config
 from mhrctl.suites.task import TaskCounts
-from mhrctl.tools.estimate import backbone_shape, estimate, framing_needed, human_size, t5_shape, time_of
+from mhrctl.tools.estimate import (
+    activations,
+    backbone_shape,
+    estimate,
+    framing_needed,
+    heads_divide,
+    human_size,
+    t5_shape,
+)
+from mhrctl.tools.operations import Lengths
 
 TOY = TaskCounts(training=3, datasets=3, test=2)
 
@@ -220,15 +229,38 @@ def test_the_framing_that_a_backbone_needs(tmp_path: Path, monkeypatch: pytest.M
     assert framing_needed(hub, tmp_path) == "causal"
 
 
-def test_the_time_is_that_of_earlier_runs(walked: Path, tmp_path: Path) -> None:
-    where = Project(Path(shutil.copytree(walked, tmp_path / "project")))
-    params = load_params(where.params).params
-    for log in (where.root / "data/log").glob("*.json"):
-        log.unlink()
-    assert time_of(params, where) is None
-    for name, took in (("prepare", 1), ("pretrain-lora-s0", 30), ("pretrain-poly-s0", 50), ("adapt-lora-s0", 7)):
-        (where.root / f"data/log/{name}.json").write_text(f'{{"seconds": {took}}}')
-    seconds, longest, missing = time_of(params, where) or (0.0, "", [])
-    assert seconds == 1 + 30 + 50 + 40 + 5 * 7  # what has not run is as long as the mean of those that have
-    assert longest == "pretrain@poly-s0"
-    assert missing == ["average", "evaluate", "backbone"]
+def test_a_batch_leaves_what_goes_into_layers_and_comes_out(project: Path) -> None:
+    settings = load_params(project / "params.yaml", ["pretrain.batch_size=50", "adapt.batch_size=1"])
+    shape = backbone_shape(settings.params.backbone, project, 100)
+    assert shape is not None
+    longest = Lengths(10, 3)
+    by_name = {name: d_in + d_out for name, (d_in, d_out) in shape.linears.items()}
+    crossing = [name for name in by_name if name.endswith(("EncDecAttention.k", "EncDecAttention.v"))]
+    inputs = sum(by_name[name] for name in by_name if name.startswith("encoder") or name in crossing)
+    assert activations(shape, longest) == 10 * inputs + 3 * (sum(by_name.values()) - inputs)
+    lora = sum(d_in + d_out for name, (d_in, d_out) in shape.linears.items() if name != "lm_head")
+    for method, at_once in (("lora", 1), ("adapter_soup", 3)):  # of which the latter trains data sets side by side
+        memory = estimate(resolve_cell(settings, Cell(method=method)), shape, TOY, longest).memory
+        batch = at_once * 50 * 4 * activations(shape, longest)
+        assert memory == 4 * shape.weights + 4 * 4 * lora * at_once + batch
+
+
+@pytest.mark.parametrize(("heads", "divide"), [(1, True), (4, True), (16, True), (3, False), (32, False)])
+def test_heads_divide_what_adapters_can_be_made_of(project: Path, heads: int, divide: bool) -> None:
+    settings = load_params(project / "params.yaml")
+    shape = backbone_shape(settings.params.backbone, project, 100)
+    assert shape is not None
+    params = resolve_cell(settings, Cell(method="mhr", heads=heads))
+    for targets in ("full", ["q", "v"], r".*\.wo"):
+        chosen = params.model_copy(update={"pretrain": params.pretrain.model_copy(update={"targets": targets})})
+        with nullcontext() if divide else pytest.raises(ParamsError, match="do not divide layer"):
+            estimate(chosen, shape, TOY)
+        assert heads_divide(chosen, shape) == divide
+
+
+def test_targets_that_are_none_are_rejected_with_heads_too(project: Path) -> None:
+    settings = load_params(project / "params.yaml", ["pretrain.targets=[query]"])
+    shape = backbone_shape(settings.params.backbone, project, 100)
+    assert shape is not None
+    with pytest.raises(ParamsError, match=r"pretrain.targets: no linear layer is named 'query'"):
+        heads_divide(resolve_cell(settings, Cell(method="mhr", heads=4)), shape)
