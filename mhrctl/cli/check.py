@@ -119,7 +119,8 @@ def check(
         display.show(memory_line(every, cells, look.suite.texts, known.measured, known.device))
         if line := large_without_gpu(known, look.shape, settings.params.backbone.name):
             display.show(f"warning: {line}")
-    display.show("ok: nothing to fix. Next: mhrctl run" if (where.root / DVC_FILE).exists() else "ok: nothing to fix")
+    so_far = "" if look.shape else " in what could be checked"
+    display.show(f"ok: nothing to fix{so_far}{'. Next: mhrctl run' if (where.root / DVC_FILE).exists() else ''}")
 
 
 @dataclass

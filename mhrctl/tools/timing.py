@@ -18,6 +18,7 @@ from mhrctl.config.cells import Cell, CellParams, grid_cells
 from mhrctl.config.methods import BACKBONE
 from mhrctl.config.resolve import Settings, resolve_cell
 from mhrctl.config.sections import AdaptParams, BackboneParams, EvaluateParams, PretrainParams
+from mhrctl.errors import counted
 from mhrctl.running.progress import logged_seconds
 from mhrctl.tools.grid import stage_cells
 from mhrctl.tools.operations import Suite, Work
@@ -38,7 +39,7 @@ class Device:
     """A device is known by what it computes in practice, in training steps of the sizes that are usual here.
 
     Attributes:
-        name: `this CPU`, or the GPU's.
+        name: `1 thread of this CPU`, or the GPU's.
         operations: a second.
         call: seconds that each linear layer of a forward pass takes at least.
         is_gpu: whether it is a GPU.
@@ -85,7 +86,7 @@ ANY_GPU = (60e12, 20e12)
 
 def cpu(threads: int) -> Device:
     """Return the CPU with so many threads."""
-    return Device("this CPU", CORE * threads, CORE_CALL)
+    return Device(f"{counted(threads, 'thread')} of this CPU", CORE * threads, CORE_CALL)
 
 
 def gpu(name: str, *, halves: bool) -> Device:

@@ -165,6 +165,8 @@ def test_a_backbone_that_was_not_fetched_leaves_sizes_unknown(synced: Path, run:
     said = capfd.readouterr().out
     assert "not checked: the config of nobody/has-this at main is not in the hub's cache yet" in said
     assert re.search(r"^ lora .* \? +\? +0/1 *$", said, re.MULTILINE)
+    assert "time: not known: nothing has run here, and the size of the backbone" in said
+    assert said.endswith("ok: nothing to fix in what could be checked\n")
 
 
 def test_a_t5_is_checked_without_transformers(synced: Path) -> None:

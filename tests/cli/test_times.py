@@ -45,7 +45,7 @@ def test_durations_are_said_in_one_unit(seconds: float, said: str) -> None:
 def test_a_time_is_said_with_the_longest_job_and_how_it_is_known() -> None:
     known = Times(prediction(pretrain="logged", adapt="logged"), cpu(1))
     assert known.lines(suite_of(measured=True)) == [
-        "time: about 2 min for all 2 stages on this CPU, one at a time; the longest is pretrain@lora-s0, 2 min",
+        "time: about 2 min for all 2 stages on 1 thread of this CPU, one at a time; the longest is pretrain@lora-s0, 2 min",
         "      (by earlier runs: pretrain, adapt)",
     ]
 
@@ -126,7 +126,9 @@ def checked(run: Run, capfd: Capture, folder: Path, *options: str) -> Sequence[s
 def test_before_anything_runs_the_time_is_an_estimate(project: Path, run: Run, capfd: Capture) -> None:
     lines = checked(run, capfd, project)
     (said,) = [line for line in lines if line.startswith("time: ")]
-    assert re.match(r"time: up to roughly \d+ (s|min) for all \d+ stages on this CPU, one at a time; the longest is ", said)
+    assert re.match(
+        r"time: up to roughly \d+ (s|min) for all \d+ stages on 1 thread of this CPU, one at a time; the longest is ", said
+    )
     assert lines[-1] == "ok: nothing to fix"
 
 
