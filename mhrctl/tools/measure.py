@@ -34,7 +34,7 @@ from mhrctl.stages.average import average
 from mhrctl.stages.evaluate import evaluate
 from mhrctl.stages.pretrain import pretrain
 from mhrctl.tools.operations import BATCH_ROWS, FORWARD, FROZEN, WHOLE, Suite, validations
-from mhrctl.tools.timing import PHASES, START, Job
+from mhrctl.tools.timing import IMPORTS, PHASES, Job
 from mhrctl.training.execution import Execution
 
 STEPS = 5
@@ -279,7 +279,7 @@ class _Bench:
         times = 1 + (params.steps // params.validate_every if params.validate_every else 0)
         validated = times * self.suite.tasks.training * params.validate_examples
         share = FORWARD / (WHOLE if self._replaces_weights() else FROZEN)
-        return START + watch.began - called + watch.total * watch.step + validated / examples * watch.step * share
+        return IMPORTS + watch.began - called + watch.total * watch.step + validated / examples * watch.step * share
 
     def _adapt(self, start: Path) -> float:
         params, watch = self.params.adapt, _Watch(least=2)
@@ -300,7 +300,7 @@ class _Bench:
         validation = max(0.0, watch.moments[0] - watch.began - watch.step) if watch.moments else 0.0
         more = max(1.0, params.validation / rows) if params.validate_on == "held_out" else 1.0
         validation *= more * self.suite.tasks.test / self._side_by_side
-        return START + watch.began - called + watch.total * watch.step + validations(params) * validation
+        return IMPORTS + watch.began - called + watch.total * watch.step + validations(params) * validation
 
     @property
     def _side_by_side(self) -> int:
@@ -332,7 +332,7 @@ class _Bench:
                 execution=self.execution(watch.track),
             )
         parts = math.ceil(self.suite.tasks.test / self._side_by_side)
-        return START + watch.began - called + PHASES * parts * watch.total * watch.mean
+        return IMPORTS + watch.began - called + PHASES * parts * watch.total * watch.mean
 
     def _answered(self, estimated: float) -> float:
         """About how long it takes to answer a batch, by an estimate of all answers."""

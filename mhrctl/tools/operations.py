@@ -180,8 +180,8 @@ def _lengths(path: Path) -> tuple[Lengths | None, Lengths | None]:
         return None, None
     counts = [pc.list_value_length(lists) for lists in (table["input_ids"], pc.list_flatten(table["target_ids"]))]
     choices = pc.mean(pc.list_value_length(table["choice_ids"])).as_py() or 0.0
-    means, most = ([reduce(count).as_py() or 0 for count in counts] for reduce in (pc.mean, pc.max))
-    return Lengths(*means, choices), Lengths(*most)
+    (inputs, targets), most = ([reduce(count).as_py() or 0 for count in counts] for reduce in (pc.mean, pc.max))
+    return Lengths(inputs, targets, choices), Lengths(*most)
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from mhrctl.artifacts.cards import try_card
 from mhrctl.artifacts.names import Project
 from mhrctl.config.cells import Cell, CellParams, grid_cells
+from mhrctl.config.fields import Closed
 from mhrctl.config.methods import BACKBONE
 from mhrctl.config.resolve import Settings, resolve_cell
 from mhrctl.config.sections import AdaptParams, BackboneParams, EvaluateParams, PretrainParams
@@ -25,10 +26,12 @@ from mhrctl.tools.operations import Suite, Work
 
 Known = Literal["measured", "logged", "scaled", "estimated"]
 """By steps that were measured, by earlier runs, by operations at the speed that these show, by operations at the device's."""
-SECTIONS = {"pretrain": PretrainParams, "adapt": AdaptParams, "evaluate": EvaluateParams}
+SECTIONS: Mapping[str, type[Closed]] = {"pretrain": PretrainParams, "adapt": AdaptParams, "evaluate": EvaluateParams}
 COMPUTING = frozenset({"backbone", *SECTIONS})
-START = 5.0
-"""Seconds until a stage begins: Python, torch, transformers, and the backbone's weights."""
+IMPORTS = 4.0
+"""Seconds until a stage's log begins: Python, torch and the other libraries."""
+START = IMPORTS + 1.0
+"""Seconds until its work begins: the weights of a small backbone, too."""
 SHORT = {"average": START, "index": 2 * START, "report": START}
 """Seconds of stages that compute little."""
 PHASES = 2
@@ -177,7 +180,7 @@ def logged(jobs: Iterable[Job], settings: Settings, project: Project, suite: Sui
             continue
         ratio = _ratio(job, settings, project, suite)
         if ratio is not None:
-            seconds[job.name] = took * ratio
+            seconds[job.name] = IMPORTS + took * ratio
     return seconds
 
 
@@ -195,7 +198,7 @@ def _ratio(job: Job, settings: Settings, project: Project, suite: Suite | None) 
         before = section.model_validate(card.params.get(job.command, {}))
     except ValidationError:
         return None
-    sections = {name: getattr(job.params, name) for name in SECTIONS}
+    sections: dict[str, Any] = {name: getattr(job.params, name) for name in SECTIONS}
     now, then = (_work(job.cell, **each, suite=suite)[job.command] for each in (sections, {**sections, job.command: before}))
     return now.operations / then.operations if now and then and then.operations else 1.0
 

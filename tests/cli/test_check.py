@@ -18,6 +18,7 @@ from mhrctl.config.resolve import load_params
 from mhrctl.errors import DataError
 from mhrctl.projects.templates import dvc_yaml
 from mhrctl.suites.task import Seen, TaskCounts
+from mhrctl.tools.estimate import backbone_shape
 from tests.conftest import Run
 
 ROOT = Path(__file__).parents[2]
@@ -52,11 +53,9 @@ def test_seeds_share_a_row_with_sizes_before_anything_runs(synced: Path, run: Ru
 def test_the_studies_fit_80_columns_and_two_pages(
     study: str, run: Run, capfd: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shape_of = checking.backbone_shape
-
     def known_shape(*arguments: Any) -> Any:
         with suppress(DataError):
-            return shape_of(*arguments)
+            return backbone_shape(*arguments)
         return None
 
     monkeypatch.setattr(display.out, "width", 80)

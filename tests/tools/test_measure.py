@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from mhrctl.artifacts.hashing import digest
 from mhrctl.artifacts.names import Project
 from mhrctl.config.resolve import Settings, load_params
+from mhrctl.evaluation.prediction import answer
 from mhrctl.progress import Track, silent
 from mhrctl.stages import adapt as adapting
 from mhrctl.suites.task import TaskCounts
@@ -21,7 +22,7 @@ from mhrctl.tools import measure as measuring
 from mhrctl.tools.estimate import backbone_shape
 from mhrctl.tools.measure import Measured, measure, why_unmeasurable
 from mhrctl.tools.operations import Suite, Weights, texts_of
-from mhrctl.tools.timing import START, jobs_of
+from mhrctl.tools.timing import IMPORTS, jobs_of
 from mhrctl.training.execution import Execution
 
 Measure = Callable[..., Measured]
@@ -70,7 +71,7 @@ def test_every_stage_of_every_method_is_measured_and_nothing_written(copy: Path,
     assert {key for key in known.seconds if key.startswith("evaluate@")} == {f"evaluate@{label}" for label in labels}
     trained = {"lora", "poly", "mhr-h4", "full_ft", "adapter_soup", "mosa", "mosa-x5"}
     assert {key for key in known.seconds if key.startswith("pretrain@")} == {f"pretrain@{label}" for label in trained}
-    assert min(known.seconds.values()) > START
+    assert min(known.seconds.values()) > IMPORTS
     assert known.memory > 10**8
 
 
@@ -84,11 +85,11 @@ def test_a_few_steps_say_how_long_a_million_take(copy: Path, measured: Measure) 
     short = measured(copy, only, "pretrain.steps=10", "adapt.steps=10").seconds
     long = measured(copy, only, f"pretrain.steps={STEPS}", f"adapt.steps={STEPS}", f"adapt.evaluate_every={STEPS}").seconds
     for name in ("pretrain@mhr-h4", "adapt@mhr-h4"):
-        assert long[name] - START > 1000 * (short[name] - START)  # ten steps and what comes before and after
+        assert long[name] - IMPORTS > 1000 * (short[name] - IMPORTS)  # ten steps and what comes before and after
 
 
 def test_validations_count_as_often_as_they_come(copy: Path, measured: Measure, monkeypatch: pytest.MonkeyPatch) -> None:
-    answer, pause = adapting.answer, 0.2
+    pause = 0.2
 
     def slow(*args: Any, **options: Any) -> Any:
         sleep(pause)
