@@ -94,6 +94,8 @@ def check(
     quieten_loggers()
     where, settings = open_project(project, set_, recipe, reads=EVERY_SECTION)
     choice = CellChoice(method, heads, variant, seed, extra_steps, name=one_name(name, cell))
+    if time and (deep or choice != CellChoice()):
+        raise ParamsError("--time is of the whole project; leave it out, or what is given with it")
     if choice != CellChoice():
         chosen = named_cell(settings, choice)
         _require_heads(settings, where, chosen)

@@ -150,6 +150,12 @@ def test_steps_are_measured_and_nothing_is_written(copy: Path, run: Run, capfd: 
     assert [line for line in lines if line.startswith("memory: ") and "measured in a few steps" in line]
 
 
+@pytest.mark.parametrize("other", ["--deep", "mhr-h4-s0"])
+def test_the_time_is_of_the_whole_project(project: Path, run: Run, capfd: Capture, other: str) -> None:
+    assert run("check", "--time", other, "-C", project) == 2
+    assert "--time is of the whole project" in capfd.readouterr().err
+
+
 def test_what_is_not_prepared_is_estimated_and_says_why(project: Path, run: Run, capfd: Capture) -> None:
     lines = checked(run, capfd, project, "--time")
     assert "note: no step was measured: run `mhrctl prepare` first" in lines
