@@ -72,8 +72,8 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         ),
         "check": Entry(
             check.check,
-            "Look at settings, files, disk and memory before anything runs.",
-            ["mhrctl check", "mhrctl check mhr-h8-s0", "mhrctl check --set pretrain.steps=200", "mhrctl check --deep"],
+            "Look at settings, files, memory and time before anything runs.",
+            ["mhrctl check", "mhrctl check mhr-h8-s0", "mhrctl check --time", "mhrctl check --deep"],
         ),
         "run": Entry(
             run.run,
