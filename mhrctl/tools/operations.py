@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from mhrctl.artifacts.names import TASKS, TEST_EXAMPLES, TRAINING_EXAMPLES, Project
-from mhrctl.artifacts.reading import read_json_of, reading
+from mhrctl.artifacts.reading import DAMAGE, read_json_of, reading
 from mhrctl.config.methods import Method
 from mhrctl.config.sections import AdaptParams, EvaluateParams, OptimisationParams, PretrainParams, ScratchParams
 from mhrctl.config.tasks import PrepareParams
@@ -174,13 +174,13 @@ def _lengths(path: Path) -> tuple[Lengths | None, Lengths | None]:
         file = pq.ParquetFile(path, memory_map=True)
         groups = range(0, file.num_row_groups, max(1, math.ceil(file.num_row_groups / GROUPS)))
         table = file.read_row_groups(list(groups), columns=["input_ids", "target_ids", "choice_ids"])
-    except (OSError, pa.ArrowInvalid, KeyError) as error:
+        if not len(table):
+            return None, None
+        counts = [pc.list_value_length(lists) for lists in (table["input_ids"], pc.list_flatten(table["target_ids"]))]
+        choices = pc.mean(pc.list_value_length(table["choice_ids"])).as_py() or 0.0
+        (inputs, targets), most = ([reduce(count).as_py() or 0 for count in counts] for reduce in (pc.mean, pc.max))
+    except (*DAMAGE, pa.ArrowException) as error:
         raise ArtifactError(f"{path}: cannot be read ({error})") from None
-    if not len(table):
-        return None, None
-    counts = [pc.list_value_length(lists) for lists in (table["input_ids"], pc.list_flatten(table["target_ids"]))]
-    choices = pc.mean(pc.list_value_length(table["choice_ids"])).as_py() or 0.0
-    (inputs, targets), most = ([reduce(count).as_py() or 0 for count in counts] for reduce in (pc.mean, pc.max))
     return Lengths(inputs, targets, choices), Lengths(*most)
 
 
