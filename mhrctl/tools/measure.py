@@ -227,13 +227,18 @@ class _Bench:
         if self.cell.extra_steps:
             seconds[f"pretrain@{self.cell.label}"] = self._pretrain(self.cell, self._start())
         elif not (self.cell.row.needs_index or self._replaces_weights()):  # of which one needs the index, the other the disk
-            start: Path | None = None
-            for stage, took, run in (("adapt", self._adapted, self._adapt), ("evaluate", self._answered, self._evaluate)):
-                if speed * took(self.estimated.get(f"{stage}@{self.cell.name}", 0.0)) < BEARABLE:
-                    start = start or self._start()
-                    seconds[f"{stage}@{self.cell.label}"] = run(start)
+            start, each = None, 0.0
+            if self._is_bearable("adapt", self._adapted, speed):
+                start = self._start()
+                seconds[f"adapt@{self.cell.label}"], each = self._adapt(start)
+            if self._is_bearable("evaluate", self._answered, speed):
+                seconds[f"evaluate@{self.cell.label}"] = self._evaluate(start or self._start(), each)
         gc.collect()
         return seconds
+
+    def _is_bearable(self, stage: str, share: Callable[[float], float], speed: float) -> bool:
+        """Whether a stage can be measured in short time, by its estimate and how many times theirs others take."""
+        return speed * share(self.estimated.get(f"{stage}@{self.cell.name}", 0.0)) < BEARABLE
 
     def _speed(self, trained: Cell, took: float) -> float:
         """How many times its estimate a pre-training takes."""
@@ -281,7 +286,8 @@ class _Bench:
         share = FORWARD / (WHOLE if self._replaces_weights() else FROZEN)
         return IMPORTS + watch.began - called + watch.total * watch.step + validated / examples * watch.step * share
 
-    def _adapt(self, start: Path) -> float:
+    def _adapt(self, start: Path) -> tuple[float, float]:
+        """Return the seconds of an adaptation, and of an answer by an adapter of the task's own; 0 if none was given."""
         params, watch = self.params.adapt, _Watch(least=2)
         rows = self._validated
         seldom = {"validation": rows, "evaluate_every": MAX_COUNT, "evaluate_unit": "steps"}  # no step has one within
@@ -298,9 +304,11 @@ class _Bench:
                 root=self.project.root,
             )
         validation = max(0.0, watch.moments[0] - watch.began - watch.step) if watch.moments else 0.0
+        answers = 0 if params.select == "loss" or params.validate_on == "test" else rows * self._side_by_side
+        each = validation / answers if answers else 0.0
         more = max(1.0, params.validation / rows) if params.validate_on == "held_out" else 1.0
         validation *= more * self.suite.tasks.test / self._side_by_side
-        return IMPORTS + watch.began - called + watch.total * watch.step + validations(params) * validation
+        return IMPORTS + watch.began - called + watch.total * watch.step + validations(params) * validation, each
 
     @property
     def _side_by_side(self) -> int:
@@ -317,7 +325,13 @@ class _Bench:
         share = (1 + STEPS) / max(1, params.steps) + self._validated / max(1, times * params.validation)
         return estimated * min(1.0, share) / math.ceil(self.suite.tasks.test / self._side_by_side)
 
-    def _evaluate(self, start: Path) -> float:
+    def _evaluate(self, start: Path, each: float) -> float:
+        """Return the seconds of an evaluation.
+
+        Args:
+            start: which is scored before adaptation.
+            each: seconds of an answer after it; 0 takes those of one before.
+        """
         watch = _Watch()
         called = _now()
         with suppress(_EnoughError):
@@ -331,8 +345,8 @@ class _Bench:
                 scores=self.folder / "scores.json",
                 execution=self.execution(watch.track),
             )
-        parts = math.ceil(self.suite.tasks.test / self._side_by_side)
-        return IMPORTS + watch.began - called + PHASES * parts * watch.total * watch.mean
+        before = math.ceil(self.suite.tasks.test / self._side_by_side) * watch.total * watch.mean
+        return IMPORTS + watch.began - called + before + (self.suite.texts.tested * each or before)
 
     def _answered(self, estimated: float) -> float:
         """About how long it takes to answer a batch, by an estimate of all answers."""
