@@ -43,6 +43,7 @@ WORDS = {
     "projects": "templates of\nnew projects",
     "artifacts": "names, cards,\nversions",
     "config": "params.yaml,\nmethods, cells",
+    "hub": "what is fetched",
     "errors": "what a user\ncan mend",
     "progress": "long work\ngoes on",
 }
