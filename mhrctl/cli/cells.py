@@ -116,6 +116,9 @@ def chosen_cell(
         sets: of `--set`.
         recipe: of `--recipe`.
         reads: the section that the command reads besides the grid, to which `--set` is held.
+
+    Raises:
+        ParamsError: if there is no such cell, or one outside the grid has heads that do not divide its layers.
     """
     if choice.cell is not None:
         from mhrctl.tools.grid import read_cell
@@ -132,6 +135,10 @@ def chosen_cell(
         cell_before = named_cell(before, choice)
         if before.params.grid != settings.params.grid and cell_before == cell and resolve_cell(before, cell) == resolved:
             raise ParamsError(f"--set {text}: it has no effect on cell {cell.name}; set what that cell has, or leave it out")
+    if cell.heads > 1 and not project.cell_file(cell.name).exists():  # those of the grid are looked at by `mhrctl check`
+        from mhrctl.tools.check import require_heads
+
+        require_heads(resolved, settings.params, project)
     return project, resolved
 
 

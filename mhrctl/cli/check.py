@@ -46,24 +46,22 @@ from mhrctl.errors import ArtifactError, MhrctlError, ParamsError, counted
 from mhrctl.suites.task import TaskCounts
 from mhrctl.tools.check import (
     DVC_FILE,
+    ONE_TASK,
     check_backbone,
     check_suite,
     pipeline_gaps,
     pipeline_refusals,
+    require_heads,
+    shape_of,
     shortages,
     unknown_task,
     unmeasured,
-    vocab_size,
 )
-from mhrctl.tools.estimate import FP32, Estimate, Shape, backbone_shape, estimate, heads_divide, human_size
+from mhrctl.tools.estimate import FP32, Estimate, Shape, estimate, human_size
 from mhrctl.tools.grid import differences, expand, out_of_date
 from mhrctl.tools.operations import NOTHING, Lengths, Suite, Weights, texts_of
 
 UNKNOWN = "?"
-ONE_TASK = TaskCounts(1, 1, 1)
-"""It takes the place of tasks that are not counted yet, where only layers and heads are checked."""
-
-
 Groups = Mapping[str, Sequence[CellParams]]
 """{what is the same but for the seed: cells of all seeds}."""
 
@@ -98,7 +96,7 @@ def check(
         raise ParamsError("--time is of the whole project; leave it out, or what is given with it")
     if choice != CellChoice():
         chosen = named_cell(settings, choice)
-        _require_heads(settings, where, chosen)
+        require_heads(resolve_cell(settings, chosen), settings.params, where)
         display.out.print(_settings_table(settings, chosen))
         return
     if deep:
@@ -189,17 +187,6 @@ def _look(settings: Settings, where: Project, cells: Sequence[CellParams], *, sy
     return look
 
 
-def _require_heads(settings: Settings, where: Project, cell: Cell) -> None:
-    """Check that the heads of a cell divide its layers, if the backbone's are known.
-
-    Raises:
-        ParamsError: if they do not; says which would.
-    """
-    params = resolve_cell(settings, cell)
-    if cell.heads > 1 and (shape := _shape(settings, where)) and not heads_divide(params, shape):
-        estimate(params, shape, ONE_TASK)
-
-
 def _verify(settings: Settings, where: Project) -> None:
     """Show what cannot be relied on of all that stages have written.
 
@@ -244,18 +231,13 @@ def _groups(cells: Sequence[CellParams]) -> Groups:
     return groups
 
 
-def _shape(settings: Settings, where: Project) -> Shape | None:
-    params = settings.params
-    return backbone_shape(params.backbone, where.root, vocab_size(params.prepare, where))
-
-
 def _estimate_all(look: _Look, settings: Settings, where: Project, tasks: TaskCounts | None, groups: Groups) -> None:
     """Estimate what each cell takes, as far as that can be known, and note the sums.
 
     Raises:
         ParamsError: if heads do not divide a layer, or a target is no layer.
     """
-    backbone, look.shape = settings.params.backbone, _shape(settings, where)
+    backbone, look.shape = settings.params.backbone, shape_of(settings.params, where)
     shape = look.shape
     if shape is None and backbone.gguf:
         by = "the backbone stage" if backbone.source == "hub" else "the package gguf, if it is installed,"

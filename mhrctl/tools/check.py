@@ -34,12 +34,23 @@ from mhrctl.projects.templates import dvc_yaml
 from mhrctl.suites.reading import require_folder
 from mhrctl.suites.source import source_module
 from mhrctl.suites.task import Seen, TaskCounts
-from mhrctl.tools.estimate import T5_TYPES, config_folder, config_of_gguf, framing_needed
+from mhrctl.tools.estimate import (
+    T5_TYPES,
+    Shape,
+    backbone_shape,
+    config_folder,
+    config_of_gguf,
+    estimate,
+    framing_needed,
+    heads_divide,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 DVC_FILE, DVC_FOLDER = "dvc.yaml", ".dvc"
+ONE_TASK = TaskCounts(1, 1, 1)
+"""It takes the place of tasks that are not counted yet, where only layers and heads are checked."""
 SPECIAL_TOKENS = 35
 """Of a tokenizer trained here: `mhrctl.data.tokenization.SPECIAL`, which takes transformers to import."""
 READ, WRITTEN = ("deps", "params"), ("outs", "metrics", "plots")
@@ -251,6 +262,26 @@ def vocab_size(params: PrepareParams, project: Project) -> int:
     """Return how many entries the tokenizer has, or has at most if prepare has not run."""
     facts = facts_in(project.output("prepare"), PrepareFacts)
     return facts.vocab_size if facts else params.vocab_size
+
+
+def shape_of(params: Params, project: Project) -> Shape | None:
+    """Return the sizes of the backbone of a project; None if they are not known before it is loaded."""
+    return backbone_shape(params.backbone, project.root, vocab_size(params.prepare, project))
+
+
+def require_heads(cell: CellParams, params: Params, project: Project) -> None:
+    """Check that the heads of a cell divide its layers, if the backbone's are known.
+
+    Args:
+        cell: with its resolved sections.
+        params: of the project.
+        project: whose backbone it is.
+
+    Raises:
+        ParamsError: if they do not; says which would.
+    """
+    if cell.cell.heads > 1 and (shape := shape_of(params, project)) and not heads_divide(cell, shape):
+        estimate(cell, shape, ONE_TASK)
 
 
 def pipeline_gaps(params: Params, project: Project) -> list[str]:

@@ -104,3 +104,9 @@ def test_nothing_is_set_in_vain(project: Path) -> None:
     with pytest.raises(ParamsError, match=r"--set grid.seeds=\[3\]: it has no effect on cell lora-s1"):
         chosen_cell(project, CellChoice("lora", seed=1), ["grid.seeds=[3]"], reads="adapt")
     assert chosen_cell(project, CellChoice("lora"), ["grid.seeds=[3]"], reads="adapt")[1].cell.seed == 3
+
+
+def test_heads_outside_the_grid_must_divide_the_layers(walked: Path) -> None:
+    with pytest.raises(ParamsError, match=r"cell mhr-h3-s0: 3 heads do not divide layer .*; all layers can have 1, 2, 4, "):
+        chosen_cell(walked, CellChoice("mhr", 3), reads="adapt")
+    assert chosen_cell(walked, CellChoice("mhr", 2), reads="adapt")[1].cell == Cell(method="mhr", heads=2)

@@ -18,7 +18,7 @@ from mhrctl.config.resolve import load_params
 from mhrctl.errors import DataError
 from mhrctl.projects.templates import dvc_yaml
 from mhrctl.suites.task import Seen, TaskCounts
-from mhrctl.tools.estimate import backbone_shape
+from mhrctl.tools.check import shape_of
 from tests.conftest import Run
 
 ROOT = Path(__file__).parents[2]
@@ -55,13 +55,13 @@ def test_the_studies_fit_80_columns_and_two_pages(
 ) -> None:
     def known_shape(*arguments: Any) -> Any:
         with suppress(DataError):
-            return backbone_shape(*arguments)
+            return shape_of(*arguments)
         return None
 
     monkeypatch.setattr(display.out, "width", 80)
     monkeypatch.setattr(checking, "check_suite", lambda *_: Seen(TaskCounts(300, 40, 12)))  # whose files may be missing
     monkeypatch.setattr(checking, "check_backbone", lambda *_: [])
-    monkeypatch.setattr(checking, "backbone_shape", known_shape)
+    monkeypatch.setattr(checking, "shape_of", known_shape)
     assert run("check", "-C", ROOT / "pipelines" / study) == 0
     lines = capfd.readouterr().out.splitlines()
     table = lines[: next(number for number, line in enumerate(lines) if number > 4 and not line.strip())]

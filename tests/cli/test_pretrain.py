@@ -92,7 +92,7 @@ def test_its_parameters_are_printed(copy: Path, run: Run, capfd: Capture) -> Non
         (["-m", "lora", "--set", "adapt.lr=1"], "--set adapt.lr=1: this command reads the section `pretrain` only"),
         (["-m", "lora", "--off", "everything"], "--off: unknown speed option 'everything' (known: forward,"),
         (["-m", "mhr", "--extra-steps", "3"], "--extra-steps: mhr is no single adapter; use lora, poly_mu, mhr_mu"),
-        (["-m", "mhr", "--heads", "3"], "--heads 3: 3 heads do not divide layer encoder.block.0"),
+        (["-m", "mhr", "--heads", "3"], "cell mhr-h3-s0: 3 heads do not divide layer encoder.block.0"),
         (["-m", "lora", "--variant", "light"], "--variant: unknown variant 'light'"),
         (["--cell", "lora-s0", "--set", "pretrain.lr=1"], "--cell takes all settings from the cell's file"),
     ],
