@@ -45,12 +45,9 @@ from mhrctl.config.sections import OptimisationParams
 from mhrctl.errors import ArtifactError, MhrctlError, ParamsError, counted
 from mhrctl.suites.task import TaskCounts
 from mhrctl.tools.check import (
-    DVC_FILE,
     ONE_TASK,
     check_backbone,
     check_suite,
-    pipeline_gaps,
-    pipeline_refusals,
     require_heads,
     shape_of,
     shortages,
@@ -60,6 +57,7 @@ from mhrctl.tools.check import (
 from mhrctl.tools.estimate import FP32, Estimate, Shape, estimate, human_size
 from mhrctl.tools.grid import differences, expand, out_of_date
 from mhrctl.tools.operations import NOTHING, Lengths, Suite, Weights, texts_of
+from mhrctl.tools.pipeline import DVC_FILE, pipeline_gaps, pipeline_refusals
 
 UNKNOWN = "?"
 Groups = Mapping[str, Sequence[CellParams]]
