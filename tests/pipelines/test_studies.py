@@ -147,7 +147,7 @@ def has_heads(row: Mapping[str, Any]) -> bool:
 
 def with_difference(table: Table) -> list[str]:
     """The methods of the rows in whose last column there is a difference to the paper."""
-    return [row[0].split()[0] for row in table.rows if row[-1] != MISSING]
+    return [re.split("[- ]", row[0])[0] for row in table.rows if row[-1] != MISSING]
 
 
 def scores(table: Table) -> list[list[str]]:
