@@ -71,7 +71,7 @@ def test_two_processes_learn_what_one_does_with_twice_the_accumulation(copy: Pat
 def test_two_processes_keep_the_step_that_one_does(copy: Path, tmp_path: Path, run: Run) -> None:
     spread = Path(shutil.copytree(copy, tmp_path / "spread"))
     best = ["--set", "pretrain.keep=best", "--set", "pretrain.validate_every=1", "--set", "pretrain.warmup=0.6"]
-    options = [*(option.replace("lr=0.01", "lr=9") for option in OPTIONS), *best]
+    options = [*(option.replace("lr=0.01", "lr=20") for option in OPTIONS), *best]
     launched = subprocess.run(
         [sys.executable, *TORCHRUN, *options, "-C", str(spread)], capture_output=True, text=True, timeout=300, check=False
     )
