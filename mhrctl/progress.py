@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
+PROGRESS_SECONDS = "MHRCTL_PROGRESS_SECONDS"
+"""The variable that says how many seconds there are between lines of progress where there is no terminal; 0 shows none."""
 Warn = Callable[[str], None]
 """Shows in one line what goes on in spite of a failure."""
 

@@ -17,10 +17,8 @@ from rich.status import Status
 from rich.text import Text
 
 from mhrctl.errors import ParamsError, printable
-from mhrctl.progress import Bar, silent
+from mhrctl.progress import PROGRESS_SECONDS, Bar, silent
 
-PROGRESS_SECONDS = "MHRCTL_PROGRESS_SECONDS"
-"""The variable that says how many seconds there are between lines of progress where there is no terminal; 0 shows none."""
 SOON = 10.0
 """Seconds until the first of them."""
 RECENT = 100

@@ -10,7 +10,7 @@ from mhrctl.cli import display
 from mhrctl.cli.once import App
 from mhrctl.cli.options import HERE, ProjectOption, open_project
 from mhrctl.config.cells import grid_cells
-from mhrctl.errors import ArtifactError, listed
+from mhrctl.errors import ArtifactError, counted, listed
 from mhrctl.tools.estimate import human_size
 
 SHOWN = 20
@@ -44,7 +44,7 @@ def sync(
         raise ArtifactError(out_of_date(changes, where))
     display.done("up to date" if not changes else f"{len(changes)} files written")
     if not check and (left := find_leftovers(grid_cells(settings.params), where).cells):
-        display.done(f"outputs of {_cells(len(left))} that the grid has not; `mhrctl grid prune` lists them")
+        display.done(f"outputs of {counted(len(left), 'cell')} that the grid has not; `mhrctl grid prune` lists them")
 
 
 @app.command()
@@ -78,7 +78,7 @@ def prune(
     if by_hand and by_hand.cells:
         kept = f"{listed(by_hand.cells, SHOWN)}: imported or made by hand, and not in DVC's cache"
         display.done(f"{kept}; kept, unless --also-by-hand")
-    total = f"{human_size(sum(map(left.size, left.cells)))} of {_cells(len(left.cells))}"
+    total = f"{human_size(sum(map(left.size, left.cells)))} of {counted(len(left.cells), 'cell')}"
     if not left.cells:
         display.done("nothing to prune")
     elif yes or (display.can_ask() and display.ask(f"{total}: remove them?")):
@@ -87,7 +87,3 @@ def prune(
     else:
         again = " --also-by-hand" if also_by_hand else ""
         display.done(f"{total}; `mhrctl grid prune{again} --yes` removes them")
-
-
-def _cells(count: int) -> str:
-    return f"{count} cell{'' if count == 1 else 's'}"

@@ -42,7 +42,7 @@ from mhrctl.config.cells import Cell
 from mhrctl.config.fields import MAX_COUNT
 from mhrctl.config.methods import BACKBONE
 from mhrctl.config.sections import EvaluateParams
-from mhrctl.errors import DataError, ParamsError
+from mhrctl.errors import DataError, ParamsError, counted
 from mhrctl.models.speed import Speed
 from mhrctl.progress import silent
 
@@ -129,7 +129,7 @@ def predict(
         done = _answer(predictor, asker, inputs, _opened(out, stack), scores=scores)
     for note in predictor.notes:
         display.done(f"note: {note}")
-    display.done(f"answered {done:,} {'line' if done == 1 else 'lines'} with {predictor.name}{f', in {out}' if out else ''}")
+    display.done(f"answered {counted(done, 'line')} with {predictor.name}{f', in {out}' if out else ''}")
 
 
 def _adapters(folders: Sequence[Path]) -> list[Path]:

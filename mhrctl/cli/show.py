@@ -118,8 +118,7 @@ def _answer_lines(example: AnswersShown) -> Iterator[Text]:
     yield Text("prompt", style="cyan")
     for line in example.prompt.split("\n"):
         yield Text(f"  {printable(line)}")
-    width = max(len(said.label) for said in example.answers)
-    labels = max(width, len("expected"))
+    labels = max(len(label) for label in ("expected", *(said.label for said in example.answers)))
     yield Text.assemble(("expected".ljust(labels), "cyan"), "  ", printable(" | ".join(example.expected)))
     for said in example.answers:
         style = "red" if said.is_wrong else "green"

@@ -121,10 +121,11 @@ def show_answers(
             raise ParamsError(f"--task: {unknown('test task', name, known)}")
     chosen = list(dict.fromkeys(tasks)) or (known if every else known[:OF_TEST_TASKS])
     metrics = task_metrics(project.output("prepare"))
+    tests = _test_rows(project, chosen)
     examples: list[AnswersShown] = []
     matching = total = 0
     for task in chosen:
-        rows = _test_rows(project, task)
+        rows = tests[task]
         shown = 0
         for number, row in enumerate(rows, 1):
             total += 1
@@ -162,12 +163,16 @@ def _answers(project: Project, cell: str) -> _ByExample:
     return by_example
 
 
-def _test_rows(project: Project, task: str) -> list[Mapping[str, Any]]:
+def _test_rows(project: Project, tasks: Sequence[str]) -> dict[str, list[Mapping[str, Any]]]:
+    """{task: the rows of its test split}, in their order."""
     file: Path = project.output("prepare") / TEST_EXAMPLES
     with reading(file):
-        wanted = [("task", "==", task), ("split", "==", "test")]
-        rows: list[Mapping[str, Any]] = pq.read_table(file, columns=["id", "prompt"], filters=wanted).to_pylist()
-    return rows
+        wanted = [("task", "in", tasks), ("split", "==", "test")]
+        rows = pq.read_table(file, columns=["task", "id", "prompt"], filters=wanted).to_pylist()
+    by_task: dict[str, list[Mapping[str, Any]]] = {task: [] for task in tasks}
+    for row in rows:
+        by_task[row["task"]].append(row)
+    return by_task
 
 
 def _said(

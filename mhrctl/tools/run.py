@@ -17,6 +17,7 @@ from mhrctl.artifacts.names import Project
 from mhrctl.config.reading import read_yaml
 from mhrctl.config.resolve import load_params
 from mhrctl.errors import ArtifactError, DataError, ParamsError
+from mhrctl.progress import PROGRESS_SECONDS
 from mhrctl.running.engine import DvcPipeline, open_pipeline
 from mhrctl.running.fallback import PublicPipeline, open_public_pipeline
 from mhrctl.running.internals import InternalsError, check_internals
@@ -27,9 +28,6 @@ from mhrctl.running.progress import Progress, earlier_seconds
 from mhrctl.running.scheduler import Scheduler
 from mhrctl.running.slots import Slots, make_slots
 from mhrctl.tools.grid import require_in_step
-
-PROGRESS_SECONDS = "MHRCTL_PROGRESS_SECONDS"
-"""The variable that says how often a command without a terminal says how far it is."""
 
 
 @dataclass(frozen=True)

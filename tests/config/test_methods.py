@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from safetensors.torch import load, load_file
 from mhrctl.adapters.files import load_adapter
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.weights import Weights
+from mhrctl.config.cells import method_of
 from mhrctl.config.methods import METHODS, reads
 from mhrctl.report.results import read_results
 from mhrctl.report.tables import build_table
@@ -58,11 +58,11 @@ def test_what_each_method_trains(
 def test_every_method_is_in_the_report_with_its_counts(walked_all: Path) -> None:
     table = build_table(6, read_results(walked_all / "data/metrics"), [])
     shown = {row[0]: row for row in table.rows}
-    assert {re.split("[- ]", label)[0] for label in shown} == {"backbone", *METHODS}
+    assert {method_of(label) for label in shown} == {"backbone", *METHODS}
     assert shown["adapter_soup"][1:3] == [f"{TRAINING_TASKS * LORA:,}", f"{LORA:,}"]
     assert "mhr-h4-light" in [row[0] for row in table.rows]
     few_shot = build_table(2, read_results(walked_all / "data/metrics"), [])
-    assert {re.split("[- ]", row[0])[0] for row in few_shot.rows} == {"backbone", *METHODS}
+    assert {method_of(row[0]) for row in few_shot.rows} == {"backbone", *METHODS}
 
 
 def test_zero_shot_after_extra_steps_is_a_table_of_its_own(walked_all: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from mhrctl.artifacts.names import Project
-from mhrctl.config.cells import grid_cells
+from mhrctl.config.cells import grid_cells, method_of
 from mhrctl.config.methods import BACKBONE
 from mhrctl.config.params import Params
 from mhrctl.config.resolve import load_params
@@ -147,7 +147,7 @@ def has_heads(row: Mapping[str, Any]) -> bool:
 
 def with_difference(table: Table) -> list[str]:
     """The methods of the rows in whose last column there is a difference to the paper."""
-    return [re.split("[- ]", row[0])[0] for row in table.rows if row[-1] != MISSING]
+    return [method_of(row[0]) for row in table.rows if row[-1] != MISSING]
 
 
 def scores(table: Table) -> list[list[str]]:
