@@ -12,7 +12,6 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import get_linear_schedule_with_warmup
 
 from mhrctl.data.batches import Batch
 from mhrctl.training.divergence import UNNAMED, Rates, Training, Watch
@@ -137,7 +136,15 @@ def _scheduler(optimizer: Optimizer, schedule: Schedule) -> LambdaLR:
     # torch takes the peak rate from the optimizer only where a scheduler begins at 0, and wants to find it where one goes on.
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
-    scheduler: LambdaLR = get_linear_schedule_with_warmup(
-        optimizer, round(schedule.warmup * schedule.steps), schedule.steps, last_epoch=schedule.first - 1
-    )
-    return scheduler
+    part = partial(part_of_rate, warmup=round(schedule.warmup * schedule.steps), steps=schedule.steps)
+    return LambdaLR(optimizer, part, last_epoch=schedule.first - 1)
+
+
+def part_of_rate(step: int, *, warmup: int, steps: int) -> float:
+    """Return the part of its peak that a learning rate has after so many steps, as `get_linear_schedule_with_warmup` does.
+
+    That function of transformers comes with its Trainer, whose import takes longer than a short stage.
+    """
+    if step < warmup:
+        return step / max(1, warmup)
+    return max(0.0, (steps - step) / max(1, steps - warmup))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import T5ForConditionalGeneration
+from transformers import T5ForConditionalGeneration, get_linear_schedule_with_warmup
 
 from mhrctl.adapters.config import InventoryConfig
 from mhrctl.adapters.inventory import Inventory
@@ -24,7 +26,7 @@ from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import inject
 from mhrctl.training import divergence
 from mhrctl.training.checkpoint import load_checkpoint, save_checkpoint
-from mhrctl.training.loop import Schedule, Step, fit
+from mhrctl.training.loop import Schedule, Step, fit, part_of_rate
 from mhrctl.training.objective import Objective
 from mhrctl.training.optimizers import clip_runs, optimizer_of
 from tests.models.made import ragged
@@ -287,3 +289,22 @@ def test_no_step_waits_for_the_device_to_be_checked(
         step.require_finite()
     # The steps, what is trained, and what the optimizer keeps, with its counters: and so a read in a step would be seen.
     assert reads.seen == ["aten::_local_scalar_dense"] * 3
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 6, 20])
+def test_the_rate_rises_and_falls_as_in_transformers(warmup: int) -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=1.0)
+    reference = get_linear_schedule_with_warmup(optimizer, warmup, 20).lr_lambdas[0]
+    steps = range(25)
+    assert [part_of_rate(step, warmup=warmup, steps=20) for step in steps] == [reference(step) for step in steps]
+
+
+def test_training_needs_nothing_of_transformers_trainer() -> None:
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import sys, mhrctl.stages.adapt as _; print(*sorted(sys.modules))"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split()
+    assert "mhrctl.training.loop" in loaded
+    assert not {"transformers.trainer_utils", "peft", "bitsandbytes", "datasets", "sentence_transformers"}.intersection(loaded)
