@@ -6,9 +6,42 @@ imported would otherwise show a traceback of whatever module was at work. Nothin
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
+import sys
 from types import FrameType
+
+IMPORTED = {
+    "average": ("mhrctl.cli.app", "torch", "mhrctl.stages.average"),
+    "prepare": ("transformers", "pandas", "mhrctl.stages.prepare"),  # pyarrow looks for pandas when it makes its first table
+    "index": ("mhrctl.stages.index",),
+    "evaluate": ("transformers.models.t5.modeling_t5", "rouge_score.rouge_scorer", "mhrctl.stages.evaluate"),
+    "adapt": ("mhrctl.stages.adapt",),
+    "pretrain": ("mhrctl.stages.pretrain",),
+    "backbone": ("mhrctl.stages.backbone",),
+}
+"""{stage: modules that it takes long to import}, in their order; a fork server imports them once a run (see `running.forked`)."""
+
+
+class Ending:
+    """The last that a process does: it leaves its modules as they are, which the interpreter takes apart for a second.
+
+    It is registered first, and so comes last of what is to be done at the exit.
+    """
+
+    def __init__(self) -> None:
+        self.code = 0
+        atexit.register(self.leave)
+
+    def leave(self) -> None:
+        """End the process, unless its output cannot be written, which the interpreter then says."""
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except (OSError, ValueError):
+            return
+        os._exit(self.code)
 
 
 def end_at_once(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of handlers
@@ -18,13 +51,46 @@ def end_at_once(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 -
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line, or have it run by the fork server of the run that it is part of."""
+    ending = Ending()
+    _heed_signals()
+    if sys.argv[1:2] == ["--forkserver"]:
+        from pathlib import Path
+
+        from mhrctl.running.forkserver import serve
+
+        sys.argv[1:] = serve(Path(sys.argv[2]), int(sys.argv[3]), IMPORTED)
+        _heed_signals()
+        from mhrctl.cli.display import look_again
+
+        look_again()
+    elif "DVC_STAGE" in os.environ:
+        from mhrctl.running.forked import run_forked
+
+        if (ended := run_forked(sys.argv[1:], starts=IMPORTED)) is not None:
+            _end_like(ended)
+    from mhrctl.cli.app import main as run
+
+    try:
+        run()
+    except BaseException as error:
+        code = error.code if isinstance(error, SystemExit) else 1
+        ending.code = code if isinstance(code, int) else 0 if code is None else 1
+        raise
+
+
+def _heed_signals() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` and shells in the background ask for
             signal.signal(number, end_at_once)
-    from mhrctl.cli.app import main as run
 
-    run()
+
+def _end_like(code: int) -> None:
+    """End as a process has ended: with its exit code, or by its signal."""
+    if code < 0:
+        signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,12 @@ out = _Out(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 
+def look_again() -> None:
+    """Take in what the terminal is by now: a process that was forked has another than the one that imported this."""
+    vars(out).update(vars(_Out(highlight=False)))
+    vars(err).update(vars(Console(stderr=True, highlight=False)))
+
+
 def complain(message: str) -> None:
     """Say in one line what is wrong."""
     err.print(_line(message, "error:", "bold red"), soft_wrap=True)

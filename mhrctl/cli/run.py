@@ -73,6 +73,13 @@ def run(
     keep_going: Annotated[
         bool, typer.Option("--keep-going/--fail-fast", help="Whether other stages go on after one has failed.")
     ] = True,
+    fork: Annotated[
+        bool,
+        typer.Option(
+            "--fork/--no-fork",
+            help="Whether jobs are forked from a process that has imported torch and the stages, or each import all themselves.",
+        ),
+    ] = True,
     project: ProjectOption = HERE,
 ) -> None:
     """Run what has changed, several stages at once; afterwards `dvc repro` has nothing to do."""
@@ -86,7 +93,7 @@ def run(
     if cluster and (gpus is not None or slots):
         raise ParamsError("--gpus and --slots are of one machine; with Dask a worker runs one job a thread")
     chosen = [] if gpus is None else [gpu.strip() for gpu in gpus.split(",")]
-    asked = Jobs(at_once=jobs, gpus=chosen, slots=slots, threads=threads, cluster=cluster)
+    asked = Jobs(at_once=jobs, gpus=chosen, slots=slots, threads=threads, cluster=cluster, forked=fork)
     display.loading("pipeline")
     if dry:
         show_plan(plan(project, targets or [], asked, report=display.done), stages=stages)

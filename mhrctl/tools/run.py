@@ -20,6 +20,7 @@ from mhrctl.errors import ArtifactError, DataError, ParamsError
 from mhrctl.progress import PROGRESS_SECONDS
 from mhrctl.running.engine import DvcPipeline, open_pipeline
 from mhrctl.running.fallback import PublicPipeline, open_public_pipeline
+from mhrctl.running.forked import FORKSERVER, OFF
 from mhrctl.running.internals import InternalsError, check_internals
 from mhrctl.running.jobs import only_run
 from mhrctl.running.machine import THREADS, WAITING, cores, may_have_gpu, require_gpus, thread_environment
@@ -57,6 +58,7 @@ class Jobs:
         slots: how many slots there are, in place of GPUs.
         threads: CPU threads of a job; None for one, and on GPUs and workers for what their own environment says.
         cluster: the machines; None for this one.
+        forked: whether a job on this machine's CPU is forked from a process that has imported what jobs need.
     """
 
     at_once: int | None = None
@@ -64,6 +66,7 @@ class Jobs:
     slots: int | None = None
     threads: int | None = None
     cluster: Cluster | None = None
+    forked: bool = True
 
 
 class View(Protocol):
@@ -194,8 +197,12 @@ def _on_cpu(jobs: Jobs) -> bool:
 
 
 def _environment(jobs: Jobs) -> dict[str, str]:
-    """What jobs are told of progress and threads; those of other programs than mhrctl, which has one by default, too."""
+    """What jobs are told of progress, forks and threads; those of other programs than mhrctl, which has one by default, too."""
     lines = {} if PROGRESS_SECONDS in os.environ else {PROGRESS_SECONDS: "10"}  # for whoever watches the run
+    if not jobs.forked:
+        lines[FORKSERVER] = OFF
+    elif not jobs.cluster and FORKSERVER not in os.environ:
+        lines[FORKSERVER] = str(os.getpid())
     if jobs.threads is not None:
         return lines | {THREADS: str(jobs.threads), **thread_environment(jobs.threads)}
     return lines | (thread_environment(1) if _on_cpu(jobs) else dict(WAITING))
