@@ -21,7 +21,7 @@ IMPORTED = {
     "pretrain": ("mhrctl.stages.pretrain",),
     "backbone": ("mhrctl.stages.backbone",),
 }
-"""{stage: modules that it takes long to import}, in their order; a fork server imports them once a run (see `running.forked`)."""
+"""{stage: modules that are slow to import}, in their order: a fork server imports them once a run (see `running.forked`)."""
 
 
 class Ending:
@@ -65,10 +65,10 @@ def main() -> None:
 
         look_again()
     elif "DVC_STAGE" in os.environ:
-        from mhrctl.running.forked import run_forked
+        from mhrctl.running.forked import end_like, run_forked
 
         if (ended := run_forked(sys.argv[1:], starts=IMPORTED)) is not None:
-            _end_like(ended)
+            end_like(ended)
     from mhrctl.cli.app import main as run
 
     try:
@@ -83,14 +83,6 @@ def _heed_signals() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` and shells in the background ask for
             signal.signal(number, end_at_once)
-
-
-def _end_like(code: int) -> None:
-    """End as a process has ended: with its exit code, or by its signal."""
-    if code < 0:
-        signal.signal(-code, signal.SIG_DFL)
-        os.kill(os.getpid(), -code)
-    os._exit(code)
 
 
 if __name__ == "__main__":

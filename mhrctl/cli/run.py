@@ -77,7 +77,7 @@ def run(
         bool,
         typer.Option(
             "--fork/--no-fork",
-            help="Whether jobs are forked from a process that has imported torch and the stages, or each import all themselves.",
+            help="Whether jobs are forked from a process that has imported torch and the stages, or import all themselves.",
         ),
     ] = True,
     project: ProjectOption = HERE,

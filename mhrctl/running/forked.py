@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -20,10 +21,10 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 FORKSERVER = "MHRCTL_FORKSERVER"
-"""This environment variable is `off` for commands that start by themselves, or the process ID of the `mhrctl run` that serves."""
+"""This environment variable is `off` where commands are to start by themselves, or the process ID of their `mhrctl run`."""
 SERVE = "--forkserver"
 """By this first argument `python -m mhrctl` is a server."""
 OFF = "off"
@@ -64,12 +65,25 @@ def run_forked(argv: Sequence[str], *, starts: Collection[str]) -> int | None:
         return None
 
 
+def end_like(code: int) -> NoReturn:
+    """End this process as another has ended: with its exit code, or by its signal if that is negative."""
+    if code < 0:
+        with suppress(OSError):  # nobody but the kernel handles SIGKILL
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    os._exit(code)
+
+
 def surroundings() -> list[Any]:
     """Return what a process takes from the one that starts it, and libraries read while they are imported."""
     kept = {key: value for key, value in os.environ.items() if key not in PER_JOB and not _is_read_in_time(key)}
     umask = os.umask(0o077)
     os.umask(umask)
-    return [kept, umask, os.getpriority(os.PRIO_PROCESS, 0), sorted(os.sched_getaffinity(0)), sys.version]
+    limits = [resource.getrlimit(getattr(resource, name)) for name in dir(resource) if name.startswith("RLIMIT_")]
+    namespaces = sorted(str(path.readlink()) for path in Path("/proc/self/ns").iterdir())
+    who = [os.geteuid(), os.getegid(), os.getgroups()]
+    turns = [os.getpriority(os.PRIO_PROCESS, 0), sorted(os.sched_getaffinity(0))]
+    return [kept, umask, limits, namespaces, who, turns, sys.version]
 
 
 def address_of(owner: int) -> Path:
@@ -117,7 +131,7 @@ def _dvc() -> int | None:
             folder = Path(f"/proc/{process}")
             if b"DVC_STAGE=" not in folder.joinpath("environ").read_bytes():
                 words = folder.joinpath("cmdline").read_bytes().split(b"\0")
-                return process if any(os.path.basename(word) == b"dvc" for word in words[:4]) else None
+                return process if any(Path(os.fsdecode(word)).name == "dvc" for word in words[:4]) else None
             process = int(folder.joinpath("stat").read_text().rpartition(")")[2].split()[1])
     return None
 
@@ -186,7 +200,7 @@ def _stand_for(connection: socket.socket, argv: Sequence[str]) -> int | None:
 
 def _open_files(but: socket.socket) -> list[int]:
     """The open files of this process, a job's lock among them, which all of the job's processes hold."""
-    listed = sorted(int(name) for name in os.listdir("/proc/self/fd"))
+    listed = sorted(int(path.name) for path in Path("/proc/self/fd").iterdir())
     files = [number for number in listed if number != but.fileno() and _is_open(number)]
     if files[:3] != [0, 1, 2] or len(files) > MOST_FILES:
         raise OSError(f"{len(files)} open files")
@@ -220,7 +234,7 @@ def _pass_signals_on(group: int) -> None:
             os.kill(os.getpid(), signal.SIGSTOP)
             os.killpg(group, signal.SIGCONT)
 
-    handlers: dict[int, Callable[[int, FrameType | None], None]] = {number: pass_on for number in PASSED_ON}
-    for number, handler in {**handlers, signal.SIGTSTP: stop}.items():
+    handlers: dict[int, Callable[[int, FrameType | None], None]] = dict.fromkeys(PASSED_ON, pass_on)
+    for number, handler in (handlers | {signal.SIGTSTP: stop}).items():
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, handler)

@@ -195,10 +195,13 @@ def serve(address: Path, owner: int, modules: Mapping[str, Sequence[str]]) -> li
 
 
 def _import_plainly(modules: Sequence[str]) -> bool:
-    """Import modules; returns whether nothing was begun with them that a fork would not have."""
+    """Import modules; returns whether they could be, and nothing was begun with them that a fork would not have."""
     before = _open_files()
-    for name in modules:
-        importlib.import_module(name)
+    try:
+        for name in modules:
+            importlib.import_module(name)
+    except Exception:  # noqa: BLE001 - whatever it is, the command that needs the module says it
+        return False
     threads = {
         path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm") if path.parent.name != str(os.getpid())
     }
@@ -207,21 +210,27 @@ def _import_plainly(modules: Sequence[str]) -> bool:
 
 
 def _open_files() -> set[str]:
-    return set(os.listdir("/proc/self/fd"))
+    return {path.name for path in Path("/proc/self/fd").iterdir()}
 
 
 def _listener(address: Path) -> socket.socket:
-    """A socket that listens; the process ends here if another does."""
-    listener = socket.socket(socket.AF_UNIX)
-    try:
-        listener.bind(str(address))
-    except OSError:
-        with socket.socket(socket.AF_UNIX) as other:
-            if other.connect_ex(str(address)) == 0:
-                sys.exit(0)
-        address.unlink(missing_ok=True)
-        listener.bind(str(address))
+    """A socket that listens, under a name that it has only from then on; the process ends here if another does already."""
+    listener, aside = socket.socket(socket.AF_UNIX), address.with_suffix(f".{os.getpid()}")
+    aside.unlink(missing_ok=True)
+    listener.bind(str(aside))
     listener.listen(128)
+    try:
+        try:
+            address.hardlink_to(aside)
+        except FileExistsError:
+            with socket.socket(socket.AF_UNIX) as other:
+                if other.connect_ex(str(address)) == 0:
+                    aside.unlink()
+                    os._exit(0)
+            address.unlink(missing_ok=True)  # of a server that was killed
+            address.hardlink_to(aside)
+    finally:
+        aside.unlink(missing_ok=True)
     return listener
 
 
