@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -13,13 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-
+from benchmarks.projects import ROOT, change_params, run
 from benchmarks.results import Measured, Row
 from benchmarks.timing import Ratio
 
 TARGETS = (2.0, 4.0)
-ROOT = Path(__file__).parents[1]
 WAYS: dict[str, tuple[int, dict[str, str]]] = {
     "every option off": (1, {"MHRCTL_OFF": "all"}),
     "speed options on": (1, {}),
@@ -55,10 +50,10 @@ def measure(plan: Plan) -> Measured:
     with tempfile.TemporaryDirectory() as folder:
         start = Path(folder) / "start"
         _copy_project(plan.project, start)
-        _change(start, plan.settings)
-        _run(start, "dvc", "init", "--no-scm", "--quiet")
-        _run(start, "mhrctl", "grid", "sync")
-        _run(start, "dvc", "repro", "--quiet", *COMMON)
+        change_params(start, plan.settings)
+        run(start, "dvc", "init", "--no-scm", "--quiet")
+        run(start, "mhrctl", "grid", "sync")
+        run(start, "dvc", "repro", "--quiet", *COMMON)
         seconds = {}
         for number, (name, (jobs, environment)) in enumerate(WAYS.items()):
             project = Path(shutil.copytree(start, Path(folder) / str(number), symlinks=True))
@@ -88,26 +83,7 @@ def _copy_project(project: Path, target: Path) -> None:
             shutil.copytree(project / name, target / name)
 
 
-def _change(project: Path, settings: Mapping[str, Mapping[str, Any]]) -> None:
-    yaml, file = YAML(), project / "params.yaml"
-    content = yaml.load(file)
-    for section, values in settings.items():
-        content.setdefault(section, {}).update(values)
-    yaml.dump(content, file)
-
-
 def _seconds(project: Path, jobs: int, environment: Mapping[str, str]) -> float:
     start = time.perf_counter()
-    _run(project, "mhrctl", "run", "--jobs", str(jobs), "--threads", "1", environment=environment)
+    run(project, "mhrctl", "run", "--jobs", str(jobs), "--threads", "1", environment=environment)
     return time.perf_counter() - start
-
-
-def _run(project: Path, module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
-    """Run a command of this Python; the commands of the pipeline find it too."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    python_path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    variables = os.environ | {"PATH": path, "PYTHONPATH": python_path, "DVC_NO_ANALYTICS": "1"} | dict(environment or {})
-    command = [sys.executable, "-m", module, *arguments]
-    done = subprocess.run(command, cwd=project, env=variables, check=False, capture_output=True, text=True)  # noqa: S603 - our own
-    if done.returncode:
-        raise RuntimeError(f"{module} {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")

@@ -35,7 +35,7 @@ def test_commands_at_once_are_forked_from_one_process() -> None:
         assert {command.communicate(timeout=60)[0] for command in commands} == {f"{run.server.pid}\n"}
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_to_a_command_is_one_to_its_process(number: signal.Signals) -> None:
     handled = f"import signal, sys, time; signal.signal({int(number)}, lambda *_: sys.exit(5))"
     program = f"{handled}; print('on', flush=True); time.sleep(60)"
