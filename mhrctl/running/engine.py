@@ -29,6 +29,7 @@ from mhrctl.running.fallback import Graph, PublicPipeline, dvc_root
 from mhrctl.running.internals import check_internals
 from mhrctl.running.jobs import Job, exit_code, read_record, write_record
 from mhrctl.running.pipeline import StageError, StageFiles, State
+from mhrctl.running.up_to_date import describing, fingerprint, write_up_to_date
 
 STAGE_CHANGES = {"changed command": "command changed", "changed checksum": "stage changed", "always changed": "always runs"}
 ITEM_CHANGES = {"modified": "changed", "deleted": "missing", "new": "not recorded yet"}
@@ -90,6 +91,7 @@ class DvcPipeline(PublicPipeline):
         super().__init__(root, self._edges(active), self._edges(whole))
         self._held: dict[str, ExitStack] = {}
         self._recorded: dict[str, Any] = {}
+        self._seen: dict[str, str] = {}  # {stage that is up to date: fingerprint of its files when that was seen}
         self._added: dict[str, list[str]] = defaultdict(list)  # {dvc.yaml: stages that dvc.lock did not have}
         self._next_dump = time.monotonic() + DUMP_EVERY
 
@@ -131,7 +133,11 @@ class DvcPipeline(PublicPipeline):
         with _stage_errors():
             if stage.frozen or stage.path.endswith(".dvc"):
                 return State.DONE if self._repo.reproduce(targets=[name], single_item=True) else State.UNCHANGED
-            return None if _status(stage) else State.UNCHANGED
+            before = fingerprint(_paths(stage))
+            if _status(stage):
+                return None
+            self._seen[name] = before
+            return State.UNCHANGED
 
     def reasons(self, name: str) -> list[str]:
         """Why a stage's command would run as its inputs and outputs are now; empty if it would not."""
@@ -242,7 +248,23 @@ class DvcPipeline(PublicPipeline):
             stage.save(run_cache=all(out.use_cache or out.is_metric or out.is_plot for out in stage.outs))
             stage.commit()
         self._recorded[name] = stage
+        self._seen[name] = fingerprint(_paths(stage))
         return State.DONE
+
+    def note_up_to_date(self, targets: Sequence[str]) -> None:
+        """Note that all stages are up to date, if they are and only files decide on it, for the next run to know."""
+        if any(
+            self._seen.get(name) != fingerprint(_paths(stage)) or stage.always_changed or stage.is_callback
+            for name, stage in self._stages.items()
+        ):
+            return
+        files = [
+            str(path)
+            for dvc_yaml in dict.fromkeys(stage.path for stage in self._stages.values())
+            for path in describing(Path(dvc_yaml), self._root)
+        ]
+        paths = dict.fromkeys([*files, *(path for stage in self._stages.values() for path in _paths(stage))])
+        write_up_to_date(self._root, self.folder, targets, stages=self.names, paths=paths)
 
     def due(self) -> bool:
         """Whether something was recorded that should go to dvc.lock now; a write takes time, so many stages share it."""
@@ -294,6 +316,11 @@ def _put_in_order(lock: str, names: Sequence[str]) -> str:
     lines = dict(entries)
     order = iter([name for name in names if name in lines])
     return "".join(lines[next(order)] if name in names else piece for name, piece in entries)
+
+
+def _paths(stage: Any) -> list[str]:  # noqa: ANN401
+    """What a stage reads and writes, parameter files among them."""
+    return [item.fs_path for item in (*stage.deps, *stage.outs)]
 
 
 def _in_words(stage: Any, change: Any) -> Iterator[str]:  # noqa: ANN401

@@ -50,7 +50,7 @@ class PublicPipeline:
 
     def __init__(self, root: Path, needs: Graph, after: Graph | None = None) -> None:
         self.needs, self.after, self.names = needs, after or needs, list(needs)
-        self.folder = root / ".dvc" / "tmp" / "mhrctl"
+        self.folder = jobs_folder(root)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._root = root
 
@@ -110,6 +110,11 @@ class PublicPipeline:
 
     def dump(self, *, last: bool) -> None:
         """Write what was recorded to dvc.lock, for many stages at once; with `last`, all of it."""
+
+
+def jobs_folder(root: Path) -> Path:
+    """The folder of the jobs of a DVC project."""
+    return root / ".dvc" / "tmp" / "mhrctl"
 
 
 def dvc_root() -> Path:

@@ -31,6 +31,8 @@ INTERNALS: dict[str, tuple[str, ...] | None] = {
     "dvc.repo.reproduce:plan_repro": ("graph", "stages"),
     # Whether a stage changed, in 2 ms; `Repo.status` of one takes 0.4 s, and says "busy" of what another run works on.
     "dvc.stage:Stage.status": ("self",),
+    # Stages that run whatever their files are: of others it is noted that they are up to date.
+    "dvc.stage:Stage.is_callback": None,
     # Reasons of a plan: what a parameter was, and is.
     "dvc.dependency.param:ParamsDependency.read_params": ("self",),
     "dvc.stage:Stage.params": None,

@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, chdir, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -19,15 +19,17 @@ from mhrctl.config.resolve import load_params
 from mhrctl.errors import ArtifactError, DataError, ParamsError
 from mhrctl.progress import PROGRESS_SECONDS
 from mhrctl.running.engine import DvcPipeline, open_pipeline
-from mhrctl.running.fallback import PublicPipeline, open_public_pipeline
+from mhrctl.running.fallback import PublicPipeline, dvc_root, jobs_folder, open_public_pipeline
 from mhrctl.running.forked import FORKSERVER, OFF
 from mhrctl.running.internals import InternalsError, check_internals
 from mhrctl.running.jobs import only_run
 from mhrctl.running.machine import THREADS, WAITING, cores, may_have_gpu, require_gpus, thread_environment
+from mhrctl.running.pipeline import State
 from mhrctl.running.plan import Planned, make_plan
-from mhrctl.running.progress import Progress, earlier_seconds
+from mhrctl.running.progress import Entry, Progress, earlier_seconds
 from mhrctl.running.scheduler import Scheduler
 from mhrctl.running.slots import Slots, make_slots
+from mhrctl.running.up_to_date import read_up_to_date
 from mhrctl.tools.grid import require_in_step
 
 
@@ -139,6 +141,8 @@ def run(project: Path, targets: Sequence[str], jobs: Jobs, *, view: View, keep_g
         QuitError: at the second signal.
     """
     slots = _slots(project, jobs)
+    if names := _up_to_date(project, targets):
+        return Ended(Progress({name: Entry(State.UNCHANGED) for name in names}), 0.0, None)
     earlier = earlier_seconds(Project(project).run_log("run").parent)
     with _open_pipeline(project, targets, view.report) as pipeline, ExitStack() as stack:
         stack.enter_context(only_run(pipeline.folder))
@@ -162,7 +166,17 @@ def run(project: Path, targets: Sequence[str], jobs: Jobs, *, view: View, keep_g
         start = time.monotonic()
         with _ended_by_signals(scheduler, view.report) as received, view.showing(scheduler.progress, slots.limit):
             scheduler.run()
+        if isinstance(pipeline, DvcPipeline) and not scheduler.progress.bad() and not received:
+            with pipeline.session():
+                pipeline.note_up_to_date(targets)
     return Ended(scheduler.progress, time.monotonic() - start, received[0] if received else None)
+
+
+def _up_to_date(project: Path, targets: Sequence[str]) -> list[str]:
+    """The stages that targets need, if an earlier run has noted that all are up to date and no file has changed since."""
+    with chdir(project):
+        root = dvc_root()
+        return read_up_to_date(root, jobs_folder(root), targets) or []
 
 
 def _slots(project: Path, jobs: Jobs) -> Slots:

@@ -84,6 +84,32 @@ def test_all_stages_run_and_nothing_is_printed(toy: Toy, capfd: pytest.CaptureFi
     assert {entry.state for entry in again.progress.stages.values()} == {State.UNCHANGED}
 
 
+@pytest.mark.parametrize("targets", [[], ["evaluate"]])
+def test_what_a_run_has_left_up_to_date_is_not_examined_again(
+    toy: Toy, targets: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = run(toy.root, targets, Jobs(), view=Recorder())
+    monkeypatch.setattr("mhrctl.tools.run.open_pipeline", lambda *_: pytest.fail("DVC was asked"))
+    again = run(toy.root, targets, Jobs(), view=Recorder())
+    assert list(again.progress.stages) == list(before.progress.stages)
+    assert {entry.state for entry in again.progress.stages.values()} == {State.UNCHANGED}
+    toy.set_beams(2)
+    with pytest.raises(pytest.fail.Exception, match="DVC was asked"):
+        run(toy.root, targets, Jobs(), view=Recorder())
+
+
+def test_what_has_failed_or_always_runs_is_never_up_to_date(toy: Toy) -> None:
+    (toy.root / "fail-evaluate-a").touch()
+    for _ in range(2):
+        ended = run(toy.root, ["evaluate"], Jobs(), view=Recorder())
+        assert ended.progress.stages["evaluate@a"].state is State.FAILED
+    (toy.root / "fail-evaluate-a").unlink()
+    dvc_yaml = toy.root / "dvc.yaml"
+    dvc_yaml.write_text(dvc_yaml.read_text().replace("    outs: [data.txt]", "    outs: [data.txt]\n    always_changed: true"))
+    for _ in range(2):
+        assert run(toy.root, [], Jobs(), view=Recorder()).progress.stages["data"].state is State.DONE
+
+
 def test_a_plan_runs_nothing(toy: Toy) -> None:
     lines: list[str] = []
     planned = plan(toy.root, ["train@a"], Jobs(), report=lines.append)
@@ -119,9 +145,11 @@ def test_jobs_are_as_many_as_cores_unless_there_may_be_a_gpu(toy: Toy, monkeypat
     ):
         monkeypatch.setattr("mhrctl.tools.run.may_have_gpu", lambda gpu=gpu: gpu)
         view = Recorder()
+        (toy.root / "dvc.yaml").touch()  # else nothing is looked at
         run(toy.root, ["data"], jobs, view=view)
         assert (view.at_once, view.lines) == (at_once, [])
     monkeypatch.setenv("MHRCTL_DEVICE", "cpu")
+    (toy.root / "dvc.yaml").touch()
     view = Recorder()
     run(toy.root, ["data"], Jobs(), view=view)
     assert view.at_once == 6
