@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import artifacts, checks, compiled, decoder, end_to_end, grid, memory, scoring, side_by_side, steps
+from benchmarks import artifacts, checks, compiled, decoder, end_to_end, grid, memory, scoring, side_by_side, starting, steps
 from benchmarks.console import shown
 from benchmarks.process import SETTINGS, quieten
 from benchmarks.results import Measured, entry, environment, write
@@ -24,9 +24,10 @@ MEASUREMENTS: dict[str, Callable[[bool], Measured]] = {
     "compiled": lambda quick: compiled.measure(compiled.PLANS[quick]),
     "artifacts": lambda quick: artifacts.measure(artifacts.PLANS[quick]),
     "decoder": lambda quick: decoder.measure(decoder.PLANS[quick]),
+    "starting": lambda quick: starting.measure(starting.PLANS[quick]),
     "grid": lambda quick: grid.measure(grid.PLANS[quick]),
 }
-HEAVY = {False: ("grid",), True: ("grid", "compiled")}
+HEAVY = {False: ("grid", "starting"), True: ("grid", "starting", "compiled")}
 """{quick: measurements that are made only where they are named}."""
 FOLDER = Path(__file__).parent
 

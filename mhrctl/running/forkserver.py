@@ -251,7 +251,7 @@ def _read(connection: socket.socket, expected: Any) -> Request | None:  # noqa: 
 def _place(files: Mapping[int, int]) -> None:
     """Give files the numbers that they are to have."""
     above = max([*files, *files.values()]) + 1
-    aside = {}
+    aside: dict[int, int] = {}
     for number, here in files.items():
         aside[number] = os.dup2(here, above + len(aside))
         os.close(here)

@@ -11,7 +11,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import artifacts, checks, command, compiled, end_to_end, gpu, grid, memory, scoring, side_by_side, steps
+from benchmarks import (
+    artifacts,
+    checks,
+    command,
+    compiled,
+    end_to_end,
+    gpu,
+    grid,
+    memory,
+    scoring,
+    side_by_side,
+    starting,
+    steps,
+)
 from benchmarks.peers import UnequalError
 from benchmarks.results import Measured, Row
 from benchmarks.shapes import SHAPES, new_samples
@@ -150,6 +163,11 @@ def test_grid(tmp_path: Path) -> None:
     measured = grid.measure(grid.Plan(tmp_path, {"grid": {"methods": {"lora": None}}}))
     assert_sane(measured, 3)
     assert not Project(tmp_path).data.exists()  # what is there is left alone
+
+
+@pytest.mark.slow
+def test_starting() -> None:
+    assert_sane(starting.measure(starting.PLANS[True]), 7)
 
 
 def test_gpu_dry_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
