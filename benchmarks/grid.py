@@ -16,7 +16,7 @@ from benchmarks.timing import Ratio
 
 TARGETS = (3.2, 4.0)
 WAYS: dict[str, tuple[int, dict[str, str]]] = {
-    "every option off": (1, {"MHRCTL_OFF": "all"}),
+    "every option off": (1, {"MHRCTL_OFF": "all", "MHRCTL_FORKSERVER": "off"}),
     "speed options on": (1, {}),
     "speed options on, two jobs": (2, {}),
 }
