@@ -1,4 +1,4 @@
-"""`python -m benchmarks [--only NAME ...] [--quick]`: measure, print the ratios, write results.json and results.md."""
+"""`python -m benchmarks [--only NAME ...] [--quick] [--keep VERSION]`: measure, print the ratios, write results.json and results.md."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 
 from benchmarks import artifacts, checks, compiled, decoder, end_to_end, grid, memory, scoring, side_by_side, starting, steps
 from benchmarks.console import shown
+from benchmarks.history import keep
 from benchmarks.process import SETTINGS, quieten
 from benchmarks.results import Measured, entry, environment, write
 
@@ -35,6 +36,9 @@ FOLDER = Path(__file__).parent
 def main(arguments: Sequence[str]) -> int:
     """Measure what is asked for; returns 1 if a gate is not reached."""
     options = _parser().parse_args(arguments)
+    if options.keep:
+        keep(options.out / "history.md", options.keep, (options.out / "results.md").read_text(encoding="utf-8"))
+        return 0
     torch.set_num_threads(1)
     quieten()
     file: Path = options.out / ("quick.json" if options.quick else "results.json")
@@ -54,5 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="mhrctl against peft, one thread of CPU time.")
     parser.add_argument("--only", nargs="+", choices=list(MEASUREMENTS), metavar="NAME", help=", ".join(MEASUREMENTS))
     parser.add_argument("--quick", action="store_true", help="few and small; written to quick.json and quick.md")
+    parser.add_argument(
+        "--keep", metavar="VERSION", help="measure nothing: put the results, as those of a release, into history.md"
+    )
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the results")
     return parser
