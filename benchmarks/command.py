@@ -1,4 +1,4 @@
-"""`python -m benchmarks [--only NAME ...] [--quick] [--keep VERSION]`: measure, print the ratios, write results.json and results.md."""
+"""`python -m benchmarks [--only NAME ...] [--quick]`: measure, print the ratios, write results.json and results.md."""
 
 from __future__ import annotations
 

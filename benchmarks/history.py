@@ -5,7 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-TITLE = "# Measured, release by release\n\nThe newest release comes first. Ratios can be compared across machines; seconds cannot.\n"
+TITLE = """\
+# Measured, release by release
+
+The newest release comes first. Ratios can be compared across machines; seconds cannot.
+"""
 HEADING = re.compile(r"^## (\S+)", re.MULTILINE)
 
 
