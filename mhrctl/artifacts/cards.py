@@ -12,7 +12,6 @@ import json
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Generic, Literal, TypedDict, TypeVar, overload
 
@@ -105,6 +104,8 @@ class Card(Generic[F_co]):
 
 
 def _libraries() -> dict[str, str]:
+    from importlib.metadata import version  # it brings what reads e-mail
+
     return {name: version(name) for name in (*LIBRARIES, "mhrctl")}
 
 

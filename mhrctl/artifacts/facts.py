@@ -16,7 +16,7 @@ from mhrctl.config.tasks import FramingName
 class Facts(BaseModel):
     """Facts say of an output what a reader needs, and are frozen."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
 
 class Parameters(Facts):

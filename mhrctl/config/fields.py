@@ -106,7 +106,7 @@ _CLOSED = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, str_max_l
 class Closed(BaseModel):
     """A closed model is frozen: an unknown key is an error, and so is a number that is not finite."""
 
-    model_config = ConfigDict(**_CLOSED, frozen=True)
+    model_config = ConfigDict(**_CLOSED, frozen=True, defer_build=True)
 
 
 def part_of(section: type[BaseModel], *, lists: bool = False) -> Any:  # noqa: ANN401 - a type

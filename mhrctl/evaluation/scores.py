@@ -81,7 +81,7 @@ Means = Annotated[dict[str, Percent], AfterValidator(_means)]
 
 
 class _Closed(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class TaskScores(_Closed):

@@ -10,7 +10,6 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from ruamel.yaml import YAML
 
 from mhrctl.artifacts.inputs import Place
@@ -38,6 +37,8 @@ def rendered(name: str, **content: Any) -> str:  # noqa: ANN401 - whatever the t
         name: of the file, without `.jinja`.
         content: what it reads. The filter `yaml` writes a string so that YAML reads it back as that string.
     """
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # which every other command would wait for
+
     environment = Environment(
         loader=PackageLoader(PACKAGE, FOLDER),
         autoescape=False,  # noqa: S701 - YAML and Markdown, no HTML

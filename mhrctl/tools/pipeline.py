@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from configobj import ConfigObj, ConfigObjError  # type: ignore[import-untyped]
 from ruamel.yaml import YAML
 
 from mhrctl.artifacts.names import Project
@@ -91,6 +90,8 @@ def pipeline_refusals(document: Document, project: Project) -> list[str]:
 def _config_problem(path: Path) -> str | None:
     if not path.exists() and not path.is_symlink():
         return None
+    from configobj import ConfigObj, ConfigObjError  # type: ignore[import-untyped]
+
     try:
         ConfigObj(read_text(path).splitlines())
     except ConfigObjError as error:
