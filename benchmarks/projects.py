@@ -31,7 +31,7 @@ def change_params(project: Path, settings: Mapping[str, Mapping[str, Any]]) -> N
 
 
 def run(project: Path, module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> str:
-    """Run a command of this Python, with the allocator that users have; the commands of the pipeline find it too.
+    """Run a command of this Python, with the allocator and the compiled modules that users have; so do those of the pipeline.
 
     Returns:
         What it printed.
@@ -51,5 +51,5 @@ def variables_of(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a command, with some variables over it."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     python_path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    kept = {name: value for name, value in os.environ.items() if name not in SETTINGS}
+    kept = {name: value for name, value in os.environ.items() if name not in {*SETTINGS, "PYTHONDONTWRITEBYTECODE"}}
     return kept | {"PATH": path, "PYTHONPATH": python_path, "DVC_NO_ANALYTICS": "1"} | dict(environment)
