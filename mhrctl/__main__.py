@@ -59,7 +59,7 @@ def main() -> None:
 
         from mhrctl.running.forkserver import serve
 
-        sys.argv[1:] = serve(Path(sys.argv[2]), int(sys.argv[3]), IMPORTED)
+        sys.argv[1:] = serve(Path(sys.argv[2]), int(sys.argv[3]), IMPORTED, then=_compile_patterns)
         _heed_signals()
         from mhrctl.cli.display import look_again
 
@@ -77,6 +77,13 @@ def main() -> None:
         code = error.code if isinstance(error, SystemExit) else 1
         ending.code = code if isinstance(code, int) else 0 if code is None else 1
         raise
+
+
+def _compile_patterns() -> None:
+    """Have transformers compile its thousand patterns of weights' names, which it keeps, before it loads a first model."""
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+    get_checkpoint_conversion_mapping("t5")
 
 
 def _heed_signals() -> None:

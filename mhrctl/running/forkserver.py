@@ -14,7 +14,7 @@ import selectors
 import signal
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -166,13 +166,16 @@ class Server:
             os._exit(0)
 
 
-def serve(address: Path, owner: int, modules: Mapping[str, Sequence[str]]) -> list[str]:
+def serve(
+    address: Path, owner: int, modules: Mapping[str, Sequence[str]], *, then: Callable[[], object] = lambda: None
+) -> list[str]:
     """Serve a run until it ends.
 
     Args:
         address: the socket to listen at.
         owner: the run's process ID.
         modules: {command: modules to import}, in their order; a command is served as soon as those of it are there.
+        then: what else each process would do once, whose failure is no matter.
 
     Returns:
         In each process that was forked, the command line that it is to run; in the server, nothing returns.
@@ -186,6 +189,8 @@ def serve(address: Path, owner: int, modules: Mapping[str, Sequence[str]]) -> li
         server.loaded.add(command)
         if argv := server.turn(0):
             return argv
+    with suppress(Exception):
+        then()
     gc.collect()
     gc.freeze()  # a collection would write to what it looks at, and so copy all that forks have in common
     server.complete = True

@@ -21,7 +21,7 @@ from pathlib import Path
 from mhrctl.running.forkserver import serve
 
 modules = {"quick": ("json",), "slow": sys.argv[3:]}
-argv = serve(Path(sys.argv[1]), int(sys.argv[2]), modules)
+argv = serve(Path(sys.argv[1]), int(sys.argv[2]), modules, then=lambda: setattr(sys, "once", [1 / len(sys.argv[3:])]))
 exec(argv[1], {"argv": argv})
 """
 """A command is `quick PROGRAM`."""

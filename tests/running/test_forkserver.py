@@ -78,3 +78,10 @@ def test_a_server_takes_the_place_of_one_that_was_killed() -> None:
         address = address_of(run.owner.pid)
         assert address.exists()
         assert run.run("pass")[0] == ALONE
+
+
+def test_what_each_process_would_do_is_done_once() -> None:
+    with serving("json") as run:
+        eventually(lambda: run.run("import sys; sys.exit(not hasattr(sys, 'once'))")[0] == 0, "all is loaded")
+    with serving() as run:  # where it fails, and is no matter
+        assert run.run("import sys; sys.exit(hasattr(sys, 'once'))")[0] == 0
