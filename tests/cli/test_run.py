@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -95,6 +96,17 @@ def test_jobs_have_one_thread_or_those_asked_for_and_wait_without_spinning(
     assert run("run", "-C", toy.root) == 0
     seen = ["3,3,3,PASSIVE", ",1,1,PASSIVE", "2,2,2,PASSIVE", ",7,,PASSIVE"]
     assert (toy.root / "seen").read_text().splitlines() == seen
+
+
+def test_jobs_are_forked_unless_asked_otherwise(made: Toy, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    toy = made.copy(tmp_path / "toy")
+    (toy.root / "dvc.yaml").write_text("stages:\n  seen: {cmd: 'echo $MHRCTL_FORKSERVER >> seen'}\n")
+    monkeypatch.delenv("MHRCTL_FORKSERVER", raising=False)
+    assert run("run", "-C", toy.root) == 0
+    assert run("run", "--no-fork", "-C", toy.root) == 0
+    monkeypatch.setenv("MHRCTL_FORKSERVER", "off")
+    assert run("run", "-C", toy.root) == 0
+    assert (toy.root / "seen").read_text().splitlines() == [str(os.getpid()), "off", "off"]
 
 
 def test_other_machines_are_named_by_one_option_each(made: Toy, run: Run, capfd: Capture) -> None:
