@@ -83,7 +83,7 @@ def surroundings() -> list[Any]:
     namespaces = sorted(str(path.readlink()) for path in Path("/proc/self/ns").iterdir())
     who = [os.geteuid(), os.getegid(), os.getgroups()]
     turns = [os.getpriority(os.PRIO_PROCESS, 0), sorted(os.sched_getaffinity(0))]
-    return [kept, umask, limits, namespaces, who, turns, sys.version]
+    return [kept, umask, limits, namespaces, who, turns, sys.version, sys.prefix, __file__]
 
 
 def address_of(owner: int) -> Path:
@@ -217,7 +217,10 @@ def _is_open(number: int) -> bool:
 
 
 def _number(answers: IO[str]) -> int | None:
-    line = answers.readline()
+    """The next that a server says; None if it has been killed."""
+    line = ""
+    with suppress(ConnectionResetError):
+        line = answers.readline()
     return int(line) if line.endswith("\n") else None
 
 

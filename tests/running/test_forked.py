@@ -119,6 +119,12 @@ def test_a_command_with_other_surroundings_goes_by_itself(env: dict[str, str]) -
         assert run.run("pass")[0] == 0
 
 
+def test_a_command_of_another_installation_goes_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = forked.surroundings()
+    monkeypatch.setattr(sys, "prefix", "/another/venv")
+    assert forked.surroundings() != before
+
+
 def test_a_command_that_is_no_stage_of_dvc_goes_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DVC_STAGE", raising=False)
     monkeypatch.setenv(FORKSERVER, str(os.getpid()))
