@@ -28,9 +28,9 @@ Known = Literal["measured", "logged", "scaled", "estimated"]
 """By steps that were measured, by earlier runs, by operations at the speed that these show, by operations at the device's."""
 SECTIONS: Mapping[str, type[Closed]] = {"pretrain": PretrainParams, "adapt": AdaptParams, "evaluate": EvaluateParams}
 COMPUTING = frozenset({"backbone", *SECTIONS})
-IMPORTS = 4.0
-"""Seconds until a stage's log begins: Python, torch and the other libraries."""
-START = IMPORTS + 1.0
+IMPORTS = 0.3
+"""Seconds until a stage's log begins, in a process forked from one that has torch; on a GPU it is a few seconds of minutes."""
+START = IMPORTS + 0.7
 """Seconds until its work begins: the weights of a small backbone, too."""
 SHORT = {"average": START, "index": 2 * START, "report": START}
 """Seconds of stages that compute little."""
