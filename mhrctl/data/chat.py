@@ -11,7 +11,7 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from mhrctl.data.loading import reason
-from mhrctl.data.tokenization import Ending, bare_tokens, end_token
+from mhrctl.data.tokenization import Ending, Tokenizes, bare_tokens, end_token
 from mhrctl.errors import DataError
 
 Turn = tuple[str, str]
@@ -91,7 +91,7 @@ class Chat:
         is_turn = len(prompt) >= len(before + after) and prompt.startswith(before) and prompt.endswith(after)
         return prompt[len(before) : len(prompt) - len(after)] if is_turn else None
 
-    def encode(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    def encode(self, tokenizer: Tokenizes, texts: Sequence[str]) -> list[list[int]]:
         """Return the tokens of answers: as they follow in the whole conversation, and with what ends a turn."""
         answers = [f"{self.gap}{text.strip()}{self.ending}" for text in texts]
         before, *wholes = bare_tokens(tokenizer, [self.opening, *(f"{self.opening}{answer}" for answer in answers)])

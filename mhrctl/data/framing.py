@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mhrctl.config.tasks import FramingName
 from mhrctl.data.chat import Chat, end_turns
-from mhrctl.data.tokenization import Ending, around, bare_tokens, end_token, load_tokenizer
+from mhrctl.data.tokenization import Ending, Tokenizes, around, bare_tokens, end_token, load_tokenizer
 
 GAP = " "
 """Stands between a prompt and its answer, whose first token it is a part of, as it is within a text."""
@@ -23,7 +23,7 @@ _BEFORE = "a"
 class TextTokens(Protocol):
     """This makes tokens of texts of one kind: of prompts, or of answers."""
 
-    def encode(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    def encode(self, tokenizer: Tokenizes, texts: Sequence[str]) -> list[list[int]]:
         """Return the tokens of texts."""
 
     def cut(self, ids: list[int], longest: int) -> list[int]:
@@ -74,7 +74,7 @@ class Beginning:
 
     begin: tuple[int, ...]
 
-    def encode(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    def encode(self, tokenizer: Tokenizes, texts: Sequence[str]) -> list[list[int]]:
         """Return the tokens of texts without the end token, whether or not the tokenizer puts one."""
         return [[*self.begin, *ids] for ids in bare_tokens(tokenizer, texts)]
 
@@ -98,7 +98,7 @@ class Following:
     end: int
     before: tuple[int, ...]
 
-    def encode(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    def encode(self, tokenizer: Tokenizes, texts: Sequence[str]) -> list[list[int]]:
         """Return the tokens of answers, with the space before each and the end token."""
         answers = [text if not text or text.startswith(GAP) else f"{GAP}{text}" for text in texts]
         wholes: list[list[int]] = bare_tokens(tokenizer, [f"{_BEFORE}{answer}" for answer in answers])

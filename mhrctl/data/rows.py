@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from mhrctl.config.tasks import FramingName
 from mhrctl.data.chat import USER, Chat, Turn
 from mhrctl.data.framing import TextTokens, framing_by
+from mhrctl.data.pieces import Pieces
 from mhrctl.data.vocabulary import Unsayable
 from mhrctl.errors import DataError
 from mhrctl.suites.task import Example, Split
@@ -57,6 +58,7 @@ class Encoder:
         cut: how many inputs, targets and choices were cut so far.
         unsayable: what the tokenizer could not say of them.
         notes: {what: count} of what a stream left out on its way here.
+        pieces: the tokens of pieces of texts that are known from other tasks, by this tokenizer; None knows none.
     """
 
     task: str
@@ -69,8 +71,10 @@ class Encoder:
     cut: Counter[str] = field(default_factory=Counter)
     unsayable: Unsayable = field(init=False)
     notes: Counter[str] = field(default_factory=Counter)
+    pieces: Pieces | None = None
 
     def __post_init__(self) -> None:
+        self._tokens = self.pieces or Pieces(self.tokenizer)
         self.unsayable = Unsayable(self.tokenizer)
         self._framed = framing_by(self.framing, chat=self.chat).of(self.tokenizer)
 
@@ -122,7 +126,7 @@ class Encoder:
             before, text = _turns(example)
             with self._naming(example):
                 prompts.append(chat.prompt([*before, (USER, self.prompt(text))]))
-        rows = self._framed.inputs.encode(self.tokenizer, prompts)
+        rows = self._framed.inputs.encode(self._tokens, prompts)
         for row, example in enumerate(examples):
             if len(rows[row]) > self.max_input_tokens:
                 self.cut["input"] += 1
@@ -149,7 +153,7 @@ class Encoder:
         """Token ids, cut to `longest`."""
         if not texts:
             return []
-        rows = framed.encode(self.tokenizer, texts)
+        rows = framed.encode(self._tokens, texts)
         self.cut[what] += sum(len(ids) > longest for ids in rows)
         return [framed.cut(ids, longest) for ids in rows]
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -32,8 +33,16 @@ SOURCES = (
 )
 """Files that a tokenizer on the hub may be in."""
 WAY_OUT = "set prepare.tokenizer to a folder, and backbone.name too, with backbone.source: local"
+_IDS_ALONE = {"return_attention_mask": False, "return_token_type_ids": False, "verbose": False}
 _PROBE = "a"
 """A text that shows what a tokenizer puts around texts."""
+
+
+class Tokenizes(Protocol):
+    """This makes tokens of texts, as a tokenizer of transformers does."""
+
+    def __call__(self, text: list[str], /, *, add_special_tokens: bool = True, **options: bool) -> Mapping[str, Any]:
+        """Return the tokens as `input_ids`."""
 
 
 def train_tokenizer(kind: str, texts: Iterable[str], *, vocab_size: int, ends_texts: bool = True) -> PreTrainedTokenizerBase:
@@ -194,9 +203,9 @@ class Ending:
         is_added = end not in suffix
         return Ending(end, len(suffix) + is_added, is_added=is_added)
 
-    def encode(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    def encode(self, tokenizer: Tokenizes, texts: Sequence[str]) -> list[list[int]]:
         """Return the tokens of texts, every one with the end token."""
-        rows: list[list[int]] = tokenizer(list(texts), verbose=False)["input_ids"]
+        rows = whole_tokens(tokenizer, texts)
         return [[*ids, self.end] for ids in rows] if self.is_added else rows
 
     def cut(self, ids: list[int], longest: int) -> list[int]:
@@ -232,7 +241,13 @@ def around(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
     return [], whole[-1:]
 
 
-def bare_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+def whole_tokens(tokenizer: Tokenizes, texts: Sequence[str]) -> list[list[int]]:
+    """Return the tokens of texts with those that the tokenizer puts around a text."""
+    rows: list[list[int]] = tokenizer(list(texts), **_IDS_ALONE)["input_ids"] if texts else []
+    return rows
+
+
+def bare_tokens(tokenizer: Tokenizes, texts: Sequence[str]) -> list[list[int]]:
     """Return the tokens of texts without those that the tokenizer puts around a text."""
-    rows: list[list[int]] = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+    rows: list[list[int]] = tokenizer(list(texts), add_special_tokens=False, **_IDS_ALONE)["input_ids"] if texts else []
     return rows

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import reprlib
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
@@ -29,9 +31,10 @@ from mhrctl.data.chat import USER, Chat
 from mhrctl.data.division import Division, divide
 from mhrctl.data.framing import FRAMINGS, framed_tokenizer, framing_by
 from mhrctl.data.leaks import LEAKS, TestTexts
+from mhrctl.data.pieces import Pieces
 from mhrctl.data.rows import SCHEMA, TEST_SCHEMA, Draft, Encoder
 from mhrctl.data.shards import copy_shard, read_counts, read_cuts, write_shard
-from mhrctl.data.tokenization import bare_tokens, is_trained_here, train_tokenizer
+from mhrctl.data.tokenization import bare_tokens, is_trained_here, train_tokenizer, whole_tokens
 from mhrctl.data.vocabulary import Unsayable
 from mhrctl.data.wording import BETWEEN, filled
 from mhrctl.errors import DataError, in_section
@@ -51,6 +54,22 @@ FILES: dict[Role, str] = {
 }
 
 
+COLLECTED_EVERY = 100_000
+"""Objects from one look for garbage to the next: rows are millions of objects, and none of them is in a cycle."""
+
+
+@contextmanager
+def _rarely_collected() -> Iterator[None]:
+    """Look for garbage rarely: to look through all rows again and again would be a third of the time."""
+    before = gc.get_threshold()
+    gc.set_threshold(COLLECTED_EVERY, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
+@_rarely_collected()
 def prepare(params: PrepareParams, *, root: Path, out: Path, scratch: Path, track: Track = silent) -> dict[str, Any]:
     """Write `training_tasks.parquet`, `test_tasks.parquet`, `backbone_tasks.parquet`, `tasks.json` and `tokenizer/` into `out`.
 
@@ -83,14 +102,15 @@ def prepare(params: PrepareParams, *, root: Path, out: Path, scratch: Path, trac
         shards = scratch / f"prepare-{_key(params, folder / TOKENIZER, parents, tests)}"
         rows: list[dict[str, Any]] = []
         notes = Counter(suite.notes)
+        pieces = Pieces(tokenizer)
         with track("prepare", len(tasks)) as bar:
             for role, file in FILES.items():
                 schema = TEST_SCHEMA if role == "test" else SCHEMA
                 with pq.ParquetWriter(folder / file, schema, compression="zstd") as writer:
                     for task in (task for task in tasks if task.role == role):
-                        put = prompt_of(task, params, suite.prompter, tokenizer)
+                        put = prompt_of(task, params, suite.prompter, tokenizer, pieces)
                         limits = params.max_input_tokens, params.max_target_tokens
-                        encoder = Encoder(task.name, put, tokenizer, *limits, params.framing, chat=params.chat)
+                        encoder = Encoder(task.name, put, tokenizer, *limits, params.framing, chat=params.chat, pieces=pieces)
                         if task.stream is None:
                             rows.append(_write_task(task, divisions[task.name], params, encoder, writer, schema))
                         else:
@@ -184,7 +204,11 @@ def _training_texts(
 
 
 def prompt_of(
-    task: Task, params: PrepareParams, prompter: Prompter | None, tokenizer: PreTrainedTokenizerBase | None
+    task: Task,
+    params: PrepareParams,
+    prompter: Prompter | None,
+    tokenizer: PreTrainedTokenizerBase | None,
+    pieces: Pieces | None = None,
 ) -> Callable[[str], str]:
     """Make what puts a task's prompt around an input; of a chat, it is what the user says.
 
@@ -193,14 +217,15 @@ def prompt_of(
         params: what of it to show.
         prompter: the source's own, unless params have a template; None puts what is shown and the input one after the other.
         tokenizer: counts tokens, so that the worked examples fit; None shows as many as are asked for.
+        pieces: knows tokens of the tokenizer from other tasks, if there are any.
     """
     chat = Chat.of(tokenizer) if tokenizer and params.chat else None
+    counting = pieces or tokenizer
 
     def tokens(text: str) -> list[int]:
         if tokenizer and chat:
-            return bare_tokens(tokenizer, [chat.prompt([(USER, text)])])[0]
-        ids: list[int] = tokenizer(text, verbose=False)["input_ids"] if tokenizer else []
-        return ids
+            return bare_tokens(counting, [chat.prompt([(USER, text)])])[0]
+        return whole_tokens(counting, [text])[0] if tokenizer else []
 
     def cut(text: str, longest: int) -> str:
         if not tokenizer or not longest:

@@ -138,10 +138,10 @@ def read_jsonl(path: Path, *, metrics: Metrics, tests: Sequence[str] = ()) -> Su
     drafts: dict[str, _Draft] = {}
     says_roles = False
     for file in inside.files:
-        folder_role = _folder_role(path, file)
+        folder_role, stem = _folder_role(path, file), file.stem
         for where, line in _lines(file):
-            name = file.stem if line.task is None else line.task
-            if not NAME.fullmatch(name):
+            name = stem if line.task is None else line.task
+            if name not in drafts and not NAME.fullmatch(name):
                 allowed = "letters, digits, '.', '_' and '-' only, and must begin with a letter or a digit"
                 raise DataError(f"{where}: task name {name!r} may hold {allowed}")
             if folder_role and line.role not in (None, folder_role):

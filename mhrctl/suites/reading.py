@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,32 @@ def parse(text: str, path: Path, line: int = 1, *, once: Collection[str] | None 
     Raises:
         DataError: with the file and the line of the fault.
     """
-    where = f"{path}:{line}"
+    try:
+        read = json.loads if text.startswith("\ufeff") else _decoder(None if once is None else frozenset(once)).decode
+        content = read(text)  # `loads` says what a mark before a text is
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}:{line + error.lineno - 1}: not valid JSON: {error.msg} (column {error.colno})") from None
+    except _Fault as error:
+        raise DataError(f"{path}:{line}: {error}") from None
+    except RecursionError:
+        raise DataError(f"{path}:{line}: JSON that is nested too deeply to be read; make it flatter") from None
+    except ValueError:  # the one that is left: of whole numbers with more digits than Python reads
+        longest = f"{sys.get_int_max_str_digits():,}"
+        raise DataError(f"{path}:{line}: a number of more than {longest} digits; write it as text, in quotes") from None
+    if not surrogates and "\\u" in text and (odd := _no_unicode(content)) is not None:
+        raise DataError(
+            f"{path}:{line}: text {reprlib.repr(odd)} holds half of a surrogate pair, which is no character; fix it"
+        )
+    return content
+
+
+class _Fault(Exception):
+    """Something is no JSON for us that Python's own reader would let pass."""
+
+
+@cache
+def _decoder(once: frozenset[str] | None) -> json.JSONDecoder:
+    """A reader of JSON that rejects keys which stand twice, as `parse` has it, and constants that are no numbers."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         content = dict(pairs)
@@ -51,25 +77,13 @@ def parse(text: str, path: Path, line: int = 1, *, once: Collection[str] | None 
             counts = Counter(key for key, _ in pairs)
             for key, count in counts.items():
                 if count > 1 and (once is None or key in once):
-                    raise DataError(f"{where}: key {reprlib.repr(key)} is there twice in one object; leave one out")
+                    raise _Fault(f"key {reprlib.repr(key)} is there twice in one object; leave one out")
         return content
 
     def constant(name: str) -> None:
-        raise DataError(f"{where}: not valid JSON: {name} is no number of JSON; leave it out, or write it as text")
+        raise _Fault(f"not valid JSON: {name} is no number of JSON; leave it out, or write it as text")
 
-    try:
-        content = json.loads(text, object_pairs_hook=unique, parse_constant=constant)
-    except json.JSONDecodeError as error:
-        where = f"{path}:{line + error.lineno - 1}"
-        raise DataError(f"{where}: not valid JSON: {error.msg} (column {error.colno})") from None
-    except RecursionError:
-        raise DataError(f"{where}: JSON that is nested too deeply to be read; make it flatter") from None
-    except ValueError:  # the one that is left: of whole numbers with more digits than Python reads
-        longest = f"{sys.get_int_max_str_digits():,}"
-        raise DataError(f"{where}: a number of more than {longest} digits; write it as text, in quotes") from None
-    if not surrogates and "\\u" in text and (odd := _no_unicode(content)) is not None:
-        raise DataError(f"{where}: text {reprlib.repr(odd)} holds half of a surrogate pair, which is no character; fix it")
-    return content
+    return json.JSONDecoder(object_pairs_hook=unique, parse_constant=constant)
 
 
 def is_unicode(text: str) -> bool:
