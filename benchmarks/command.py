@@ -9,7 +9,20 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import artifacts, checks, compiled, decoder, end_to_end, grid, memory, scoring, side_by_side, starting, steps
+from benchmarks import (
+    artifacts,
+    checks,
+    compiled,
+    decoder,
+    end_to_end,
+    grid,
+    memory,
+    preparing,
+    scoring,
+    side_by_side,
+    starting,
+    steps,
+)
 from benchmarks.console import shown
 from benchmarks.history import keep
 from benchmarks.process import SETTINGS, quieten
@@ -26,6 +39,7 @@ MEASUREMENTS: dict[str, Callable[[bool], Measured]] = {
     "artifacts": lambda quick: artifacts.measure(artifacts.PLANS[quick]),
     "decoder": lambda quick: decoder.measure(decoder.PLANS[quick]),
     "starting": lambda quick: starting.measure(starting.PLANS[quick]),
+    "prepare": lambda quick: preparing.measure(preparing.PLANS[quick]),
     "grid": lambda quick: grid.measure(grid.PLANS[quick]),
 }
 HEAVY = {False: ("grid", "starting"), True: ("grid", "starting", "compiled")}

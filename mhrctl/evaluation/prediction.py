@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
 
-from mhrctl.data.batches import collate
+from mhrctl.data.batches import Ragged, collate
 from mhrctl.data.examples import Sample
 from mhrctl.errors import DivergedError, listed
 from mhrctl.evaluation.metrics import Answer
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.backbones import vocabulary
-from mhrctl.models.generation import stops
+from mhrctl.models.generation import ends_of, stops
 from mhrctl.progress import Track, silent
 from mhrctl.training.losses import choice_scores
 from mhrctl.training.objective import Objective
 
 BATCH_ROWS = 256
 """Rows of a batch, times beams or choices: a matter of memory, not of results."""
+BATCH_TOKENS = 2**14
+"""Input tokens of a batch of rows of all runs, its longest input taken for all."""
 BATCH_LOGITS = 2**23
 """Logits of a step of a batch: those of 256 rows of T5's 32,128 tokens, and of 32 rows of Gemma's 262,144."""
 
@@ -209,6 +212,11 @@ def predict(
         DivergedError: if the logits of a run are not finite.
     """
     model.eval()
+    if generation.beams == 1 and (greedy := model.greedy(torch.tensor(routing or own_rows(len(samples)), device=device))):
+        ends = ends_of(model.backbone, tokenizer)
+        answering = partial(greedy, ends=ends, max_new_tokens=generation.max_new_tokens)
+        rows = _rows_a_run(model, 1, 1)
+        return _predict_mixed(answering, tokenizer, samples, rows=rows, device=device, track=track, names=names)
     answers = [[""] * len(run) for run in samples]
     groups = _run_batches(samples, _rows_a_run(model, generation.beams, len(samples)))
     with track("generate", len(groups)) as bar:
@@ -230,6 +238,32 @@ def predict(
             for run, run_rows in enumerate(rows):
                 for row in run_rows:
                     answers[run][row] = next(texts).strip()
+            bar.advance()
+    return answers
+
+
+def _predict_mixed(
+    answering: Callable[[Ragged, Sequence[int]], tuple[Tensor, Tensor]],
+    tokenizer: PreTrainedTokenizerBase,
+    samples: Sequence[Sequence[Sample]],
+    *,
+    rows: int,
+    device: torch.device,
+    track: Track,
+    names: Sequence[str],
+) -> list[list[str]]:
+    """Generate answers in batches of rows of similar length, whichever their runs are."""
+    answers = [[""] * len(run) for run in samples]
+    batches = _mixed_batches(samples, rows)
+    with track("generate", len(batches)) as bar:
+        for batch in batches:
+            inputs = Ragged.of([samples[run][row].input_ids for run, row in batch]).to(device)
+            tokens, finite = answering(inputs, [run for run, _ in batch])
+            _require_finite_runs(
+                sorted({run for (run, _), good in zip(batch, finite.tolist(), strict=True) if not good}), names
+            )
+            for (run, row), text in zip(batch, tokenizer.batch_decode(tokens, skip_special_tokens=True), strict=True):
+                answers[run][row] = text.strip()
             bar.advance()
     return answers
 
@@ -293,7 +327,11 @@ class _Finite(LogitsProcessor):
 
 def _require_finite(rows: Tensor, names: Sequence[str], *, runs: int) -> None:
     """Check that the model gave finite numbers for every row of a batch of equally many rows a run."""
-    bad = (~rows.view(runs, -1).all(1)).nonzero().flatten().tolist()
+    _require_finite_runs((~rows.view(runs, -1).all(1)).nonzero().flatten().tolist(), names)
+
+
+def _require_finite_runs(bad: Sequence[int], names: Sequence[str]) -> None:
+    """Check that no run has numbers that are not finite."""
     if bad:
         tasks = [names[run] if names else f"run {run}" for run in bad]
         raise DivergedError(f"what the model computes for {listed(tasks)} is not finite")
@@ -310,6 +348,19 @@ def _run_batches(samples: Sequence[Sequence[Sample]], rows: int) -> list[list[li
     orders = [_by_length(run) for run in samples]
     longest = max(len(order) for order in orders)
     return [[_padded(order, start, min(rows, longest - start)) for order in orders] for start in range(0, longest, rows)]
+
+
+def _mixed_batches(samples: Sequence[Sequence[Sample]], most: int) -> list[list[tuple[int, int]]]:
+    """(run, row) of every batch, long inputs first, in the order of the runs within a batch."""
+    every = [(run, row) for run, of_run in enumerate(samples) for row in range(len(of_run))]
+    every.sort(key=lambda place: -len(samples[place[0]][place[1]].input_ids))
+    batches, start = [], 0
+    while start < len(every):
+        run, row = every[start]
+        rows = max(1, min(most, BATCH_TOKENS // max(1, len(samples[run][row].input_ids))))
+        batches.append(sorted(every[start : start + rows]))
+        start += rows
+    return batches
 
 
 def _by_length(run: Sequence[Sample]) -> list[int]:

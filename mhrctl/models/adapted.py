@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from mhrctl.adapters.adapter import Adapter
 from mhrctl.data.batches import Ragged
-from mhrctl.models.backbone import Backbone
+from mhrctl.models.backbone import Backbone, Greedy
 from mhrctl.models.decoder_only import DecoderOnly
 from mhrctl.models.encoder_decoder import EncoderDecoder
 from mhrctl.models.placement import is_spread
@@ -81,6 +81,15 @@ class AdaptedModel(nn.Module):
             The tokens of the answers alone, [rows, longest answer].
         """
         return self.kind.generate(self._slots(task_ids), inputs, **options)
+
+    @torch.no_grad()
+    def greedy(self, task_ids: Tensor | None) -> Greedy | None:
+        """Return what answers rows of any group greedily, as `generate` would; None where only that can.
+
+        Args:
+            task_ids: as in `forward`, of all groups.
+        """
+        return self.kind.greedy(self._slots(task_ids))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move what can be moved: a backbone that is spread over devices stays where it is."""

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from mhrctl.data.batches import Ragged
+
+
+class Greedy(Protocol):
+    """This answers rows, each by the most likely token after each other."""
+
+    def __call__(
+        self, inputs: Ragged, owners: Sequence[int], *, ends: Sequence[int], max_new_tokens: int
+    ) -> tuple[Tensor, Tensor]:
+        """Answer them.
+
+        Args:
+            inputs: rows of input tokens.
+            owners: the group of each row, in ascending order; groups may have any number of rows.
+            ends: tokens that end an answer.
+            max_new_tokens: tokens of an answer at most.
+
+        Returns:
+            The tokens of the answers alone, [rows, longest answer], and for each row whether all its logits were finite.
+        """
 
 
 class Backbone(Protocol):
@@ -52,3 +71,6 @@ class Backbone(Protocol):
         Returns:
             The tokens of the answers alone, [rows, longest answer].
         """
+
+    def greedy(self, slots: Mapping[str, Tensor]) -> Greedy | None:
+        """Return what answers rows of any group by a loop of our own, as `generate` does without beams; None if that must."""

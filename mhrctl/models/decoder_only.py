@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from mhrctl.data.batches import Ragged
 from mhrctl.errors import ParamsError
+from mhrctl.models.backbone import Greedy
 from mhrctl.models.encoder_decoder import Generation, cast
 from mhrctl.models.layer import AdaptedLinear
 from mhrctl.models.output import frozen_after, reading_only, rectangle, target_losses
@@ -85,6 +86,10 @@ class DecoderOnly:
         with reading_only(self.model):
             tokens: Tensor = functional_call(self._generation, cast(slots, self.model), kwargs=options, tie_weights=False)
         return tokens[:, ids.shape[1] :]
+
+    def greedy(self, slots: Mapping[str, Tensor]) -> Greedy | None:  # noqa: ARG002 - of both kinds
+        """See `mhrctl.models.backbone.Backbone`; no causal model is answered by a loop of our own."""
+        return None
 
     def _sequences(self, inputs: Ragged, targets: Ragged) -> Sequences:
         return Packed(inputs, targets) if self.packs else Padded(inputs, targets, pad=self.model.config.pad_token_id)

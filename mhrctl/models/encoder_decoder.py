@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,9 +15,13 @@ from transformers.modeling_outputs import BaseModelOutput
 from mhrctl.adapters.adapter import Adapter
 from mhrctl.data.batches import IGNORED, Ragged
 from mhrctl.errors import ParamsError
+from mhrctl.models.backbone import Greedy
+from mhrctl.models.generation import takes_the_likeliest
 from mhrctl.models.losses import token_losses
 from mhrctl.models.output import LOGITS, frozen_after, target_losses, vocabulary_of
+from mhrctl.models.sharding import is_sharded
 from mhrctl.models.speed import Speed
+from mhrctl.models.t5.greedy import answers
 from mhrctl.models.t5.model import FastT5, unsupported_reason
 
 
@@ -80,6 +85,16 @@ class EncoderDecoder:
         options |= {"input_ids": inputs.padded(self.model.config.pad_token_id), "attention_mask": inputs.mask()}
         tokens: Tensor = functional_call(self._generation, cast(slots, self.model), kwargs=options, tie_weights=False)
         return tokens[:, 1:]  # without the token that the decoder starts with
+
+    def greedy(self, slots: Mapping[str, Tensor]) -> Greedy | None:
+        """See `mhrctl.models.backbone.Backbone`."""
+        if self.fast is None or self.model.training or is_sharded(self.model) or not takes_the_likeliest(self.model):
+            return None
+        if self.model.dtype != torch.float32:  # in bf16 two tokens are often equally likely, and rounding decides
+            return None
+        # One product has the adapters of all groups, where the numbers of one that are not finite would be in all rows.
+        is_finite = all(bool(torch.isfinite(slot).all()) for slot in slots.values())
+        return partial(answers, self.fast, slots) if is_finite else None
 
     def _rows(self, inputs: Ragged, labels: Tensor) -> dict[str, Tensor]:
         config = self.model.config

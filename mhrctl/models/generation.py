@@ -43,6 +43,8 @@ _HOW = {
 """{special token: what it usually is}."""
 _KEPT = {*SETTINGS, "bos_token_id", "use_cache", "transformers_version"}
 """What a generation config may hold; anything else is taken out of it."""
+_UNHEEDED = {START, PAD, END, "length_penalty", "early_stopping"}
+"""Settings that without beams do not say which token is taken."""
 _PLAIN = {"num_beams": 1, "num_beam_groups": 1, "max_length": 20, "top_k": 50, "num_return_sequences": 1}
 """Values of it that nobody misses, besides 0, 1.0 and none."""
 
@@ -195,9 +197,23 @@ def stops(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[st
     """
     from mhrctl.data.tokenization import end_token
 
-    end, known = end_token(tokenizer), model.generation_config.eos_token_id
-    ends = [] if known is None else [known] if isinstance(known, int) else list(known)
+    end, ends = end_token(tokenizer), _ends(model)
     return {} if end in ends else {END: [*ends, end]}
+
+
+def ends_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return all tokens that end an answer: those of a model, and that of a tokenizer."""
+    return stops(model, tokenizer).get(END) or _ends(model)
+
+
+def takes_the_likeliest(model: PreTrainedModel) -> bool:
+    """Return whether nothing else shapes a greedy answer of a model than which token is the most likely."""
+    return all(is_neutral(name, getattr(model.generation_config, name, None)) for name in SETTINGS.keys() - _UNHEEDED)
+
+
+def _ends(model: PreTrainedModel) -> list[int]:
+    known = model.generation_config.eos_token_id
+    return [] if known is None else [known] if isinstance(known, int) else list(known)
 
 
 def require_tokenizer(

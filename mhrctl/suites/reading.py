@@ -49,7 +49,7 @@ def parse(text: str, path: Path, line: int = 1, *, once: Collection[str] | None 
         content = read(text)  # `loads` says what a mark before a text is
     except json.JSONDecodeError as error:
         raise DataError(f"{path}:{line + error.lineno - 1}: not valid JSON: {error.msg} (column {error.colno})") from None
-    except _Fault as error:
+    except _FaultError as error:
         raise DataError(f"{path}:{line}: {error}") from None
     except RecursionError:
         raise DataError(f"{path}:{line}: JSON that is nested too deeply to be read; make it flatter") from None
@@ -63,7 +63,7 @@ def parse(text: str, path: Path, line: int = 1, *, once: Collection[str] | None 
     return content
 
 
-class _Fault(Exception):
+class _FaultError(Exception):
     """Something is no JSON for us that Python's own reader would let pass."""
 
 
@@ -77,11 +77,11 @@ def _decoder(once: frozenset[str] | None) -> json.JSONDecoder:
             counts = Counter(key for key, _ in pairs)
             for key, count in counts.items():
                 if count > 1 and (once is None or key in once):
-                    raise _Fault(f"key {reprlib.repr(key)} is there twice in one object; leave one out")
+                    raise _FaultError(f"key {reprlib.repr(key)} is there twice in one object; leave one out")
         return content
 
     def constant(name: str) -> None:
-        raise _Fault(f"not valid JSON: {name} is no number of JSON; leave it out, or write it as text")
+        raise _FaultError(f"not valid JSON: {name} is no number of JSON; leave it out, or write it as text")
 
     return json.JSONDecoder(object_pairs_hook=unique, parse_constant=constant)
 

@@ -25,6 +25,7 @@ from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import inject
 from mhrctl.models.backbones import vocabulary
 from mhrctl.models.decoder_only import PACKS
+from mhrctl.models.speed import Speed
 from mhrctl.training.objective import Objective
 from tests.adapters.test_inventory import randomised
 from tests.models.families import changed_weights, decoder, decoder_logits, merged
@@ -238,7 +239,7 @@ def test_a_large_vocabulary_makes_batches_small(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Rows times tokens are bounded, and answers stay what they are; of T5's 32,128 tokens a batch has its 256 rows."""
-    model = AdaptedModel(tiny_t5, inventory)
+    model = AdaptedModel(tiny_t5, inventory, speed=Speed(forward=False))
     assert prediction._rows_a_run(model, 1, 1) == 256
     monkeypatch.setattr(prediction, "vocabulary", lambda _: 32_128)
     assert [prediction._rows_a_run(model, each, runs) for each, runs in ((1, 1), (4, 2), (4, 1000))] == [256, 32, 1]
@@ -257,6 +258,16 @@ def test_a_large_vocabulary_makes_batches_small(
     monkeypatch.setattr(AdaptedModel, "generate", counted)
     assert predict(model, tokenizer, samples, generation=Generation(1, 4), device=CPU) == whole
     assert sizes == [2] * 5
+    assert predict(AdaptedModel(tiny_t5, inventory), tokenizer, samples, generation=Generation(1, 4), device=CPU) == whole
+    assert len(sizes) == 5
+
+
+def test_batches_of_all_runs_hold_rows_of_similar_length(samples: list[list[Sample]], monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = prediction._mixed_batches(samples, 3)
+    assert [[len(samples[run][row].input_ids) for run, row in batch] for batch in batches] == [[7, 8, 6], [4, 3, 5], [2, 3]]
+    assert batches[0] == [(0, 1), (1, 2), (1, 4)]
+    monkeypatch.setattr(prediction, "BATCH_TOKENS", 10)
+    assert list(map(len, prediction._mixed_batches(samples, 3))) == [1, 1, 1, 2, 3]
 
 
 def test_chosen_answers_keep_the_scores_of_their_choices(

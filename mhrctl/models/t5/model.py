@@ -39,6 +39,7 @@ class FastT5:
         backbone: the transformers model, injected or not.
         packed: whether padding is left out; None leaves it out where that pays.
         checkpointing: whether only the inputs of blocks are kept for backward, in which blocks are then run again.
+        pointwise: the functions around matrix products.
         trains: False where the adapters' inputs have dropout, which this forward has not.
     """
 
@@ -59,7 +60,7 @@ class FastT5:
         if reason or not isinstance(backbone, T5ForConditionalGeneration):
             raise ValueError(reason)
         self.backbone, self.packed, self.checkpointing = backbone, packed, checkpointing
-        self._pointwise = pointwise.compiled() if compiled else pointwise.EAGER
+        self.pointwise = pointwise.compiled() if compiled else pointwise.EAGER
         layers = {name: module for name, module in backbone.named_modules() if hasattr(module, "in_features")}
         self._names = layers.keys() - {"lm_head"}  # which the losses read as it is
         self.trains = not any(layer.dropout for layer in layers.values() if isinstance(layer, AdaptedLinear))
@@ -123,9 +124,19 @@ class FastT5:
         return states * model.config.d_model**-0.5 if model.config.scale_decoder_outputs else states
 
     def _pass(self, slots: Mapping[str, Tensor], stream: Stream) -> _Pass:
-        model, weight = self.backbone, self.backbone.shared.weight
+        weight = self.backbone.shared.weight
         groups = len(next(iter(slots.values()))) if slots else 1  # all slots have one group a routing row of the batch
         segments = Segments.of(stream, groups, width=weight.shape[1], dtype=weight.dtype, device=weight.device)
+        return self.over(slots, segments)
+
+    def over(self, slots: Mapping[str, Tensor], segments: Segments) -> _Pass:
+        """Return what runs stacks over the tokens of a stream.
+
+        Args:
+            slots: of the adapters, in the backbone's dtype.
+            segments: the groups of the stream.
+        """
+        model = self.backbone
         dropout = model.config.dropout_rate if model.training else 0.0
         return _Pass(
             slots,
@@ -133,7 +144,7 @@ class FastT5:
             model.config.num_heads,
             model.config.layer_norm_epsilon,
             dropout,
-            self._pointwise,
+            self.pointwise,
             self.checkpointing,
         )
 
