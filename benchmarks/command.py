@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import (
+    answering,
     artifacts,
     checks,
     compiled,
@@ -39,6 +40,7 @@ MEASUREMENTS: dict[str, Callable[[bool], Measured]] = {
     "artifacts": lambda quick: artifacts.measure(artifacts.PLANS[quick]),
     "decoder": lambda quick: decoder.measure(decoder.PLANS[quick]),
     "starting": lambda quick: starting.measure(starting.PLANS[quick]),
+    "answering": lambda quick: answering.measure(answering.PLANS[quick]),
     "prepare": lambda quick: preparing.measure(preparing.PLANS[quick]),
     "grid": lambda quick: grid.measure(grid.PLANS[quick]),
 }

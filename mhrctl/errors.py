@@ -75,7 +75,10 @@ def printable(text: str, keep: str = "") -> str:
         text: such as a name out of a file.
         keep: characters to leave as they are.
     """
-    return text if text.isascii() and text.isprintable() else "".join(_shown(char, keep) for char in text)
+    plain = text
+    for char in keep:
+        plain = plain.replace(char, "")
+    return text if plain.isascii() and plain.isprintable() else "".join(_shown(char, keep) for char in text)
 
 
 def _shown(char: str, keep: str) -> str:

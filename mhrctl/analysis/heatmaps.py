@@ -177,6 +177,8 @@ def _page(width: float, height: float, stem: Path, title: str, formats: Mapping[
         figure = Figure(figsize=(width, height))
         figure.text(0, 1, _one_line(title), va="bottom", fontsize=10, parse_math=False)
         yield figure
+        for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) if not axis.get_label_text()):
+            axis.set_label_coords(0, 0)  # where a label that there is not would go would be worked out of all names
         for form, behind in formats.items():
             metadata = {"Date": None} if form == "svg" else {"Software": None}
             figure.savefig(f"{stem}.{form}", bbox_inches="tight", pad_inches=0.15, metadata=metadata, facecolor=behind)
@@ -212,7 +214,7 @@ def _heat(axes: Axes, values: Array, title: str, reach: float) -> AxesImage:
     from matplotlib import colormaps
 
     colours = colormaps[COLOURS].with_extremes(bad=BLANK)
-    axes.set_title(title, loc="left", parse_math=False)
+    axes.set_title(title, loc="left", y=1, parse_math=False)  # its place, which would be worked out of all names again
     axes.tick_params(length=1.5, pad=1.5)
     return axes.imshow(values, cmap=colours, vmin=-reach, vmax=reach, aspect="auto", interpolation="none")
 

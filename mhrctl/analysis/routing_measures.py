@@ -7,18 +7,25 @@ itself, and a layer's numbers are the means of its heads'. Of one head both are 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from safetensors import safe_open
 from scipy.special import entr, expit
 
-from mhrctl.adapters.granularity import by_coder
-from mhrctl.adapters.inventory import Inventory
-from mhrctl.adapters.routing import EPS
+from mhrctl.adapters.granularity import by_coder, routing_parts
+from mhrctl.artifacts.reading import reading
 from mhrctl.errors import ArtifactError
 
+if TYPE_CHECKING:  # a report reads routings without torch, which takes seconds to import
+    from mhrctl.adapters.inventory import Inventory
+
+EPS = 1e-12
+"""That of `mhrctl.adapters.routing`, which imports torch."""
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -47,7 +54,34 @@ class Routing:
         """
         tensors = adapter.tensors()
         parts = dict.fromkeys(adapter.part_of[layer] for layer in adapter.shapes)
-        logits = {part: tensors[f"{part}.routing"].detach().flatten(0, 1).double().cpu().numpy() for part in parts}
+        return cls._of_logits({part: tensors[f"{part}.routing"].detach().cpu().numpy() for part in parts}, tasks)
+
+    @classmethod
+    def read(cls, file: Path, tasks: Sequence[str]) -> Routing:
+        """Read the routing of a file of adapters, and nothing else of it.
+
+        Args:
+            file: what `mhrctl.adapters.files.save_adapter` has written.
+            tasks: as of `of`.
+
+        Raises:
+            ArtifactError: as `of`; if there is no learned routing in the file, or it is not as its card says or cannot be read.
+        """
+        with reading(file), safe_open(file, "np") as content:
+            (settings,) = map(json.loads, content.metadata().values())
+            parts: Iterable[str] = ()
+            if settings.get("skills", 1) > 1 and settings.get("routing") == "learned":
+                layers = list(settings["shapes"])
+                parts = dict.fromkeys(routing_parts(layers, settings["granularity"], settings["routing_blocks"]).values())
+            tensors = {part: content.get_tensor(f"{part}.routing") for part in parts}
+        if not tensors:
+            raise ArtifactError(f"{file}: has no routing")
+        return cls._of_logits(tensors, tasks)
+
+    @classmethod
+    def _of_logits(cls, tensors: Mapping[str, Array], tasks: Sequence[str]) -> Routing:
+        """A routing of logits, [runs, tasks, heads, skills], of which either are one."""
+        logits = {part: z.reshape(-1, *z.shape[2:]).astype(np.float64) for part, z in tensors.items()}
         for part, z in logits.items():
             if len(z) != len(tasks):
                 raise ArtifactError(f"routing of {part}: has {len(z)} tasks, expected {len(tasks)}")

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
-from scipy.stats import rankdata
 
 from mhrctl.analysis.routing_measures import Array, Routing
 
@@ -126,6 +125,8 @@ def correlate(one: Array, other: Array, tests: int = 0) -> Correlation | None:
     Returns:
         None if one of them is the same for all pairs.
     """
+    from scipy.stats import rankdata  # which takes half a second to import, and an order of tasks does without it
+
     pairs = pairs_of(len(one), tests)
     if not len(pairs[0]):
         return None

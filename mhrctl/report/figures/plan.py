@@ -161,7 +161,7 @@ def _figure_of(
 
 
 def _draw(axes: Axes, panel: Panel) -> None:
-    axes.set_title(panel.title, loc="left")
+    axes.set_title(panel.title, loc="left", y=1)
     panel.draw(axes)
 
 

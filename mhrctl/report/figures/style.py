@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -93,11 +94,21 @@ class Drawing:
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Draw and save within these settings, whatever the user's are."""
+    """Draw and save within these settings, whatever the user's are; within them already, nothing changes."""
     from matplotlib import style
 
-    with style.context(["default", STYLE]):
+    if _STYLED.get():
         yield
+        return
+    token = _STYLED.set(True)
+    try:
+        with style.context(["default", STYLE]):
+            yield
+    finally:
+        _STYLED.reset(token)
+
+
+_STYLED: ContextVar[bool] = ContextVar("styled", default=False)
 
 
 def shades(colour: str, count: int) -> list[str]:

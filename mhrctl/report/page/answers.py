@@ -104,7 +104,7 @@ def wrong_answers(results: Results, data: Path) -> WrongAnswers | None:
 def _read(data: Path, cell: str, metrics: Mapping[str, str]) -> Iterator[TaskAnswers]:
     file = data / "evaluate" / cell / PREDICTIONS
     with reading(file):
-        table = pq.read_table(file, columns=[*COLUMNS, *dict.fromkeys(metrics.values())])
+        table = pq.ParquetFile(file).read([*COLUMNS, *dict.fromkeys(metrics.values())])
         table = table.filter(pc.equal(table["phase"], "adapted"))
         worst = {task: _worst(table.filter(pc.equal(table["task"], task)), metric) for task, metric in metrics.items()}
     prompts = _prompts(data, cell, [row["id"] for _, _, rows in worst.values() for row in rows])
@@ -115,9 +115,9 @@ def _read(data: Path, cell: str, metrics: Mapping[str, str]) -> Iterator[TaskAns
 
 def _worst(answers: pa.Table, metric: str) -> tuple[int, int, list[dict[str, Any]]]:
     """How many answers of a task are wrong, of how many, and the worst; of equal ones the first."""
-    scores = answers[metric].to_numpy()
+    scores = np.array(answers[metric].to_pylist(), np.float64)  # `to_numpy` would import pandas, which takes longer
     order = np.argsort(scores, kind="stable")[:SHOWN]
-    rows = answers.take(pa.array([place for place in order.tolist() if scores[place] < RIGHT], pa.int64())).to_pylist()
+    rows = [answers.slice(place, 1).to_pylist()[0] for place in order.tolist() if scores[place] < RIGHT]
     return int((scores < RIGHT).sum()), len(scores), rows
 
 
@@ -133,5 +133,7 @@ def _prompts(data: Path, cell: str, ids: Sequence[str]) -> dict[tuple[str, str],
     if not file.exists() or card is None or card.parents.get("examples") != known_digest(file):
         return {}
     with reading(file):
-        table = pq.read_table(file, columns=["task", "id", "prompt"], filters=[("id", "in", ids)]) if ids else None
-    return {(row["task"], row["id"]): row["prompt"] for row in table.to_pylist()} if table else {}
+        table = pq.ParquetFile(file).read(["task", "id", "prompt"])
+    wanted = set(ids)
+    places = [place for place, name in enumerate(table["id"].to_pylist()) if name in wanted]
+    return {(table["task"][place].as_py(), table["id"][place].as_py()): table["prompt"][place].as_py() for place in places}

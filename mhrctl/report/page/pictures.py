@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mhrctl.report.figures.plan import Plan
+from mhrctl.report.figures.style import styled
 from mhrctl.report.page.svg import inlined
 
 
@@ -31,5 +32,6 @@ def pictures(plan: Plan, name: str) -> Pictures:
         plan: of the figure.
         name: that no other figure of the page has.
     """
-    panels = [inlined(drawing.rendered("svg"), f"{name}-{place}") for place, drawing in enumerate(plan.apart(), start=1)]
+    with styled():
+        panels = [inlined(drawing.rendered("svg"), f"{name}-{place}") for place, drawing in enumerate(plan.apart(), start=1)]
     return Pictures(plan.title, panels, [*plan.notes, *plan.all_missing])

@@ -88,17 +88,12 @@ def _routed(cards: Mapping[str, Any], data: Path) -> Iterator[tuple[str, list[st
 
 def _look(file: Path, cell: str, tasks: list[str]) -> tuple[list[str], DrawnRouting]:
     """A row of measures, and the pictures."""
-    from mhrctl.adapters.files import load_adapter
-    from mhrctl.adapters.inventory import Inventory
     from mhrctl.analysis.heatmaps import Matrix, draw_by_skill, draw_by_task
     from mhrctl.analysis.routing_measures import Inspection, Routing
     from mhrctl.analysis.routing_panels import panels
     from mhrctl.analysis.routing_similarity import routing_similarity, similarity_order
 
-    adapter = load_adapter(file)
-    if not isinstance(adapter, Inventory) or adapter.routing is None:
-        raise ArtifactError(f"{file}: has no routing")
-    routing = Routing.of(adapter, tasks)
+    routing = Routing.read(file, tasks)
     measured = Inspection.of(routing)
     of_all = measured.overall
     numbers = (of_all.sparsity, of_all.discreteness, of_all.efficiency, of_all.effective_skills)
