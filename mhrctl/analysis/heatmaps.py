@@ -169,17 +169,19 @@ def _multiples(weights: Array) -> Array:
 def _page(width: float, height: float, stem: Path, title: str, formats: Mapping[str, str]) -> Iterator[Figure]:
     """Make a figure of so many inches, which is written when the block ends."""
     from matplotlib import style
-    from matplotlib.figure import Figure
+
+    from mhrctl.analysis.page import Page
 
     # No pyplot and none of the user's style: nothing but the numbers decides the bytes.
     with style.context(["default", STYLE]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # of a task's name: the SVG has it as text
-        figure = Figure(figsize=(width, height))
+        figure = Page(figsize=(width, height))
         figure.text(0, 1, _one_line(title), va="bottom", fontsize=10, parse_math=False)
         yield figure
         for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) if not axis.get_label_text()):
             axis.set_label_coords(0, 0)  # where a label that there is not would go would be worked out of all names
         for form, behind in formats.items():
+            figure.is_laid_out = False
             metadata = {"Date": None} if form == "svg" else {"Software": None}
             figure.savefig(f"{stem}.{form}", bbox_inches="tight", pad_inches=0.15, metadata=metadata, facecolor=behind)
 

@@ -133,7 +133,8 @@ def _alone(panel: Panel) -> Figure:
 
 def _settled(figure: Figure) -> Figure:
     """Lay a figure out for good: the solver's last digits differ from run to run, and must not decide the bytes."""
-    figure.draw_without_rendering()
+    if engine := figure.get_layout_engine():
+        engine.execute(figure)
     figure.set_layout_engine("none")
     for axes in figure.axes:
         left, bottom, width, height = (round(part, 5) for part in axes.get_position().bounds)

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mhrctl.artifacts.cards import known_digest, try_card
@@ -105,19 +104,24 @@ def _read(data: Path, cell: str, metrics: Mapping[str, str]) -> Iterator[TaskAns
     file = data / "evaluate" / cell / PREDICTIONS
     with reading(file):
         table = pq.ParquetFile(file).read([*COLUMNS, *dict.fromkeys(metrics.values())])
-        table = table.filter(pc.equal(table["phase"], "adapted"))
-        worst = {task: _worst(table.filter(pc.equal(table["task"], task)), metric) for task, metric in metrics.items()}
+        # Arrow would import pandas to compare with a word of Python's, or to make an array of numbers, which takes longer.
+        places: dict[str, list[int]] = {task: [] for task in metrics}
+        for place, (task, phase) in enumerate(zip(table["task"].to_pylist(), table["phase"].to_pylist(), strict=True)):
+            if phase == "adapted" and task in places:
+                places[task].append(place)
+        worst = {task: _worst(table, places[task], metric) for task, metric in metrics.items()}
     prompts = _prompts(data, cell, [row["id"] for _, _, rows in worst.values() for row in rows])
     for task, (wrong, examples, rows) in sorted(worst.items()):
         shown = [_wrong_answer(row, prompts.get((task, row["id"])), metrics[task]) for row in rows]
         yield TaskAnswers(task, wrong, examples, shown)
 
 
-def _worst(answers: pa.Table, metric: str) -> tuple[int, int, list[dict[str, Any]]]:
+def _worst(answers: pa.Table, places: Sequence[int], metric: str) -> tuple[int, int, list[dict[str, Any]]]:
     """How many answers of a task are wrong, of how many, and the worst; of equal ones the first."""
-    scores = np.array(answers[metric].to_pylist(), np.float64)  # `to_numpy` would import pandas, which takes longer
-    order = np.argsort(scores, kind="stable")[:SHOWN]
-    rows = [answers.slice(place, 1).to_pylist()[0] for place in order.tolist() if scores[place] < RIGHT]
+    values = answers[metric].to_pylist()
+    scores = np.array([values[place] for place in places], np.float64)
+    order = np.argsort(scores, kind="stable")[:SHOWN].tolist()
+    rows = [answers.slice(places[at], 1).to_pylist()[0] for at in order if scores[at] < RIGHT]
     return int((scores < RIGHT).sum()), len(scores), rows
 
 
