@@ -57,7 +57,7 @@ class Plan:
 
 
 PLANS = {
-    False: Plan(("tiny", "small"), 14, 32, 3),
+    False: Plan(("tiny", "small"), 14, 16, 3),
     True: Plan(("tiny",), 4, 8, 1, longest=128, most=16, data=None),
 }
 """{quick: plan}."""

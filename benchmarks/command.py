@@ -19,6 +19,7 @@ from benchmarks import (
     grid,
     memory,
     preparing,
+    reporting,
     scoring,
     side_by_side,
     starting,
@@ -42,6 +43,7 @@ MEASUREMENTS: dict[str, Callable[[bool], Measured]] = {
     "starting": lambda quick: starting.measure(starting.PLANS[quick]),
     "answering": lambda quick: answering.measure(answering.PLANS[quick]),
     "prepare": lambda quick: preparing.measure(preparing.PLANS[quick]),
+    "report": lambda quick: reporting.measure(reporting.PLANS[quick]),
     "grid": lambda quick: grid.measure(grid.PLANS[quick]),
 }
 HEAVY = {False: ("grid", "starting"), True: ("grid", "starting", "compiled")}

@@ -10,6 +10,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from mhrctl.errors import printable
+from mhrctl.garbage import rarely_collected
 from mhrctl.report.differences import compare_all
 from mhrctl.report.figures import FIGURES, plan_figure
 from mhrctl.report.figures.training import plan_training
@@ -31,6 +32,7 @@ from mhrctl.report.trials import Choice
 TEMPLATE = "report.html.jinja"
 
 
+@rarely_collected()
 def html_report(data: Path, expected_cells: Sequence[str], trials: Choice = "by_task") -> str:
     """Write the report of a project.
 

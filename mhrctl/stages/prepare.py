@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import random
 import reprlib
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
@@ -40,6 +38,7 @@ from mhrctl.data.wording import BETWEEN, filled
 from mhrctl.errors import DataError, in_section
 from mhrctl.evaluation.metrics import OVER_CHOICES
 from mhrctl.evaluation.rouge import tokenizer_for
+from mhrctl.garbage import rarely_collected
 from mhrctl.progress import Bar, Track, silent
 from mhrctl.suites.source import source_module
 from mhrctl.suites.task import Example, Prompter, Role, Suite, Task
@@ -54,22 +53,7 @@ FILES: dict[Role, str] = {
 }
 
 
-COLLECTED_EVERY = 100_000
-"""Objects from one look for garbage to the next: rows are millions of objects, and none of them is in a cycle."""
-
-
-@contextmanager
-def _rarely_collected() -> Iterator[None]:
-    """Look for garbage rarely: to look through all rows again and again would be a third of the time."""
-    before = gc.get_threshold()
-    gc.set_threshold(COLLECTED_EVERY, *before[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
-
-
-@_rarely_collected()
+@rarely_collected()
 def prepare(params: PrepareParams, *, root: Path, out: Path, scratch: Path, track: Track = silent) -> dict[str, Any]:
     """Write `training_tasks.parquet`, `test_tasks.parquet`, `backbone_tasks.parquet`, `tasks.json` and `tokenizer/` into `out`.
 
