@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -38,11 +38,8 @@ _PROBE = "a"
 """A text that shows what a tokenizer puts around texts."""
 
 
-class Tokenizes(Protocol):
-    """This makes tokens of texts, as a tokenizer of transformers does."""
-
-    def __call__(self, text: list[str], /, *, add_special_tokens: bool = True, **options: bool) -> Mapping[str, Any]:
-        """Return the tokens as `input_ids`."""
+Tokenizes = Callable[..., Mapping[str, Any]]
+"""This makes tokens of texts, with the arguments of a tokenizer of transformers and its `input_ids`."""
 
 
 def train_tokenizer(kind: str, texts: Iterable[str], *, vocab_size: int, ends_texts: bool = True) -> PreTrainedTokenizerBase:

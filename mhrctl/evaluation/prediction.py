@@ -215,8 +215,8 @@ def predict(
     if generation.beams == 1 and (greedy := model.greedy(torch.tensor(routing or own_rows(len(samples)), device=device))):
         ends = ends_of(model.backbone, tokenizer)
         answering = partial(greedy, ends=ends, max_new_tokens=generation.max_new_tokens)
-        rows = _rows_a_run(model, 1, 1)
-        return _predict_mixed(answering, tokenizer, samples, rows=rows, device=device, track=track, names=names)
+        most = _rows_a_run(model, 1, 1)
+        return _predict_mixed(answering, tokenizer, samples, most=most, device=device, track=track, names=names)
     answers = [[""] * len(run) for run in samples]
     groups = _run_batches(samples, _rows_a_run(model, generation.beams, len(samples)))
     with track("generate", len(groups)) as bar:
@@ -247,14 +247,14 @@ def _predict_mixed(
     tokenizer: PreTrainedTokenizerBase,
     samples: Sequence[Sequence[Sample]],
     *,
-    rows: int,
+    most: int,
     device: torch.device,
     track: Track,
     names: Sequence[str],
 ) -> list[list[str]]:
     """Generate answers in batches of rows of similar length, whichever their runs are."""
     answers = [[""] * len(run) for run in samples]
-    batches = _mixed_batches(samples, rows)
+    batches = _mixed_batches(samples, most)
     with track("generate", len(batches)) as bar:
         for batch in batches:
             inputs = Ragged.of([samples[run][row].input_ids for run, row in batch]).to(device)

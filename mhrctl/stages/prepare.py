@@ -32,7 +32,7 @@ from mhrctl.data.leaks import LEAKS, TestTexts
 from mhrctl.data.pieces import Pieces
 from mhrctl.data.rows import SCHEMA, TEST_SCHEMA, Draft, Encoder
 from mhrctl.data.shards import copy_shard, read_counts, read_cuts, write_shard
-from mhrctl.data.tokenization import bare_tokens, is_trained_here, train_tokenizer, whole_tokens
+from mhrctl.data.tokenization import Tokenizes, bare_tokens, is_trained_here, train_tokenizer, whole_tokens
 from mhrctl.data.vocabulary import Unsayable
 from mhrctl.data.wording import BETWEEN, filled
 from mhrctl.errors import DataError, in_section
@@ -204,12 +204,14 @@ def prompt_of(
         pieces: knows tokens of the tokenizer from other tasks, if there are any.
     """
     chat = Chat.of(tokenizer) if tokenizer and params.chat else None
-    counting = pieces or tokenizer
+    counting: Tokenizes | None = pieces or tokenizer
 
     def tokens(text: str) -> list[int]:
-        if tokenizer and chat:
+        if counting is None:
+            return []
+        if chat:
             return bare_tokens(counting, [chat.prompt([(USER, text)])])[0]
-        return whole_tokens(counting, [text])[0] if tokenizer else []
+        return whole_tokens(counting, [text])[0]
 
     def cut(text: str, longest: int) -> str:
         if not tokenizer or not longest:

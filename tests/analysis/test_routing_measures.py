@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from mhrctl.adapters import routing as adapters_routing
 from mhrctl.adapters.config import InventoryConfig
+from mhrctl.adapters.files import save_adapter
 from mhrctl.adapters.inventory import Inventory
+from mhrctl.analysis import routing_measures
 from mhrctl.analysis.routing_measures import (
     Array,
     Inspection,
@@ -146,3 +150,41 @@ def test_logits_that_are_not_finite_are_rejected() -> None:
         inventory.routing[0, 1] = torch.nan
     with pytest.raises(ArtifactError, match=r"routing of .*: its logits are not all finite"):
         Routing.of(inventory, ["a"])
+
+
+@pytest.mark.parametrize("granularity", ["layer", "sublayer", "model"])
+def test_a_routing_is_read_from_the_file_of_adapters(granularity: str, tmp_path: Path) -> None:
+    inventory = Inventory(LAYERS, InventoryConfig(heads=2, skills=3, granularity=granularity), tasks=4)
+    assert inventory.routing is not None
+    torch.nn.init.normal_(inventory.routing, std=2)
+    file = tmp_path / "adapters.safetensors"
+    save_adapter(inventory, file)
+    tasks = ["a", "b", "c", "d"]
+    read, taken = Routing.read(file, tasks), Routing.of(inventory, tasks)
+    assert list(read.logits) == list(taken.logits)
+    for part, logits in taken.logits.items():
+        np.testing.assert_array_equal(read.logits[part], logits)
+    with pytest.raises(ArtifactError, match="has 4 tasks, expected 1"):
+        Routing.read(file, ["a"])
+
+
+def test_of_runs_the_file_has_a_task_each(tmp_path: Path) -> None:
+    inventory = Inventory(LAYERS, InventoryConfig(heads=2, skills=3)).for_new_tasks([5, 6], train_skills=True)
+    save_adapter(inventory, tmp_path / "adapters.safetensors")
+    read = Routing.read(tmp_path / "adapters.safetensors", ["a", "b"])
+    np.testing.assert_array_equal(read.logits[Q], Routing.of(inventory, ["a", "b"]).logits[Q])
+
+
+def test_a_file_without_a_routing_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "adapters.safetensors"
+    for made in (Inventory(LAYERS, InventoryConfig(rank=2)), Inventory(LAYERS, InventoryConfig(skills=2, routing="random"))):
+        save_adapter(made, file)
+        with pytest.raises(ArtifactError, match="has no routing"):
+            Routing.read(file, ["a"])
+    file.write_bytes(b"nothing")
+    with pytest.raises(ArtifactError, match=r"adapters\.safetensors"):
+        Routing.read(file, ["a"])
+
+
+def test_weights_are_normalised_as_those_of_the_adapters() -> None:
+    assert adapters_routing.EPS == routing_measures.EPS

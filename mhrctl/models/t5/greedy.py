@@ -51,7 +51,8 @@ def answers(
     Returns:
         The tokens, [rows, longest answer], with padding after the end of each; and whether all logits of a row were finite.
     """
-    config, device = fast.backbone.config, inputs.tokens.device
+    config: Any = fast.backbone.config
+    device = inputs.tokens.device
     groups = _Groups.of({name: slot.to(fast.backbone.dtype) for name, slot in slots.items()}, owners, inputs.lengths)
     decoder = _Decoder(fast, groups, _encoded(fast, groups, inputs))
     padding = torch.full((len(owners),), config.pad_token_id, device=device)
@@ -119,7 +120,7 @@ class _Encoded:
 
 def _encoded(fast: FastT5, groups: _Groups, inputs: Ragged) -> _Encoded:
     """Encode inputs without padding, and project them to what the decoder's layers attend to."""
-    model = fast.backbone
+    model: Any = fast.backbone
     weight, longest, rows = model.shared.weight, inputs.longest, len(inputs.lengths)
     segments = Segments(groups.tokens, width=weight.shape[1], dtype=weight.dtype, device=weight.device)
     run = fast.over(groups.slots, segments)
@@ -151,7 +152,8 @@ class _Decoder:
     """The decoder while it answers rows, a token each at a time."""
 
     def __init__(self, fast: FastT5, groups: _Groups, encoded: _Encoded) -> None:
-        self._model, self._pointwise = fast.backbone, fast.pointwise
+        self._model: Any = fast.backbone
+        self._pointwise = fast.pointwise
         self._mask, self._rows = encoded.mask, _Rows(groups.owners)
         self._layers = [
             _Layer(groups.slots, f"decoder.block.{number}.layer", block.layer, inputs)
@@ -173,7 +175,8 @@ class _Decoder:
         states = step.normed(x, model.decoder.final_layer_norm)
         if config.scale_decoder_outputs:
             states *= config.d_model**-0.5
-        return states @ model.lm_head.weight.t()
+        logits: Tensor = states @ model.lm_head.weight.t()
+        return logits
 
     def keep(self, rows: Tensor) -> None:
         """Let go of all rows but some."""
@@ -251,10 +254,10 @@ class _Layer:
     """A layer of the decoder, with what is kept of inputs and of answers so far."""
 
     def __init__(self, slots: Mapping[str, Tensor], place: str, layer: Any, inputs: tuple[Tensor, Tensor]) -> None:  # noqa: ANN401
-        own, cross, dense = layer[0].SelfAttention, layer[1].EncDecAttention, layer[2].DenseReluDense
+        itself, cross, dense = layer[0].SelfAttention, layer[1].EncDecAttention, layer[2].DenseReluDense
         self._norms = [part.layer_norm for part in layer]
-        self._qkv = _Linears(slots, f"{place}.0.SelfAttention", own, ("q", "k", "v"))
-        self._o = _Linears(slots, f"{place}.0.SelfAttention", own, ("o",))
+        self._qkv = _Linears(slots, f"{place}.0.SelfAttention", itself, ("q", "k", "v"))
+        self._o = _Linears(slots, f"{place}.0.SelfAttention", itself, ("o",))
         self._cross_q = _Linears(slots, f"{place}.1.EncDecAttention", cross, ("q",))
         self._cross_o = _Linears(slots, f"{place}.1.EncDecAttention", cross, ("o",))
         self._is_gated = not hasattr(dense, "wi")

@@ -133,7 +133,7 @@ def _alone(panel: Panel) -> Figure:
 
 def _settled(figure: Figure) -> Figure:
     """Lay a figure out for good: the solver's last digits differ from run to run, and must not decide the bytes."""
-    if engine := figure.get_layout_engine():
+    if figure.axes and (engine := figure.get_layout_engine()):
         engine.execute(figure)
     figure.set_layout_engine("none")
     for axes in figure.axes:

@@ -48,10 +48,9 @@ ADAPTERS: dict[str, Any] = {
 
 
 def answers(model: AdaptedModel, task_ids: Tensor | None, rows: Ragged, *, most: int) -> tuple[list[list[int]], Tensor]:
-    ends = {"ends": ENDS, "max_new_tokens": most}
     answering = model.greedy(task_ids)
     assert answering is not None
-    tokens, finite = answering(rows, OWNERS, **ends)
+    tokens, finite = answering(rows, OWNERS, ends=ENDS, max_new_tokens=most)
     return [without_padding(row) for row in tokens.tolist()], finite
 
 
