@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-import matplotlib
+import matplotlib as mpl
 import pytest
 from matplotlib.backend_bases import RendererBase
 from matplotlib.figure import Figure
@@ -27,7 +27,7 @@ def written(figure: Figure, form: str) -> bytes:
 
 @pytest.mark.parametrize("form", ["svg", "png"])
 def test_what_is_written_is_the_same(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(matplotlib.rcParams, "svg.hashsalt", "one")
+    monkeypatch.setitem(mpl.rcParams, "svg.hashsalt", "one")
     drawn: list[int] = []
     draw = Figure.draw
 
