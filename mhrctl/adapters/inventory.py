@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mhrctl.adapters.adapter import Adapter, Shapes
 from mhrctl.adapters.config import AdapterConfig, InventoryConfig
@@ -146,8 +147,10 @@ class Inventory(Adapter):
             raise ValueError("an inventory of one skill has no routing")
         if self.routing is None:
             return self._random_weights(task_ids)
+        runs, parts, tasks, _ = self.routing.shape
+        first = torch.arange(0, runs * parts * tasks, tasks, device=task_ids.device).view(runs, parts, 1)
         # not indexing, whose gradient adds up in no fixed order on several threads
-        rows = torch.take_along_dim(self.routing, task_ids[:, None, :, None], dim=2).transpose(1, 2)
+        rows = F.embedding(first + task_ids[:, None], self.routing.flatten(0, 2)).transpose(1, 2)
         logits = rows.unflatten(-1, (self.heads, self.skills))
         if self.training and self.config.temperature is not None:
             weights = sampled(logits, self.config.temperature, straight_through=self.config.straight_through)

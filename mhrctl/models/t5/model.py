@@ -231,14 +231,14 @@ class _Pass:
     def _self_attention(self, x: Tensor, place: str, layer: Any, plan: Plan, masks: list[Tensor | None]) -> Tensor:  # noqa: ANN401
         q, k, v = self.project(x, place, layer.SelfAttention, ("q", "k", "v"), layer.layer_norm)
         mixed = attend(q, k, v, plan, masks, heads=self.heads, dropout=self.dropout)
-        return x + self._drop(*self.project(mixed, place, layer.SelfAttention, ("o",)))
+        return self._drop(*self.project(mixed, place, layer.SelfAttention, ("o",))).add_(x)
 
     def _cross_attention(self, x: Tensor, place: str, layer: Any, inputs: _Inputs) -> Tensor:  # noqa: ANN401
         (q,) = self.project(x, place, layer.EncDecAttention, ("q",), layer.layer_norm)
         # By the encoder's pass: these are its tokens, in its segments. They are projected once, however many targets read them.
         k, v = inputs.stream.project(inputs.encoded, place, layer.EncDecAttention, ("k", "v"))
         mixed = attend(q, k, v, inputs.plan, inputs.masks, heads=self.heads, dropout=self.dropout)
-        return x + self._drop(*self.project(mixed, place, layer.EncDecAttention, ("o",)))
+        return self._drop(*self.project(mixed, place, layer.EncDecAttention, ("o",))).add_(x)
 
     def _feed_forward(self, x: Tensor, place: str, layer: Any) -> Tensor:  # noqa: ANN401
         dense, norm = layer.DenseReluDense, layer.layer_norm
@@ -250,9 +250,9 @@ class _Pass:
             if not self.dropout:  # which would stand between the product and wo, where `gated_project` makes it again
                 update = self._update(f"{place}.wo")
                 y = gated_project(gate, value, dense.wo.weight, update, self.segments, pointwise=self.pointwise)
-                return x + self._scaled(y, f"{place}.wo")
+                return self._scaled(y, f"{place}.wo").add_(x)
             hidden = F.gelu(gate, approximate="tanh") * value
-        return x + self._drop(*self.project(self._drop(hidden), place, dense, ("wo",)))
+        return self._drop(*self.project(self._drop(hidden), place, dense, ("wo",))).add_(x)
 
     def _update(self, name: str) -> tuple[Tensor, Tensor] | None:
         """A and B of a layer; a scale goes before them."""
