@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mhrctl.models.t5 import pointwise
 from mhrctl.models.t5.packing import Packing
-from mhrctl.models.t5.pointwise import Pointwise
 from mhrctl.models.t5.segments import Segments
 
 if TYPE_CHECKING:
@@ -153,7 +153,6 @@ class _Decoder:
 
     def __init__(self, fast: FastT5, groups: _Groups, encoded: _Encoded) -> None:
         self._model: Any = fast.backbone
-        self._pointwise = fast.pointwise
         self._mask, self._rows = encoded.mask, _Rows(groups.owners)
         self._layers = [
             _Layer(groups.slots, f"decoder.block.{number}.layer", block.layer, inputs)
@@ -168,7 +167,7 @@ class _Decoder:
             self._make_room()
         start = self._room - 1 - number
         bias = self._bias[:, start : self._room][None, :, None]
-        step = _Step(number, self._rows, bias, self._mask, config.num_heads, config.layer_norm_epsilon, self._pointwise)
+        step = _Step(number, self._rows, bias, self._mask, config.num_heads, config.layer_norm_epsilon)
         x = F.embedding(tokens, model.decoder.embed_tokens.weight)
         for layer in self._layers:
             layer(x, step)
@@ -279,7 +278,7 @@ class _Layer:
         (q,) = self._cross_q(step.normed(x, self._norms[1]), rows)
         x += self._cross_o(step.attended(q, *self._inputs, step.mask), rows)[0]
         wide = self._wide(step.normed(x, self._norms[2]), rows)
-        x += self._narrow(step.gate(*wide) if self._is_gated else wide[0].relu_(), rows)[0]
+        x += self._narrow(pointwise.gate(*wide) if self._is_gated else wide[0].relu_(), rows)[0]
 
     def make_room(self, room: int) -> None:
         """Make room for answers of so many tokens."""
@@ -304,7 +303,6 @@ class _Step:
         mask: added to those of attention to the input, if some are shorter.
         heads: of attention.
         eps: of the norms.
-        pointwise: the functions around matrix products.
     """
 
     number: int
@@ -313,15 +311,10 @@ class _Step:
     mask: Tensor | None
     heads: int
     eps: float
-    pointwise: Pointwise
 
     def normed(self, x: Tensor, norm: Any) -> Tensor:  # noqa: ANN401 - transformers' layers are of no common type
         """T5's norm."""
-        return self.pointwise.norm(x, norm.weight, self.eps)[0]
-
-    def gate(self, gates: Tensor, values: Tensor) -> Tensor:
-        """The gated activation."""
-        return self.pointwise.gate(gates, values)
+        return pointwise.norm(x, norm.weight, self.eps)[0]
 
     def attended(self, q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
         """What queries [rows, heads * d_kv] get, which are one a row."""

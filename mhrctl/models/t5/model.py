@@ -14,8 +14,9 @@ from transformers import PreTrainedModel, T5ForConditionalGeneration
 
 from mhrctl.models.layer import AdaptedLinear
 from mhrctl.models.sharding import with_weights
-from mhrctl.models.t5 import pointwise
+from mhrctl.models.t5 import pointwise, regions
 from mhrctl.models.t5.attention import attend, cross_attention_masks, self_attention_masks
+from mhrctl.models.t5.blocks import Attention, FeedForward, Layer, Sizes, run_block
 from mhrctl.models.t5.functions import gated_project, project, rms_norm, token_losses
 from mhrctl.models.t5.packing import Packing, Plan, Stream, input_sizes, target_sizes
 from mhrctl.models.t5.pointwise import Pointwise
@@ -39,7 +40,7 @@ class FastT5:
         backbone: the transformers model, injected or not.
         packed: whether padding is left out; None leaves it out where that pays.
         checkpointing: whether only the inputs of blocks are kept for backward, in which blocks are then run again.
-        pointwise: the functions around matrix products.
+        compiled: whether what lies between attentions is compiled.
         trains: False where the adapters' inputs have dropout, which this forward has not.
     """
 
@@ -60,7 +61,7 @@ class FastT5:
         if reason or not isinstance(backbone, T5ForConditionalGeneration):
             raise ValueError(reason)
         self.backbone, self.packed, self.checkpointing = backbone, packed, checkpointing
-        self.pointwise = pointwise.compiled() if compiled else pointwise.EAGER
+        self.compiled = compiled
         layers = {name: module for name, module in backbone.named_modules() if hasattr(module, "in_features")}
         self._names = layers.keys() - {"lm_head"}  # which the losses read as it is
         self.trains = not any(layer.dropout for layer in layers.values() if isinstance(layer, AdaptedLinear))
@@ -144,7 +145,7 @@ class FastT5:
             model.config.num_heads,
             model.config.layer_norm_epsilon,
             dropout,
-            self.pointwise,
+            self.compiled,
             self.checkpointing,
         )
 
@@ -178,7 +179,7 @@ class _Pass:
         heads: of attention.
         eps: of the norms.
         dropout: 0 unless training.
-        pointwise: the functions around matrix products.
+        compiled: whether what lies between attentions is compiled.
         checkpointing: whether blocks are run again in backward.
     """
 
@@ -187,8 +188,13 @@ class _Pass:
     heads: int
     eps: float
     dropout: float
-    pointwise: Pointwise
+    compiled: bool
     checkpointing: bool
+
+    @property
+    def pointwise(self) -> Pointwise:
+        """The functions around matrix products that are in no compiled region."""
+        return pointwise.compiled() if self.compiled else pointwise.EAGER
 
     def stack(self, place: str, stack: Any, ids: Tensor, plan: Plan, inputs: _Inputs | None = None) -> Tensor:  # noqa: ANN401
         """All blocks of an encoder, or of a decoder with its inputs: token ids [tokens] to states [tokens, d_model]."""
@@ -215,33 +221,86 @@ class _Pass:
     ) -> Tensor:
         if inputs is not None and encoded is not None:
             inputs = replace(inputs, encoded=encoded)
+        if self._is_whole(plan, inputs, block):
+            return self._whole_block(place, block, plan, masks, inputs, x)
         x = self._self_attention(x, f"{place}.0.SelfAttention", block.layer[0], plan, masks)
         if inputs is not None:
             x = self._cross_attention(x, f"{place}.1.EncDecAttention", block.layer[1], inputs)
         return self._feed_forward(x, f"{place}.{len(block.layer) - 1}.DenseReluDense", block.layer[-1])
+
+    def _is_whole(self, plan: Plan, inputs: _Inputs | None, block: Any) -> bool:  # noqa: ANN401
+        """Whether a block is compiled as one: rows and groups are equally long, and nothing stands between its products."""
+        plans = [plan] if inputs is None else [plan, inputs.plan]
+        passes = [self] if inputs is None else [self, inputs.stream]
+        plain = all(each.queries is None and each.keys is None and len(each.shapes) == 1 for each in plans)
+        equal = all(each.segments.equal for each in passes) and not any(name.endswith(".scale") for name in self.slots)
+        return self.compiled and plain and equal and not self.dropout and hasattr(block.layer[-1].DenseReluDense, "wi_0")
+
+    def _whole_block(
+        self,
+        place: str,
+        block: Any,  # noqa: ANN401
+        plan: Plan,
+        masks: list[Tensor | None],
+        inputs: _Inputs | None,
+        x: Tensor,
+    ) -> Tensor:
+        def layer(name: str, module: Any) -> Layer:  # noqa: ANN401
+            return module.weight, *(self._update(name) or (None, None))
+
+        def attention(number: int, kind: str, mask: Tensor | None) -> Attention:
+            of, norm = getattr(block.layer[number], kind), block.layer[number].layer_norm.weight
+            q, k, v, o = (layer(f"{place}.{number}.{kind}.{name}", getattr(of, name)) for name in ("q", "k", "v", "o"))
+            return Attention(norm, q, k, v, o, mask)
+
+        last = len(block.layer) - 1
+        dense, norm = block.layer[last].DenseReluDense, block.layer[last].layer_norm.weight
+        names = ("wi_0", "wi_1", "wo")
+        feed = FeedForward(norm, *(layer(f"{place}.{last}.DenseReluDense.{name}", getattr(dense, name)) for name in names))
+        cross = None if inputs is None else attention(1, "EncDecAttention", inputs.masks[0])
+        sizes = Sizes(self.heads, self.eps, plan.shapes[0][0])
+        encoded = None if inputs is None else inputs.encoded
+        return run_block(x, encoded, attention(0, "SelfAttention", masks[0]), cross, feed, sizes)
 
     def project(self, x: Tensor, place: str, layer: Any, names: Sequence[str], norm: Any = None) -> tuple[Tensor, ...]:  # noqa: ANN401
         """The outputs of the named linear layers of one input, adapters included."""
         weights = [getattr(layer, name).weight for name in names]
         updates = [self._update(f"{place}.{name}") for name in names]
         scale = None if norm is None else norm.weight
-        outputs = project(x, weights, updates, self.segments, norm=scale, eps=self.eps, pointwise=self.pointwise)
+        if self.compiled:
+            outputs = regions.project(x, weights, updates, self.segments, norm=scale, eps=self.eps)
+        else:
+            outputs = project(x, weights, updates, self.segments, norm=scale, eps=self.eps)
         return tuple(self._scaled(y, f"{place}.{name}") for y, name in zip(outputs, names, strict=True))
 
     def _self_attention(self, x: Tensor, place: str, layer: Any, plan: Plan, masks: list[Tensor | None]) -> Tensor:  # noqa: ANN401
         q, k, v = self.project(x, place, layer.SelfAttention, ("q", "k", "v"), layer.layer_norm)
         mixed = attend(q, k, v, plan, masks, heads=self.heads, dropout=self.dropout)
-        return self._drop(*self.project(mixed, place, layer.SelfAttention, ("o",))).add_(x)
+        return self._added(x, mixed, f"{place}.o", layer.SelfAttention.o)
 
     def _cross_attention(self, x: Tensor, place: str, layer: Any, inputs: _Inputs) -> Tensor:  # noqa: ANN401
         (q,) = self.project(x, place, layer.EncDecAttention, ("q",), layer.layer_norm)
         # By the encoder's pass: these are its tokens, in its segments. They are projected once, however many targets read them.
         k, v = inputs.stream.project(inputs.encoded, place, layer.EncDecAttention, ("k", "v"))
         mixed = attend(q, k, v, inputs.plan, inputs.masks, heads=self.heads, dropout=self.dropout)
-        return self._drop(*self.project(mixed, place, layer.EncDecAttention, ("o",))).add_(x)
+        return self._added(x, mixed, f"{place}.o", layer.EncDecAttention.o)
+
+    def _added(self, x: Tensor, mixed: Tensor, place: str, layer: Any) -> Tensor:  # noqa: ANN401
+        """The output layer of an attention, added to x."""
+        update = self._update(place)
+        if self.compiled and not self.dropout and f"{place}.scale" not in self.slots:
+            (y,) = regions.project(mixed, (layer.weight,), (update,), self.segments, residual=x)
+            return y
+        (y,) = project(mixed, (layer.weight,), (update,), self.segments)
+        return self._drop(self._scaled(y, place)).add_(x)
 
     def _feed_forward(self, x: Tensor, place: str, layer: Any) -> Tensor:  # noqa: ANN401
         dense, norm = layer.DenseReluDense, layer.layer_norm
+        names = [f"{place}.{name}" for name in ("wi_0", "wi_1", "wo")]
+        if self.compiled and not self.dropout and hasattr(dense, "wi_0") and all(f"{name}.scale" not in self.slots for name in names):
+            weights = dense.wi_0.weight, dense.wi_1.weight, dense.wo.weight
+            updates = self._update(names[0]), self._update(names[1]), self._update(names[2])
+            return regions.feed_forward(x, weights, updates, self.segments, norm=norm.weight, eps=self.eps)
         if hasattr(dense, "wi"):
             (hidden,) = self.project(x, place, dense, ("wi",), norm)
             hidden = F.relu(hidden)

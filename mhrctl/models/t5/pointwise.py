@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# gelu(x) by tanh is x (1 + tanh z) / 2 with z = sqrt(2 / pi) (x + 0.044715 x^3), which is x sigmoid(2 z): _SLOPE has the 2.
-_SLOPE = 2 * math.sqrt(2 / math.pi)
-_CUBIC = 0.044715
+# gelu(x) by tanh is x (1 + tanh z) / 2 with z = sqrt(2 / pi) (x + 0.044715 x^3), which is x sigmoid(2 z): SLOPE has the 2.
+SLOPE = 2 * math.sqrt(2 / math.pi)
+CUBIC = 0.044715
 LARGE = 2**18
 """Numbers of a tensor from which on it is taken by parts on a CPU."""
 CACHED = 2**16
@@ -70,22 +70,22 @@ def gate(gates: Tensor, values: Tensor) -> Tensor:
     product = torch.empty_like(gates)
     for rows, value, result in _parts(gates, values, product):
         x = _wide(rows)  # vectorised sigmoids take a third of the time of F.gelu on CPU
-        activation = (x * x).mul_(_SLOPE * _CUBIC).add_(_SLOPE).mul_(x).sigmoid_().mul_(x)
+        activation = (x * x).mul_(SLOPE * CUBIC).add_(SLOPE).mul_(x).sigmoid_().mul_(x)
         torch.mul(activation.to(gates.dtype), value, out=result)
     return product
 
 
 def gate_backward(grad: Tensor, gates: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of gates and values, and the output of `gate` again; the gradient of that output is used up."""
-    # With u = _SLOPE (x + _CUBIC x^3), (x sigmoid(u))' is sigmoid + x sigmoid (1 - sigmoid) u', and u' is
-    # _SLOPE (1 + 3 _CUBIC x^2).
+    # With u = SLOPE (x + CUBIC x^3), (x sigmoid(u))' is sigmoid + x sigmoid (1 - sigmoid) u', and u' is
+    # SLOPE (1 + 3 CUBIC x^2).
     grad_gates, product = torch.empty_like(gates), torch.empty_like(gates)
     for g, rows, value, of_gate, result in _parts(grad, gates, values, grad_gates, product):
         x = _wide(rows)
         square = x * x
-        sigmoid = (square * (_SLOPE * _CUBIC)).add_(_SLOPE).mul_(x).sigmoid_()
+        sigmoid = (square * (SLOPE * CUBIC)).add_(SLOPE).mul_(x).sigmoid_()
         activation = sigmoid * x
-        slope = square.mul_(3 * _SLOPE * _CUBIC).add_(_SLOPE).mul_(activation).mul_(1 - sigmoid).add_(sigmoid)
+        slope = square.mul_(3 * SLOPE * CUBIC).add_(SLOPE).mul_(activation).mul_(1 - sigmoid).add_(sigmoid)
         activation = activation.to(gates.dtype)
         torch.mul(slope.to(gates.dtype).mul_(g), value, out=of_gate)
         g.mul_(activation)

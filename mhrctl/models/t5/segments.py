@@ -30,7 +30,7 @@ class Segments:
 
     def __init__(self, sizes: Sequence[int], *, width: int, dtype: torch.dtype, device: torch.device) -> None:
         """Look at groups; `width` is that of a typical input."""
-        self.sizes, self.equal = list(sizes), len(set(sizes)) == 1
+        self.sizes, self.equal, self._device = list(sizes), len(set(sizes)) == 1, device
         # Padded groups are one product where a loop is one a group: worth it where products are small, on a GPU always, as each
         # is a launch. Long groups on a CPU are quicker one by one, and then `low` needs no padding either.
         small = max(sizes) * width <= PADDED_BELOW.get(dtype, 0)
@@ -53,6 +53,21 @@ class Segments:
             raise ValueError(f"a batch of {len(stream.sizes)} rows has no {groups} equal groups")
         sizes = [sum(stream.sizes[start : start + rows]) for start in range(0, len(stream.sizes), rows)]
         return cls(sizes, width=width, dtype=dtype, device=device)
+
+    @cached_property
+    def owners(self) -> Tensor:
+        """The group of each token, [tokens]."""
+        numbers = torch.arange(len(self.sizes)).repeat_interleave(torch.tensor(self.sizes))
+        return numbers.to(self._device, non_blocking=True)
+
+    def low(self, by_token: Tensor) -> Tensor:
+        """Return low-rank activations [tokens, k] in the form that `correlate` reads."""
+        groups = self._groups
+        if isinstance(groups, SplitGroups):
+            return by_token.t()
+        if isinstance(groups, _PaddedGroups):
+            return groups.present(by_token)
+        return groups.grouped(by_token).transpose(1, 2)
 
     def reduce(self, x: Tensor, a: Tensor) -> Tensor:
         """Compute A x of each group.
@@ -96,6 +111,10 @@ class _PaddedGroups:
     def reduce(self, x: Tensor, a: Tensor) -> Tensor:
         """See `mhrctl.models.product.Groups`; zeros at empty places, where others stand in: `correlate` sums over places."""
         return torch.bmm(a, self.grouped(x).transpose(1, 2)).mul_(self._present)
+
+    def present(self, by_token: Tensor) -> Tensor:
+        """Return [tokens, k] as [n, k, tokens of the longest group], zero at empty places."""
+        return self.grouped(by_token).transpose(1, 2) * self._present
 
     def expand_(self, y: Tensor, low: Tensor, b: Tensor) -> None:
         """See `mhrctl.models.product.Groups`."""
