@@ -13,6 +13,8 @@ from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from mhrctl.adapters.adapter import Adapter, Shapes
@@ -297,9 +299,30 @@ def _mix(weights: Tensor | None, bank: Tensor) -> Tensor:
         return bank.squeeze(3).transpose(0, 1)
     if len(bank) == 1:
         weights = weights.flatten(0, 1)[None]
-    mixed = torch.matmul(weights.permute(0, 2, 3, 1, 4), bank.flatten(-2))  # [runs, layers, heads, groups, d * r]
-    unstacked: Tensor = mixed.unflatten(-1, bank.shape[-2:])
+    mixed: Tensor = _Mix.apply(weights.permute(0, 2, 3, 1, 4), bank.flatten(-2))  # type: ignore[no-untyped-call]
+    unstacked = mixed.unflatten(-1, bank.shape[-2:])  # from [runs, layers, heads, groups, d * r]
     return unstacked.permute(1, 0, 3, 2, 4, 5).flatten(1, 2)
+
+
+class _Mix(Function):
+    """The product of weights [..., groups, skills] and skills [..., skills, d * r]."""
+
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, bank: Tensor) -> Tensor:  # noqa: ANN401
+        ctx.save_for_backward(weights, bank)
+        return torch.matmul(weights, bank)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:  # noqa: ANN401
+        weights, bank = ctx.saved_tensors
+        grad_weights = torch.matmul(grad, bank.transpose(-1, -2)) if ctx.needs_input_grad[0] else None
+        grad_bank = None
+        if ctx.needs_input_grad[1]:
+            # Of one group there is nothing to sum up, and many narrow matrix products take ten times as long.
+            alone = weights.shape[-2] == 1
+            grad_bank = weights.transpose(-1, -2) * grad if alone else torch.matmul(weights.transpose(-1, -2), grad)
+        return grad_weights, grad_bank
 
 
 def _required(task_ids: Tensor | None) -> Tensor:

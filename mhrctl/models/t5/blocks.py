@@ -166,18 +166,22 @@ class _Linear(Function):
         x, *saved = ctx.saved_tensors
         count = len(grads)
         flat, lows = saved[: 3 * count], saved[3 * count :]
-        grad_x, found = None, []
-        for grad, weight, a, b, low in zip(grads, flat[::3], flat[1::3], flat[2::3], lows, strict=True):
+        grad_x, grad_lows, below = None, [], []
+        for grad, weight, a, b in zip(grads, flat[::3], flat[1::3], flat[2::3], strict=True):
             product = grad @ weight
             grad_x = product if grad_x is None else grad_x - -product
-            if low is None:
-                found += [None, None, None]
-                continue
-            by_group = _grouped(grad, b)
-            grad_low = _reduce(by_group, b)
-            grad_x = _minus(_grouped(grad_x, a), -grad_low, a).view_as(x)
-            found += [None, _correlate(grad_low, _grouped(x, a)), _correlate(low, by_group)]
-        return grad_x, *found
+            if a is not None and b is not None:
+                grad_lows.append(_reduce(_grouped(grad, b), b))
+                below.append(a)
+        if not below or grad_x is None:
+            return grad_x, *[None] * len(flat)
+        grad_low, a = torch.cat(grad_lows, 1), torch.cat(below, 1)
+        grad_x = _minus(_grouped(grad_x, a), -grad_low, a).view_as(x)
+        grad_as = iter(_correlate(grad_low, _grouped(x, a)).split([part.shape[1] for part in below], 1))
+        of_layers: list[Tensor | None] = []
+        for grad, low, b in zip(grads, lows, flat[2::3], strict=True):
+            of_layers += [None] * 3 if low is None else [None, next(grad_as), _correlate(low, _grouped(grad, b))]
+        return grad_x, *of_layers
 
 
 def _grouped(x: Tensor, by_group: Tensor) -> Tensor:
