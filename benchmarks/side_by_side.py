@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,8 +13,9 @@ from benchmarks.results import Measured, Row
 from benchmarks.shapes import SHAPES, Shape, new_samples
 from benchmarks.timing import interleave, milliseconds, ratio
 from mhrctl.data.batches import Batch, collate
+from mhrctl.models.speed import Speed
 
-TARGETS = {"LoRA": (3.0, 4.0), "MHR": (4.5, 6.0)}
+TARGETS = {"LoRA": (4.0, 5.0), "MHR": (8.0, 10.0)}
 HEADS = {"LoRA": None, "MHR": 8}
 
 
@@ -27,6 +30,7 @@ class Plan:
         rows: examples of a run in a batch.
         inputs: tokens of the longest input.
         targets: tokens of the longest target.
+        compiled: whether our step is measured with --compile too, against the same peer, which is not compiled.
     """
 
     shape: str
@@ -35,9 +39,10 @@ class Plan:
     rows: int = 4
     inputs: int = 32
     targets: int = 4
+    compiled: bool = True
 
 
-PLANS = {False: Plan("tiny", 16, 9), True: Plan("tiny", 16, 3)}
+PLANS = {False: Plan("tiny", 16, 9), True: Plan("tiny", 16, 3, compiled=False)}
 """{quick: plan}."""
 
 
@@ -48,24 +53,34 @@ def measure(plan: Plan) -> Measured:
     rows: list[Row] = []
     figures: dict[str, float] = {}
     for kind, heads in HEADS.items():
-        mine = ours(shape, heads=heads).adapting(plan.runs)
+        models = [ours(shape, heads=heads, speed=speed).adapting(plan.runs) for speed in _speeds(plan)]
+        mine = models[0]
         theirs = peft_lora(shape) if heads is None else peft_mhr(shape, heads=heads, tasks=1)
         losses = []
         for run, batch in enumerate(single):
             theirs.copy(mine.adapter, run)
             losses.append(theirs.loss(batch))
-        require_equal(f"losses of {kind} side by side", mine.losses(together), torch.stack(losses))
+        for model in models:
+            require_equal(f"losses of {kind} side by side", model.losses(together), torch.stack(losses))
         step = theirs.trainer(cycle(single))
-        steps = {
-            f"{kind}, {plan.runs} side by side": mine.trainer(always(together)),
-            f"{kind}, {plan.runs} one by one with peft": lambda step=step: [step() for _ in range(plan.runs)],  # type: ignore[misc]
-        }
+        other = f"{kind}, {plan.runs} one by one with peft"
+        steps: dict[str, Callable[[], object]] = {other: lambda step=step: [step() for _ in range(plan.runs)]}  # type: ignore[misc]
+        for how, model in zip(("", " with --compile"), models, strict=False):
+            steps[f"{kind}, {plan.runs} side by side{how}"] = model.trainer(always(together))
         times = interleave(steps, repetitions=plan.repetitions)
-        at_once, other = times.values()
-        what = f"{plan.runs} adaptations one by one with peft / side by side ({kind}, d_model {shape.d_model})"
-        rows.append(Row(what, ratio(other, at_once), *TARGETS[kind], more_is_better=True))
+        for name in list(steps)[1:]:
+            at_once = name.removeprefix(f"{kind}, {plan.runs} ")
+            what = f"{plan.runs} adaptations one by one with peft / {at_once} ({kind}, d_model {shape.d_model})"
+            targets = (None, None) if "compile" in name else TARGETS[kind]
+            rows.append(Row(what, ratio(times[other], times[name]), *targets, more_is_better=True))
         figures |= milliseconds(times)
     return Measured(rows, figures)
+
+
+def _speeds(plan: Plan) -> list[Speed]:
+    """How our step is run: as it is, and with --compile where there is a compiler."""
+    has_compiler = any(map(shutil.which, ("g++", "c++", "clang++")))
+    return [Speed(), Speed(compile=True)] if plan.compiled and has_compiler else [Speed()]
 
 
 def run_batches(shape: Shape, runs: int) -> tuple[Batch, list[Batch]]:

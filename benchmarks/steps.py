@@ -12,7 +12,7 @@ from benchmarks.timing import Steps, interleave, milliseconds, ratio
 from mhrctl.models.speed import Speed
 
 PEERS = {
-    "peft MHR": ("peft MHR, heads {heads}", {1: (0.82, 0.75), 8: (0.78, 0.68), 64: (0.78, 0.65)}),
+    "peft MHR": ("peft MHR, heads {heads}", {1: (0.75, 0.70), 8: (0.70, 0.65), 64: (0.68, 0.60)}),
     "peft LoRA, eager": ("peft LoRA", dict.fromkeys((1, 8, 64), (0.95, 0.82))),
     "frozen limit": ("frozen limit", dict.fromkeys((1, 8, 64), (1.08, 0.95))),
 }

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pytest
+import torch
 from torch import Tensor, nn
 
 from mhrctl.data.batches import Ragged
+from mhrctl.models.t5.pointwise import EAGER
 
 
 def ragged(ids: Tensor, counted: Tensor | None = None) -> Ragged:
@@ -18,3 +25,15 @@ def logits_of(model: nn.Module, task_ids: Tensor | None, ids: Tensor, targets: T
     """What an adapted model gives for whole rows, [rows * c, target length, vocabulary]."""
     logits: Tensor = model(task_ids, ragged(ids), ragged(targets), with_logits=True)
     return logits
+
+
+@contextmanager
+def not_compiled() -> Iterator[None]:
+    """Let what would be compiled run as it is meanwhile."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "compile", lambda function, **_options: function)
+        patch.setitem(vars(torch), "_dynamo", SimpleNamespace(maybe_mark_dynamic=lambda _tensor, _axis: None))
+        patch.setattr("mhrctl.models.t5.regions._REGIONS", {})
+        patch.setattr("mhrctl.models.t5.blocks._BLOCKS", {})
+        patch.setattr("mhrctl.models.t5.pointwise.compiled", lambda: EAGER)
+        yield

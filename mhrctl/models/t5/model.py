@@ -297,7 +297,12 @@ class _Pass:
     def _feed_forward(self, x: Tensor, place: str, layer: Any) -> Tensor:  # noqa: ANN401
         dense, norm = layer.DenseReluDense, layer.layer_norm
         names = [f"{place}.{name}" for name in ("wi_0", "wi_1", "wo")]
-        if self.compiled and not self.dropout and hasattr(dense, "wi_0") and all(f"{name}.scale" not in self.slots for name in names):
+        if (
+            self.compiled
+            and not self.dropout
+            and hasattr(dense, "wi_0")
+            and all(f"{name}.scale" not in self.slots for name in names)
+        ):
             weights = dense.wi_0.weight, dense.wi_1.weight, dense.wo.weight
             updates = self._update(names[0]), self._update(names[1]), self._update(names[2])
             return regions.feed_forward(x, weights, updates, self.segments, norm=norm.weight, eps=self.eps)

@@ -226,7 +226,7 @@ def _project_backward(
     a: Tensor | None,
     weights: Sequence[Tensor],
     bs: Sequence[Tensor | None],
-    needed: bool,  # noqa: FBT001
+    needed: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
     lows = [_reduce(grad, b, owners) for grad, b in zip(grads, bs, strict=True) if b is not None]
     low = torch.cat(lows, 1) if lows else None
@@ -245,19 +245,34 @@ def _project_backward(
 
 
 def _one_backward(
-    x: Tensor | None, rstd: Tensor | None, owners: Tensor, grad: Tensor, *others: Any  # noqa: ANN401
+    x: Tensor | None,
+    rstd: Tensor | None,
+    owners: Tensor,
+    grad: Tensor,
+    *others: Any,  # noqa: ANN401
 ) -> tuple[Tensor | None, Tensor | None]:
     return _project_backward(x, rstd, owners, (grad,), *others)
 
 
 def _two_backward(
-    x: Tensor | None, rstd: Tensor | None, owners: Tensor, grad: Tensor, second: Tensor, *others: Any  # noqa: ANN401
+    x: Tensor | None,
+    rstd: Tensor | None,
+    owners: Tensor,
+    grad: Tensor,
+    second: Tensor,
+    *others: Any,  # noqa: ANN401
 ) -> tuple[Tensor | None, Tensor | None]:
     return _project_backward(x, rstd, owners, (grad, second), *others)
 
 
 def _three_backward(
-    x: Tensor | None, rstd: Tensor | None, owners: Tensor, grad: Tensor, second: Tensor, third: Tensor, *others: Any  # noqa: ANN401
+    x: Tensor | None,
+    rstd: Tensor | None,
+    owners: Tensor,
+    grad: Tensor,
+    second: Tensor,
+    third: Tensor,
+    *others: Any,  # noqa: ANN401
 ) -> tuple[Tensor | None, Tensor | None]:
     return _project_backward(x, rstd, owners, (grad, second, third), *others)
 
@@ -305,7 +320,7 @@ def _feed_forward_backward(
     b_value: Tensor | None,
     a_out: Tensor | None,
     b_out: Tensor | None,
-    needed: bool,  # noqa: FBT001
+    needed: bool,
 ) -> tuple[Tensor | None, ...]:
     grad_product, low_out = grad @ of_output, None
     if a_out is not None and b_out is not None:

@@ -27,7 +27,7 @@ from mhrctl.models.losses import token_losses
 from mhrctl.models.speed import Speed
 from mhrctl.models.t5.model import FastT5, Lengths, unsupported_reason
 from mhrctl.models.t5.packing import Packing
-from tests.models.made import ragged
+from tests.models.made import not_compiled, ragged
 
 INPUTS = [7, 40, 3, 11, 25, 1]
 TARGETS = [4, 1, 9, 2, 6, 3]
@@ -328,6 +328,44 @@ def test_checkpointing(feed_forward: str, dropout: float) -> None:
         assert torch.equal(gradient, results[True][1][name])
     kept = {key: saved_bytes(partial(by_us, checkpointing=key), model, adapter, batch) for key in (False, True)}
     assert kept[True] < 0.3 * kept[False]
+
+
+@pytest.mark.parametrize("task_ids", [ROWS, HALVES, ONE])
+@pytest.mark.parametrize("targets", ["full", "light"])
+@pytest.mark.parametrize(
+    ("feed_forward", "dropout", "rank"), [("gated-gelu", 0.0, 2), ("relu", 0.0, 1), ("gated-gelu", 0.2, 1)]
+)
+def test_what_is_compiled_is_the_same(
+    task_ids: list[list[int]], targets: str, feed_forward: str, dropout: float, rank: int
+) -> None:
+    """Packed rows by regions, padded ones by blocks, where these can be, without the compiler."""
+    model = backbone(feed_forward, dropout=dropout).train()
+    adapter = adapter_of(inject(model, targets if feed_forward == "gated-gelu" else ".*(k|v|wi|wo)"), rank=rank)
+    for batch in (batch_of(task_ids), batch_of(task_ids, inputs=[9] * 6)):
+        for ours in (by_us, padded):
+            assert_same(ours, model, adapter, batch)
+
+
+def test_scales_are_compiled_too() -> None:
+    model = backbone()
+    scales = Scales(inject(model, "full"))
+    for vector in scales.vectors:
+        nn.init.uniform_(vector, 0.5, 1.5)
+    assert_same(padded, model, scales, batch_of(ONE))
+
+
+def assert_same(ours: Callable[..., Tensor], model: Any, adapter: Adapter, batch: Batch) -> None:
+    results = []
+    for compiled in (False, True):
+        torch.manual_seed(3)
+        losses = partial(by_us, packed=ours is by_us, compiled=compiled)
+        with not_compiled():
+            results.append(losses_and_gradients(losses, model, adapter, batch))
+    (expected, gradients), (losses_, actual) = results
+    torch.testing.assert_close(losses_, expected, rtol=1e-5, atol=1e-5)
+    assert actual.keys() == gradients.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(actual[name], gradient, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -45,7 +45,7 @@ def test_the_gate_and_its_gradients_are_autograds(dtype: torch.dtype) -> None:
     product = F.gelu(gates, approximate="tanh") * values
     product.backward(grad := grad.detach())
     torch.testing.assert_close(gate(gates.detach(), values.detach()), product.detach())
-    of_gates, of_values, again = gate_backward(grad, gates.detach(), values.detach())
+    of_gates, of_values, again = gate_backward(grad.clone(), gates.detach(), values.detach())
     assert gates.grad is not None
     assert values.grad is not None
     torch.testing.assert_close(of_gates, gates.grad)
@@ -57,3 +57,18 @@ def test_bf16_is_computed_in_fp32_and_rounded_once() -> None:
     gates, values = (numbers(8, 6, grad=False, seed=seed).bfloat16() for seed in range(2))
     wide = F.gelu(gates.float(), approximate="tanh").bfloat16() * values
     torch.testing.assert_close(gate(gates, values), wide)
+
+
+def test_large_tensors_are_taken_by_parts_to_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    gates, values, grad = (numbers(2**12 + 7, 66, dtype=torch.float32, grad=False, seed=seed) for seed in range(3))
+    weight = numbers(66, dtype=torch.float32, grad=False)
+
+    def computed() -> list[torch.Tensor]:
+        normed, rstd = norm(gates, weight, 1e-3)
+        backward = norm_backward(grad.clone(), gates, rstd, weight)
+        return [normed, rstd, backward, gate(gates, values), *gate_backward(grad.clone(), gates, values)]
+
+    by_parts = computed()
+    monkeypatch.setattr("mhrctl.models.t5.pointwise.LARGE", gates.numel() + 1)
+    for part, whole in zip(by_parts, computed(), strict=True):
+        assert torch.equal(part, whole)
