@@ -71,8 +71,8 @@ def measure(plan: Plan) -> Measured:
         for name in list(steps)[1:]:
             at_once = name.removeprefix(f"{kind}, {plan.runs} ")
             what = f"{plan.runs} adaptations one by one with peft / {at_once} ({kind}, d_model {shape.d_model})"
-            targets = (None, None) if "compile" in name else TARGETS[kind]
-            rows.append(Row(what, ratio(times[other], times[name]), *targets, more_is_better=True))
+            gate, aim = (None, None) if "compile" in name else TARGETS[kind]
+            rows.append(Row(what, ratio(times[other], times[name]), gate, aim, more_is_better=True))
         figures |= milliseconds(times)
     return Measured(rows, figures)
 

@@ -300,7 +300,7 @@ def _mix(weights: Tensor | None, bank: Tensor) -> Tensor:
     if len(bank) == 1:
         weights = weights.flatten(0, 1)[None]
     mixed: Tensor = _Mix.apply(weights.permute(0, 2, 3, 1, 4), bank.flatten(-2))  # type: ignore[no-untyped-call]
-    unstacked = mixed.unflatten(-1, bank.shape[-2:])  # from [runs, layers, heads, groups, d * r]
+    unstacked: Tensor = mixed.unflatten(-1, bank.shape[-2:])  # from [runs, layers, heads, groups, d * r]
     return unstacked.permute(1, 0, 3, 2, 4, 5).flatten(1, 2)
 
 
@@ -310,7 +310,8 @@ class _Mix(Function):
     @staticmethod
     def forward(ctx: Any, weights: Tensor, bank: Tensor) -> Tensor:  # noqa: ANN401
         ctx.save_for_backward(weights, bank)
-        return torch.matmul(weights, bank)
+        mixed: Tensor = torch.matmul(weights, bank)
+        return mixed
 
     @staticmethod
     @once_differentiable

@@ -103,7 +103,7 @@ class _Project(Function):
         grads = tuple(grad.contiguous() for grad in grads)
         needed = ctx.needs_input_grad[0]
         tokens = None if norm is None else x, rstd, segments.owners, *grads
-        grad_x, grad_low = _run(_PROJECT_BACKWARD[ctx.count], tokens, norm, a, weights, bs, needed)
+        grad_x, grad_low = _run(_project_backward, tokens, norm, a, weights, bs, needed)
         grad_a = None if a is None else _of_a(segments, grad_low, x, norm)
         grad_residual = grads[0] if ctx.needs_input_grad[1] else None
         of_bs = _of_bs(segments, low, grads, bs)
@@ -123,7 +123,8 @@ class _FeedForward(Function):
         y, *made = _run(_feed_forward, (x, segments.owners), norm, eps, *others)
         ctx.segments = segments
         ctx.save_for_backward(x, norm, *made, *others)
-        return y
+        output: Tensor = y
+        return output
 
     @staticmethod
     @once_differentiable
@@ -151,15 +152,15 @@ def _of_a(segments: Segments, grad_low: Tensor, x: Tensor, norm: Tensor | None) 
 
 def _of_bs(segments: Segments, low: Tensor, grads: Sequence[Tensor], bs: Sequence[Tensor | None]) -> list[Tensor | None]:
     """The gradients of each B."""
-    found: list[Tensor | None] = []
+    of_bs: list[Tensor | None] = []
     start = 0
     for grad, b in zip(grads, bs, strict=True):
         if b is None:
-            found.append(None)
+            of_bs.append(None)
         else:
-            found.append(segments.correlate(segments.low(low[:, start : start + b.shape[1]]), grad))
+            of_bs.append(segments.correlate(segments.low(low[:, start : start + b.shape[1]]), grad))
             start += b.shape[1]
-    return found
+    return of_bs
 
 
 def _run(function: Callable[..., Any], tokens: Sequence[Tensor | None], *others: Any) -> Any:  # noqa: ANN401
@@ -178,12 +179,17 @@ def _run(function: Callable[..., Any], tokens: Sequence[Tensor | None], *others:
         region = _REGIONS[function, form] = torch.compile(copied)
         for tensor in by_token:
             if tensor is not None:
-                torch._dynamo.maybe_mark_dynamic(tensor, 0)  # noqa: SLF001
-    return region(*by_token, *others)
+                _leave_open(tensor)
+    return region(tuple(by_token), *others)
 
 
 _REGIONS: dict[Any, Callable[..., Any]] = {}
 """{(function, form of its arguments): the same, compiled}."""
+
+
+def _leave_open(tensor: Tensor) -> None:
+    """Have graphs that are compiled for this tensor be for any number of rows."""
+    torch._dynamo.maybe_mark_dynamic(tensor, 0)  # noqa: SLF001
 
 
 def _form(argument: Any) -> Any:  # noqa: ANN401
@@ -194,15 +200,14 @@ def _form(argument: Any) -> Any:  # noqa: ANN401
 
 
 def _project(
-    x: Tensor,
-    owners: Tensor,
-    residual: Tensor | None,
+    tokens: tuple[Tensor, Tensor, Tensor | None],
     norm: Tensor | None,
     eps: float,
     a: Tensor | None,
     weights: Sequence[Tensor],
     bs: Sequence[Tensor | None],
 ) -> tuple[list[Tensor], Tensor | None, Tensor | None]:
+    x, owners, residual = tokens
     normed, rstd = (x, None) if norm is None else pointwise.norm(x, norm, eps)
     low = None if a is None else _reduce(normed, a, owners)
     outputs, start = [], 0
@@ -218,16 +223,14 @@ def _project(
 
 
 def _project_backward(
-    x: Tensor | None,
-    rstd: Tensor | None,
-    owners: Tensor,
-    grads: Sequence[Tensor],
+    tokens: tuple[Any, ...],
     norm: Tensor | None,
     a: Tensor | None,
     weights: Sequence[Tensor],
     bs: Sequence[Tensor | None],
     needed: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
+    x, rstd, owners, *grads = tokens
     lows = [_reduce(grad, b, owners) for grad, b in zip(grads, bs, strict=True) if b is not None]
     low = torch.cat(lows, 1) if lows else None
     grad_x = None
@@ -244,46 +247,8 @@ def _project_backward(
     return grad_x, None if low is None else (low * rstd).to(low.dtype)
 
 
-def _one_backward(
-    x: Tensor | None,
-    rstd: Tensor | None,
-    owners: Tensor,
-    grad: Tensor,
-    *others: Any,  # noqa: ANN401
-) -> tuple[Tensor | None, Tensor | None]:
-    return _project_backward(x, rstd, owners, (grad,), *others)
-
-
-def _two_backward(
-    x: Tensor | None,
-    rstd: Tensor | None,
-    owners: Tensor,
-    grad: Tensor,
-    second: Tensor,
-    *others: Any,  # noqa: ANN401
-) -> tuple[Tensor | None, Tensor | None]:
-    return _project_backward(x, rstd, owners, (grad, second), *others)
-
-
-def _three_backward(
-    x: Tensor | None,
-    rstd: Tensor | None,
-    owners: Tensor,
-    grad: Tensor,
-    second: Tensor,
-    third: Tensor,
-    *others: Any,  # noqa: ANN401
-) -> tuple[Tensor | None, Tensor | None]:
-    return _project_backward(x, rstd, owners, (grad, second, third), *others)
-
-
-_PROJECT_BACKWARD = {1: _one_backward, 2: _two_backward, 3: _three_backward}
-"""{projections of one input: the same with their gradients one by one}."""
-
-
 def _feed_forward(
-    x: Tensor,
-    owners: Tensor,
+    tokens: tuple[Tensor, Tensor],
     norm: Tensor,
     eps: float,
     of_gate: Tensor,
@@ -295,7 +260,8 @@ def _feed_forward(
     a_out: Tensor | None,
     b_out: Tensor | None,
 ) -> tuple[Tensor | None, ...]:
-    (gate, value), low, rstd = _project(x, owners, None, norm, eps, a, (of_gate, of_value), (b_gate, b_value))
+    x, owners = tokens
+    (gate, value), low, rstd = _project((x, owners, None), norm, eps, a, (of_gate, of_value), (b_gate, b_value))
     product = pointwise.gate(gate, value)
     y, low_out = product @ of_output.t(), None
     if a_out is not None and b_out is not None:
@@ -305,12 +271,7 @@ def _feed_forward(
 
 
 def _feed_forward_backward(
-    grad: Tensor,
-    x: Tensor,
-    rstd: Tensor,
-    gate: Tensor,
-    value: Tensor,
-    owners: Tensor,
+    tokens: tuple[Tensor, ...],
     norm: Tensor,
     of_gate: Tensor,
     of_value: Tensor,
@@ -322,13 +283,14 @@ def _feed_forward_backward(
     b_out: Tensor | None,
     needed: bool,
 ) -> tuple[Tensor | None, ...]:
+    grad, x, rstd, gate, value, owners = tokens
     grad_product, low_out = grad @ of_output, None
     if a_out is not None and b_out is not None:
         low_out = _reduce(grad, b_out, owners)
         grad_product = _expand(grad_product, low_out, a_out, owners)
     grad_gate, grad_value, product = pointwise.gate_backward(grad_product, gate, value)
     inner = (of_gate, of_value), (b_gate, b_value)
-    grad_x, low = _project_backward(x, rstd, owners, (grad_gate, grad_value), norm, a, *inner, needed)
+    grad_x, low = _project_backward((x, rstd, owners, grad_gate, grad_value), norm, a, *inner, needed)
     if grad_x is not None:
         grad_x = grad_x + grad
     return grad_x, grad_gate, grad_value, product, low, low_out
