@@ -23,7 +23,7 @@ class Speed:
         folding: in evaluation, add an adapter that all tasks share to the weights of an fp32 backbone.
         together: tasks trained, or evaluated, in one batch.
         checkpointing: with that forward, keep the inputs of blocks alone and compute them again in backward.
-        compile: with that forward, compile what a block does beside its matrix products.
+        compile: with that forward, compile blocks: whole ones where rows are equally long, else what is between attentions.
     """
 
     forward: bool = True
