@@ -130,7 +130,8 @@ class Inventory(Adapter):
         for names, bank_a, bank_b in zip(self.stacks.values(), self.lora_A, self.lora_B, strict=True):
             of_stack = None if weights is None else weights[:, :, first : first + len(names)]
             a = _mix(of_stack, bank_a).movedim(-1, 2).flatten(-2)  # [layers, n, r, d_in]
-            b = _mix(of_stack, bank_b).transpose(2, 3).flatten(-2) * self.scaling
+            b = _mix(of_stack, bank_b).transpose(2, 3).flatten(-2)
+            b = b if self.scaling == 1 else b * self.scaling
             for name, layer_a, layer_b in zip(names, a.unbind(), b.unbind(), strict=True):
                 slots[f"{name}.down"], slots[f"{name}.up"] = layer_a, layer_b
             first += len(names)

@@ -94,7 +94,7 @@ def run_block(
     form = cross is None, torch.is_grad_enabled(), x.requires_grad
     if form not in _BLOCKS:
         copied = FunctionType(_block.__code__.replace(), _block.__globals__)
-        _BLOCKS[form] = torch.compile(copied)
+        _BLOCKS[form] = torch.compile(copied, options={"size_asserts": False})
     y: Tensor = _BLOCKS[form](x, encoded, attention, cross, feed_forward, sizes)
     return y
 

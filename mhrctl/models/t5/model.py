@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -191,6 +191,11 @@ class _Pass:
     compiled: bool
     checkpointing: bool
 
+    @cached_property
+    def scales(self) -> bool:
+        """Whether a layer's output is multiplied by a vector."""
+        return any(name.endswith(".scale") for name in self.slots)
+
     @property
     def pointwise(self) -> Pointwise:
         """The functions around matrix products that are in no compiled region."""
@@ -233,7 +238,7 @@ class _Pass:
         plans = [plan] if inputs is None else [plan, inputs.plan]
         passes = [self] if inputs is None else [self, inputs.stream]
         plain = all(each.queries is None and each.keys is None and len(each.shapes) == 1 for each in plans)
-        equal = all(each.segments.equal for each in passes) and not any(name.endswith(".scale") for name in self.slots)
+        equal = all(each.segments.equal and not each.scales for each in passes)
         return self.compiled and plain and equal and not self.dropout and hasattr(block.layer[-1].DenseReluDense, "wi_0")
 
     def _whole_block(
