@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
-from benchmarks.peers import Peer, always, ours, peft_lora, require_equal
+from benchmarks.peers import Peer, always, has_compiler, ours, peft_lora, require_equal
 from benchmarks.results import Measured, Row
 from benchmarks.shapes import SHAPES, Shape, new_batch
 from benchmarks.timing import Times, interleave, milliseconds, ratio
@@ -43,7 +42,7 @@ PLANS = {False: Plan(("tiny", "small", "medium"), 11), True: Plan(("micro",), 15
 
 def measure(plan: Plan) -> Measured:
     """Time one step of each; the compilation is not counted."""
-    if plan.backend == "inductor" and not any(map(shutil.which, ("g++", "c++", "clang++"))):
+    if plan.backend == "inductor" and not has_compiler():
         return Measured([], notes=["not measured: torch.compile needs a C++ compiler, and there is none"])
     rows: list[Row] = []
     figures: dict[str, float] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -254,6 +255,11 @@ def frozen_trainer(backbone: T5ForConditionalGeneration, batch: Batch) -> Traine
         backbone(**inputs).loss.backward()
 
     return step
+
+
+def has_compiler() -> bool:
+    """Whether there is a C++ compiler, which torch.compile needs on a CPU."""
+    return any(map(shutil.which, ("g++", "c++", "clang++")))
 
 
 def always(batch: Batch) -> Batches:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 
-from benchmarks.peers import always, cycle, ours, peft_lora, peft_mhr, require_equal
+from benchmarks.peers import always, cycle, has_compiler, ours, peft_lora, peft_mhr, require_equal
 from benchmarks.results import Measured, Row
 from benchmarks.shapes import SHAPES, Shape, new_samples
 from benchmarks.timing import interleave, milliseconds, ratio
@@ -79,8 +78,7 @@ def measure(plan: Plan) -> Measured:
 
 def _speeds(plan: Plan) -> list[Speed]:
     """How our step is run: as it is, and with --compile where there is a compiler."""
-    has_compiler = any(map(shutil.which, ("g++", "c++", "clang++")))
-    return [Speed(), Speed(compile=True)] if plan.compiled and has_compiler else [Speed()]
+    return [Speed(), Speed(compile=True)] if plan.compiled and has_compiler() else [Speed()]
 
 
 def run_batches(shape: Shape, runs: int) -> tuple[Batch, list[Batch]]:
