@@ -319,3 +319,19 @@ def test_bf16_backbone_with_fp32_adapters(tiny_t5: T5ForConditionalGeneration) -
     logits.float().sum().backward()
     assert logits.dtype == torch.bfloat16
     assert all(parameter.grad is not None and parameter.grad.dtype == torch.float32 for parameter in inventory.parameters())
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("heads", [1, 4])
+def test_gradients_of_mixed_skills_are_those_of_plain_products(groups: int, heads: int) -> None:
+    """To the bit: of one group there is nothing to sum up."""
+    inventory = randomised(Inventory({"a": (8, 12)}, InventoryConfig(heads=heads, skills=SKILLS), tasks=TASKS, runs=2))
+    ids = torch.arange(2 * groups).view(2, groups) % TASKS
+    slots = inventory(ids)
+    seen = torch.randn_like(slots["a.up"])
+    (actual,) = torch.autograd.grad(slots["a.up"], inventory.lora_B[0], seen)
+    weights = inventory.routing_weights(ids).permute(0, 2, 3, 1, 4).detach()  # [runs, layers, heads, groups, skills]
+    bank = inventory.lora_B[0].detach().requires_grad_()
+    mixed = (weights @ bank.flatten(-2)).permute(0, 3, 1, 2, 4)  # [runs, groups, layers, heads, d]
+    (expected,) = torch.autograd.grad(mixed.flatten(2).view_as(seen), bank, seen)
+    assert torch.equal(actual, expected)
