@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import subprocess
 import sys
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 import torch
 from ruamel.yaml import YAML
 
+from benchmarks.projects import variables_of
 from benchmarks.results import Measured, Row
 from benchmarks.timing import Ratio
 from mhrctl.adapters.config import InventoryConfig
@@ -36,7 +36,6 @@ from mhrctl.evaluation.scores import Parameters as Counts
 TARGETS = (2.0, 1.0)
 CELLS = 45
 """Cells that the gate is for."""
-ROOT = Path(__file__).parents[1]
 GROUPS = {
     **dict.fromkeys(("lora", "ia3", "poly", "poly_z", "poly_mu", "random_mu"), 1),
     **dict.fromkeys(("mhr", "mhr_z", "mhr_mu"), 8),
@@ -88,10 +87,9 @@ def measure(plan: Plan) -> Measured:
 
 def run(project: Path) -> tuple[float, float]:
     """Run the command; wall and CPU seconds."""
-    python_path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-m", "mhrctl", "report", "--html", "--project", str(project)]
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": python_path}, check=False, capture_output=True, text=True)  # noqa: S603 - our own
+    done = subprocess.run(command, env=variables_of({}), check=False, capture_output=True, text=True)  # noqa: S603 - our own
     wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
         raise RuntimeError(f"mhrctl report failed:\n{done.stdout}{done.stderr}")
