@@ -151,7 +151,7 @@ CompileOption = Annotated[
     bool,
     typer.Option(
         "--compile",
-        help="Compile what surrounds the matrix products (torch.compile); worth it on a GPU.",
+        help="Compile blocks of T5 (torch.compile); worth it for long trainings, and on a GPU.",
         envvar="MHRCTL_COMPILE",
         rich_help_panel=SPEED,
     ),
