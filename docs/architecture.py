@@ -46,9 +46,10 @@ WORDS = {
     "hub": "what is fetched",
     "errors": "what a user\ncan mend",
     "progress": "long work\ngoes on",
+    "garbage": "how often it\nis looked for",
 }
 """What is in a room, in a few words."""
-EVERYWHERE = frozenset({"errors", "progress"})
+EVERYWHERE = frozenset({"errors", "garbage", "progress"})
 """Modules at the bottom that any room may import: arrows to them would hide the others."""
 
 Arrow = tuple[str, str]

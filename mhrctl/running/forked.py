@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import select
 import signal
 import socket
 import subprocess
@@ -21,7 +22,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 
 FORKSERVER = "MHRCTL_FORKSERVER"
 """This environment variable is `off` where commands are to start by themselves, or the process ID of their `mhrctl run`."""
@@ -180,22 +181,48 @@ def _stand_for(connection: socket.socket, argv: Sequence[str]) -> int | None:
         "ignored": [number for number in PASSED_ON if signal.getsignal(number) is signal.SIG_IGN],
         "surroundings": surroundings(),
     }
-    with connection, connection.makefile("r") as answers:
+    with connection:
+        answers = _Answers(connection)
         try:
             socket.send_fds(connection, [b"!"], files)
             connection.sendall(json.dumps(request).encode() + b"\n")
         except (BrokenPipeError, ConnectionResetError):
             return None
-        group = _number(answers)
+        group = answers.number()
         if group is None:
             return None
-        with suppress(ProcessLookupError):
-            _pass_signals_on(group)
-        code = _number(answers)
+        _pass_signals_on(group)
+        code = answers.number()
         if code is None:  # the server was killed: its processes are this command's to end
             with suppress(ProcessLookupError):
                 os.killpg(group, signal.SIGKILL)
         return -signal.SIGKILL if code is None else code
+
+
+class _Answers:
+    """The numbers that a server says, waited for so that a signal is heard even if it comes just before the wait."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection, self._rest = connection, b""
+        self._heard, self._hears = socket.socketpair()
+        self._hears.setblocking(False)
+        signal.set_wakeup_fd(self._hears.fileno(), warn_on_full_buffer=False)
+
+    def number(self) -> int | None:
+        """The next number; None if the server has been killed."""
+        while b"\n" not in self._rest:
+            ready, _, _ = select.select([self._connection, self._heard], [], [])
+            if self._heard in ready:
+                self._heard.recv(4096)  # the handler of the signal has run by then
+            if self._connection in ready:
+                said = b""
+                with suppress(ConnectionResetError):
+                    said = self._connection.recv(4096)
+                if not said:
+                    return None
+                self._rest += said
+        line, _, self._rest = self._rest.partition(b"\n")
+        return int(line)
 
 
 def _open_files(but: socket.socket) -> list[int]:
@@ -214,14 +241,6 @@ def _is_open(number: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def _number(answers: IO[str]) -> int | None:
-    """The next that a server says; None if it has been killed."""
-    line = ""
-    with suppress(ConnectionResetError):
-        line = answers.readline()
-    return int(line) if line.endswith("\n") else None
 
 
 def _pass_signals_on(group: int) -> None:

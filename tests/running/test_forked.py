@@ -38,7 +38,8 @@ def test_commands_at_once_are_forked_from_one_process() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_to_a_command_is_one_to_its_process(number: signal.Signals) -> None:
     handled = f"import signal, sys, time; signal.signal({int(number)}, lambda *_: sys.exit(5))"
-    program = f"{handled}; print('on', flush=True); time.sleep(60)"
+    # Short sleeps: a signal that comes just before one is handled after it.
+    program = f"{handled}; print('on', flush=True)\nfor _ in range(600):\n time.sleep(0.1)"
     with serving() as run:
         command = run.begin(program)
         assert command.stdout
