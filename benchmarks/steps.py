@@ -41,7 +41,7 @@ class Plan:
     compiled: bool = False
 
 
-PLANS = {False: Plan(("small", "medium"), (1, 8, 64), 9, compiled=True), True: Plan(("small",), (8,), 5)}
+PLANS = {False: Plan(("small", "medium"), (1, 8, 64), 9), True: Plan(("small",), (8,), 5)}
 """{quick: plan}."""
 
 
