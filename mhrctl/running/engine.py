@@ -79,12 +79,14 @@ class DvcPipeline(PublicPipeline):
     def __init__(self, root: Path, repo: Any, targets: Sequence[str]) -> None:  # noqa: ANN401
         from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
 
-        self._repo = repo
+        self._repo, self._dvc_yaml = repo, Path("dvc.yaml").absolute()
+        self._describing = describing(self._dvc_yaml, root)
+        self._described = fingerprint(self._describing)  # before it is read: an edit from here on is one while the run goes on
         with self.session():
             _drop_torn_rwlock(Path(repo.tmp_dir) / "rwlock")
             whole = repo.index.graph
             active = get_active_graph(graph=whole)  # a frozen stage has no dependencies in it
-            here = [] if targets else [stage for stage in repo.index.stages if stage.path == str(Path("dvc.yaml").absolute())]
+            here = [] if targets else [stage for stage in repo.index.stages if stage.path == str(self._dvc_yaml)]
             chosen = here or collect_stages(repo=repo, targets=targets or ["dvc.yaml"])  # which reads dvc.yaml once more
             order = plan_repro(graph=active, stages=chosen)
             self._stages = {stage.addressing: stage for stage in order}
@@ -253,18 +255,19 @@ class DvcPipeline(PublicPipeline):
 
     def note_up_to_date(self, targets: Sequence[str]) -> None:
         """Note that all stages are up to date, if they are and only files decide on it, for the next run to know."""
-        if any(
-            self._seen.get(name) != fingerprint(_paths(stage)) or stage.always_changed or stage.is_callback
-            for name, stage in self._stages.items()
-        ):
-            return
-        files = [
-            str(path)
-            for dvc_yaml in dict.fromkeys(stage.path for stage in self._stages.values())
-            for path in describing(Path(dvc_yaml), self._root)
-        ]
-        paths = dict.fromkeys([*files, *(path for stage in self._stages.values() for path in _paths(stage))])
-        write_up_to_date(self._root, self.folder, targets, stages=self.names, paths=paths)
+        files = map(str, [*self._describing, self._dvc_yaml.with_suffix(".lock")])
+        paths = list(dict.fromkeys([*files, *(path for stage in self._stages.values() for path in _paths(stage))]))
+        before = fingerprint(paths)  # then the check, so that what changes meanwhile is not noted as up to date
+        unchanged = fingerprint(self._describing) == self._described
+        if unchanged and all(self._is_settled(name) for name in self.names):
+            write_up_to_date(self.folder, targets, stages=self.names, paths=paths, seen=before)
+
+    def _is_settled(self, name: str) -> bool:
+        """Whether a stage is up to date as long as files of this machine, and the dvc.yaml here, stay as they are."""
+        stage = self._stages[name]
+        always = stage.always_changed or stage.is_callback
+        elsewhere = stage.path != str(self._dvc_yaml) or any("://" in item.def_path for item in (*stage.deps, *stage.outs))
+        return not always and not elsewhere and self._seen.get(name) == fingerprint(_paths(stage))
 
     def due(self) -> bool:
         """Whether something was recorded that should go to dvc.lock now; a write takes time, so many stages share it."""

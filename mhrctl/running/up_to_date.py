@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -35,12 +35,11 @@ def fingerprint(paths: Iterable[str | Path]) -> str:
     return digest.hexdigest()
 
 
-def read_up_to_date(root: Path, folder: Path, targets: Sequence[str]) -> list[str] | None:
+def read_up_to_date(folder: Path, targets: Sequence[str]) -> list[str] | None:
     """Read which stages targets need, if all of them are as a run has left them.
 
     Args:
-        root: of the DVC project.
-        folder: that of its jobs, among which there is none whose result is not recorded.
+        folder: that of the project's jobs, none of which there may be whose result is not recorded.
         targets: as `write_up_to_date` had them, from this working directory.
 
     Returns:
@@ -50,36 +49,32 @@ def read_up_to_date(root: Path, folder: Path, targets: Sequence[str]) -> list[st
         return None
     with suppress(OSError, ValueError, KeyError, TypeError):
         note = json.loads(_note(folder, targets).read_bytes())
-        if note["made"] == _made(root, targets) and fingerprint(note["paths"]) == note["fingerprint"]:
+        if note["made"] == _made() and fingerprint(note["paths"]) == note["fingerprint"]:
             return [str(name) for name in note["stages"]]
     return None
 
 
-def write_up_to_date(
-    root: Path, folder: Path, targets: Sequence[str], *, stages: Sequence[str], paths: Collection[str]
-) -> None:
+def write_up_to_date(folder: Path, targets: Sequence[str], *, stages: Sequence[str], paths: Sequence[str], seen: str) -> None:
     """Note that stages are up to date, with all the files that decide on it.
 
     Args:
-        root: of the DVC project.
-        folder: that of its jobs.
+        folder: that of the project's jobs.
         targets: which need these stages.
         stages: their names, in their order.
         paths: what they read and write, and the files that describe them.
+        seen: fingerprint of these, taken before the stages were seen to be up to date.
     """
-    made = _made(root, targets)
-    write_json(
-        _note(folder, targets), {"made": made, "stages": list(stages), "paths": [*paths], "fingerprint": fingerprint(paths)}
-    )
+    note = {"made": _made(), "stages": list(stages), "paths": list(paths), "fingerprint": seen}
+    write_json(_note(folder, targets), note)
 
 
 def describing(dvc_yaml: Path, root: Path) -> list[Path]:
-    """Return the files that say what the stages of a dvc.yaml are: itself, its lock, the variables it names, and settings."""
+    """Return the files that say what the stages of a dvc.yaml are: itself, the variables that it names, and settings."""
     with suppress(OSError, YAMLError):
         tree = YAML(typ="safe", pure=True).load(dvc_yaml)
         named = [name.partition(":")[0] for name in _variables(tree)]
         files = [dvc_yaml.parent / name for name in dict.fromkeys(["params.yaml", *named])]
-        return [dvc_yaml, dvc_yaml.with_suffix(".lock"), *files, *(root / name for name in SETTINGS)]
+        return [dvc_yaml, *files, *(root / name for name in SETTINGS)]
     return [dvc_yaml]
 
 
@@ -97,9 +92,9 @@ def _note(folder: Path, targets: Sequence[str]) -> Path:
     return folder / f"{NOTE}-{which}.note"
 
 
-def _made(root: Path, targets: Sequence[str]) -> list[str]:
-    """By what, and of what, a note was made."""
-    return [FORMAT, version("dvc"), str(root), str(Path.cwd()), *targets]
+def _made() -> list[str]:
+    """By what a note was made."""
+    return [FORMAT, version("dvc")]
 
 
 def _add(digest: Any, path: str) -> None:  # noqa: ANN401 - hashlib names no type

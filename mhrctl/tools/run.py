@@ -175,8 +175,7 @@ def run(project: Path, targets: Sequence[str], jobs: Jobs, *, view: View, keep_g
 def _up_to_date(project: Path, targets: Sequence[str]) -> list[str]:
     """The stages that targets need, if an earlier run has noted that all are up to date and no file has changed since."""
     with chdir(project):
-        root = dvc_root()
-        return read_up_to_date(root, jobs_folder(root), targets) or []
+        return read_up_to_date(jobs_folder(dvc_root()), targets) or []
 
 
 def _slots(project: Path, jobs: Jobs) -> Slots:

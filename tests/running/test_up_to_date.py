@@ -55,16 +55,17 @@ def test_a_note_is_of_its_targets_and_working_directory(folder: Path) -> None:
     jobs = jobs_folder(folder)
     jobs.mkdir(parents=True)
     with chdir(folder):
-        write_up_to_date(folder, jobs, ["train"], stages=["data", "train@a"], paths=[str(folder / "out")])
-        assert read_up_to_date(folder, jobs, ["train"]) == ["data", "train@a"]
-        assert read_up_to_date(folder, jobs, []) is None
+        paths = [str(folder / "out")]
+        write_up_to_date(jobs, ["train"], stages=["data", "train@a"], paths=paths, seen=fingerprint(paths))
+        assert read_up_to_date(jobs, ["train"]) == ["data", "train@a"]
+        assert read_up_to_date(jobs, []) is None
         with chdir("out"):
-            assert read_up_to_date(folder, jobs, ["train"]) is None
+            assert read_up_to_date(jobs, ["train"]) is None
         (jobs / "data.json").touch()  # a job whose result is not recorded
-        assert read_up_to_date(folder, jobs, ["train"]) is None
+        assert read_up_to_date(jobs, ["train"]) is None
         (jobs / "data.json").unlink()
         (folder / "out/a").write_text("more")
-        assert read_up_to_date(folder, jobs, ["train"]) is None
+        assert read_up_to_date(jobs, ["train"]) is None
 
 
 @pytest.mark.parametrize("rotten", [b"", b"{}", b"[]", b"\xff", b'{"made": 3}'])
@@ -72,9 +73,9 @@ def test_a_rotten_note_is_none(folder: Path, rotten: bytes) -> None:
     jobs = jobs_folder(folder)
     jobs.mkdir(parents=True)
     with chdir(folder):
-        write_up_to_date(folder, jobs, [], stages=["data"], paths=[])
+        write_up_to_date(jobs, [], stages=["data"], paths=[], seen=fingerprint([]))
         next(jobs.iterdir()).write_bytes(rotten)
-        assert read_up_to_date(folder, jobs, []) is None
+        assert read_up_to_date(jobs, []) is None
 
 
 def test_the_files_that_say_what_stages_are(tmp_path: Path) -> None:
@@ -82,5 +83,5 @@ def test_the_files_that_say_what_stages_are(tmp_path: Path) -> None:
     dvc_yaml.parent.mkdir()
     dvc_yaml.write_text("vars: [cells.yaml, {a: 1}]\nstages:\n  x: {vars: ['own.json:key'], cmd: 'true'}\n  y: {cmd: 'true'}\n")
     names = [path.relative_to(tmp_path).as_posix() for path in describing(dvc_yaml, tmp_path)]
-    assert names[:5] == ["sub/dvc.yaml", "sub/dvc.lock", "sub/params.yaml", "sub/cells.yaml", "sub/own.json"]
-    assert names[5:] == [".dvc/config", ".dvc/config.local", ".dvcignore"]
+    assert names[:4] == ["sub/dvc.yaml", "sub/params.yaml", "sub/cells.yaml", "sub/own.json"]
+    assert names[4:] == [".dvc/config", ".dvc/config.local", ".dvcignore"]

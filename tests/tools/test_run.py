@@ -13,6 +13,7 @@ import pytest
 from mhrctl.artifacts.names import Project
 from mhrctl.config.resolve import load_params
 from mhrctl.errors import ArtifactError, DataError, ParamsError
+from mhrctl.running.engine import open_pipeline
 from mhrctl.running.internals import InternalsError
 from mhrctl.running.pipeline import State
 from mhrctl.running.plan import Action
@@ -108,6 +109,30 @@ def test_what_has_failed_or_always_runs_is_never_up_to_date(toy: Toy) -> None:
     dvc_yaml.write_text(dvc_yaml.read_text().replace("    outs: [data.txt]", "    outs: [data.txt]\n    always_changed: true"))
     for _ in range(2):
         assert run(toy.root, [], Jobs(), view=Recorder()).progress.stages["data"].state is State.DONE
+
+
+def test_an_edit_of_dvc_yaml_during_a_run_is_seen_by_the_next(toy: Toy) -> None:
+    dvc_yaml = toy.root / "dvc.yaml"
+
+    def edit(state: State) -> None:
+        if state is State.RUNNING and "more" not in dvc_yaml.read_text():
+            dvc_yaml.write_text(dvc_yaml.read_text() + "  more: {cmd: touch more, deps: [data.txt], outs: [more]}\n")
+
+    assert "more" not in run(toy.root, [], Jobs(), view=Recorder(edit)).progress.stages
+    assert run(toy.root, [], Jobs(), view=Recorder()).progress.stages["more"].state is State.DONE
+
+
+def test_what_is_read_from_elsewhere_is_never_up_to_date(toy: Toy) -> None:
+    run(toy.root, [], Jobs(), view=Recorder())
+    for note in (toy.root / ".dvc/tmp/mhrctl").glob("*.note"):
+        note.unlink()
+    with open_pipeline(toy.root, ["data"]) as pipeline:
+        (stage,) = pipeline._stages.values()
+        with pipeline.session():
+            assert pipeline.examine("data") is State.UNCHANGED
+            stage.outs[0].def_path = "s3://bucket/data.txt"
+            pipeline.note_up_to_date(["data"])
+    assert not list((toy.root / ".dvc/tmp/mhrctl").glob("*.note"))
 
 
 def test_a_plan_runs_nothing(toy: Toy) -> None:
