@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from ruamel.yaml import YAML
 
 from benchmarks.projects import variables_of
 from benchmarks.results import Measured, Row
-from benchmarks.timing import Ratio
+from benchmarks.timing import spread
 from mhrctl.adapters.config import InventoryConfig
 from mhrctl.adapters.files import save_adapter
 from mhrctl.adapters.inventory import Inventory
@@ -81,7 +80,7 @@ def measure(plan: Plan) -> Measured:
     walls, processors = zip(*times, strict=True)
     what = f"seconds of `mhrctl report --html` of {cells} cells"
     targets = TARGETS if cells >= CELLS else (None, None)
-    rows = [Row(f"{what}, wall time", _spread(walls), *targets), Row(f"{what}, CPU time", _spread(processors))]
+    rows = [Row(f"{what}, wall time", spread(walls), *targets), Row(f"{what}, CPU time", spread(processors))]
     return Measured(rows, notes=[f"scores of {TESTS} tasks, logs of {len(STEPS)} lines, routings of {TRAINED} tasks, all made"])
 
 
@@ -198,8 +197,3 @@ def _write_card(folder: Path, cell: Cell, stage: str, facts: Facts, *beside: Pat
     of_cell = {"method": cell.method, "heads": cell.heads, "seed": cell.seed, "variant": cell.variant}
     card = replace(Card.of(stage, {"cell": of_cell, stage: {}}, {}, facts), threads=1)
     write_card(folder, card, beside={path.name: path for path in beside})
-
-
-def _spread(values: Sequence[float]) -> Ratio:
-    low, median, high = np.percentile(values, [25, 50, 75])
-    return Ratio(float(median), float(low), float(high))

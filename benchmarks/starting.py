@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.projects import ROOT, change_params, run
 from benchmarks.results import Measured, Row
-from benchmarks.timing import Ratio, Times, interleave, ratio
+from benchmarks.timing import Times, interleave, ratio, spread
 
 ALONE, FORKED = {"MHRCTL_FORKSERVER": "off"}, dict[str, str]()
 """Environments: each command imports everything by itself; commands of a run are forked from one that has."""
@@ -160,8 +160,7 @@ def _seconds(call: Callable[[], object]) -> float:
 
 
 def _row(what: str, seconds: list[float], targets: tuple[float, float] | None) -> Row:
-    low, median, high = np.percentile(seconds, [25, 50, 75])
-    return Row(what, Ratio(float(median), float(low), float(high)), *(targets or (None, None)))
+    return Row(what, spread(seconds), *(targets or (None, None)))
 
 
 def _medians(times: Times) -> dict[str, float]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 Steps = Mapping[str, Callable[[], object]]
 Times = dict[str, list[float]]
@@ -71,7 +72,12 @@ def ratio(above: Sequence[float], below: Sequence[float], *, scale: float = 1.0)
         below: likewise.
         scale: a factor, such as how often `above` must be done for the work of `below`.
     """
-    low, median, high = np.percentile(scale * np.array(above) / np.array(below), [25, 50, 75])
+    return spread(scale * np.array(above) / np.array(below))
+
+
+def spread(values: ArrayLike) -> Ratio:
+    """The median of some numbers, with their quartiles."""
+    low, median, high = np.percentile(np.asarray(values, dtype=float), [25, 50, 75])
     return Ratio(float(median), float(low), float(high))
 
 
