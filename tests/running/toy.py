@@ -51,9 +51,11 @@ stages:
 
 NOTE = """\
 # note.sh NAME COMMAND: run it for as long as the file `seconds`, or seconds-NAME, says, between two lines in `ran`.
+# What it says is read first: a test that has seen the command begin may change it for the next one.
+seconds=$(cat seconds-$1 2> /dev/null || cat seconds)
 echo "begin $1 $CUDA_VISIBLE_DEVICES" >> ran
 test -e fail-$1 && { echo "this is why $1 failed"; exit 3; }
-sleep "$(cat seconds-$1 2> /dev/null || cat seconds)"
+sleep "$seconds"
 eval "$2"
 echo "end $1" >> ran
 """
