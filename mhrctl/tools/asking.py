@@ -102,8 +102,18 @@ class Asker:
         Raises:
             DataError: if it cannot be answered: it is no JSON, has no input, names a task that nobody knows.
         """
-        content = parse(text, path, number)
-        where = f"{path}:{number}"
+        return self.asked(parse(text, path, number), f"{path}:{number}")
+
+    def asked(self, content: Any, where: str) -> Question:  # noqa: ANN401 - JSON is any tree
+        """Make a question of what a line holds.
+
+        Args:
+            content: the fields of the line.
+            where: names it in errors.
+
+        Raises:
+            DataError: if it cannot be answered: it has no input, names a task that nobody knows.
+        """
         try:
             line = Line.model_validate(content)
         except ValidationError as error:

@@ -65,6 +65,7 @@ class Predictor:
 
     Attributes:
         name: of the cell, or of what answers in its place.
+        generation: how answers come about, unless a call says otherwise.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class Predictor:
             execution: how to run.
         """
         self._adapters, self._tokenizer, self.name, self._execution = list(adapters), tokenizer, name, execution
-        self._generation = Generation(params.beams, params.max_new_tokens, params.length_norm)
+        self.generation = Generation(params.beams, params.max_new_tokens, params.length_norm)
         self._backbone = backbone
         set_precision(backbone, params.precision)
         execution.place(backbone)
@@ -103,18 +104,27 @@ class Predictor:
         for question in questions:
             self._fitted(question)
 
-    def answers(self, questions: Sequence[Question], samples: Sequence[Sample], bar: Bar) -> list[Answer]:
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks that have an adapter of their own, or a routing; none where the same answers all."""
+        return list(dict.fromkeys(task for fitted in self._adapters for task in fitted.places or ()))
+
+    def answers(
+        self, questions: Sequence[Question], samples: Sequence[Sample], bar: Bar, *, generation: Generation | None = None
+    ) -> list[Answer]:
         """Answer questions, in their order.
 
         Args:
             questions: of any tasks.
             samples: their tokens.
             bar: advances with each that is answered.
+            generation: how answers come about; None for what the predictor was made with.
 
         Raises:
             DataError: if a task has no adapter.
             DivergedError: if what the model computes is not finite.
         """
+        generation = generation or self.generation
         answers: dict[int, Answer] = {}
         by_adapter: dict[int, list[int]] = {}
         for place, question in enumerate(questions):
@@ -124,7 +134,7 @@ class Predictor:
             self._answered_by.setdefault(number, {}).update(dict.fromkeys(questions[place].task for place in places))
             with folded_if_shared(self._backbone, fitted.adapter, self._execution.speed) as attached:
                 for batch in self._batches(fitted, questions, places):
-                    answers |= self._answered(replace(fitted, adapter=attached), batch, questions, samples)
+                    answers |= self._answered(replace(fitted, adapter=attached), batch, questions, samples, generation)
                     bar.advance(sum(map(len, batch)))
         return [answers[place] for place in range(len(questions))]
 
@@ -132,8 +142,7 @@ class Predictor:
         for number, fitted in enumerate(self._adapters):
             if fitted.places is None or question.task in fitted.places:
                 return number
-        known = [task for fitted in self._adapters for task in fitted.places or ()]
-        raise DataError(f"{question.where}: {self.name} has no adapter for task {question.task}; it has {listed(known)}")
+        raise DataError(f"{question.where}: {self.name} has no adapter for task {question.task}; it has {listed(self.tasks)}")
 
     @property
     def notes(self) -> list[str]:
@@ -158,7 +167,12 @@ class Predictor:
             yield batch
 
     def _answered(
-        self, fitted: Fitted, batch: Sequence[Sequence[int]], questions: Sequence[Question], samples: Sequence[Sample]
+        self,
+        fitted: Fitted,
+        batch: Sequence[Sequence[int]],
+        questions: Sequence[Question],
+        samples: Sequence[Sample],
+        generation: Generation,
     ) -> dict[int, Answer]:
         adapter, routing = fitted.adapter, None
         names = [questions[run[0]].task for run in batch]
@@ -174,7 +188,7 @@ class Predictor:
                 self._tokenizer,
                 [[samples[place] for place in run] for run in batch],
                 [[questions[place].choices for place in run if questions[place].choices] for run in batch],
-                generation=self._generation,
+                generation=generation,
                 device=self._execution.accelerator.device,
                 names=names,
                 routing=routing,
