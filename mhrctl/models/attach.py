@@ -16,7 +16,7 @@ from mhrctl.adapters.granularity import require_coders
 from mhrctl.config.methods import Method
 from mhrctl.config.reading import shown
 from mhrctl.errors import ParamsError
-from mhrctl.models.layer import adapted, is_conv1d, shape_of
+from mhrctl.models.layer import AdaptedLinear, adapted, is_conv1d, shape_of
 from mhrctl.models.layouts import LAYOUTS, layers_of, require_experts, unreachable_experts
 
 MATCH_SECONDS = 5
@@ -115,10 +115,11 @@ def _last_names(linears: Mapping[str, tuple[int, int]]) -> list[str]:
 
 
 def attach(backbone: nn.Module, adapter: Adapter) -> None:
-    """Give the backbone the slots of an adapter's layers."""
+    """Give the backbone the slots of an adapter's layers, unless they have some: then another adapter was attached before."""
     backbone.requires_grad_(requires_grad=False)
-    if adapter.shapes:
-        inject(backbone, list(adapter.shapes), dropout=adapter.dropout)
+    without = [name for name in adapter.shapes if not isinstance(backbone.get_submodule(name), AdaptedLinear)]
+    if without:
+        inject(backbone, without, dropout=adapter.dropout)
 
 
 def new_adapter(backbone: nn.Module, row: Method, settings: PretrainSettings, *, heads: int, seed: int, tasks: int) -> Adapter:

@@ -11,8 +11,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mhrctl.adapters.adapter import Adapter
 from mhrctl.adapters.files import load_adapter
-from mhrctl.artifacts.cards import Card, facts_in, read_card, require_made_from, try_card
-from mhrctl.artifacts.facts import ExportFacts
+from mhrctl.artifacts.cards import Card, facts_in, read_card, require_backbone, require_made_from, try_card
+from mhrctl.artifacts.facts import AdaptFacts, ExportFacts, PretrainFacts
 from mhrctl.artifacts.names import ADAPTERS, TASKS, Project
 from mhrctl.artifacts.reading import read_json_of, reading
 from mhrctl.config.cells import Cell
@@ -58,6 +58,32 @@ class Fitted:
     def is_shared(self) -> bool:
         """Whether all rows of a batch get the same."""
         return self.adapter is None or (self.adapter.runs == 1 and not self.is_routed)
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base is a backbone that is loaded once, and to which the adapters of several cells are attached.
+
+    Attributes:
+        model: the backbone.
+        tokenizer: of the project.
+        fingerprint: of the backbone.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    fingerprint: str
+
+
+def open_base(project: Project) -> Base:
+    """Load the backbone of a project.
+
+    Raises:
+        ArtifactError: if it is missing, or has changed.
+    """
+    folder = project.output("backbone")
+    model, tokenizer = open_backbone(project.output("prepare"), folder, None, None)
+    return Base(model, tokenizer, read_card(folder, stage="backbone", command="mhrctl backbone").facts.fingerprint)
 
 
 class Predictor:
@@ -201,7 +227,13 @@ class Predictor:
 
 
 def of_cell(
-    cell: Cell | None, params: EvaluateParams, *, stage: PredictStage, project: Project, execution: Execution
+    cell: Cell | None,
+    params: EvaluateParams,
+    *,
+    stage: PredictStage,
+    project: Project,
+    execution: Execution,
+    base: Base | None = None,
 ) -> Predictor:
     """Load what answers by a cell.
 
@@ -212,37 +244,51 @@ def of_cell(
             ones, by each training task's routing, with the average for other tasks; or averaged ones for all.
         project: with the outputs.
         execution: how to run.
+        base: the backbone, of a cell whose method leaves its weights as they are; None loads it.
 
     Raises:
         ArtifactError: if an output is missing, or was made from others.
         ParamsError: if the cell has nothing of the stage.
     """
-    prepared, folder = project.output("prepare"), project.output("backbone")
     if cell is None or stage == "adapt":
-        backbone, tokenizer, adapters = _adapted(cell, project)
+        backbone, tokenizer, adapters = _adapted(cell, project, base)
     else:
         source = project.output(stage, cell.name)
         if stage == "average" and not cell.row.has_average:
             raise ParamsError(f"--stage average: {cell.method} has no skills to average; name --stage pretrain or adapt")
         card = read_card(source, stage=stage, command=f"mhrctl {stage} {cell.name}", cell=cell)
-        backbone, tokenizer = open_backbone(prepared, folder, card, source)
+        backbone, tokenizer = _opened(project, card, source, base)
         adapter = load_adapter(source / ADAPTERS)
         attach(backbone, adapter)
-        adapters = _pretrained(cell, adapter, card.facts.tasks, prepared) if stage == "pretrain" else [Fitted(adapter)]
+        tasks, prepared = card.facts.tasks, project.output("prepare")
+        adapters = _pretrained(cell, adapter, tasks, prepared) if stage == "pretrain" else [Fitted(adapter)]
     name = cell.name if cell else "the backbone"
     return Predictor(backbone, tokenizer, adapters, name=name, params=params, execution=execution)
 
 
-def _adapted(cell: Cell | None, project: Project) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, list[Fitted]]:
+def _opened(
+    project: Project, card: Card[PretrainFacts | AdaptFacts] | None, folder: Path | None, base: Base | None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The backbone that an adapter, with this card in this folder, was made for."""
+    prepared, place = project.output("prepare"), project.output("backbone")
+    if base is None:
+        return open_backbone(prepared, place, card, folder)
+    if card is not None and folder is not None:
+        require_made_from(card, folder, {"prepare": prepared})
+        require_backbone(card, folder, base.fingerprint, place)
+    return base.model, base.tokenizer
+
+
+def _adapted(
+    cell: Cell | None, project: Project, base: Base | None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, list[Fitted]]:
     prepared, start, adapted = project.output("prepare"), None, None
     if cell is not None:
         stage, origin = cell.start
         start = project.output(stage, origin.name)
         adapted = project.output("adapt", cell.name)
     start_card, adapted_card = read_cards(cell, start, adapted)
-    backbone, tokenizer = open_backbone(
-        prepared, project.output("backbone"), adapted_card or start_card, adapted if adapted_card else start
-    )
+    backbone, tokenizer = _opened(project, adapted_card or start_card, adapted if adapted_card else start, base)
     if start_card and start and adapted_card and adapted:
         require_made_from(adapted_card, adapted, {"prepare": prepared, "start": start})
     phases = load_phases(cell, start, adapted, backbone)
@@ -286,15 +332,14 @@ def of_folders(folders: Sequence[Path], params: EvaluateParams, *, project: Proj
         DataError: if one is no adapter that can be read.
         ParamsError: if two are of one task, or one cannot be used as it is.
     """
-    prepared, place = project.output("prepare"), project.output("backbone")
     cards = [_export_card(folder) for folder in folders]
     for folder, card in zip(folders, cards, strict=True):
         if card and card.params.get("merged"):
             raise ParamsError(
                 f"--adapter {folder}: is a whole model, which needs no mhrctl; its README.md shows how to load it"
             )
-    backbone, tokenizer = open_backbone(prepared, place, None, None)
-    fingerprint = read_card(place, stage="backbone", command="mhrctl backbone").facts.fingerprint
+    base, place = open_base(project), project.output("backbone")
+    backbone, fingerprint = base.model, base.fingerprint
     shapes = linear_shapes(backbone)
     of_task: dict[str | None, Fitted] = {}
     for folder, card in zip(folders, cards, strict=True):
@@ -318,7 +363,7 @@ def of_folders(folders: Sequence[Path], params: EvaluateParams, *, project: Proj
     inject(backbone, [name for name in shapes if name in layers])
     ordered = [of_task[task] for task in sorted(of_task, key=lambda task: (task is None, task or ""))]
     name = str(folders[0]) if len(folders) == 1 else f"the {len(folders)} adapters"
-    return Predictor(backbone, tokenizer, ordered, name=name, params=params, execution=execution)
+    return Predictor(backbone, base.tokenizer, ordered, name=name, params=params, execution=execution)
 
 
 def task_of(folders: Sequence[Path]) -> str | None:

@@ -7,6 +7,7 @@ import random
 import re
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from mhrctl.evaluation.metrics import Answer
 from mhrctl.models.speed import Speed
 from mhrctl.progress import silent
 from mhrctl.tools.asking import Asker
-from mhrctl.tools.predict import Predictor, of_cell, of_folders, task_of
+from mhrctl.tools.predict import Predictor, of_cell, of_folders, open_base, task_of
 from mhrctl.training.execution import Execution
 from tests.conftest import CELLS, OTHERS, Run, mhrctl, reseal
 
@@ -119,6 +120,27 @@ def test_the_answers_that_were_evaluated_differ(lively: Path) -> None:
     said = {method: recorded(lively, cell_of(method).name, "adapted") for method in EVERY}
     assert len({tuple(answers.values()) for answers in said.values()}) > len(EVERY) // 2
     assert len({text for answers in said.values() for text in answers.values()}) > len(EVERY) // 2
+
+
+def test_cells_on_one_backbone_answer_as_each_alone(lively: Path, execution: Execution) -> None:
+    """Those of all methods but the one that changes the weights, in any order, also of layers that few of them have."""
+    where = Project(lively)
+    base = open_base(where)
+    enliven(lively, "adapt", "mhr-h4-light-s0")
+    assert mhrctl("evaluate", "-m", "mhr", "--variant", "light", "-C", lively) == 0
+    shared = [cell_of("mhr", variant="light"), *(cell_of(method) for method in EVERY if not METHODS[method].adds_lora)]
+    predictors = {
+        cell.name: of_cell(cell, settings(lively), stage="adapt", project=where, execution=execution, base=base)
+        for cell in shared
+    }
+    for name, predictor in reversed(predictors.items()):
+        assert_as_recorded(predictor, lively, name)
+
+
+def test_a_cell_of_another_backbone_is_refused(copy: Path, execution: Execution) -> None:
+    base = replace(open_base(Project(copy)), fingerprint="0" * 64)
+    with pytest.raises(ArtifactError, match="another backbone"):
+        of_cell(cell_of("lora"), settings(copy), stage="adapt", project=Project(copy), execution=execution, base=base)
 
 
 @pytest.mark.parametrize("off", [["all"], ["together"], ["folding"]])
