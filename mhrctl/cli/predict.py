@@ -104,10 +104,7 @@ def predict(
     folders = _adapters([*adapter, *(file for file in files or () if file.is_dir())])
     files = [file for file in files or () if not file.is_dir()]
     where, point, params = _chosen(project, choice, folders)
-    if stage is PredictStage.ADAPT and point and point.extra_steps:
-        raise ParamsError("--extra-steps: such a cell is not adapted; name --stage pretrain")
-    if point and stage is not PredictStage.ADAPT and not point.extra_steps:
-        point = point.pretrain_cell
+    point = answering_cell(point, stage) if point else None
     generation = {"max_new_tokens": max_new_tokens, "beams": beams}
     params = params.model_copy(update={name: value for name, value in generation.items() if value is not None})
     accelerator = open_accelerator(device, threads)
@@ -130,6 +127,19 @@ def predict(
     for note in predictor.notes:
         display.done(f"note: {note}")
     display.done(f"answered {counted(done, 'line')} with {predictor.name}{f', in {out}' if out else ''}")
+
+
+def answering_cell(cell: Cell, stage: PredictStage) -> Cell:
+    """Return the cell whose output of a stage answers: where it was not adapted, that of its pre-training.
+
+    Raises:
+        ParamsError: if there is none.
+    """
+    if stage is not PredictStage.ADAPT:
+        return cell if cell.extra_steps else cell.pretrain_cell
+    if cell.extra_steps:
+        raise ParamsError("--extra-steps: such a cell is not adapted; name --stage pretrain")
+    return cell
 
 
 def _adapters(folders: Sequence[Path]) -> list[Path]:

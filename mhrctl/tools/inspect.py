@@ -128,6 +128,28 @@ def inspect(
     return findings
 
 
+def read_routing(cell: Cell, stage: Stage, project: Project) -> Routing:
+    """Read what a cell has learned of how tasks are routed, without torch.
+
+    Args:
+        cell: whose method learns a routing.
+        stage: `pretrain` for the training tasks, `adapt` for the test tasks.
+        project: with the outputs.
+
+    Raises:
+        ParamsError: if the stage of the cell has no routing.
+        ArtifactError: if it has not run.
+    """
+    _require_routing(cell, stage)
+    source = cell if stage == "adapt" else cell.pretrain_cell
+    folder, command = project.output(stage, source.name), f"mhrctl {stage} {source.name}"
+    if stage == "adapt":
+        tasks = read_card(folder, stage="adapt", command=command, cell=source).facts.tasks
+    else:
+        tasks = read_card(folder, stage="pretrain", command=command, cell=source).facts.tasks
+    return Routing.read(folder / ADAPTERS, tasks)
+
+
 @dataclass(frozen=True)
 class _Source:
     """The routings of a cell.
