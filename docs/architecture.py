@@ -26,6 +26,7 @@ PACKAGE = ROOT / "mhrctl"
 PICTURE = Path(__file__).with_suffix(".svg")
 
 WORDS = {
+    "api": "notebooks,\nservices",
     "cli": "options in, one call,\none line out",
     "tools": "commands that are\nno stages",
     "stages": "folders in,\na folder out",

@@ -218,6 +218,7 @@ class Cell:
         """
         from mhrctl.tools.scoring import scored, to_score
 
+        self._opened()
         given = list(rows)
         where = [f"rows[{place}]" for place in range(len(given))]
         fields = [self._fields(*each) for each in zip(where, given, _each("task", task, given), strict=True)]
