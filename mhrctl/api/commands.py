@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -112,14 +113,8 @@ def run_command(name: str, arguments: Sequence[str], *, quiet: bool = False) -> 
     Raises:
         MhrctlError: what the command line would have printed in a line.
     """
-    from mhrctl.cli import display
-    from mhrctl.hub import heard
-
-    with _typed(), silenced(silent=quiet), heard(display.done):
-        try:
-            _command(name).main(args=list(arguments), prog_name=f"mhrctl {name}", standalone_mode=False)
-        finally:
-            display.loaded()
+    with _typed(), as_command(quiet=quiet):
+        _command(name).main(args=list(arguments), prog_name=f"mhrctl {name}", standalone_mode=False)
 
 
 def parsed(name: str, arguments: Sequence[str]) -> dict[str, Any]:
@@ -148,6 +143,23 @@ def silenced(*, silent: bool = True) -> Iterator[None]:
         yield
     finally:
         display.out.quiet, display.err.quiet = before
+
+
+@contextmanager
+def as_command(*, quiet: bool) -> Iterator[None]:
+    """Show what a command shows, and say what is fetched, until the block ends, unless it is to be quiet.
+
+    In a notebook libraries complain, as they are imported, of missing widgets for bars that nobody shows.
+    """
+    from mhrctl.cli import display
+    from mhrctl.hub import heard
+
+    with silenced(silent=quiet), heard(display.done), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        try:
+            yield
+        finally:
+            display.loaded()
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any, Literal, Unpack
 from weakref import WeakValueDictionary
 
 from mhrctl.api.cell import Cell
-from mhrctl.api.commands import LoadOptions, Settings, options, parsed, run_command, silenced
+from mhrctl.api.commands import LoadOptions, Settings, as_command, options, parsed, run_command
 from mhrctl.api.records import CellState, Result, Routing
 from mhrctl.api.stages import Stages
 from mhrctl.config.cells import CellParams, grid_cells
@@ -116,16 +116,15 @@ class Project(Stages):
         chosen = parsed("predict", options(stage=stage, **how))
         params = None if cell == BACKBONE else self.cell_params(cell, seed=seed)
         point = answering_cell(params.cell, PredictStage(stage)) if params else None
-        with silenced():
-            accelerator = open_accelerator(chosen["device"], chosen["threads"])
-        from mhrctl.api.loading import load_cell
-        from mhrctl.models.speed import Speed
-        from mhrctl.training.execution import Execution
-
-        speed = Speed(together=chosen["together"]).without(chosen["off"])
-        execution = Execution(accelerator, speed, device_map=chosen["device_map"])
         evaluate = params.evaluate if params else self.params.evaluate
-        with self._lock:
+        with self._lock, as_command(quiet=self.quiet):
+            accelerator = open_accelerator(chosen["device"], chosen["threads"])
+            from mhrctl.api.loading import load_cell
+            from mhrctl.models.speed import Speed
+            from mhrctl.training.execution import Execution
+
+            speed = Speed(together=chosen["together"]).without(chosen["off"])
+            execution = Execution(accelerator, speed, device_map=chosen["device_map"])
             return load_cell(point, evaluate, stage=stage, project=self._files, execution=execution, shared=self._shared)
 
     def report(self, *, settings: Settings | None = None) -> list[Result]:
