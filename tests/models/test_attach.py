@@ -40,6 +40,21 @@ def test_targets(tiny_t5: T5ForConditionalGeneration, targets: str | list[str], 
     assert len(find_layers(linear_shapes(tiny_t5), targets)) == count
 
 
+def test_layers_keep_the_slots_that_they_have(tiny_t5: T5ForConditionalGeneration) -> None:
+    """Two adapters are attached, one after the other, which have a part of their layers in common."""
+    shapes = linear_shapes(tiny_t5)
+
+    def adapter(*names: str) -> Adapter:
+        return Inventory({name: shapes[name] for name in shapes if name.endswith(names)}, InventoryConfig())
+
+    attach(tiny_t5, adapter(".q", ".k"))
+    before = {name: module for name, module in tiny_t5.named_modules() if isinstance(module, AdaptedLinear)}
+    attach(tiny_t5, adapter(".k", ".v"))
+    after = {name: module for name, module in tiny_t5.named_modules() if isinstance(module, AdaptedLinear)}
+    assert before.items() <= after.items()
+    assert {name.rpartition(".")[2] for name in after} == {"q", "k", "v"}
+
+
 @pytest.mark.parametrize(
     ("targets", "message"),
     [
