@@ -22,4 +22,29 @@ from mhrctl.errors import MhrctlError as MhrctlError
 from mhrctl.errors import ParamsError as ParamsError
 from mhrctl.errors import TrackingError as TrackingError
 
+__all__ = [
+    "ArtifactError",
+    "Cell",
+    "CellState",
+    "DataError",
+    "DeviceOptions",
+    "DivergedError",
+    "EvaluateOptions",
+    "FallbackWarning",
+    "LoadOptions",
+    "MhrctlError",
+    "Output",
+    "ParamsError",
+    "Project",
+    "Result",
+    "Routing",
+    "Row",
+    "RunError",
+    "Scores",
+    "StageOptions",
+    "TrackingError",
+    "TrainOptions",
+    "__version__",
+    "init",
+]
 __version__: str

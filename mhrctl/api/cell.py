@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from statistics import fmean
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Self, TypedDict
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias, TypedDict
 
 from mhrctl.errors import DataError, ParamsError
 from mhrctl.progress import silent
@@ -39,6 +39,10 @@ class Row(TypedDict, total=False):
     target: str
     targets: Sequence[str]
     metric: str
+
+
+Input: TypeAlias = str | Row | Mapping[str, object]
+"""A text, or a row."""
 
 
 class FallbackWarning(UserWarning):
@@ -109,7 +113,7 @@ class Cell:
 
     def generate(
         self,
-        inputs: Sequence[str | Row],
+        inputs: Sequence[str | Row | Mapping[str, object]],
         *,
         task: str | Sequence[str] | None = None,
         choices: Sequence[str] | Sequence[Sequence[str]] | None = None,
@@ -142,12 +146,12 @@ class Cell:
             ... # doctest: +SKIP
             ['Paris', 'negative']
         """
-        questions = self._questions("inputs", inputs, task, choices)
+        questions = self._questions(inputs, task, choices)
         return [answer.text for answer in self._answers(questions, beams=beams, max_new_tokens=max_new_tokens)]
 
     def log_likelihoods(
         self,
-        inputs: Sequence[str | Row],
+        inputs: Sequence[str | Row | Mapping[str, object]],
         choices: Sequence[str] | Sequence[Sequence[str]] | None = None,
         *,
         task: str | Sequence[str] | None = None,
@@ -179,7 +183,7 @@ class Cell:
             >>> cell.log_likelihoods(["I loved it"], ["positive", "negative"], task="sentiment")  # doctest: +SKIP
             [[-0.21, -4.08]]
         """
-        questions = self._questions("inputs", inputs, task, choices)
+        questions = self._questions(inputs, task, choices)
         for question in questions:
             if not question.choices:
                 raise DataError(f"{question.where}: there are no choices to score; give `choices`")
@@ -187,7 +191,7 @@ class Cell:
 
     def score(
         self,
-        rows: Iterable[Row],
+        rows: Iterable[Row | Mapping[str, object]],
         *,
         task: str | Sequence[str] | None = None,
         max_new_tokens: int | None = None,
@@ -219,7 +223,7 @@ class Cell:
         from mhrctl.tools.scoring import scored, to_score
 
         self._opened()
-        given = list(rows)
+        given = _listed("rows", rows)
         where = [f"rows[{place}]" for place in range(len(given))]
         fields = [self._fields(*each) for each in zip(where, given, _each("task", task, given), strict=True)]
         with self._lock:
@@ -247,21 +251,19 @@ class Cell:
 
     def _questions(
         self,
-        argument: str,
-        inputs: Sequence[str | Row],
+        inputs: Sequence[Input],
         task: str | Sequence[str] | None,
         choices: Sequence[str] | Sequence[Sequence[str]] | None,
     ) -> list[Question]:
-        """Inputs as questions, in whose errors they are called by the name of an argument."""
-        given = _listed(argument, inputs)
+        given = _listed("inputs", inputs)
         tasks, lists = _each("task", task, given), _choices_of_each(choices, given)
         with self._lock:
             return [
-                self._asker.asked(self._fields(f"{argument}[{place}]", *each), f"{argument}[{place}]")
+                self._asker.asked(self._fields(f"inputs[{place}]", *each), f"inputs[{place}]")
                 for place, each in enumerate(zip(given, tasks, lists, strict=True))
             ]
 
-    def _fields(self, where: str, row: str | Row, task: str | None, choices: Sequence[str] | None = None) -> dict[str, Any]:
+    def _fields(self, where: str, row: Input, task: str | None, choices: Sequence[str] | None = None) -> dict[str, Any]:
         """The fields of a row, with what stands beside it in a call."""
         if not isinstance(row, (str, Mapping)):
             raise DataError(f"{where}: should be a text or a row, not {row!r:.40}")
@@ -301,7 +303,7 @@ class Cell:
         return answers
 
 
-def _listed(argument: str, inputs: Sequence[str | Row]) -> list[str | Row]:
+def _listed(argument: str, inputs: Iterable[Input]) -> list[Input]:
     if isinstance(inputs, (str, Mapping)):
         _refuse(argument, "give a list of them, also of one")
     return list(inputs)

@@ -164,6 +164,7 @@ def test_a_task_that_is_new_here_is_answered_zero_shot_with_a_warning(loaded: di
             mhrctl.DataError,
             r"^inputs\[0\]: there are no choices to score",
         ),
+        (lambda cell: cell.score({"input": "a"}), mhrctl.ParamsError, r"^rows: give a list of them"),
         (lambda cell: cell.score([]), mhrctl.DataError, r"^rows: there are none to score$"),
         (lambda cell: cell.score([{"input": "a"}]), mhrctl.DataError, r"^rows\[0\]: task is missing"),
         (lambda cell: cell.score([{"input": "a"}], task="swap"), mhrctl.DataError, r"^rows\[0\]: give either `target`"),

@@ -113,7 +113,7 @@ def test_a_cell_answers_by_the_adapters_of_a_stage(walked: Path) -> None:
     assert (bare.name, bare.method, bare.card) == ("backbone", "backbone", {})
     rows = [{"task": "swap", "input": "ant bee"}, {"task": "copy", "input": "fox"}]
     recorded = pq.read_table(walked / "data/evaluate/backbone/predictions.parquet").to_pylist()
-    assert set(bare.generate([*rows])) <= {row["prediction"] for row in recorded}  # type: ignore[list-item]
+    assert set(bare.generate([*rows])) <= {row["prediction"] for row in recorded}
 
 
 @pytest.mark.parametrize(
