@@ -71,6 +71,8 @@ class Project(Stages):
     def cells(self) -> dict[str, CellState]:
         """The cells of the grid by name, in the order of params.yaml, with the state of each stage's output.
 
+        Each output is read and hashed, as a command does before it skips a stage.
+
         Raises:
             ParamsError: if something in params.yaml is wrong.
         """

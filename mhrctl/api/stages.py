@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -296,10 +295,10 @@ class Stages:
 
 @contextmanager
 def _commands_at_hand() -> Iterator[None]:
-    """Let the stages of dvc.yaml find the command `mhrctl`, also where this Python's environment is not on the path."""
-    before = os.environ.get("PATH", os.defpath)
-    if shutil.which("mhrctl") is None:
-        os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), before))
+    """Let the stages of dvc.yaml find the command `mhrctl` of this Python, whose environment need not be on the path."""
+    before, scripts = os.environ.get("PATH", os.defpath), Path(sys.executable).parent
+    if (scripts / "mhrctl").exists():
+        os.environ["PATH"] = os.pathsep.join((str(scripts), before))
     try:
         yield
     finally:

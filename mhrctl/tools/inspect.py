@@ -129,7 +129,7 @@ def inspect(
 
 
 def read_routing(cell: Cell, stage: Stage, project: Project) -> Routing:
-    """Read what a cell has learned of how tasks are routed, without torch.
+    """Read what a cell has learned of how tasks are routed.
 
     Args:
         cell: whose method learns a routing.
