@@ -1,0 +1,322 @@
+"""Draws docs/images/methods: what each method trains on all tasks, and what it trains for a new one.
+
+`make pictures` draws them, from the table `SCHEMES`: a row a method, of parts that are drawn below. Equal rows give equal bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+from mhrctl.config.colours import BLUE, GREEN, INK, ORANGE, PAPER, SKY
+
+FOLDER = Path(__file__).parent / "images" / "methods"
+SKILLS = (BLUE, ORANGE, GREEN, SKY)
+LINE, FROZEN = "#8a9099", "#e9edf2"
+FONT = 'font-family="Verdana, DejaVu Sans, sans-serif" font-size="13"'
+WIDTH, MARGIN = 400, 14
+"""How wide a scheme is, and what is left around."""
+MODEL, FIRST, STEP = 28, 100, 70
+"""Where the model's weight is drawn, the first LoRA, and how far apart LoRAs are."""
+LONG, THIN = 46, 12
+"""The sides of a LoRA's matrices."""
+TASKS = ((0.9, 0.1, 0.4, 0.1), (0.1, 0.8, 0.1, 0.5), (0.5, 0.1, 0.9, 0.1))
+"""How much three tasks use of each skill, made up."""
+NEW = ((0.2, 0.2, 0.9, 0.4),)
+HEADS = ((0.0, 0.3, -0.2, 0.2), (0.3, -0.3, 0.2, 0.0), (-0.2, 0.2, 0.0, 0.4), (0.2, 0.0, 0.3, -0.1))
+"""By how much the heads of a skill differ from that."""
+COINS = ((1, 0, 1, 0), (0, 1, 1, 1), (1, 1, 0, 0))
+
+Drawing = Iterator[str]
+Part = Callable[[float, bool], Drawing]
+"""A part of a panel: its lines, given where the panel begins and whether it is trained."""
+
+
+def _text(x: float, y: float, text: str, extra: str = "") -> str:
+    return f'<text x="{x:g}" y="{y:g}"{extra}>{escape(text)}</text>'
+
+
+def _box(x: float, y: float, width: float, height: float, fill: str, *, trained: bool) -> str:
+    """A box is whole and outlined if it is trained, and pale with a broken line if it is kept."""
+    line = f'stroke="{INK}" stroke-width="1.5"' if trained else f'stroke="{LINE}" stroke-dasharray="3 2" fill-opacity="0.4"'
+    return f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="2" fill="{fill}" {line}/>'
+
+
+def _lora(x: float, top: float, colours: Sequence[str], trained: bool, *, thin: float = THIN, heads: int = 1) -> Drawing:
+    """A LoRA: A upright, B lying; of several colours, in stripes; of several heads, in blocks."""
+    part = thin / len(colours)
+    for left, upper, width, height, right, down in (
+        (x, top, thin, LONG, part, 0.0),
+        (x + thin + 3, top, LONG - thin, thin, 0.0, part),
+    ):
+        yield _box(left, upper, width, height, colours[0], trained=trained)
+        for place, colour in enumerate(colours[1:], 1):
+            at, below = left + place * right, upper + place * down
+            yield f'<rect x="{at:g}" y="{below:g}" width="{right or width:g}" height="{down or height:g}" fill="{colour}"/>'
+        if len(colours) > 1:
+            yield _box(left, upper, width, height, "none", trained=trained)
+    for cut in range(1, heads):
+        across, along = top + cut * LONG / heads, x + thin + 3 + cut * (LONG - thin) / heads
+        yield f'<path d="M{x - 2:g} {across:g}h{thin + 4:g}M{along:g} {top - 2:g}v{thin + 4:g}" stroke="{PAPER}" stroke-width="3"/>'
+
+
+def skills(top: float, trained: bool, heads: int = 1) -> Drawing:
+    """The LoRAs that tasks share."""
+    for place, colour in enumerate(SKILLS):
+        yield from _lora(FIRST + place * STEP, top + 42, [colour], trained, heads=heads)
+
+
+def blocks(top: float, trained: bool) -> Drawing:
+    """The same, in blocks of heads."""
+    yield from skills(top, trained, heads=4)
+
+
+def _weights(top: float, rows: Sequence[Sequence[float]], trained: bool, *, heads: bool) -> Drawing:
+    """Rows of a routing, a cell below each skill; of several heads, a cell a head."""
+    for line, row in enumerate(rows):
+        for place, (colour, weight) in enumerate(zip(SKILLS, row, strict=True)):
+            shares = [weight + more for more in HEADS[(place + line) % 4]] if heads else [weight]
+            width = 48 / len(shares)
+            for head, share in enumerate(shares):
+                x, y = FIRST + place * STEP - 1 + head * width, top + 98 + 16 * line
+                shade = f'fill="{colour}" fill-opacity="{min(max(share, 0.05), 1):.2f}"'
+                stroke = f'stroke="{INK}"' if trained else f'stroke="{LINE}" stroke-dasharray="3 2"'
+                yield f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="13" {shade} {stroke}/>'
+
+
+def routing(top: float, trained: bool) -> Drawing:
+    """The routing of three tasks."""
+    yield _text(MODEL, top + 109, "a row a")
+    yield _text(MODEL, top + 126, "task")
+    yield from _weights(top, TASKS, trained, heads=False)
+
+
+def routing_of_heads(top: float, trained: bool) -> Drawing:
+    """The routing of three tasks, of each head."""
+    yield _text(MODEL, top + 109, "a row a")
+    yield _text(MODEL, top + 126, "task")
+    yield from _weights(top, TASKS, trained, heads=True)
+
+
+def new_row(top: float, trained: bool) -> Drawing:
+    """The routing of a new task."""
+    yield _text(MODEL, top + 109, "new row")
+    yield from _weights(top, NEW, trained, heads=False)
+
+
+def new_row_of_heads(top: float, trained: bool) -> Drawing:
+    """The routing of a new task, of each head."""
+    yield _text(MODEL, top + 109, "new row")
+    yield from _weights(top, NEW, trained, heads=True)
+
+
+def coins(top: float, trained: bool) -> Drawing:
+    """Which skills three examples draw."""
+    yield _text(MODEL, top + 109, "draws of")
+    yield _text(MODEL, top + 126, "examples")
+    yield from _weights(top, COINS, trained, heads=False)
+
+
+def lora(top: float, trained: bool) -> Drawing:
+    """One LoRA."""
+    yield from _lora(FIRST, top + 42, [BLUE], trained)
+
+
+def big_lora(top: float, trained: bool) -> Drawing:
+    """One LoRA of a larger rank."""
+    yield from _lora(FIRST, top + 42, [BLUE], trained, thin=22)
+    yield _text(FIRST + 64, top + 70, "rank 16")
+
+
+def average(top: float, trained: bool) -> Drawing:
+    """One LoRA, the mean of the skills."""
+    yield from _lora(FIRST, top + 42, SKILLS, trained)
+    yield _text(FIRST + 64, top + 70, "the average of the skills")
+
+
+def soup(top: float, trained: bool) -> Drawing:
+    """One LoRA, the mean of two that were chosen."""
+    yield from _lora(FIRST, top + 42, [ORANGE, GREEN], trained)
+    yield _text(FIRST + 64, top + 62, "the average of the LoRAs")
+    yield _text(FIRST + 64, top + 79, "of the most similar tasks")
+
+
+def each_its_lora(top: float, trained: bool) -> Drawing:
+    """A LoRA a task."""
+    yield from skills(top, trained)
+    for place in range(len(SKILLS)):
+        yield _text(FIRST + place * STEP, top + 109, f"task {place + 1}")
+
+
+def vectors(top: float, trained: bool) -> Drawing:
+    """Vectors that multiply what layers give."""
+    for place, name in enumerate(("k", "v", "wi_1")):
+        x = FIRST + place * 50
+        yield _box(x, top + 42, 9, LONG, BLUE, trained=trained)
+        yield _text(x - 2, top + 108, name)
+    yield _text(FIRST + 150, top + 62, "multiply what")
+    yield _text(FIRST + 150, top + 79, "the layers give")
+
+
+def choices(top: float, trained: bool) -> Drawing:
+    """The same, with losses over the answers that a task offers."""
+    yield from vectors(top, trained)
+    yield _text(FIRST, top + 132, "right choice up, wrong ones down")
+
+
+def weights(top: float, trained: bool) -> Drawing:
+    """All weights of the model."""
+    yield _box(MODEL, top + 42, LONG, LONG, BLUE, trained=trained)
+    yield _text(MODEL + 16, top + 70, "W", f' font-weight="bold" fill="{PAPER}"')
+    yield _text(FIRST, top + 70, "all weights")
+
+
+def tuned_weights(top: float, trained: bool) -> Drawing:
+    """The weights that were tuned, and a LoRA that is new."""
+    yield _box(MODEL, top + 42, LONG, LONG, BLUE, trained=False)
+    yield _text(MODEL + 16, top + 70, "W", ' font-weight="bold"')
+    yield _text(MODEL + 54, top + 70, "+")
+    yield from _lora(FIRST, top + 42, [GREEN], trained)
+    yield _text(FIRST + 64, top + 70, "a new LoRA")
+
+
+def copies(top: float, trained: bool) -> Drawing:
+    """Copies of one LoRA, each of which may change a part of B."""
+    part = (LONG - THIN) / 4
+    for place, colour in enumerate(SKILLS):
+        x = FIRST + place * STEP
+        yield _box(x, top + 42, THIN, LONG, INK, trained=trained)
+        yield _box(x + THIN + 3, top + 42, LONG - THIN, THIN, FROZEN, trained=False)
+        yield _box(x + THIN + 3 + place * part, top + 42, part, THIN, colour, trained=trained)
+        yield _text(x, top + 109, f"copy {place + 1}")
+
+
+def mean_of_copies(top: float, trained: bool) -> Drawing:
+    """One LoRA, the mean of the copies."""
+    part = (LONG - THIN) / 4
+    yield _box(FIRST, top + 42, THIN, LONG, INK, trained=trained)
+    for place, colour in enumerate(SKILLS):
+        yield _box(FIRST + THIN + 3 + place * part, top + 42, part, THIN, colour, trained=trained)
+    yield _text(FIRST + 64, top + 70, "the mean of the copies")
+
+
+HIGH, ROWS, NAMES, CHOICES = 100, 150, 120, 142
+HEIGHTS = {
+    routing: ROWS,
+    routing_of_heads: ROWS,
+    coins: ROWS,
+    new_row: NAMES,
+    new_row_of_heads: NAMES,
+    each_its_lora: NAMES,
+    copies: NAMES,
+    vectors: NAMES,
+    choices: CHOICES,
+}
+"""How high a panel is that has such a part; `HIGH` with any other."""
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """A scheme is what a method does in two panels.
+
+    Attributes:
+        title: what a reader hears who does not see it.
+        before: the parts that are trained on all tasks.
+        after: the parts that are trained for a new task.
+        kept: those that it needs besides and leaves as they are.
+        sign: what is between the weights of the model, which stay as they are, and these; none where they do not stay.
+    """
+
+    title: str
+    before: Sequence[Part]
+    after: Sequence[Part]
+    kept: Sequence[Part] = ()
+    sign: str = "+"
+
+
+SCHEMES = {
+    "lora": Scheme("One LoRA is trained on all tasks and tuned for a new one", [lora], [lora]),
+    "lora_big": Scheme("One LoRA of rank 16 is trained on all tasks and tuned for a new one", [big_lora], [big_lora]),
+    "ia3": Scheme("Vectors are trained on all tasks and tuned for a new one", [vectors], [vectors], sign="×"),
+    "tfew": Scheme("Vectors are trained on all tasks and tuned with losses over choices", [vectors], [choices], sign="×"),
+    "adapter_soup": Scheme("Each task has a LoRA; those of similar tasks are averaged and tuned", [each_its_lora], [soup]),
+    "poly": Scheme("Skills and a routing are trained; a new task tunes both", [skills, routing], [skills, new_row]),
+    "poly_z": Scheme("Skills and a routing are trained; a new task tunes its row", [skills, routing], [new_row], [skills]),
+    "poly_mu": Scheme("Skills and a routing are trained; a new task tunes the average", [skills, routing], [average]),
+    "mhr": Scheme(
+        "Skills and a routing of each head are trained; a new task tunes both",
+        [blocks, routing_of_heads],
+        [blocks, new_row_of_heads],
+    ),
+    "mhr_z": Scheme(
+        "Skills and a routing of each head are trained; a new task tunes its row",
+        [blocks, routing_of_heads],
+        [new_row_of_heads],
+        [blocks],
+    ),
+    "mhr_mu": Scheme(
+        "Skills and a routing of each head are trained; a new task tunes the average", [blocks, routing_of_heads], [average]
+    ),
+    "random_mu": Scheme("Skills are mixed at random; a new task tunes their average", [skills, coins], [average]),
+    "full_ft": Scheme("All weights are tuned on all tasks, and for a new one", [weights], [weights], sign=""),
+    "full_ft_then_lora": Scheme(
+        "All weights are tuned on all tasks; a new task tunes a new LoRA", [weights], [tuned_weights], sign=""
+    ),
+    "mosa": Scheme("Copies of one LoRA train their own entries; a new task tunes their mean", [copies], [mean_of_copies]),
+}
+"""{method: its scheme}, of every row of the methods table."""
+
+
+def drawn(scheme: Scheme) -> str:
+    """Return a scheme as SVG."""
+    middle = 8 + _height(scheme.before)
+    below = middle + 18 + _height([*scheme.after, *scheme.kept])
+    height = below + 42
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" {FONT}'
+        f' fill="{INK}" role="img">',
+        f"<title>{escape(scheme.title)}</title>",
+        f'<rect x="1" y="1" width="{WIDTH - 2}" height="{height - 2}" rx="10" fill="{PAPER}" stroke="{LINE}"/>',
+        *_panel(8, "on all tasks", scheme.before, (), scheme.sign),
+        f'<path d="M{WIDTH / 2:g} {middle}v14m-5 -6l5 6l5 -6" fill="none" stroke="{INK}" stroke-width="1.5"/>',
+        *_panel(middle + 18, "for a new task", scheme.after, scheme.kept, scheme.sign),
+        *_legend(below + 12),
+        "</svg>",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _height(parts: Sequence[Part]) -> int:
+    return max(HEIGHTS.get(part, HIGH) for part in parts)
+
+
+def _panel(top: float, title: str, parts: Sequence[Part], kept: Sequence[Part], sign: str) -> Drawing:
+    yield _text(MARGIN, top + 24, title, ' font-weight="bold"')
+    if sign:
+        yield _box(MODEL, top + 42, LONG, LONG, FROZEN, trained=False)
+        yield _text(MODEL + 16, top + 70, "W", ' font-weight="bold"')
+        yield _text(MODEL + 54, top + 70, sign)
+    for part in kept:
+        yield from part(top, False)
+    for part in parts:
+        yield from part(top, True)
+
+
+def _legend(top: float) -> Drawing:
+    yield _box(MARGIN, top, 16, 16, LINE, trained=True)
+    yield _text(MARGIN + 24, top + 13, "trained")
+    yield _box(MARGIN + 110, top, 16, 16, LINE, trained=False)
+    yield _text(MARGIN + 134, top + 13, "kept as it is")
+
+
+def draw(folder: Path = FOLDER) -> None:
+    """Draw all schemes into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, scheme in SCHEMES.items():
+        (folder / f"{name}.svg").write_text(drawn(scheme), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    draw()
