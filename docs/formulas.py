@@ -6,7 +6,6 @@ Formulas are written as GitHub reads them: `$a_k$` in a line, and a fence of `ma
 from __future__ import annotations
 
 import re
-from typing import Any
 from xml.etree.ElementTree import Element
 
 from latex2mathml.converter import convert, convert_to_element
@@ -44,10 +43,11 @@ class Formulas(Extension):
     """Takes formulas in dollars and in fences."""
 
     def extendMarkdown(self, md: Markdown) -> None:  # noqa: N802
+        """Register what takes them."""
         md.preprocessors.register(_Fences(md), "formula_fences", BEFORE_FENCES)
         md.inlinePatterns.register(_Inline(INLINE, md), "formulas", AFTER_CODE)
 
 
-def makeExtension(**settings: Any) -> Formulas:  # noqa: N802
+def makeExtension() -> Formulas:  # noqa: N802
     """Python-Markdown asks a module for its extension by this name."""
-    return Formulas(**settings)
+    return Formulas()

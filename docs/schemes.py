@@ -1,23 +1,21 @@
 """Draws docs/images/methods: what each method trains on all tasks, and what it trains for a new one.
 
-`make pictures` draws them, from the table `SCHEMES`: a row a method, of parts that are drawn below. Equal rows give equal bytes.
+`make pictures` draws them, from the table `SCHEMES`: a row a method, of parts that are drawn below.
+Equal rows give equal bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from xml.sax.saxutils import escape
 
+from docs.svg import BOLD, FROZEN, LINE, WIDTH, Drawing, arrow, box, sheet, text
 from mhrctl.config.colours import BLUE, GREEN, INK, ORANGE, PAPER, SKY
 
 FOLDER = Path(__file__).parent / "images" / "methods"
 SKILLS = (BLUE, ORANGE, GREEN, SKY)
-LINE, FROZEN = "#8a9099", "#e9edf2"
-FONT = 'font-family="Verdana, DejaVu Sans, sans-serif" font-size="13"'
-WIDTH, MARGIN = 400, 14
-"""How wide a scheme is, and what is left around."""
+MARGIN = 14
 MODEL, FIRST, STEP = 28, 100, 70
 """Where the model's weight is drawn, the first LoRA, and how far apart LoRAs are."""
 LONG, THIN = 46, 12
@@ -27,21 +25,20 @@ TASKS = ((0.9, 0.1, 0.4, 0.1), (0.1, 0.8, 0.1, 0.5), (0.5, 0.1, 0.9, 0.1))
 NEW = ((0.2, 0.2, 0.9, 0.4),)
 HEADS = ((0.0, 0.3, -0.2, 0.2), (0.3, -0.3, 0.2, 0.0), (-0.2, 0.2, 0.0, 0.4), (0.2, 0.0, 0.3, -0.1))
 """By how much the heads of a skill differ from that."""
+TIMES = "\N{MULTIPLICATION SIGN}"
 COINS = ((1, 0, 1, 0), (0, 1, 1, 1), (1, 1, 0, 0))
 
-Drawing = Iterator[str]
 Part = Callable[[float, bool], Drawing]
 """A part of a panel: its lines, given where the panel begins and whether it is trained."""
 
 
-def _text(x: float, y: float, text: str, extra: str = "") -> str:
-    return f'<text x="{x:g}" y="{y:g}"{extra}>{escape(text)}</text>'
+def _outlined(*, trained: bool) -> str:
+    """What is trained has a whole outline; what is kept is pale, with a broken one."""
+    return f' stroke="{INK}" stroke-width="1.5"' if trained else f' stroke="{LINE}" stroke-dasharray="3 2" fill-opacity="0.4"'
 
 
 def _box(x: float, y: float, width: float, height: float, fill: str, *, trained: bool) -> str:
-    """A box is whole and outlined if it is trained, and pale with a broken line if it is kept."""
-    line = f'stroke="{INK}" stroke-width="1.5"' if trained else f'stroke="{LINE}" stroke-dasharray="3 2" fill-opacity="0.4"'
-    return f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="2" fill="{fill}" {line}/>'
+    return box(x, y, width, height, fill, _outlined(trained=trained))
 
 
 def _lora(x: float, top: float, colours: Sequence[str], trained: bool, *, thin: float = THIN, heads: int = 1) -> Drawing:
@@ -59,7 +56,8 @@ def _lora(x: float, top: float, colours: Sequence[str], trained: bool, *, thin: 
             yield _box(left, upper, width, height, "none", trained=trained)
     for cut in range(1, heads):
         across, along = top + cut * LONG / heads, x + thin + 3 + cut * (LONG - thin) / heads
-        yield f'<path d="M{x - 2:g} {across:g}h{thin + 4:g}M{along:g} {top - 2:g}v{thin + 4:g}" stroke="{PAPER}" stroke-width="3"/>'
+        cuts = f"M{x - 2:g} {across:g}h{thin + 4:g}M{along:g} {top - 2:g}v{thin + 4:g}"
+        yield f'<path d="{cuts}" stroke="{PAPER}" stroke-width="3"/>'
 
 
 def skills(top: float, trained: bool, heads: int = 1) -> Drawing:
@@ -88,34 +86,34 @@ def _weights(top: float, rows: Sequence[Sequence[float]], trained: bool, *, head
 
 def routing(top: float, trained: bool) -> Drawing:
     """The routing of three tasks."""
-    yield _text(MODEL, top + 109, "a row a")
-    yield _text(MODEL, top + 126, "task")
+    yield text(MODEL, top + 109, "a row a")
+    yield text(MODEL, top + 126, "task")
     yield from _weights(top, TASKS, trained, heads=False)
 
 
 def routing_of_heads(top: float, trained: bool) -> Drawing:
     """The routing of three tasks, of each head."""
-    yield _text(MODEL, top + 109, "a row a")
-    yield _text(MODEL, top + 126, "task")
+    yield text(MODEL, top + 109, "a row a")
+    yield text(MODEL, top + 126, "task")
     yield from _weights(top, TASKS, trained, heads=True)
 
 
 def new_row(top: float, trained: bool) -> Drawing:
     """The routing of a new task."""
-    yield _text(MODEL, top + 109, "new row")
+    yield text(MODEL, top + 109, "new row")
     yield from _weights(top, NEW, trained, heads=False)
 
 
 def new_row_of_heads(top: float, trained: bool) -> Drawing:
     """The routing of a new task, of each head."""
-    yield _text(MODEL, top + 109, "new row")
+    yield text(MODEL, top + 109, "new row")
     yield from _weights(top, NEW, trained, heads=True)
 
 
 def coins(top: float, trained: bool) -> Drawing:
     """Which skills three examples draw."""
-    yield _text(MODEL, top + 109, "draws of")
-    yield _text(MODEL, top + 126, "examples")
+    yield text(MODEL, top + 109, "draws of")
+    yield text(MODEL, top + 126, "examples")
     yield from _weights(top, COINS, trained, heads=False)
 
 
@@ -127,27 +125,27 @@ def lora(top: float, trained: bool) -> Drawing:
 def big_lora(top: float, trained: bool) -> Drawing:
     """One LoRA of a larger rank."""
     yield from _lora(FIRST, top + 42, [BLUE], trained, thin=22)
-    yield _text(FIRST + 64, top + 70, "rank 16")
+    yield text(FIRST + 64, top + 70, "rank 16")
 
 
 def average(top: float, trained: bool) -> Drawing:
     """One LoRA, the mean of the skills."""
     yield from _lora(FIRST, top + 42, SKILLS, trained)
-    yield _text(FIRST + 64, top + 70, "the average of the skills")
+    yield text(FIRST + 64, top + 70, "the average of the skills")
 
 
 def soup(top: float, trained: bool) -> Drawing:
     """One LoRA, the mean of two that were chosen."""
     yield from _lora(FIRST, top + 42, [ORANGE, GREEN], trained)
-    yield _text(FIRST + 64, top + 62, "the average of the LoRAs")
-    yield _text(FIRST + 64, top + 79, "of the most similar tasks")
+    yield text(FIRST + 64, top + 62, "the average of the LoRAs")
+    yield text(FIRST + 64, top + 79, "of the most similar tasks")
 
 
 def each_its_lora(top: float, trained: bool) -> Drawing:
     """A LoRA a task."""
     yield from skills(top, trained)
     for place in range(len(SKILLS)):
-        yield _text(FIRST + place * STEP, top + 109, f"task {place + 1}")
+        yield text(FIRST + place * STEP, top + 109, f"task {place + 1}")
 
 
 def vectors(top: float, trained: bool) -> Drawing:
@@ -155,31 +153,31 @@ def vectors(top: float, trained: bool) -> Drawing:
     for place, name in enumerate(("k", "v", "wi_1")):
         x = FIRST + place * 50
         yield _box(x, top + 42, 9, LONG, BLUE, trained=trained)
-        yield _text(x - 2, top + 108, name)
-    yield _text(FIRST + 150, top + 62, "multiply what")
-    yield _text(FIRST + 150, top + 79, "the layers give")
+        yield text(x - 2, top + 108, name)
+    yield text(FIRST + 150, top + 62, "multiply what")
+    yield text(FIRST + 150, top + 79, "the layers give")
 
 
 def choices(top: float, trained: bool) -> Drawing:
     """The same, with losses over the answers that a task offers."""
     yield from vectors(top, trained)
-    yield _text(FIRST, top + 132, "right choice up, wrong ones down")
+    yield text(FIRST, top + 132, "right choice up, wrong ones down")
 
 
 def weights(top: float, trained: bool) -> Drawing:
     """All weights of the model."""
     yield _box(MODEL, top + 42, LONG, LONG, BLUE, trained=trained)
-    yield _text(MODEL + 16, top + 70, "W", f' font-weight="bold" fill="{PAPER}"')
-    yield _text(FIRST, top + 70, "all weights")
+    yield text(MODEL + 16, top + 70, "W", f'{BOLD} fill="{PAPER}"')
+    yield text(FIRST, top + 70, "all weights")
 
 
 def tuned_weights(top: float, trained: bool) -> Drawing:
     """The weights that were tuned, and a LoRA that is new."""
     yield _box(MODEL, top + 42, LONG, LONG, BLUE, trained=False)
-    yield _text(MODEL + 16, top + 70, "W", ' font-weight="bold"')
-    yield _text(MODEL + 54, top + 70, "+")
+    yield text(MODEL + 16, top + 70, "W", BOLD)
+    yield text(MODEL + 54, top + 70, "+")
     yield from _lora(FIRST, top + 42, [GREEN], trained)
-    yield _text(FIRST + 64, top + 70, "a new LoRA")
+    yield text(FIRST + 64, top + 70, "a new LoRA")
 
 
 def copies(top: float, trained: bool) -> Drawing:
@@ -190,7 +188,7 @@ def copies(top: float, trained: bool) -> Drawing:
         yield _box(x, top + 42, THIN, LONG, INK, trained=trained)
         yield _box(x + THIN + 3, top + 42, LONG - THIN, THIN, FROZEN, trained=False)
         yield _box(x + THIN + 3 + place * part, top + 42, part, THIN, colour, trained=trained)
-        yield _text(x, top + 109, f"copy {place + 1}")
+        yield text(x, top + 109, f"copy {place + 1}")
 
 
 def mean_of_copies(top: float, trained: bool) -> Drawing:
@@ -199,7 +197,7 @@ def mean_of_copies(top: float, trained: bool) -> Drawing:
     yield _box(FIRST, top + 42, THIN, LONG, INK, trained=trained)
     for place, colour in enumerate(SKILLS):
         yield _box(FIRST + THIN + 3 + place * part, top + 42, part, THIN, colour, trained=trained)
-    yield _text(FIRST + 64, top + 70, "the mean of the copies")
+    yield text(FIRST + 64, top + 70, "the mean of the copies")
 
 
 HIGH, ROWS, NAMES, CHOICES = 100, 150, 120, 142
@@ -239,8 +237,8 @@ class Scheme:
 SCHEMES = {
     "lora": Scheme("One LoRA is trained on all tasks and tuned for a new one", [lora], [lora]),
     "lora_big": Scheme("One LoRA of rank 16 is trained on all tasks and tuned for a new one", [big_lora], [big_lora]),
-    "ia3": Scheme("Vectors are trained on all tasks and tuned for a new one", [vectors], [vectors], sign="×"),
-    "tfew": Scheme("Vectors are trained on all tasks and tuned with losses over choices", [vectors], [choices], sign="×"),
+    "ia3": Scheme("Vectors are trained on all tasks and tuned for a new one", [vectors], [vectors], sign=TIMES),
+    "tfew": Scheme("Vectors are trained on all tasks and tuned with losses over choices", [vectors], [choices], sign=TIMES),
     "adapter_soup": Scheme("Each task has a LoRA; those of similar tasks are averaged and tuned", [each_its_lora], [soup]),
     "poly": Scheme("Skills and a routing are trained; a new task tunes both", [skills, routing], [skills, new_row]),
     "poly_z": Scheme("Skills and a routing are trained; a new task tunes its row", [skills, routing], [new_row], [skills]),
@@ -273,19 +271,13 @@ def drawn(scheme: Scheme) -> str:
     """Return a scheme as SVG."""
     middle = 8 + _height(scheme.before)
     below = middle + 18 + _height([*scheme.after, *scheme.kept])
-    height = below + 42
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" {FONT}'
-        f' fill="{INK}" role="img">',
-        f"<title>{escape(scheme.title)}</title>",
-        f'<rect x="1" y="1" width="{WIDTH - 2}" height="{height - 2}" rx="10" fill="{PAPER}" stroke="{LINE}"/>',
         *_panel(8, "on all tasks", scheme.before, (), scheme.sign),
-        f'<path d="M{WIDTH / 2:g} {middle}v14m-5 -6l5 6l5 -6" fill="none" stroke="{INK}" stroke-width="1.5"/>',
+        arrow(f"M{WIDTH / 2:g} {middle}v14", "down"),
         *_panel(middle + 18, "for a new task", scheme.after, scheme.kept, scheme.sign),
         *_legend(below + 12),
-        "</svg>",
     ]
-    return "\n".join(lines) + "\n"
+    return sheet(scheme.title, below + 42, lines)
 
 
 def _height(parts: Sequence[Part]) -> int:
@@ -293,11 +285,11 @@ def _height(parts: Sequence[Part]) -> int:
 
 
 def _panel(top: float, title: str, parts: Sequence[Part], kept: Sequence[Part], sign: str) -> Drawing:
-    yield _text(MARGIN, top + 24, title, ' font-weight="bold"')
+    yield text(MARGIN, top + 24, title, BOLD)
     if sign:
         yield _box(MODEL, top + 42, LONG, LONG, FROZEN, trained=False)
-        yield _text(MODEL + 16, top + 70, "W", ' font-weight="bold"')
-        yield _text(MODEL + 54, top + 70, sign)
+        yield text(MODEL + 16, top + 70, "W", BOLD)
+        yield text(MODEL + 54, top + 70, sign)
     for part in kept:
         yield from part(top, False)
     for part in parts:
@@ -306,9 +298,9 @@ def _panel(top: float, title: str, parts: Sequence[Part], kept: Sequence[Part], 
 
 def _legend(top: float) -> Drawing:
     yield _box(MARGIN, top, 16, 16, LINE, trained=True)
-    yield _text(MARGIN + 24, top + 13, "trained")
+    yield text(MARGIN + 24, top + 13, "trained")
     yield _box(MARGIN + 110, top, 16, 16, LINE, trained=False)
-    yield _text(MARGIN + 134, top + 13, "kept as it is")
+    yield text(MARGIN + 134, top + 13, "kept as it is")
 
 
 def draw(folder: Path = FOLDER) -> None:

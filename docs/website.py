@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
@@ -92,7 +91,6 @@ def relinked(text: str, source: str, sources: dict[str, str]) -> tuple[str, list
     return "".join([*parts, LINK.sub(follow, text[at:])]), others
 
 
-@dataclass
 class Page(HTMLParser):
     """A page is what the site's HTML says: which names it has, what it links, and what it loads.
 
@@ -103,15 +101,12 @@ class Page(HTMLParser):
         headings: how many of the first rank.
     """
 
-    names: set[str] = field(default_factory=set)
-    links: list[str] = field(default_factory=list)
-    loads: list[str] = field(default_factory=list)
-    headings: int = 0
-
-    def __post_init__(self) -> None:
+    def __init__(self) -> None:
         super().__init__()
+        self.names, self.links, self.loads, self.headings = set[str](), list[str](), list[str](), 0
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note what a tag has of these."""
         has = {name: value or "" for name, value in attrs}
         self.names |= {has[name] for name in ("id", "name") if name in has}
         self.headings += tag == "h1"

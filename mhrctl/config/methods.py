@@ -232,7 +232,7 @@ BACKBONE = "backbone"
 """The bare backbone: not a method that trains anything, but evaluated beside them."""
 
 
-_READERS: Mapping[tuple[str, str], Callable[[Method], bool]] = {
+READERS: Mapping[tuple[str, str], Callable[[Method], bool]] = {
     ("pretrain", "skills"): lambda row: row.mixes_skills,
     ("pretrain", "granularity"): lambda row: row.mixes_skills,
     ("pretrain", "routing_blocks"): lambda row: row.mixes_skills,
@@ -252,7 +252,7 @@ all methods; what is set for one method, one cell or by `--set` must be read by 
 
 def reads(row: Method, section: str, key: str) -> bool:
     """Whether a setting of a section can change anything of a method."""
-    reader = _READERS.get((section, key))
+    reader = READERS.get((section, key))
     return reader is None or reader(row)
 
 
