@@ -89,14 +89,7 @@ def stages() -> Drawing:
         y = 14 + 46 * place
         side = name in ("average", "index")
         outline = f' stroke="{LINE}"' + (' stroke-dasharray="4 3"' if side else "")
-        yield box(
-            16 + 22 * side,
-            y,
-            96,
-            32,
-            PAPER if side else FROZEN,
-            f' stroke="{LINE}"' + (' stroke-dasharray="4 3"' if side else ""),
-        )
+        yield box(16 + 22 * side, y, 96, 32, PAPER if side else FROZEN, outline)
         yield text(64 + 22 * side, y + 21, name, CENTRE + BOLD)
         yield text(148, y + 21, makes)
         if place + 1 < len(STAGES):

@@ -16,8 +16,8 @@ from markdown.preprocessors import Preprocessor
 
 FENCE = re.compile(r"^```math\n(?P<formula>.*?)\n```$", flags=re.MULTILINE | re.DOTALL)
 INLINE = r"(?<![\\$\w])\$(?=[^\s$])([^$\n]*?[^\s$\\])\$(?![\w$])"
-BEFORE_FENCES, AFTER_CODE = 40, 185
-"""Priorities: fences of code are taken at 25, code in a line at 190."""
+BEFORE_FENCES, AFTER_CODE = 28, 185
+"""Priorities: white space is made plain at 30, fences of code are taken at 25, code in a line at 190."""
 
 
 class _Fences(Preprocessor):

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from html.parser import HTMLParser
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
@@ -25,7 +25,9 @@ TAKEN = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
 """{document of the root: page of the site}."""
 LEFT = {".py", ".txt", ".pyc"}
 """What of docs/ is no part of the site."""
-LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#|/)(?P<path>[^)#\s]+)(?P<anchor>#[^)\s]*)?(?=\))")
+LINK = re.compile(r"\[(?P<words>[^\]]*)\]\((?![a-z]+:|#|/)(?P<path>[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
+TITLE = re.compile(r"^# (.+)$", flags=re.MULTILINE)
+FORMULA = re.compile(r"^```math$", flags=re.MULTILINE)
 CODE = re.compile(r"^(?P<fence>```+|~~~+).*?^(?P=fence)[ \t]*$|`[^`\n]+`", flags=re.MULTILINE | re.DOTALL)
 
 
@@ -34,13 +36,14 @@ def stage(root: Path = ROOT) -> Path:
     pages = root / PAGES
     shutil.rmtree(pages, ignore_errors=True)
     sources = {path.relative_to(root).as_posix(): place for path, place in _documents(root)}
-    for source, place in list(sources.items()):
+    titles = {source: title[1] for source in sources if (title := _title(root / source))}
+    for source, place in sources.items():
         target = pages / place
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.suffix != ".md":
             shutil.copyfile(root / source, target)
             continue
-        text, others = relinked((root / source).read_text(encoding="utf-8"), source, sources)
+        text, others = relinked((root / source).read_text(encoding="utf-8"), source, sources, titles)
         target.write_text(text, encoding="utf-8")
         for other in others:
             _take(root, other, pages)
@@ -56,6 +59,10 @@ def _documents(root: Path) -> Iterator[tuple[Path, str]]:
         yield root / name, place
 
 
+def _title(page: Path) -> re.Match[str] | None:
+    return TITLE.search(page.read_text(encoding="utf-8")) if page.suffix == ".md" else None
+
+
 def _take(root: Path, name: str, pages: Path) -> None:
     """Copy a file that a page links and that is no document: it keeps its place below the root."""
     target = pages / name
@@ -64,13 +71,14 @@ def _take(root: Path, name: str, pages: Path) -> None:
         shutil.copyfile(root / name, target)
 
 
-def relinked(text: str, source: str, sources: dict[str, str]) -> tuple[str, list[str]]:
-    """Let the links of a page lead to where documents are among the pages.
+def relinked(text: str, source: str, sources: Mapping[str, str], titles: Mapping[str, str]) -> tuple[str, list[str]]:
+    """Let the links of a page lead to where documents are among the pages; one that is called as its file gets its title.
 
     Args:
         text: of the page.
         source: its path below the root.
         sources: {path below the root: place among the pages} of all documents.
+        titles: {path below the root: title} of those that have one.
 
     Returns:
         The text, and the files outside `docs/` that it links, which are no documents.
@@ -82,7 +90,8 @@ def relinked(text: str, source: str, sources: dict[str, str]) -> tuple[str, list
         place = sources.get(path, path.removeprefix(f"{DOCS}/"))
         if path not in sources and not path.startswith(f"{DOCS}/"):
             others.append(path)
-        return os.path.relpath(place, here.parent) + (link["anchor"] or "")
+        words = titles.get(path, link["words"]) if link["words"] == PurePosixPath(path).name else link["words"]
+        return f"[{words}]({os.path.relpath(place, here.parent)}{link['anchor'] or ''})"
 
     parts, at = [], 0
     for code in CODE.finditer(text):
@@ -99,17 +108,20 @@ class Page(HTMLParser):
         links: what `a` leads to.
         loads: what a browser fetches of itself: pictures, scripts, styles.
         headings: how many of the first rank.
+        formulas: how many have lines to themselves.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.names, self.links, self.loads, self.headings = set[str](), list[str](), list[str](), 0
+        self.names, self.links, self.loads = set[str](), list[str](), list[str]()
+        self.headings, self.formulas = 0, 0
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Note what a tag has of these."""
         has = {name: value or "" for name, value in attrs}
         self.names |= {has[name] for name in ("id", "name") if name in has}
         self.headings += tag == "h1"
+        self.formulas += tag == "div" and has.get("class") == "formula"
         if tag == "a" and "href" in has:
             self.links.append(has["href"])
         elif tag == "link" and has.get("rel") not in ("canonical", "prev", "next", "alternate"):
@@ -127,6 +139,9 @@ def faults(site: Path, pages: Path, config: Path) -> list[str]:
         if name == "404.html":
             continue  # its links begin at the site's root
         lines += [f"{name}: {fault}" for fault in _page_faults(path, page, site, read)]
+    asked = sum(len(FORMULA.findall(path.read_text(encoding="utf-8"))) for path in pages.rglob("*.md"))
+    if asked != (drawn := sum(page.formulas for page in read.values())):
+        lines.append(f"{drawn} formulas of {asked}")
     styles = [path for path in site.rglob("*.css") if re.search(r"url\(['\"]?(https?:)?//", path.read_text(encoding="utf-8"))]
     return lines + [f"{path.relative_to(site)}: loads from elsewhere" for path in styles]
 
