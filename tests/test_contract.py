@@ -71,7 +71,7 @@ def test_every_method_of_the_paper_is_in_the_table() -> None:
 
 
 def readme_commands() -> list[str]:
-    text = "".join(path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))))
+    text = "".join(path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))))
     blocks = re.findall(r"```(?:console|sh|bash)\n(.*?)```", text, re.DOTALL)
     lines = [line.removeprefix("$ ").strip() for block in blocks for line in block.splitlines()]
     return [line for line in lines if line.startswith("mhrctl ")]

@@ -14,7 +14,7 @@ from typer.main import get_command
 from mhrctl.cli.app import app
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 GENERATED = "commands.md"
 SHOWN = re.compile(r"^\$ (?:[\w./-]+/)?(mhrctl .*)$", flags=re.MULTILINE)
 

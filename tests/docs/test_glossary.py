@@ -78,7 +78,7 @@ def test_no_message_says_a_banned_word(path: Path) -> None:
     assert [f"{line}: {text}" for text, line in texts if BANNED_WORDS.search(text)] == []
 
 
-@pytest.mark.parametrize("path", sorted(set((ROOT / "docs").glob("*.md")) - {GLOSSARY}), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(set((ROOT / "docs").rglob("*.md")) - {GLOSSARY}), ids=lambda path: path.name)
 def test_no_page_says_a_banned_word(path: Path) -> None:
     lines = path.read_text(encoding="utf-8").splitlines()
     assert [f"{number}: {line}" for number, line in enumerate(lines, 1) if BANNED_WORDS.search(line)] == []

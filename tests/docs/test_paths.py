@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 FOLDERS = "mhrctl|docs|tests|benchmarks|pipelines"
 NAMED = re.compile(rf"(?<![\w/.])(?:{FOLDERS})/[\w./*-]*[\w/*]")
 LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)(#[^)\s]*)?\)")
@@ -33,7 +33,7 @@ def test_links_lead_to_files(page: Path) -> None:
 
 def test_every_document_is_linked_from_the_readme_or_another() -> None:
     linked = {(page.parent / match[1]).resolve() for page in PAGES for match in LINK.finditer(page.read_text(encoding="utf-8"))}
-    assert [page.name for page in (ROOT / "docs").glob("*.md") if page.resolve() not in linked] == []
+    assert [page.name for page in (ROOT / "docs").rglob("*.md") if page.resolve() not in linked] == []
 
 
 def test_missing_paths_are_seen(tmp_path: Path) -> None:

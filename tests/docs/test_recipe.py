@@ -25,7 +25,7 @@ def cited(text: str) -> Iterator[str]:
 def sources() -> list[Path]:
     """Everything that may cite the recipe."""
     code = [path for folder in ("mhrctl", "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
-    data = [*(ROOT / "mhrctl").rglob("*.json"), *ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+    data = [*(ROOT / "mhrctl").rglob("*.json"), *ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
     return sorted({*code, *data} - {RECIPE, Path(__file__)})
 
 

@@ -34,7 +34,7 @@ def is_known(section: str, key: str) -> bool:
     return True
 
 
-@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
+@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: page.name)
 def test_named_settings_exist(page: Path) -> None:
     assert unknown_settings(page.read_text(encoding="utf-8")) == []
 
