@@ -35,7 +35,7 @@ class _Fences(Preprocessor):
 class _Inline(InlineProcessor):
     """Formulas within a line."""
 
-    def handleMatch(self, m: re.Match[str], data: str) -> tuple[Element, int, int]:  # type: ignore[override]  # noqa: ARG002, N802
+    def handleMatch(self, m: re.Match[str], data: str) -> tuple[Element, int, int]:  # noqa: ARG002, N802
         return convert_to_element(m[1]), m.start(0), m.end(0)
 
 

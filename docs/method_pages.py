@@ -60,9 +60,8 @@ def _facts(row: Method, counts: Mapping[str, list[Counts]]) -> Iterator[str]:
         yield f"| its row sets | {', '.join(said)} |"
     yield f"| reads, of settings that not all methods read | {_settings(row)} |"
     for words, numbers in (("on all tasks", _on_all), ("for a new task", _on_new)):
-        said = {layout: numbers([count for count in counts[layout] if count.method == row.name]) for layout in counts}
-        same = len(set(said.values())) == 1
-        yield f"| trained {words}, T5-XL | {'; '.join(set(said.values()) if same else _by_layout(said))} |"
+        by_layout = {layout: numbers([count for count in counts[layout] if count.method == row.name]) for layout in counts}
+        yield f"| trained {words}, T5-XL | {_in_one(by_layout)} |"
     if row.options is not NoOptions:
         yield from _options(row)
 
@@ -94,8 +93,10 @@ def _settings(row: Method) -> str:
     return "; ".join(f"[`{section}`](../settings.md#{section}): {', '.join(keys)}" for section, keys in read.items())
 
 
-def _by_layout(said: Mapping[str, str]) -> Iterator[str]:
-    return (f"layout `{layout}`: {numbers}" for layout, numbers in said.items())
+def _in_one(by_layout: Mapping[str, str]) -> str:
+    """What is said of layouts, once if it is the same of all."""
+    same = set(by_layout.values())
+    return same.pop() if len(same) == 1 else "; ".join(f"layout `{layout}`: {said}" for layout, said in by_layout.items())
 
 
 def _on_all(counts: Sequence[Counts]) -> str:

@@ -6,7 +6,7 @@ Equal rows give equal bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -201,7 +201,7 @@ def mean_of_copies(top: float, trained: bool) -> Drawing:
 
 
 HIGH, ROWS, NAMES, CHOICES = 100, 150, 120, 142
-HEIGHTS = {
+HEIGHTS: Mapping[Part, int] = {
     routing: ROWS,
     routing_of_heads: ROWS,
     coins: ROWS,

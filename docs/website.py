@@ -193,7 +193,7 @@ def main() -> int:
     shutil.rmtree(site, ignore_errors=True)
     zensical = Path(sys.executable).with_name("zensical")
     environment = os.environ | {"PYTHONPATH": str(ROOT / DOCS), "NO_COLOR": "1"}
-    command = [zensical, "build", "--strict", "--clean", "--config-file", ROOT / CONFIG]
+    command = [str(zensical), "build", "--strict", "--clean", "--config-file", str(ROOT / CONFIG)]
     built = subprocess.run(command, env=environment, check=False).returncode  # noqa: S603
     if not site.is_dir():
         return built or 1

@@ -28,7 +28,7 @@ def made() -> Callable[[str], str]:
     if not PYTHON.with_name("zensical").is_file():
         pytest.skip("no .venv-docs here: `make docs` makes it")
     texts = [LINE, FENCE, *OTHERS]
-    command, environment = [PYTHON, "-c", MAKE], {"PYTHONPATH": str(ROOT / "docs")}
+    command, environment = [str(PYTHON), "-c", MAKE], {"PYTHONPATH": str(ROOT / "docs")}
     done = subprocess.run(command, input=json.dumps(texts), env=environment, capture_output=True, text=True, check=True)
     return dict(zip(texts, map(json.loads, done.stdout.splitlines()), strict=True)).__getitem__
 
