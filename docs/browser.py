@@ -20,7 +20,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Error, Page, sync_playwright
 
 SITE = Path(__file__).parents[1] / "site"
 BROWSERS = ("chromium", "google-chrome", "chromium-browser")
@@ -119,7 +119,7 @@ def finds(page: Page, host: str) -> str | None:
     results = page.locator("a[href*='methods'], a[href*='settings']").filter(has_text="ranularity")
     try:
         results.first.wait_for(state="visible", timeout=5000)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the search has not answered
+    except Error as error:
         return f"search finds nothing: {error}"
     return None
 

@@ -70,11 +70,11 @@ def _section(field: Schema, schema: Schema) -> Schema | None:
 
 
 def _table(fields: Schema, section: Schema, schema: Schema) -> str:
-    rows = ["| setting | value | default | |", "|---|---|---|---|"]
+    rows = ["| setting | | value | default |", "|---|---|---|---|"]
     required = section.get("required", ())
     for name, field in fields.items():
         default = "" if name in required else f"`{_plain(field.get('default'))}`"
-        rows.append(f"| `{name}` | {_cell(_value(field, schema))} | {_cell(default)} | {_cell(field.get('description', ''))} |")
+        rows.append(f"| `{name}` | {_cell(field.get('description', ''))} | {_cell(_value(field, schema))} | {_cell(default)} |")
     return "\n".join(rows) + "\n"
 
 

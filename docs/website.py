@@ -72,7 +72,7 @@ def _take(root: Path, name: str, pages: Path) -> None:
 
 
 def relinked(text: str, source: str, sources: Mapping[str, str], titles: Mapping[str, str]) -> tuple[str, list[str]]:
-    """Let the links of a page lead to where documents are among the pages; one that is called as its file gets its title.
+    """Let the links of a page lead to where documents are among the pages; one that says its file gets its title.
 
     Args:
         text: of the page.
@@ -90,7 +90,8 @@ def relinked(text: str, source: str, sources: Mapping[str, str], titles: Mapping
         place = sources.get(path, path.removeprefix(f"{DOCS}/"))
         if path not in sources and not path.startswith(f"{DOCS}/"):
             others.append(path)
-        words = titles.get(path, link["words"]) if link["words"] == PurePosixPath(path).name else link["words"]
+        is_name = link["words"] in (link["path"], PurePosixPath(path).name)
+        words = titles.get(path, link["words"]) if is_name else link["words"]
         return f"[{words}]({os.path.relpath(place, here.parent)}{link['anchor'] or ''})"
 
     parts, at = [], 0

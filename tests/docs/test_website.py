@@ -24,7 +24,7 @@ CONFIG = '[project]\nnav = [{ "A" = "a.md" }, { "More" = [{ "B" = "methods/b.md"
         ("docs/a.md", "[b.md](methods/b.md#y)", "[B](methods/b.md#y)"),
         ("docs/methods/b.md", "[up](../a.md), ![p](../c.svg)", "[up](../a.md), ![p](../c.svg)"),
         ("docs/methods/b.md", "[log](../../CHANGELOG.md)", "[log](../changelog.md)"),
-        ("CHANGELOG.md", "[a](docs/a.md)", "[a](a.md)"),
+        ("CHANGELOG.md", "[a](docs/a.md), [docs/a.md](docs/a.md)", "[a](a.md), [The letter A](a.md)"),
         ("docs/a.md", "[x](https://x.org/a.md), [y](#z)", "[x](https://x.org/a.md), [y](#z)"),
         ("docs/methods/b.md", "`[a](../a.md)`", "`[a](../a.md)`"),
         ("CHANGELOG.md", "```\n[a](docs/a.md)\n```\n[a](docs/a.md)", "```\n[a](docs/a.md)\n```\n[a](a.md)"),
