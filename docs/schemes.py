@@ -27,6 +27,7 @@ HEADS = ((0.0, 0.3, -0.2, 0.2), (0.3, -0.3, 0.2, 0.0), (-0.2, 0.2, 0.0, 0.4), (0
 """By how much the heads of a skill differ from that."""
 TIMES = "\N{MULTIPLICATION SIGN}"
 COINS = ((1, 0, 1, 0), (0, 1, 1, 1), (1, 1, 0, 0))
+"""Which skills three examples draw, made up."""
 
 Part = Callable[[float, bool], Drawing]
 """A part of a panel: its lines, given where the panel begins and whether it is trained."""
@@ -68,10 +69,10 @@ def skills(top: float, trained: bool, heads: int = 1) -> Drawing:
 
 def blocks(top: float, trained: bool) -> Drawing:
     """The same, in blocks of heads."""
-    yield from skills(top, trained, heads=4)
+    yield from skills(top, trained=trained, heads=4)
 
 
-def _weights(top: float, rows: Sequence[Sequence[float]], trained: bool, *, heads: bool) -> Drawing:
+def _weights(top: float, rows: Sequence[Sequence[float]], *, trained: bool, heads: bool) -> Drawing:
     """Rows of a routing, a cell below each skill; of several heads, a cell a head."""
     for line, row in enumerate(rows):
         for place, (colour, weight) in enumerate(zip(SKILLS, row, strict=True)):
@@ -88,33 +89,33 @@ def routing(top: float, trained: bool) -> Drawing:
     """The routing of three tasks."""
     yield text(MODEL, top + 109, "a row a")
     yield text(MODEL, top + 126, "task")
-    yield from _weights(top, TASKS, trained, heads=False)
+    yield from _weights(top, TASKS, trained=trained, heads=False)
 
 
 def routing_of_heads(top: float, trained: bool) -> Drawing:
     """The routing of three tasks, of each head."""
     yield text(MODEL, top + 109, "a row a")
     yield text(MODEL, top + 126, "task")
-    yield from _weights(top, TASKS, trained, heads=True)
+    yield from _weights(top, TASKS, trained=trained, heads=True)
 
 
 def new_row(top: float, trained: bool) -> Drawing:
     """The routing of a new task."""
     yield text(MODEL, top + 109, "new row")
-    yield from _weights(top, NEW, trained, heads=False)
+    yield from _weights(top, NEW, trained=trained, heads=False)
 
 
 def new_row_of_heads(top: float, trained: bool) -> Drawing:
     """The routing of a new task, of each head."""
     yield text(MODEL, top + 109, "new row")
-    yield from _weights(top, NEW, trained, heads=True)
+    yield from _weights(top, NEW, trained=trained, heads=True)
 
 
-def coins(top: float, trained: bool) -> Drawing:
+def coins(top: float, trained: bool) -> Drawing:  # noqa: ARG001 - nobody trains a toss
     """Which skills three examples draw."""
     yield text(MODEL, top + 109, "draws of")
     yield text(MODEL, top + 126, "examples")
-    yield from _weights(top, COINS, trained, heads=False)
+    yield from _weights(top, COINS, trained=False, heads=False)
 
 
 def lora(top: float, trained: bool) -> Drawing:

@@ -23,7 +23,7 @@ CONFIG = "zensical.toml"
 PAGES, SITE = "build/pages", "site"
 TAKEN = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
 """{document of the root: page of the site}."""
-LEFT = {".py", ".txt", ".pyc"}
+LEFT_OUT = {".py", ".txt", ".pyc"}
 """What of docs/ is no part of the site."""
 LINK = re.compile(r"\[(?P<words>[^\]]*)\]\((?![a-z]+:|#|/)(?P<path>[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
 TITLE = re.compile(r"^# (.+)$", flags=re.MULTILINE)
@@ -53,7 +53,7 @@ def stage(root: Path = ROOT) -> Path:
 def _documents(root: Path) -> Iterator[tuple[Path, str]]:
     """Each document, and its place among the pages."""
     for path in sorted((root / DOCS).rglob("*")):
-        if path.is_file() and path.suffix not in LEFT:
+        if path.is_file() and path.suffix not in LEFT_OUT:
             yield path, path.relative_to(root / DOCS).as_posix()
     for name, place in TAKEN.items():
         yield root / name, place
