@@ -35,7 +35,7 @@ def test_every_task_has_sixty_lines_of_the_form_that_is_shown() -> None:
 def test_the_settings_of_the_page_are_settings() -> None:
     (block,) = re.findall(r"```yaml\n(.*?)```", OWN_TASKS, flags=re.DOTALL)
     for section, settings in YAML(typ="safe").load(block).items():
-        assert set(settings) <= set(Params.model_fields[section].annotation.model_fields), section  # type: ignore[union-attr]
+        assert set(settings) <= set(Params.model_fields[section].annotation.model_fields), section
 
 
 def test_the_demos_report_is_that_of_the_readme() -> None:
