@@ -1,23 +1,18 @@
 """Metrics score answers, and are a table with a row a metric. `docs/metrics.md` describes it.
 
-ROUGE-L and exact match are those of docs/recipe.md, section 2.5; ROUGE-L stands in `mhrctl.evaluation.rouge`.
+How texts are scored against texts stands in `mhrctl.evaluation.text_scores`.
 """
 
 from __future__ import annotations
 
-import re
-import string
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from mhrctl.errors import known
-from mhrctl.evaluation.rouge import ENGLISH, composed, rouge_l
+from mhrctl.evaluation.text_scores import ENGLISH, exact_match, rouge_l, token_f1
 
 MIXED = "mixed"
 """Stands for the metric of a suite whose test tasks have several."""
-_PUNCTUATION = re.compile(f"[{re.escape(string.punctuation)}]")
-_ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 
 
 @dataclass(frozen=True)
@@ -75,46 +70,6 @@ class Metric:
     compares: str
     over_choices: bool = False
     always: bool = False
-
-
-def exact_match(prediction: str, references: Sequence[str]) -> float:
-    """Return 100 if the prediction is one of the references, ignoring case, punctuation and white space; else 0.
-
-    SQuAD's normalisation without its removal of articles, as Tk-Instruct scores exact match; accents count as they are read,
-    however they are encoded. A reference of which that leaves nothing is compared as it stands.
-    """
-    return 100.0 * any(_normalised(prediction, reference) == _normalised(reference, reference) for reference in references)
-
-
-def _normalised(text: str, reference: str) -> str:
-    return " ".join(_bare(text).split()) if _bare(reference).strip() else composed(text).strip()
-
-
-def _bare(text: str) -> str:
-    """A text without case and punctuation."""
-    return composed(_PUNCTUATION.sub("", composed(text).lower()))
-
-
-def token_f1(prediction: str, references: Sequence[str]) -> float:
-    """Compute SQuAD v1.1's F1 of the words that prediction and reference share, the best over the references, in percent.
-
-    Words are what is left of case, punctuation and English articles. A text of which nothing is left shares nothing: version
-    1.1 gives 0 there, unlike version 2, whose questions may have no answer. A reference of which nothing is left is matched by
-    an answer that is the same to the letter.
-    """
-    return max(_f1(prediction, reference) for reference in references)
-
-
-def _f1(prediction: str, reference: str) -> float:
-    said, right = _words(prediction), _words(reference)
-    if not right:
-        return 100.0 * (composed(prediction).strip() == composed(reference).strip())
-    shared = (said & right).total()
-    return 200 * shared / (said.total() + right.total()) if shared else 0.0  # the harmonic mean of precision and recall
-
-
-def _words(text: str) -> Counter[str]:
-    return Counter(_ARTICLES.sub(" ", _bare(text)).split())
 
 
 def is_right_choice(answer: Answer, references: References) -> float:

@@ -16,7 +16,8 @@ from mhrctl.config.grid import PLAIN
 from mhrctl.config.methods import BACKBONE, METHODS
 from mhrctl.errors import ArtifactError, unknown
 from mhrctl.evaluation.metrics import MIXED, known_metric, recorded_metrics
-from mhrctl.evaluation.rouge import ENGLISH, known_tokenizer
+from mhrctl.evaluation.rouge import known_tokenizer
+from mhrctl.evaluation.text_scores import ENGLISH
 
 Phase = Literal["zero_shot", "adapted"]
 PHASES: tuple[Phase, ...] = ("zero_shot", "adapted")

@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from mhrctl.evaluation.metrics import token_f1
 from mhrctl.evaluation.scores import CellMetrics, read_metrics
+from mhrctl.evaluation.text_scores import token_f1
 from tests.cli.conftest import SCORES, MadeAnew, RefusesEdited, assert_of_the_same_run, assert_whole_again
 from tests.conftest import Run
 

@@ -16,16 +16,14 @@ from mhrctl.evaluation.metrics import (
     Answer,
     References,
     choices_to_score,
-    exact_match,
     is_over_choices,
     known_metric,
     recorded_metrics,
     references_of,
     score_all,
     title_of,
-    token_f1,
 )
-from mhrctl.evaluation.rouge import rouge_l
+from mhrctl.evaluation.text_scores import exact_match, rouge_l, token_f1
 
 
 @pytest.mark.parametrize(

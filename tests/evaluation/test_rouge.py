@@ -16,7 +16,8 @@ from rouge_score.rouge_scorer import RougeScorer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from mhrctl.config.tasks import PrepareParams
-from mhrctl.evaluation.rouge import AUTO, MERGES, TOKENIZERS, gpt2_tokens, known_tokenizer, rouge_l, tokenizer_for
+from mhrctl.evaluation.rouge import AUTO, known_tokenizer, tokenizer_for
+from mhrctl.evaluation.text_scores import MERGES, TOKENIZERS, gpt2_tokens, rouge_l
 
 TEXTS = [
     "The quick brown fox can't jump 1,234 times.",

@@ -17,9 +17,8 @@ from mhrctl.adapters.adapter import Adapter
 from mhrctl.adapters.files import load_adapter, save_adapter
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.errors import ArtifactError
-from mhrctl.evaluation.metrics import exact_match
-from mhrctl.evaluation.rouge import rouge_l
 from mhrctl.evaluation.scores import read_metrics
+from mhrctl.evaluation.text_scores import exact_match, rouge_l
 from mhrctl.models.folding import folded
 from mhrctl.stages import evaluate
 from tests.adapters.test_inventory import randomised

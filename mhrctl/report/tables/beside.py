@@ -9,7 +9,7 @@ from mhrctl.config.cells import method_of
 from mhrctl.config.grid import PLAIN
 from mhrctl.config.methods import BACKBONE
 from mhrctl.errors import listed
-from mhrctl.evaluation.rouge import ENGLISH, TOKENIZERS
+from mhrctl.evaluation.text_scores import ENGLISH, TOKENIZERS
 from mhrctl.report.printed import MeanStd, PrintedRow, PrintedTable, Setting, can_have_heads
 from mhrctl.report.results import MISSING, NO_SCORES, ORDER, Group, Results
 from mhrctl.report.table import Value

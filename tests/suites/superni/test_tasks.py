@@ -10,7 +10,7 @@ import pytest
 from rouge_score.rouge_scorer import RougeScorer
 
 from mhrctl.errors import DataError
-from mhrctl.evaluation.rouge import rouge_l
+from mhrctl.evaluation.text_scores import rouge_l
 from mhrctl.suites.superni.tasks import Instance, drawn, named_tasks, read_superni
 from mhrctl.suites.task import Suite
 
