@@ -162,6 +162,13 @@ class ExportFacts(Facts):
     backbone: str = Field(description="its fingerprint")
 
 
+class HarnessTasksFacts(Facts):
+    """These are the facts of tasks that were exported to lm-evaluation-harness."""
+
+    suite: str
+    tasks: list[str]
+
+
 FACTS: Mapping[str, type[Facts]] = {
     "prepare": PrepareFacts,
     "backbone": BackboneFacts,

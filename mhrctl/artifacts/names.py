@@ -123,6 +123,10 @@ class Project:
         """Return the path of one cell's gradient alignment; the name ends in -start or -checkpoint if it is not of the end."""
         return self.metrics / "align" / f"{name}.json"
 
+    def harness(self, cell: str) -> Path:
+        """Return the path of what lm-evaluation-harness said of one cell."""
+        return self.metrics / "harness" / f"{cell}.json"
+
     def run_log(self, stage: str, cell: str | None = None) -> Path:
         """Return the path of what the last run of a stage took: never an input of anything."""
         return self.data / "log" / (f"{stage}-{cell}.json" if cell else f"{stage}.json")

@@ -28,6 +28,16 @@ CellArgument = Annotated[
         show_default=False,
     ),
 ]
+CellArguments = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="CELL",
+        help="Name of the cell, as of the other stages; several with --harness.",
+        autocompletion=complete_cell,
+        show_default=False,
+    ),
+]
+"""As `CellArgument`, of a command that may take several."""
 MethodOption = Annotated[
     str | None,
     typer.Option(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -14,7 +15,7 @@ from mhrctl.artifacts.watching import unedited
 from mhrctl.artifacts.writing import logging_run
 from mhrctl.cli import display
 from mhrctl.cli.cells import (
-    CellArgument,
+    CellArguments,
     CellChoice,
     CellOption,
     ExtraStepsOption,
@@ -25,6 +26,16 @@ from mhrctl.cli.cells import (
     chosen_cell,
     output_of,
     require_alone,
+)
+from mhrctl.cli.harness import (
+    FewshotOption,
+    HarnessAdapterOption,
+    HarnessOption,
+    HarnessTasksOption,
+    LimitOption,
+    names_of,
+    require_harness,
+    run_harness,
 )
 from mhrctl.cli.options import (
     HERE,
@@ -55,7 +66,7 @@ from mhrctl.tools.grid import read_bare
 
 
 def evaluate(
-    name: CellArgument = None,
+    names: CellArguments = None,
     method: MethodOption = None,
     heads: HeadsOption = None,
     variant: VariantOption = None,
@@ -65,6 +76,11 @@ def evaluate(
     zero_shot: Annotated[
         bool, typer.Option("--zero-shot", help="Score before adaptation only, which needs no output of adapt.")
     ] = False,
+    harness: HarnessOption = [],
+    harness_tasks: HarnessTasksOption = [],
+    adapter: HarnessAdapterOption = None,
+    limit: LimitOption = None,
+    fewshot: FewshotOption = None,
     project: ProjectOption = HERE,
     set_: SetOption = [],
     recipe: RecipeOption = None,
@@ -77,30 +93,40 @@ def evaluate(
     force: ForceOption = False,
 ) -> None:
     """Score the test splits, zero-shot and after adaptation; `mhrctl evaluate backbone` scores the bare backbone."""
-    if name == BACKBONE and method is None:
-        method, name = BACKBONE, None
-    choice = CellChoice(method, heads, variant, seed, extra_steps, cell, name)
+    choice = CellChoice(method, heads, variant, seed, extra_steps, cell)
+    choices = [replace(choice, name=name) for name in names or ()] or [choice]
+    where, start, adapted = Project(project), None, None
+    speed = Speed(together=together).without(off)
+    require_harness(harness, {"--harness-tasks": harness_tasks, "--adapter": adapter, "--limit": limit, "--fewshot": fewshot})
+    if tasks := names_of(harness):
+        if zero_shot or track or force:
+            raise ParamsError("--harness: takes no --zero-shot (but --adapter zero_shot), --track and --force; leave them out")
+        read_all = [_settings(where, each, set_, recipe) for each in choices]
+        run_harness(
+            {point.name if point else BACKBONE: (point, params) for params, point in read_all},
+            tasks,
+            project=where,
+            folders=harness_tasks,
+            adapter=adapter,
+            limit=limit,
+            fewshot=fewshot,
+            device=device,
+            threads=threads,
+            device_map=device_map,
+            speed=speed,
+        )
+        return
+    if len(choices) > 1:
+        raise ParamsError(f"{choices[1].name}: one cell at a time is evaluated, but for --harness; `mhrctl run` takes all")
 
     def read() -> tuple[EvaluateParams, Cell | None]:
-        if cell == BACKBONE:
-            require_alone(choice, set_, recipe)
-            return read_bare(where), None
-        if method == BACKBONE:
-            if choice != CellChoice(BACKBONE):
-                raise ParamsError(
-                    "--method backbone has no --heads, --variant, --extra-steps, --seed and --cell; leave them out"
-                )
-            return open_project(project, set_, recipe, reads=["evaluate"])[1].params.evaluate, None
-        params = chosen_cell(project, choice, set_, recipe, reads="evaluate")[1]
-        return params.evaluate, params.cell
+        return _settings(where, choices[0], set_, recipe)
 
-    where, start, adapted = Project(project), None, None
     params, point = read()
     called = point.name if point else BACKBONE
     if point:
         start = output_of(where, point.start)
         adapted = None if zero_shot or point.extra_steps else where.output("adapt", called)
-    speed = Speed(together=together).without(off)
     out, scores = where.output("evaluate", called), where.scores(called)
     prepared, frozen = where.output("prepare"), where.output("backbone")
     made = provenance.of_evaluate(point, params, prepared=prepared, backbone=frozen, start=start, adapted=adapted)
@@ -130,6 +156,23 @@ def evaluate(
     for line in _lines(metrics):
         display.done(f"{called} {line}")
     display.done(f"wrote {out} and {scores}")
+
+
+def _settings(
+    where: Project, choice: CellChoice, sets: Sequence[str], recipe: str | None
+) -> tuple[EvaluateParams, Cell | None]:
+    """The settings of an evaluation, and the cell that is chosen: none is the bare backbone."""
+    if choice.name == BACKBONE and choice.method is None:
+        choice = replace(choice, method=BACKBONE, name=None)
+    if choice.cell == BACKBONE:
+        require_alone(choice, sets, recipe)
+        return read_bare(where), None
+    if choice.method == BACKBONE:
+        if choice != CellChoice(BACKBONE):
+            raise ParamsError("--method backbone has no --heads, --variant, --extra-steps, --seed and --cell; leave them out")
+        return open_project(where.root, sets, recipe, reads=["evaluate"])[1].params.evaluate, None
+    params = chosen_cell(where.root, choice, sets, recipe, reads="evaluate")[1]
+    return params.evaluate, params.cell
 
 
 def _lines(metrics: CellMetrics) -> Iterator[str]:

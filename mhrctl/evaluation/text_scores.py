@@ -15,10 +15,9 @@ import re
 import string
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from unicodedata import category, normalize
 
 if TYPE_CHECKING:
@@ -75,9 +74,8 @@ def _words(text: str) -> Counter[str]:
     return Counter(_ARTICLES.sub(" ", _bare(text)).split())
 
 
-@dataclass(frozen=True)
-class RougeTokenizer:
-    """A ROUGE tokenizer is a row of the table of these.
+class RougeTokenizer(NamedTuple):
+    """A ROUGE tokenizer is a row of the table of these; no dataclass, which the harness's way of loading a file breaks.
 
     Attributes:
         title: what it cuts texts into, as people read it.
@@ -202,7 +200,7 @@ def of_generated(example: Mapping[str, Any], results: Sequence[str]) -> dict[str
         example: a row of the data set.
         results: the answer.
     """
-    return _of_text(example, results[0].strip())
+    return _wanted(example, _of_text(example, results[0].strip()))
 
 
 def of_chosen(example: Mapping[str, Any], results: Sequence[tuple[float, bool]]) -> dict[str, float]:
@@ -223,7 +221,12 @@ def of_chosen(example: Mapping[str, Any], results: Sequence[tuple[float, bool]])
     right = [choice in example["targets"] for choice in choices]
     scores = {"accuracy": right[best], "acc": right[_largest(whole)], "acc_norm": right[_largest(by_letter)]}
     scores[f"accuracy{DRAWN}"] = choices[best] == example["targets"][example["reference"]]
-    return {name: float(score) for name, score in scores.items()} | _of_text(example, choices[best])
+    return _wanted(example, {name: float(score) for name, score in scores.items()} | _of_text(example, choices[best]))
+
+
+def _wanted(example: Mapping[str, Any], scores: Mapping[str, float]) -> dict[str, float]:
+    """The scores that the task's list of metrics has."""
+    return {name: scores[name] for name in example["metrics"]}
 
 
 def _largest(values: Sequence[float]) -> int:

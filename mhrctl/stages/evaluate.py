@@ -234,6 +234,16 @@ def load_phases(
     cell: Cell | None, start: Path | None, adapted: Path | None, backbone: PreTrainedModel
 ) -> dict[Phase, Adapter | None]:
     """The adapter of each phase, whose slots the backbone then has; None is the backbone as it is."""
+    phases = read_phases(cell, start, adapted, backbone)
+    if attached := phases["zero_shot"] or phases.get("adapted"):
+        attach(backbone, attached)
+    return phases
+
+
+def read_phases(
+    cell: Cell | None, start: Path | None, adapted: Path | None, backbone: PreTrainedModel
+) -> dict[Phase, Adapter | None]:
+    """The adapter of each phase, of which the backbone has no slots yet; weights that a LoRA is added to are put into it."""
     if cell is None or start is None:
         return {"zero_shot": None}
     soup = adapted / SOUP if adapted and cell.row.needs_index else None
@@ -242,8 +252,6 @@ def load_phases(
     if cell.row.adds_lora and before is not None:
         before.put_into(backbone)
         before = None
-    if attached := before or after:
-        attach(backbone, attached)
     return {"zero_shot": before, "adapted": after} if after else {"zero_shot": before}
 
 

@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
@@ -14,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 from mhrctl.adapters.adapter import Adapter
 from mhrctl.adapters.files import load_adapter
 from mhrctl.adapters.finite import require_finite
+from mhrctl.adapters.inventory import Inventory
 from mhrctl.artifacts.cards import Card, read_card, require_backbone, require_made_from, require_replaceable, write_card
 from mhrctl.artifacts.facts import BackboneFacts, Base, ExportFacts
 from mhrctl.artifacts.names import ADAPTERS, TOKENIZER, Project, folder_name
@@ -24,10 +25,14 @@ from mhrctl.data.tokenization import saved_tokenizer
 from mhrctl.errors import ArtifactError, DataError, ParamsError, unknown
 from mhrctl.interchange.convert import to_weights
 from mhrctl.interchange.peft import write_peft
+from mhrctl.interchange.serving import require_servable, with_siblings
+from mhrctl.interchange.weights import Shapes, SkillWeights
+from mhrctl.models.attach import linear_shapes
 from mhrctl.models.backbones import framing_of, load_backbone, location, pretrained_config, require_prepared, shape_model
 from mhrctl.models.generation import stops
 from mhrctl.models.quantised import require_changeable
 from mhrctl.tools.model_card import KINDS, Kind, ends_beside, looked_up, model_card
+from mhrctl.tools.serving import require_servable_backbone, write_routes
 
 ExportStage = Literal["pretrain", "average", "adapt"]
 
@@ -40,6 +45,7 @@ def export(
     merge: bool,
     project: Project,
     out: Path | None = None,
+    serving: bool = False,
 ) -> list[Path]:
     """Write a cell's adapters as PEFT folders, or merged into the backbone's weights.
 
@@ -51,6 +57,7 @@ def export(
         project: with the outputs of the stage, of the backbone, and of prepare, whose tokenizer goes with merged models.
         out: a folder for each task is made in it, or, of an adapter for all tasks, the folder itself;
             None is a folder of the project.
+        serving: write PEFT folders that vLLM and SGLang load, one a task, and a routes.json beside them.
 
     Returns:
         The folders.
@@ -72,19 +79,20 @@ def export(
     if merge:  # the tokenizer of prepare goes with it
         require_prepared(project.output("prepare"), backbone)
     adapter = load_adapter(source / ADAPTERS)
-    by_task = stage == "adapt" or cell.row.is_private
+    by_task, routed = stage == "adapt" or cell.row.is_private, adapter
     if stage == "adapt":
         adapter = adapter.composed()
-    _refuse(cell, adapter, stage, merge=merge)
+    _refuse(cell, adapter, stage, merge=merge, serving=serving)
     names: list[str] = card.facts.tasks if by_task else []
     if missing := [task for task in tasks if task not in names]:
         where = f"the {stage} output of {cell.name} is one adapter for all tasks" if not by_task else ""
         raise DataError(f"--task {missing[0]}: {where or unknown('task', missing[0], names)}")
     wanted: list[str | None] = [*(tasks or names)] or [None]
-    into = out or project.output("export", stage) / cell.name
+    into = out or project.output("export", "serving" if serving else stage) / cell.name
     folders = _folders(into, wanted, (source, backbone, project.output("prepare"), project.params))
     kind, transposed, config = _shape(backbone, frozen, adapter)
     base = _base(backbone)
+    shapes = _served_shapes(config, base, transposed=transposed) if serving else None
     tokenizer = saved_tokenizer(project.output("prepare") / TOKENIZER)
     brings_tokenizer = merge or _is_of_its_own(project, base)
     ends = None if merge else ends_beside(base.name, config, tokenizer, revision=base.revision)
@@ -95,15 +103,8 @@ def export(
             if merge:
                 _write_merged(one, start, project, tokenizer, aside)
             else:
-                write_peft(
-                    aside,
-                    to_weights(one),
-                    base=base.name,
-                    revision=base.revision,
-                    task_type=kind.task_type,
-                    transposed=transposed,
-                    dropout=one.dropout,
-                )
+                how = {"base": base.name, "revision": base.revision, "task_type": kind.task_type}
+                _write_peft(aside, one, shapes, transposed=transposed, dropout=one.dropout, **how)
             if brings_tokenizer:
                 tokenizer.save_pretrained(str(aside))
             name = _as_code(base, folder, project)
@@ -120,7 +121,35 @@ def export(
             write_text(aside / "README.md", card_text)
             what = {"cell": cell.model_dump(), "stage": stage, "merged": merge}
             write_card(aside, Card.of("export", what, {stage: source / ADAPTERS}, facts))
+    if serving:
+        write_routes(
+            into.resolve(),
+            {task: folder for task, folder in zip(wanted, folders, strict=True) if task},
+            cell=cell,
+            stage=stage,
+            base=base,
+            suite=card.facts.suite,
+            adapter=routed,
+            tasks=names,
+            project=project,
+        )
     return folders
+
+
+def _served_shapes(config: PretrainedConfig, base: Base, *, transposed: bool) -> Shapes:
+    """The shapes of a backbone's layers, which servers must know."""
+    require_servable_backbone(config, base.name, base.revision, transposed=transposed)
+    return linear_shapes(shape_model(config))
+
+
+def _write_peft(folder: Path, adapter: Adapter, shapes: Shapes | None, **how: Any) -> None:  # noqa: ANN401
+    """Write a PEFT folder: one of a server's form, where the shapes of the backbone's layers are given."""
+    weights = to_weights(adapter)
+    if shapes is None or not isinstance(weights, SkillWeights):
+        write_peft(folder, weights, **how)
+        return
+    write_peft(folder, with_siblings(weights, shapes), **how)
+    require_servable(folder)
 
 
 def _folders(into: Path, tasks: Sequence[str | None], inputs: Sequence[Path]) -> list[Path]:
@@ -156,8 +185,12 @@ def merge_into(backbone: PreTrainedModel, adapter: Adapter) -> None:
     adapter.put_into(backbone)
 
 
-def _refuse(cell: Cell, adapter: Adapter, stage: ExportStage, *, merge: bool) -> None:
+def _refuse(cell: Cell, adapter: Adapter, stage: ExportStage, *, merge: bool, serving: bool) -> None:
     """Reject what cannot leave in the form that was asked for."""
+    if serving and (stage != "adapt" or merge):
+        raise ParamsError("--to serving: writes a LoRA a task, which --stage adapt has; leave out --stage and --merge")
+    if serving and not isinstance(adapter, Inventory):
+        raise ParamsError(f"--to serving: what {cell.method} trains is no LoRA, and servers take nothing else; use --merge")
     if adapter.averageable:
         if merge:
             raise ParamsError("--merge: a routed inventory is no single adapter; export --stage adapt or --stage average")
