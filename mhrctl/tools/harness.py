@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 SEED = 1234
 """Of the examples that stand in prompts, as the harness has it."""
-BOOTSTRAPS = 1000
-"""Resamples for standard errors that have no formula."""
 
 
 @dataclass(frozen=True)
@@ -237,7 +235,8 @@ def _scores(
     for task in part["tasks"].values():
         task.set_fewshot_seed(seed=SEED)
     what = f"--harness {listed(list(part['tasks']))}"
-    options = {"limit": asked.limit, "bootstrap_iters": BOOTSTRAPS}
+    # The harness draws samples for standard errors in processes of its own; means, which need none, have theirs from here.
+    options = {"limit": asked.limit, "bootstrap_iters": 0}
     options |= {"apply_chat_template": in_turns, "fewshot_as_multiturn": in_turns}
     try:
         said = stated(what, lambda: evaluator.evaluate(lm=model, task_dict=dict(part), log_samples=True, **options))
@@ -245,7 +244,9 @@ def _scores(
         raise DivergedError(f"{name}: {error}: its adapters have diverged, or the backbone is unfit") from None
     common = {"limit": asked.limit, "harness": version("lm_eval"), "made_from": dict(cell.inputs)}
     results = said["results"] | (said.get("groups") or {})
-    return [_score(task, numbers, said, adapters, common) for task, numbers in results.items()]
+    scores = [_score(task, numbers, said, adapters, common) for task, numbers in results.items()]
+    tasks = part["tasks"]
+    return [_with_errors(score, tasks[score.task], said) if score.task in tasks else score for score in scores]
 
 
 def _score(
@@ -266,7 +267,6 @@ def _score(
         task=task,
         adapter=answered_by.pop() if len(answered_by) == 1 else ZERO_SHOT,
         metrics={key: value for key, value in by_name.items() if "_stderr" not in key},
-        stderr={key.replace("_stderr", ""): value for key, value in by_name.items() if "_stderr" in key},
         higher_is_better={key: value for key, value in better.items() if value is not None},
         examples=said["n-samples"][task]["effective"] if task in said["n-samples"] else None,
         fewshot=said["n-shot"].get(task) or 0,
@@ -274,3 +274,17 @@ def _score(
         hash=hash_string("".join(marks)) if marks else None,
         **common,
     )
+
+
+def _with_errors(score: HarnessScore, task: Any, said: Mapping[str, Any]) -> HarnessScore:  # noqa: ANN401
+    """A score with the standard errors of the metrics that are means over the examples."""
+    from lm_eval.api.metrics import mean, mean_stderr
+
+    errors: dict[str, float] = {}
+    for key in score.metrics:
+        name, _, filtered = key.partition(",")
+        rows = [row for row in said["samples"][score.task] if row["filter"] == (filtered or "none")]
+        values = [row[name] for row in rows if isinstance(row.get(name), (int, float, np.number))]
+        if len(values) > 1 and task.aggregation().get(name) is mean:
+            errors[key] = float(mean_stderr(values))
+    return score.model_copy(update={"stderr": errors})

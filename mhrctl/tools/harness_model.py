@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from lm_eval.api.model import LM
 from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text, resolve_max_length
+from lm_eval.models.utils_hf import stop_sequences_criteria
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -272,9 +273,10 @@ class HarnessModel(LM):  # type: ignore[misc] # the harness has no types
             raise ParamsError(f"--harness {task}: asks for {longest} tokens, and the backbone reads {self._longest} in all")
         rows = [(ids or [self._prefix])[-room:] for ids in self._framed.inputs.encode(self.tokenizer, contexts)]
         size = max(1, BATCH_TOKENS // (max(map(len, rows)) + longest))
-        stopping = {"stop_strings": until, "tokenizer": self.tokenizer} if until else {}
         for start in range(0, len(rows), size):
             inputs = Ragged.of([np.asarray(ids) for ids in rows[start : start + size]])
+            begun = inputs.longest if self._is_causal else 1
+            criteria = stop_sequences_criteria(self.tokenizer, until, begun, len(inputs.lengths))
             device = self._execution.accelerator.device
             try:
                 tokens = model.generate(
@@ -282,7 +284,7 @@ class HarnessModel(LM):  # type: ignore[misc] # the harness has no types
                     inputs.to(device),
                     max_new_tokens=longest,
                     **stops(model.backbone, self.tokenizer),
-                    **stopping,
+                    stopping_criteria=criteria,
                     **options,
                 )
             except (TypeError, ValueError) as error:
