@@ -32,7 +32,8 @@ CellArguments = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="CELL",
-        help="Name of the cell, as of the other stages; several with --harness.",
+        help="Name of the cell: `mhr-h8-s0`, or `mhr-h8` for the grid's first seed, or `mhr` if the grid has it once; several"
+        " with --harness. Settings are those of params.yaml.",
         autocompletion=complete_cell,
         show_default=False,
     ),
