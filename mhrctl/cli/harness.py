@@ -114,7 +114,8 @@ def run_harness(
     """
     os.environ.setdefault("TQDM_DISABLE", "1")  # which is read when the harness's libraries are imported
     accelerator = open_accelerator(device, threads)
-    from mhrctl.tools.harness import Asked, Subject, evaluate
+    from mhrctl.tools.harness import Subject, evaluate
+    from mhrctl.tools.harness_tasks import Asked
     from mhrctl.training.execution import Execution
 
     execution = Execution(accelerator, speed, display.track, device_map=device_map)

@@ -24,7 +24,12 @@ RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Layers that servers keep as one matrix: SGLang wants the LoRA of all of them, or of none; it makes up `k_proj` itself."""
 _TENSOR = re.compile(r"base_model\.model\.(?P<layer>.+)\.lora_(?P<side>[AB])\.weight")
-_DEMANDED = {"r": int, "lora_alpha": (int, float), "target_modules": list, "base_model_name_or_path": str}
+_DEMANDED: Mapping[str, type | tuple[type, ...]] = {
+    "r": int,
+    "lora_alpha": (int, float),
+    "target_modules": list,
+    "base_model_name_or_path": str,
+}
 """{key: its type}: vLLM and SGLang read these, and the second guesses no layers from an expression."""
 _REJECTED = (
     "modules_to_save",

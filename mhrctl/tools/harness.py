@@ -14,7 +14,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mhrctl.adapters.adapter import Adapter
-from mhrctl.artifacts.cards import known_digest, read_card, require_made_from
+from mhrctl.artifacts.cards import known_digest, read_card, require_backbone, require_made_from
 from mhrctl.artifacts.names import ADAPTERS, TEST_EXAMPLES, Project
 from mhrctl.config.cells import Cell
 from mhrctl.config.methods import BACKBONE
@@ -26,11 +26,11 @@ from mhrctl.models.attach import inject, linear_shapes
 from mhrctl.models.backbones import open_backbone
 from mhrctl.models.precision import set_precision
 from mhrctl.stages.evaluate import read_cards, read_phases
-from mhrctl.tools.harness_tasks import Asked, Tasks, load_tasks, stated
+from mhrctl.tools.harness_tasks import Asked, Tasks, Way, load_tasks, stated
 from mhrctl.training.execution import Execution
 
 if TYPE_CHECKING:
-    from mhrctl.tools.harness_model import HarnessModel, Way
+    from mhrctl.tools.harness_model import HarnessModel
 
 SEED = 1234
 """Of the examples that stand in prompts, as the harness has it."""
@@ -83,6 +83,28 @@ class _Attached:
     inputs: Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """How a cell answers tasks.
+
+    Attributes:
+        adapters: {name: adapter of one run}.
+        names: {task: the name of its adapter, a test task or zero_shot}.
+        ways: {task: how it is put}.
+        inputs: {name: sha256} of all that there is of the cell.
+    """
+
+    adapters: Mapping[str, Adapter | None]
+    names: Mapping[str, str]
+    ways: Mapping[str, Way]
+    inputs: Mapping[str, str]
+
+    def made_from(self, adapter: str) -> dict[str, str]:
+        """What decides the answers of an adapter: none that was adapted, where it is the one before, but for soups."""
+        is_before = adapter == ZERO_SHOT and adapter in self.adapters
+        return {name: mark for name, mark in self.inputs.items() if not (is_before and name == "adapted")}
+
+
 def evaluate(subjects: Sequence[Subject], asked: Asked, *, project: Project, execution: Execution) -> Iterator[Result]:
     """Run tasks of the harness on cells, and keep what it says of each.
 
@@ -124,16 +146,16 @@ def _run_on(
     set_precision(backbone, subjects[0].params.precision)
     execution.place(backbone)
     model, in_turns = _model(backbone, tokenizer, project, execution)
-    for subject in subjects:
-        mine = attached[subject.name]
-        names = _attach(model, mine, asked, tasks, subject.name)
+    plans = {name: _planned(cell, asked, tasks, name) for name, cell in attached.items()}
+    for name, plan in plans.items():
+        model.attach(list(plan.adapters.values()), plan.ways)
         scores = [
             score
             for is_ours, part in tasks.parts
-            for score in _scores(model, part, names, mine, asked, subject.name, in_turns=in_turns and not is_ours)
+            for score in _scores(model, part, plan, asked, name, in_turns=in_turns and not is_ours)
         ]
-        file = project.harness(subject.name)
-        yield Result(subject.name, file, scores, record(file, subject.name, scores, mine.inputs))
+        file = project.harness(name)
+        yield Result(name, file, scores, record(file, name, scores, plan.inputs))
 
 
 def _model(
@@ -165,11 +187,12 @@ def _attached(cell: Cell | None, asked: Asked, tasks: Tasks, project: Project, b
     wants_adapted = cell.row.needs_index or asked.adapter not in (None, ZERO_SHOT) or (asked.adapter is None and tasks.ours)
     after = adapted if wants_adapted and not cell.extra_steps else None
     start_card, adapted_card = read_cards(cell, start, after)
-    for card, folder in ((start_card, start), (adapted_card, adapted)):
-        if card is not None:
-            require_made_from(card, folder, {"prepare": prepared} | ({"start": start} if card is adapted_card else {}))
-            if card.facts.backbone != of_all["backbone"]:
-                raise ParamsError(f"{folder}: was made for another backbone; run `mhrctl run`")
+    if start_card is not None:
+        require_backbone(start_card, start, of_all["backbone"], project.output("backbone"))
+        require_made_from(start_card, start, {"prepare": prepared})
+    if adapted_card is not None:
+        require_backbone(adapted_card, adapted, of_all["backbone"], project.output("backbone"))
+        require_made_from(adapted_card, adapted, {"prepare": prepared, "start": start})
     phases = read_phases(cell, start, after, backbone)
     outputs = {"start": start / ADAPTERS, "adapted": adapted / ADAPTERS}
     inputs = of_all | {name: known_digest(file) for name, file in outputs.items() if file.exists()}
@@ -177,28 +200,26 @@ def _attached(cell: Cell | None, asked: Asked, tasks: Tasks, project: Project, b
     return _Attached(phases["zero_shot"], phases.get("adapted"), names, inputs)
 
 
-def _attach(model: HarnessModel, cell: _Attached, asked: Asked, tasks: Tasks, name: str) -> dict[str, str]:
-    """Let a model answer with the adapters of a cell, and return {task: the name of its adapter}.
+def _planned(cell: _Attached, asked: Asked, tasks: Tasks, name: str) -> _Plan:
+    """Choose the adapter of each task.
 
     Raises:
         ParamsError: if there is no such adapter.
     """
-    from mhrctl.tools.harness_model import Way
-
     adapters: dict[str, Adapter | None] = {}
     ways: dict[str, Way] = {}
     names: dict[str, str] = {}
     for task in tasks.all:
         ours = tasks.ours.get(task)
-        chosen = asked.adapter or (ours if ours in cell.tasks and cell.adapted is not None else ZERO_SHOT)
+        has_its_own = ours is not None and ours in cell.tasks and cell.adapted is not None
+        chosen = asked.adapter or (ours if ours is not None and has_its_own else ZERO_SHOT)
         # Soups are zero-shot adapters of test tasks, one each.
         key = f"{chosen}/{ours}" if chosen == ZERO_SHOT and cell.zero_shot is not None and cell.zero_shot.runs > 1 else chosen
         if key not in adapters:
             adapters[key] = _adapter(cell, chosen, ours, name)
         names[task] = chosen
         ways[task] = Way(list(adapters).index(key), is_ours=ours is not None)
-    model.attach(list(adapters.values()), ways)
-    return names
+    return _Plan(adapters, names, ways, cell.inputs)
 
 
 def _adapter(cell: _Attached, chosen: str, ours: str | None, name: str) -> Adapter | None:
@@ -219,8 +240,7 @@ def _adapter(cell: _Attached, chosen: str, ours: str | None, name: str) -> Adapt
 def _scores(
     model: HarnessModel,
     part: Mapping[str, Any],
-    adapters: Mapping[str, str],
-    cell: _Attached,
+    plan: _Plan,
     asked: Asked,
     name: str,
     *,
@@ -242,16 +262,15 @@ def _scores(
         said = stated(what, lambda: evaluator.evaluate(lm=model, task_dict=dict(part), log_samples=True, **options))
     except DivergedError as error:
         raise DivergedError(f"{name}: {error}: its adapters have diverged, or the backbone is unfit") from None
-    common = {"limit": asked.limit, "harness": version("lm_eval"), "made_from": dict(cell.inputs)}
-    results = said["results"] | (said.get("groups") or {})
-    scores = [_score(task, numbers, said, adapters, common) for task, numbers in results.items()]
-    tasks = part["tasks"]
-    return [_with_errors(score, tasks[score.task], said) if score.task in tasks else score for score in scores]
+    scores, tasks = [], part["tasks"]
+    for task, numbers in (said["results"] | (said.get("groups") or {})).items():
+        adapter = plan.names.get(task) or asked.adapter or ZERO_SHOT  # a group is of other people's tasks, which have one
+        score = _score(task, numbers, said, adapter=adapter, limit=asked.limit, made_from=plan.made_from(adapter))
+        scores.append(_with_errors(score, tasks[task], said) if task in tasks else score)
+    return scores
 
 
-def _score(
-    task: str, numbers: Mapping[str, Any], said: Mapping[str, Any], adapters: Mapping[str, str], common: Mapping[str, Any]
-) -> HarnessScore:
+def _score(task: str, numbers: Mapping[str, Any], said: Mapping[str, Any], **known: Any) -> HarnessScore:  # noqa: ANN401
     """What the harness said of a task, without what is no number."""
     from lm_eval.utils import hash_string
 
@@ -261,18 +280,16 @@ def _score(
     samples = said["samples"].get(task)
     marks = [sample["doc_hash"] + sample["prompt_hash"] + sample["target_hash"] for sample in samples or ()]
     of_version, better = said["versions"].get(task), said["higher_is_better"].get(task) or {}
-    members = [task] if task in adapters else said["group_subtasks"].get(task, ())
-    answered_by = {adapters[each] for each in members if each in adapters}
     return HarnessScore(
         task=task,
-        adapter=answered_by.pop() if len(answered_by) == 1 else ZERO_SHOT,
         metrics={key: value for key, value in by_name.items() if "_stderr" not in key},
         higher_is_better={key: value for key, value in better.items() if value is not None},
         examples=said["n-samples"][task]["effective"] if task in said["n-samples"] else None,
         fewshot=said["n-shot"].get(task) or 0,
         version=None if of_version is None else str(of_version),
         hash=hash_string("".join(marks)) if marks else None,
-        **common,
+        harness=version("lm_eval"),
+        **known,
     )
 
 

@@ -128,6 +128,7 @@ def _rows(examples: Examples, metric: str, tokenizer: str, params: EvaluateParam
 
 def _yaml(task: str, name: str, metrics: Sequence[str], form: Form, *, chosen: bool) -> str:
     """A task in the harness's words; a value in JSON is one in YAML."""
+    kind: dict[str, Any]
     if chosen:
         kind = {"output_type": "multiple_choice", "doc_to_choice": "choices", "target_delimiter": form.delimiter}
     else:

@@ -7,7 +7,6 @@ of other models; those of tasks that `mhrctl export --to harness` wrote become t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -30,6 +29,7 @@ from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.backbones import vocabulary
 from mhrctl.models.generation import stops
 from mhrctl.stages.evaluate import folded_if_shared
+from mhrctl.tools.harness_tasks import Way
 from mhrctl.training.execution import Execution
 
 LOGITS = 2**25
@@ -38,19 +38,6 @@ ANSWER_TOKENS = 256
 """Longest answer where a task says none, as the harness's models have it."""
 Ids = Sequence[int]
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Way:
-    """A way is how a task of the harness is put to the model.
-
-    Attributes:
-        adapter: its place among those of the cell.
-        is_ours: whether its tokens are those of the prepare stage.
-    """
-
-    adapter: int
-    is_ours: bool = False
 
 
 class HarnessModel(LM):  # type: ignore[misc] # the harness has no types

@@ -43,6 +43,19 @@ class Asked:
 
 
 @dataclass(frozen=True)
+class Way:
+    """A way is how a task of the harness is put to the model.
+
+    Attributes:
+        adapter: its place among those of the cell.
+        is_ours: whether its tokens are those of the prepare stage.
+    """
+
+    adapter: int
+    is_ours: bool = False
+
+
+@dataclass(frozen=True)
 class Tasks:
     """The tasks that are asked for, as the harness has made them.
 
@@ -84,7 +97,8 @@ def load_tasks(asked: Asked, project: Project) -> Tasks:
     """
     _library()
     manager = _manager(asked)
-    tasks, groups = {}, {}
+    tasks: dict[str, Any] = {}
+    groups: dict[str, Any] = {}
     for name in asked.tasks:
         loaded = stated(f"--harness {name}", partial(_made, manager, name))
         tasks |= loaded["tasks"]
@@ -155,7 +169,8 @@ def _hub_data(index: Mapping[str, Any], name: str) -> Iterator[str]:
     """The data sets of the hub that a task reads, or those of a group or tag do."""
     entry = index[name]
     config = entry.cfg or {}
-    members = config.get("task") if isinstance(config.get("task"), list) else sorted(entry.tags) if entry.cfg is None else []
+    listed = config.get("task")
+    members = sorted(entry.tags) if entry.cfg is None else listed if isinstance(listed, list) else []
     for member in members:
         named = member if isinstance(member, str) else member.get("task") or member.get("group")
         if isinstance(named, str) and named in index:

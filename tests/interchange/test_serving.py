@@ -97,7 +97,7 @@ def test_settings_that_a_server_does_not_heed_are_refused(folder: Path, key: str
 
 PREFIX = "base_model.model."
 QUERY = f"{PREFIX}{LAYER}.q_proj"
-TENSORS = {
+TENSORS: dict[str, tuple[dict[str, Tensor | None], str]] = {
     "embedding": ({f"{PREFIX}model.embed_tokens.lora_embedding_A": torch.ones(2, 8)}, "is no tensor of a LoRA"),
     "magnitude": ({f"{QUERY}.lora_magnitude_vector": torch.ones(8)}, "is no tensor of a LoRA"),
     "prefix": ({f"{LAYER}.q_proj.lora_A.weight": torch.ones(2, 8)}, "is no tensor of a LoRA"),
@@ -110,7 +110,7 @@ TENSORS = {
 def test_tensors_that_a_server_does_not_read_are_refused(folder: Path, what: str) -> None:
     change, said = TENSORS[what]
     file = folder / "adapter_model.safetensors"
-    changed: dict[str, Tensor | None] = load_file(file) | change
+    changed = {**load_file(file), **change}
     save_file({name: tensor for name, tensor in changed.items() if tensor is not None}, file)
     with pytest.raises(DataError, match=rf"adapter_model.safetensors: .*{said}"):
         require_servable(folder)

@@ -12,7 +12,7 @@ import pytest
 from mhrctl.artifacts.names import Project
 from mhrctl.errors import DataError, ParamsError
 from mhrctl.hub import heard
-from mhrctl.tools.harness_tasks import Asked, load_tasks, stated
+from mhrctl.tools.harness_tasks import Asked, Tasks, load_tasks, stated
 
 
 def task(name: str, **more: object) -> str:
@@ -44,12 +44,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def load(walked: Path) -> Callable[..., list[str]]:
+def load(walked: Path) -> Callable[..., Tasks]:
     pytest.importorskip("lm_eval", reason="needs lm_eval (pip install 'mhrctl[harness]')")
     return lambda *names, **more: load_tasks(Asked(names, **more), Project(walked))
 
 
-def test_names_tags_and_groups_are_tasks(load: Callable[..., list[str]], folder: Path) -> None:
+def test_names_tags_and_groups_are_tasks(load: Callable[..., Tasks], folder: Path) -> None:
     tasks = load("mine", folders=[folder])
     assert sorted(tasks.all) == ["local_one", "never_shots"]
     assert tasks.ours == {}
@@ -60,7 +60,7 @@ def test_names_tags_and_groups_are_tasks(load: Callable[..., list[str]], folder:
 
 
 @pytest.mark.parametrize("name", ["far_away", "all_of_them"])
-def test_what_must_be_fetched_says_so(load: Callable[..., list[str]], folder: Path, name: str) -> None:
+def test_what_must_be_fetched_says_so(load: Callable[..., Tasks], folder: Path, name: str) -> None:
     said: list[str] = []
     with (
         heard(said.append),
@@ -70,7 +70,7 @@ def test_what_must_be_fetched_says_so(load: Callable[..., list[str]], folder: Pa
     assert said == []  # nothing was asked
 
 
-def test_an_unknown_task_is_one_line(load: Callable[..., list[str]], folder: Path) -> None:
+def test_an_unknown_task_is_one_line(load: Callable[..., Tasks], folder: Path) -> None:
     with pytest.raises(DataError, match=r"--harness local_on: no such task, group or tag; did you mean local_one\?;"):
         load("local_on", folders=[folder])
     with pytest.raises(DataError, match=r"--harness-tasks .*nowhere: no such folder"):
@@ -80,7 +80,7 @@ def test_an_unknown_task_is_one_line(load: Callable[..., list[str]], folder: Pat
         load("local_one", folders=[folder])
 
 
-def test_its_own_tasks_are_there_without_a_folder(load: Callable[..., list[str]]) -> None:
+def test_its_own_tasks_are_there_without_a_folder(load: Callable[..., Tasks]) -> None:
     with pytest.raises(DataError, match="--harness arc_easy: its data set allenai/ai2_arc: HF_HUB_OFFLINE is set"):
         load("arc_easy")
 
