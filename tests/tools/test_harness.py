@@ -27,6 +27,7 @@ from mhrctl.tools import harness
 from mhrctl.tools.harness_export import export_tasks
 from mhrctl.training.execution import Execution
 from tests.conftest import PARAMS, mhrctl
+from tests.tools.test_model_card import causal_project
 from tests.tools.test_predict import enliven
 
 pytest.importorskip("lm_eval", reason="needs lm_eval (pip install 'mhrctl[harness]')")
@@ -297,6 +298,35 @@ def test_other_peoples_tasks_are_answered_as_by_the_harness_own_models(
         assert (score.examples, score.version) == (16, "2.5")
         for metric, value in score.metrics.items():
             assert value == pytest.approx(theirs[score.task][f"{metric},none"], rel=1e-3), (score.task, metric)
+
+
+def test_a_chat_is_asked_in_turns(
+    tmp_path: Path, foreign: Path, ask: Callable[..., list[Result]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mhrctl.tools.harness_model import HarnessModel
+
+    folder = causal_project(tmp_path / "chat", "marked", chat=True)
+    enliven(folder, "adapt", "lora-s0", seed=2)
+    assert mhrctl("evaluate", "-m", "lora", "-C", folder) == 0
+    export_tasks(Project(folder), load_params(folder / "params.yaml").params.evaluate)
+    (result,) = ask(folder, ["lora"])
+    expected = of_predictions(folder, "lora-s0", "adapted")
+    for score in result.scores:
+        for metric, value in expected[score.task.removeprefix("mhrctl_")].items():
+            assert score.metrics[metric] == pytest.approx(value), (score.task, metric)
+    asked: list[str] = []
+    real = HarnessModel.loglikelihood
+
+    def heard(model: HarnessModel, requests: Any) -> Any:
+        asked.extend(request.args[0] for request in requests)
+        return real(model, requests)
+
+    monkeypatch.setattr(HarnessModel, "loglikelihood", heard)
+    (result,) = ask(folder, ["lora"], tasks=["foreign_choose"], folders=[foreign], fewshot=1, limit=2)
+    assert result.scores[0].examples == 2
+    for prompt in asked:
+        assert prompt.count("<|im_start|>user") == 2  # an example, and what is asked
+        assert prompt.endswith("<|im_start|>assistant\n")
 
 
 def test_groups_and_examples_in_prompts(scored: Path, foreign: Path, ask: Callable[..., list[Result]]) -> None:
