@@ -188,6 +188,8 @@ def _cell_paths(project: Project) -> Iterator[tuple[str, str, Path]]:
             yield stage, path.stem, path
         for path in sorted(project.run_log(stage).parent.glob(f"{stage}-*.json")):
             yield stage, path.stem.removeprefix(f"{stage}-"), path
+    for path in sorted(project.harness("*").parent.glob("*.json")):
+        yield "", path.stem, path
     for path in sorted(project.alignment("*").parent.glob("*.json")):
         yield "", _group(ALIGNED, path.stem), path
     for stage in ("pretrain", "adapt"):

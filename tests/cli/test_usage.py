@@ -35,7 +35,7 @@ from tests.conftest import Run
             ["index", "query", "--task", "a", "--top", "0"],
             "--top 0: must be a whole number, 1 or more (mhrctl index query --help)",
         ),
-        (["export", "--to", "hf"], "--to hf: choose peft (mhrctl export --help)"),
+        (["export", "--to", "hf"], "--to hf: choose peft, serving or harness (mhrctl export --help)"),
         (["show", "--split", "dev"], "--split dev: choose train, validation, test or pool (mhrctl show --help)"),
         (["prepare", "backbone"], "unexpected argument backbone (mhrctl prepare --help)"),
         (["adapt", "mhr", "lora", "poly"], "unexpected arguments lora, poly (mhrctl adapt --help)"),

@@ -18,7 +18,8 @@ from mhrctl.training.execution import Execution
 
 pytest.importorskip("lm_eval", reason="needs lm_eval (pip install 'mhrctl[harness]')")
 from mhrctl.tools import harness_model
-from mhrctl.tools.harness_model import HarnessModel, Way
+from mhrctl.tools.harness_model import HarnessModel
+from mhrctl.tools.harness_tasks import Way
 
 
 def request(task: str, *args: Any) -> SimpleNamespace:

@@ -46,6 +46,9 @@ def where(project: Path) -> Project:
         made.output("evaluate", "backbone") / "card.json",
         made.scores("backbone"),
         made.scores("poly-s9"),
+        made.harness("poly-s9"),
+        made.harness("lora-s0"),
+        made.harness("backbone"),
         made.training_log("lora-s0"),
         made.training_log("poly-x3-s0"),
         made.alignment("poly-s9-start"),
@@ -78,6 +81,7 @@ def test_only_what_no_cell_needs_is_listed(where: Project) -> None:
             "adapt/poly-s9",
             "log/adapt-poly-s9.json",
             "metrics/evaluate/poly-s9.json",
+            "metrics/harness/poly-s9.json",
             "metrics/align/poly-s9-start.json",
             "scratch/pretrain-poly-s9-part32.safetensors",
             "scratch/pretrain-poly-s9.previous.safetensors",
@@ -87,7 +91,7 @@ def test_only_what_no_cell_needs_is_listed(where: Project) -> None:
     assert left.entries == ["adapt@poly-s9", "adapt-soup@adapter_soup-s0"]
     assert left.entries_of("poly-s9") == ["adapt@poly-s9"]
     assert left.entries_of("mhr-h4-s0") == []
-    assert left.size("poly-s9") == 7 * 4
+    assert left.size("poly-s9") == 8 * 4
     assert left.size("adapter_soup-s0") == 0
 
 
