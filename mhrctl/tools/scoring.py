@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from mhrctl.errors import DataError, unknown
 from mhrctl.evaluation.metrics import METRICS, OVER_CHOICES, Answer, References, recorded_metrics
-from mhrctl.evaluation.rouge import ENGLISH
+from mhrctl.evaluation.text_scores import ENGLISH
 from mhrctl.suites.jsonl import Line
 from mhrctl.suites.reading import describe
 from mhrctl.tools.asking import Asker, Question
