@@ -107,7 +107,7 @@ def adapt(
         locked(out),
         logging_run(where.run_log("adapt", called), device=str(accelerator.device), threads=taken_threads()),
         unedited(lambda: read()[1].adapt, *made.watched),
-        recording_of(track, where, "adapt", called) as recorder,
+        recording_of(track, where, made, called, group=params.cell.label) as recorder,
     ):
         card = stage(
             params.cell,

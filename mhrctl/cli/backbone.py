@@ -46,7 +46,7 @@ def backbone(
         locked(out),
         logging_run(where.run_log("backbone"), device=str(accelerator.device), threads=taken_threads()),
         unedited(lambda: open_project(project, set_, reads=["backbone"])[1].params.backbone, *made.watched),
-        recording_of(track, where, "backbone") as recorder,
+        recording_of(track, where, made) as recorder,
     ):
         card = stage(
             settings.params.backbone,

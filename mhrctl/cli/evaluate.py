@@ -140,7 +140,7 @@ def evaluate(
         locked(out),
         logging_run(where.run_log("evaluate", called), device=str(accelerator.device), threads=taken_threads()),
         unedited(read, *made.watched),
-        recording_of(track, where, "evaluate", called) as recorder,
+        recording_of(track, where, made, called, group=point.label if point else BACKBONE) as recorder,
     ):
         metrics = stage(
             point,

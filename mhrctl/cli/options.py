@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mhrctl.artifacts.hashing import content_hash
 from mhrctl.artifacts.names import Project
 from mhrctl.artifacts.provenance import Provenance
 from mhrctl.cli import display
@@ -24,11 +26,11 @@ from mhrctl.config.recipes import recipe as recipe_of
 from mhrctl.config.resolve import Settings, load_params
 from mhrctl.errors import ParamsError, listed
 from mhrctl.models.speed import DEVICE_MAPS, OFF
-from mhrctl.progress import Recorder
+from mhrctl.progress import Recorder, unrecorded
 from mhrctl.running.machine import THREADS
 from mhrctl.tracking.backend import Subject
 from mhrctl.tracking.recording import recording
-from mhrctl.tracking.table import TRACKERS, require_trackers
+from mhrctl.tracking.table import TRACKERS, named, require_trackers
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -158,7 +160,8 @@ CompileOption = Annotated[
 ]
 
 
-def _known_trackers(names: list[str]) -> list[str]:
+def _known_trackers(texts: list[str]) -> list[str]:
+    names = named(texts)
     require_trackers(names)
     return names
 
@@ -168,7 +171,7 @@ TrackOption = Annotated[
     typer.Option(
         "--track",
         metavar="NAME",
-        help=f"Tracker to send losses and scores to: {', '.join(TRACKERS)}; repeatable.",
+        help=f"Tracker that records losses and scores: {', '.join(TRACKERS)}; repeatable, or several with commas.",
         envvar="MHRCTL_TRACK",
         callback=_known_trackers,
         rich_help_panel=RUNNING,
@@ -277,10 +280,35 @@ def open_accelerator(device: str, threads: int | None, *, many_processes: bool =
 
 
 def recording_of(
-    trackers: list[str], project: Project, stage: str, cell: str | None = None, *, main: bool = True
+    trackers: list[str],
+    project: Project,
+    made: Provenance,
+    cell: str | None = None,
+    *,
+    group: str | None = None,
+    main: bool = True,
 ) -> AbstractContextManager[Recorder]:
-    """Open the trackers of `--track` for a stage; of several processes the main one alone records anything."""
+    """Open the trackers of `--track` for a stage; of several processes the main one alone records anything.
+
+    Args:
+        trackers: of `--track`.
+        project: that has the folder of trackers.
+        made: what decides the output of the stage.
+        cell: the name of its cell.
+        group: what the cells of all seeds are called.
+        main: whether this is the main process.
+    """
+    if not trackers or not main:
+        return nullcontext(unrecorded)
+    lock = project.root / "dvc.lock"
     subject = Subject(
-        project=project.root.resolve().name, name=f"{stage}-{cell}" if cell else stage, folder=project.tracking.resolve()
+        project=project.root.resolve().name,
+        stage=made.stage,
+        folder=project.tracking.resolve(),
+        cell=cell,
+        group=group,
+        settings=made.params,
+        key=sha256(made.key().encode()).hexdigest(),
+        lock=content_hash(lock) if lock.is_file() else None,
     )
-    return recording(trackers if main else [], subject, warn=display.warn)
+    return recording(trackers, subject, warn=display.warn)

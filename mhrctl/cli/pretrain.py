@@ -105,7 +105,7 @@ def pretrain(
         locked(out) if accelerator.is_main_process else nullcontext(),
         logging_run(where.run_log("pretrain", trained.name), device=str(accelerator.device), threads=taken_threads()),
         unedited(lambda: read()[1].pretrain, *made.watched),
-        recording_of(track, where, "pretrain", trained.name, main=accelerator.is_main_process) as recorder,
+        recording_of(track, where, made, trained.name, group=trained.label, main=accelerator.is_main_process) as recorder,
     ):
         card = stage(
             trained,

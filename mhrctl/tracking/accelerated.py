@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mhrctl.tracking.backend import Subject
+from mhrctl.tracking.backend import Scalar, Subject
 
 
 class Accelerated:
@@ -18,10 +18,18 @@ class Accelerated:
         tracker: the tracker of accelerate.
     """
 
-    def __init__(self, tracker: Any) -> None:  # noqa: ANN401 - accelerate has no types
+    def __init__(self, tracker: Any, config: Mapping[str, Scalar] | None = None) -> None:  # noqa: ANN401 - accelerate has no types
+        """Open a tracker.
+
+        Args:
+            tracker: of accelerate, not started.
+            config: whose numbers are recorded, and the settings; None where the tracker has it from its arguments.
+        """
         self.tracker = tracker
         self._last = 0
         tracker.start()
+        if config:
+            tracker.store_init_configuration(dict(config))
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Take the numbers of a step."""
@@ -43,10 +51,12 @@ def accelerated(name: str, arguments: Callable[[Subject], dict[str, Any]]) -> Ca
     Args:
         name: as accelerate calls it.
         arguments: of the tracker's class in accelerate, which passes those that it does not know on to the tracker's package.
+            Where `config` is not one of them, it is sent afterwards.
     """
 
     def opens(subject: Subject) -> Accelerated:
-        return Accelerated(tracker_class(name)(**arguments(subject)))
+        given = arguments(subject)
+        return Accelerated(tracker_class(name)(**given), None if "config" in given else subject.config)
 
     return opens
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from mhrctl.errors import TrackingError
 from mhrctl.progress import Recorder, unrecorded
 from mhrctl.tracking.backend import OpenRecorder, Subject
+from mhrctl.tracking.entry import entered
 from mhrctl.tracking.table import TRACKERS
 
 
@@ -32,12 +36,36 @@ def recording(names: Iterable[str], subject: Subject, *, warn: Callable[[str], N
         yield unrecorded
         return
     every = _Every(warn)
+    with _kept_local(chosen, subject), entered(subject) as entry:
+        try:
+            with _one_at_a_time(subject.folder):
+                for name in chosen:
+                    every.open(name, entry)
+            yield every
+        finally:  # also when the stage is interrupted, so that what it recorded is kept
+            every.close()
+
+
+@contextmanager
+def _kept_local(names: Iterable[str], subject: Subject) -> Iterator[None]:
+    """Set the variables by which trackers keep to this machine, but for those that the user has set."""
+    unset = {name: value for each in names for name, value in TRACKERS[each].local(subject).items() if name not in os.environ}
+    os.environ.update(unset)
     try:
-        for name in chosen:
-            every.open(name, subject)
-        yield every
-    finally:  # also when the stage is interrupted, so that what it recorded is kept
-        every.close()
+        yield
+    finally:
+        for name in unset:
+            os.environ.pop(name, None)
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Wait while another command opens its trackers: two that make a data base, or an experiment, would make two of them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".opening").open("w") as stream:
+        with suppress(OSError):  # no locks there
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
 
 
 class _Every:

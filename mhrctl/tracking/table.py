@@ -7,25 +7,53 @@ from collections.abc import Iterable
 from mhrctl.errors import ParamsError, TrackingError, unknown
 from mhrctl.tracking.accelerated import accelerated
 from mhrctl.tracking.backend import Backend
+from mhrctl.tracking.mlflow import open_mlflow
 from mhrctl.tracking.tensorboard import open_tensorboard
+from mhrctl.tracking.trackio import open_trackio
+from mhrctl.tracking.wandb import open_wandb
 
 TRACKERS: dict[str, Backend] = {
     "tensorboard": Backend("tensorboard", "tensorboard", open_tensorboard),
+    "trackio": Backend("trackio", "trackio", open_trackio, lambda of: {"TRACKIO_DIR": str(of.folder / "trackio")}),
     "wandb": Backend(
         "wandb",
         "wandb",
-        accelerated("wandb", lambda of: {"run_name": of.project, "name": of.name, "dir": str(of.folder)}),
+        open_wandb,
+        lambda _: {"WANDB_MODE": "offline", "WANDB_ERROR_REPORTING": "false", "WANDB_CONSOLE": "off", "WANDB_SILENT": "true"},
     ),
     "mlflow": Backend(
         "mlflow",
         "mlflow",
-        accelerated("mlflow", lambda of: {"experiment_name": of.project, "run_name": of.name}),
+        open_mlflow,
+        # files and no data base: its light package, mlflow-skinny, has none, and stages of a grid write at the same time
+        lambda of: {
+            "MLFLOW_TRACKING_URI": (of.folder / "mlflow").absolute().as_uri(),
+            "MLFLOW_ALLOW_FILE_STORE": "true",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+        },
+    ),
+    "dvclive": Backend(
+        "dvclive",
+        "dvclive",
+        # left alone, DVCLive commits an experiment to git and writes a dvc.yaml: here stages are DVC's already
+        accelerated(
+            "dvclive",
+            lambda of: {
+                "dir": str(of.folder / "dvclive" / of.name),
+                "resume": of.is_continued,
+                "save_dvc_exp": False,
+                "dvcyaml": None,
+                "report": None,
+            },
+        ),
+        lambda _: {"DVC_STUDIO_OFFLINE": "true"},
     ),
     "comet_ml": Backend(
         "comet_ml",
         "comet_ml",
         # the name is that of Comet's project: an experiment gets its own from an object of Comet's alone
         accelerated("comet_ml", lambda of: {"run_name": f"{of.project}-{of.name}"}),
+        lambda of: {"COMET_START_ONLINE": "false", "COMET_OFFLINE_DIRECTORY": str(of.folder / "comet_ml")},
     ),
     "aim": Backend(
         "aim",
@@ -36,33 +64,23 @@ TRACKERS: dict[str, Backend] = {
         "clearml",
         "clearml",
         accelerated("clearml", lambda of: {"project_name": of.project, "task_name": of.name}),
-    ),
-    "dvclive": Backend(
-        "dvclive",
-        "dvclive",
-        # left alone, DVCLive commits an experiment to git and writes a dvc.yaml: here stages are DVC's already
-        accelerated(
-            "dvclive",
-            lambda of: {
-                "dir": str(of.folder / "dvclive" / of.name),
-                "resume": True,
-                "save_dvc_exp": False,
-                "dvcyaml": None,
-                "report": None,
-            },
-        ),
+        lambda _: {"CLEARML_OFFLINE_MODE": "1"},
     ),
     "swanlab": Backend(
         "swanlab",
         "swanlab",
-        accelerated("swanlab", lambda of: {"run_name": of.project, "experiment_name": of.name, "logdir": str(of.folder)}),
-    ),
-    "trackio": Backend(
-        "trackio",
-        "trackio",
-        accelerated("trackio", lambda of: {"run_name": of.project, "name": of.name}),
+        accelerated(
+            "swanlab",
+            lambda of: {"run_name": of.project, "name": of.name, "group": of.group, "logdir": str(of.folder / "swanlab")},
+        ),
+        lambda _: {"SWANLAB_MODE": "offline"},
     ),
 }
+
+
+def named(texts: Iterable[str]) -> list[str]:
+    """Return the trackers that are named, with commas between those of a text."""
+    return [name.strip() for text in texts for name in text.split(",") if name.strip()]
 
 
 def require_trackers(names: Iterable[str]) -> None:

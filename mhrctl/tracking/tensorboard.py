@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from mhrctl.tracking.accelerated import Accelerated, tracker_class
-from mhrctl.tracking.backend import Subject
+from mhrctl.tracking.backend import Scalar, Subject
 
 
 class TensorBoard(Accelerated):
@@ -18,7 +19,16 @@ class TensorBoard(Accelerated):
     first numbers and not at the opening.
     """
 
-    _started = False
+    def __init__(self, tracker: Any, config: Mapping[str, Scalar]) -> None:  # noqa: ANN401 - accelerate has no types
+        """Open a tracker.
+
+        Args:
+            tracker: of accelerate, not started.
+            config: whose numbers are recorded, and the settings.
+        """
+        super().__init__(tracker)
+        self._config = config
+        self._started = False
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Take the numbers of a step."""
@@ -34,10 +44,13 @@ class TensorBoard(Accelerated):
         if self._started:
             return
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from torch.utils.tensorboard.summary import hparams
 
         self._started = True
-        start = Event(step=step, session_log=SessionLog(status=SessionLog.START))
-        self.tracker.tracker.file_writer.add_event(start, step)
+        writer = self.tracker.tracker.file_writer
+        writer.add_event(Event(step=step, session_log=SessionLog(status=SessionLog.START)), step)
+        for summary in hparams(dict(self._config), {}):  # `add_hparams` would make a run of its own of them
+            writer.add_summary(summary)
 
 
 def open_tensorboard(subject: Subject) -> TensorBoard:
@@ -48,4 +61,4 @@ def open_tensorboard(subject: Subject) -> TensorBoard:
     """
     while any((subject.folder / subject.name).glob(f"events.out.tfevents.{int(time.time()):010d}.*")):
         time.sleep(0.05)
-    return TensorBoard(tracker_class("tensorboard")(subject.name, str(subject.folder)))
+    return TensorBoard(tracker_class("tensorboard")(subject.name, str(subject.folder)), subject.config)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from mhrctl.artifacts.hashing import digest
 from mhrctl.evaluation.scores import read_metrics
@@ -35,6 +36,15 @@ def recorded(project: Path, name: str) -> dict[str, Curve]:
     return {tag: [(each.step, each.value) for each in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
+def kept_settings(project: Path, name: str) -> dict[str, Any]:
+    """The settings of a stage and cell, as TensorBoard's page of hyperparameters has them."""
+    events = EventAccumulator(str(project / "data/log/tracking" / name))
+    events.Reload()
+    content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    hparams = HParamsPluginData.FromString(content).session_start_info.hparams
+    return {key: getattr(value, str(value.WhichOneof("kind"))) for key, value in hparams.items()}
+
+
 def training_log(project: Path, cell: str) -> list[dict[str, str]]:
     with (project / f"data/metrics/pretrain/{cell}.csv").open() as stream:
         return list(csv.DictReader(stream))
@@ -52,7 +62,7 @@ def written(project: Path) -> dict[str, str]:
 
 def test_a_training_that_goes_on_hides_the_steps_that_it_takes_again(tmp_path: Path) -> None:
     for steps in ([1, 2, 3], [3, 4]):
-        recorder = open_tensorboard(Subject("study", "pretrain-x", tmp_path / "data/log/tracking"))
+        recorder = open_tensorboard(Subject("study", "pretrain", tmp_path / "data/log/tracking", cell="x"))
         for step in steps:
             recorder.log(step, {"loss": float(step + 10 * len(steps))})
         recorder.summary({"validation_loss": float(len(steps))})
@@ -65,7 +75,7 @@ def test_a_training_that_goes_on_hides_the_steps_that_it_takes_again(tmp_path: P
 def test_files_are_read_in_the_order_in_which_they_were_made(tmp_path: Path) -> None:
     """Within a second the tenth file of a process would come before the ninth; each has a second of its own."""
     for number in range(3):
-        recorder = open_tensorboard(Subject("study", "pretrain-x", tmp_path / "data/log/tracking"))
+        recorder = open_tensorboard(Subject("study", "pretrain", tmp_path / "data/log/tracking", cell="x"))
         recorder.log(1, {"number": float(number)})
         recorder.close()
     assert recorded(tmp_path, "pretrain-x") == {"number": [(1, 2.0)]}
@@ -75,7 +85,7 @@ def test_files_are_read_in_the_order_in_which_they_were_made(tmp_path: Path) -> 
 
 def test_a_summary_alone_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
     for score in (1.0, 2.0):
-        recorder = open_tensorboard(Subject("study", "evaluate-x", tmp_path / "data/log/tracking"))
+        recorder = open_tensorboard(Subject("study", "evaluate", tmp_path / "data/log/tracking", cell="x"))
         recorder.summary({"score": score})
         recorder.close()
     assert recorded(tmp_path, "evaluate-x") == {"summary/score": [(0, 2.0)]}
@@ -96,6 +106,10 @@ def test_stages_record_what_their_own_logs_have_and_write_the_same_bytes(copy: P
         losses = [float(row["loss"]) for row in csv.DictReader(stream)]
     assert of_training["summary/validation_loss"] == [(4, near(fmean(losses)))]
     assert set(of_training) == {"loss", "lr", "routing_lr", "tokens", "tokens_per_second", "summary/validation_loss"}
+
+    settings = kept_settings(copy, "pretrain-mhr-h4-s0")
+    assert (settings["group"], settings["stage"], settings["pretrain.lr"]) == ("mhr-h4", "pretrain", 0.001)
+    assert len(settings["key"]) == 64
 
     of_adapting = recorded(copy, "adapt-mhr-h4-s0")
     with (copy / "data/adapt/mhr-h4-s0/validation.csv").open() as stream:
