@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from threading import Thread
 
-from mhrctl.errors import DataError, listed, nearest
+from mhrctl.errors import DataError, MhrctlError, listed, nearest
 from mhrctl.progress import Warn, unheard
 
 SECONDS = 5.0
@@ -86,6 +86,57 @@ def fetching(name: str, *, what: str, way_out: str, files: Collection[str] = (),
             download = f"run {_download(name, revision)} where there is a network and copy the cache, or"
             way_out = f"{hint}{' if not, ' if hint else ''}{download} {way_out}"
         raise DataError(f"{what}: {why}; {way_out}") from error
+
+
+@contextmanager
+def asking(what: str) -> Iterator[None]:
+    """Ask the hub for something, and say in one line why it refuses.
+
+    Args:
+        what: is asked, with which errors begin.
+
+    Raises:
+        DataError: if the hub refuses, or cannot be reached.
+    """
+    try:
+        yield
+    except MhrctlError:
+        raise
+    except Exception as error:
+        if (why := _refusal(error)) is None:
+            raise
+        raise DataError(f"{what}: {why}") from error
+
+
+def _refusal(error: Exception) -> str | None:
+    """Why the hub does not do what it was asked for; None of an error that is none of the hub's."""
+    from huggingface_hub import constants
+    from huggingface_hub import errors as of_hub
+
+    reasons: tuple[tuple[type[Exception], str], ...] = (
+        (of_hub.OfflineModeIsEnabled, "HF_HUB_OFFLINE is set; unset it"),
+        (of_hub.GatedRepoError, "its owner gives access on request; ask for it on the page of the repository"),
+        (of_hub.RepositoryNotFoundError, f"there is no such repository, or it is private and {_token()} may not see it"),
+        (of_hub.RevisionNotFoundError, "the repository has no such branch, tag or commit"),
+        (of_hub.HFValidationError, f"no name of a repository ({error})"),
+    )
+    for kind, why in reasons:
+        if isinstance(error, kind):
+            return why
+    if isinstance(error, of_hub.HfHubHTTPError):
+        status = error.response.status_code
+        hint = f"; see that {_token()} is valid and may write there" if status in (401, 403) else ""
+        return (
+            f"{_host(constants.ENDPOINT)} says {status}: {' '.join((error.server_message or str(error)).split())[:300]}{hint}"
+        )
+    if type(error).__module__.partition(".")[0].startswith("httpx"):
+        return f"{_host(constants.ENDPOINT)} cannot be reached ({' '.join(str(error).split()) or type(error).__name__})"
+    cause = error.__cause__  # the client makes an error of its own of that of an upload
+    return _refusal(cause) if isinstance(cause, Exception) else None
+
+
+def _token() -> str:
+    return "the token (`hf auth login`, or HF_TOKEN)"
 
 
 def did_you_mean(name: str) -> str:

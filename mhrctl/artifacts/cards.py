@@ -39,6 +39,8 @@ from mhrctl.config.cells import Cell
 from mhrctl.config.methods import BACKBONE
 from mhrctl.errors import ArtifactError, MhrctlError
 
+PULLED = "pulled"
+"""The setting of a card that says which repository and commit of the hub a folder is from."""
 LIBRARIES = ("torch", "transformers", "tokenizers", "pyarrow")
 
 F = TypeVar("F", bound=Facts)
@@ -230,6 +232,8 @@ def cell_in(card: Card[Any]) -> Cell | None:
 
 def command_of(card: Card[Any]) -> str:
     """Return the command that makes an output again."""
+    if isinstance(card.params, Mapping) and isinstance(pulled := card.params.get(PULLED), Mapping):
+        return f"mhrctl pull {pulled.get('repo')} --revision {pulled.get('commit')}"
     if card.stage in ("export", "inspect") or "imported" in card.parents:
         return f"mhrctl {'import' if 'imported' in card.parents else card.stage}"
     if cell_of(card) == BACKBONE:

@@ -169,6 +169,14 @@ class HarnessTasksFacts(Facts):
     tasks: list[str]
 
 
+class PoolFacts(Facts):
+    """These are the facts of several exports that are one repository of the hub."""
+
+    base: Base
+    backbone: str = Field(description="its fingerprint")
+    tasks: dict[str, str | None] = Field(description="{folder of an export: its task; None is all}")
+
+
 FACTS: Mapping[str, type[Facts]] = {
     "prepare": PrepareFacts,
     "backbone": BackboneFacts,
@@ -179,5 +187,7 @@ FACTS: Mapping[str, type[Facts]] = {
     "evaluate": EvaluateFacts,
     "inspect": InspectFacts,
     "export": ExportFacts,
+    "pool": PoolFacts,
+    "pull": Facts,
 }
 """{stage, or command that writes a card: what its cards say}."""

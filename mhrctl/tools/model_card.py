@@ -13,17 +13,19 @@ from typing import Any, cast
 
 import pyarrow.parquet as pq
 from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub.utils import yaml_dump
 from jinja2 import TemplateError
 from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from mhrctl.artifacts.cards import facts_in, read_card, require_made_from
-from mhrctl.artifacts.facts import AdaptFacts, ExportFacts
+from mhrctl.artifacts.cards import facts_in, read_card, require_made_from, try_card
+from mhrctl.artifacts.facts import AdaptFacts, Base, ExportFacts
 from mhrctl.artifacts.inputs import Places
 from mhrctl.artifacts.names import SCORES, TASKS, TEST_EXAMPLES, TRAINING_EXAMPLES, Project
 from mhrctl.artifacts.reading import read_json_of, read_text_of, reading
 from mhrctl.config.cells import Cell
 from mhrctl.config.generation import END
-from mhrctl.config.tasks import FramingName
+from mhrctl.config.sources import SOURCES
+from mhrctl.config.tasks import FramingName, PrepareParams
 from mhrctl.data.chat import USER, Chat
 from mhrctl.data.table import task_metrics
 from mhrctl.errors import ArtifactError, DataError, counted
@@ -33,6 +35,8 @@ from mhrctl.models.generation import stops
 
 LOOKED_AT = 50
 """Examples of a task that are looked at for one whose prompt is whole, to be shown."""
+IN_FOLDER = "Run this in the folder."
+"""How the code of an export begins, which names its folder `.`."""
 ANSWER_TOKENS = 32
 """Longest answer of the code where no evaluation or adaptation says another."""
 
@@ -123,6 +127,8 @@ class Facts:
         metric: of the task; None of all tasks.
         tests: examples of the test split.
         options: of `generate`.
+        recipe: {stage: its settings} that it was trained with.
+        datasets: on the hub, that its tasks are from.
     """
 
     shape: Shape | None
@@ -131,6 +137,8 @@ class Facts:
     metric: str | None = None
     tests: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    datasets: Sequence[str] = ()
 
 
 def looked_up(
@@ -168,7 +176,26 @@ def looked_up(
         metric=task_metrics(prepared).get(task) if task else None,
         tests=rows[task]["splits"].get("test", 0) if task in rows else 0,
         options=options | ({END: list(ends)} if ends else {}),
+        recipe=_recipe(cell, stage, project),
+        datasets=_datasets(prepared),
     )
+
+
+def _recipe(cell: Cell, stage: str, project: Project) -> dict[str, Any]:
+    """The settings of the stages that have trained an adapter, but for those that are left open."""
+    recipe: dict[str, Any] = {}
+    for each, of in (("pretrain", cell.start[1]), (stage, cell)):
+        card = try_card(project.output(each, of.name))
+        settings = card.params.get(each) if card else None
+        if isinstance(settings, Mapping):
+            recipe[each] = {name: value for name, value in settings.items() if value is not None}
+    return recipe
+
+
+def _datasets(prepared: Path) -> list[str]:
+    """The data sets of the hub that tasks are from, as the card of the prepare stage names them."""
+    params = PrepareParams.model_validate(dict(read_card(prepared, stage="prepare", command="mhrctl prepare").params))
+    return sorted({name for name, _ in SOURCES[params.source].pins(params) if name})
 
 
 def ends_beside(
@@ -258,11 +285,12 @@ def model_card(
     data = ModelCardData(
         model_name=name,
         base_model=export.base.name if export.base.source == "hub" else None,
+        base_model_relation=relation_of(export.base, merged=merged),
         library_name="transformers" if merged else "peft",
         pipeline_tag=kind.tag,
         tags=["mhrctl", cell.method, kind.tag],
         eval_results=_results(export, known, kind) or None,
-        datasets=None,
+        datasets=list(known.datasets) or None,
     )
     revision, quantisation = export.base.revision, export.base.quantisation
     return f"""---
@@ -280,8 +308,25 @@ def model_card(
         export.backbone[:12]
     }`{f"; its linear layers were quantised meanwhile (`{quantisation}`)" if quantisation else ""}
 
-`card.json` has every setting and the hash of the file that this was made from. Made with mhrctl.
+{_recipe_said(known.recipe)}`card.json` has the hashes of these files and of the one that they were made from. Made with mhrctl.
 """
+
+
+def relation_of(base: Base, *, merged: bool) -> str | None:
+    """Return what the hub calls an export's relation to its backbone; None where that is not on the hub."""
+    if base.source != "hub":
+        return None
+    return "finetune" if merged else "adapter"
+
+
+def addressed(text: str, repo: str) -> str:
+    """Return the README.md of an export for the hub, where its code names the repository in place of the folder."""
+    named = text.replace('from_pretrained(".")', f"from_pretrained({json.dumps(repo)})")
+    return named.replace(', ".")', f", {json.dumps(repo)})").replace(f"{IN_FOLDER}", "", 1)
+
+
+def _recipe_said(recipe: Mapping[str, Any]) -> str:
+    return f"## Recipe\n\n```yaml\n{yaml_dump(dict(recipe)).strip()}\n```\n\n" if recipe else ""
 
 
 def _results(export: ExportFacts, known: Facts, kind: Kind) -> list[EvalResult]:
@@ -290,6 +335,7 @@ def _results(export: ExportFacts, known: Facts, kind: Kind) -> list[EvalResult]:
             task_type=kind.tag,
             dataset_type=export.suite,
             dataset_name=str(export.task),
+            dataset_config=export.task,  # by which results of several tasks are told apart
             dataset_split="test",
             metric_type=name,
             metric_name=title_of(name),
@@ -338,5 +384,5 @@ def _code(export: ExportFacts, known: Facts, *, kind: Kind, merged: bool, base: 
         f"print(tokenizer.decode({answer}, skip_special_tokens=True))",
     ]
     is_local = not merged and export.base.source != "hub"
-    where = "Run this in the folder." + (" The backbone lies in the project that this was exported from." if is_local else "")
+    where = IN_FOLDER + (" The backbone lies in the project that this was exported from." if is_local else "")
     return "\n".join([where, "", "```python", *lines, "```", ""])
