@@ -31,6 +31,8 @@ from mhrctl.cli import (
     predict,
     prepare,
     pretrain,
+    pull,
+    push,
     report,
     run,
     show,
@@ -145,6 +147,16 @@ SECTIONS: dict[str, dict[str, Entry]] = {
             import_.import_,
             "Start from an adapter of PEFT, T-Few or the paper's authors.",
             ["mhrctl import my-lora --cell lora-s100"],
+        ),
+        "push": Entry(
+            push.push,
+            "Send an export to the Hugging Face hub.",
+            ["mhrctl push data/export/adapt/lora-s0 me/my-tasks --license apache-2.0 --dry-run"],
+        ),
+        "pull": Entry(
+            pull.pull,
+            "Bring an adapter, a pool or a model from the hub.",
+            ["mhrctl pull me/my-tasks", "mhrctl pull me/my-tasks --revision COMMIT"],
         ),
     },
     "Grid": {

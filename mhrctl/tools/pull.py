@@ -104,7 +104,7 @@ def _kept(out: Path, repo: str, commit: str) -> Pulled | None:
         raise ArtifactError(f"{out}: holds other things, which a pull would replace; name a new folder with --out")
     if pulled.get("commit") != commit or any(damaged_files(out, card)):
         return None
-    return Pulled(out, commit, _form(repo, list(card.files or ())), _base(out), is_new=False)
+    return Pulled(out, commit, _form(repo, [*(card.files or ()), CARD]), _base(out), is_new=False)
 
 
 def _is_data(name: str) -> bool:

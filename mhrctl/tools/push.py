@@ -18,7 +18,7 @@ from mhrctl.artifacts.names import ADAPTERS, CARD, Project
 from mhrctl.artifacts.ownership import foreign_files
 from mhrctl.artifacts.sealing import opened, sealed
 from mhrctl.artifacts.writing import as_json
-from mhrctl.errors import ArtifactError, DataError, ParamsError, counted
+from mhrctl.errors import ArtifactError, DataError, ParamsError
 from mhrctl.hub import asking
 from mhrctl.tools.model_card import addressed
 from mhrctl.tools.pool_card import pool_card
@@ -259,7 +259,7 @@ def _note(facts: ExportFacts) -> str | None:
         return None
     return (
         f"its backbone, {base.name}, is on this machine alone, and that path is in the files: whoever pulls it needs the same"
-        f" weights (fingerprint {facts.backbone[:12]}); `mhrctl export --merge` writes {counted(1, 'whole model')}"
+        f" weights (fingerprint {facts.backbone[:12]}); `mhrctl export --merge` writes whole models"
     )
 
 

@@ -87,19 +87,21 @@ def test_a_revision_is_pinned_and_what_is_there_is_not_fetched_again(hub: Hub, e
 
 @pytest.mark.usefixtures("hub")
 def test_what_was_pulled_answers_and_is_started_from_and_loads_in_peft(
-    copy: Path, exported: Path, run: Run, capsys: pytest.CaptureFixture[str]
+    copy: Path, exported: Path, run: Run, capfd: pytest.CaptureFixture[str]
 ) -> None:
     sent(exported)
     out = copy / "data/pull" / REPO
     pulled = brought(out)
     assert pulled.form == "pool"
+    kept = brought(out)
+    assert (kept.form, kept.is_new) == ("pool", False)
     assert "others: twice" in usable(pulled)
     (copy / "questions.jsonl").write_text(json.dumps({"task": "swap", "input": "ant ant"}) + "\n")
-    capsys.readouterr()
+    capfd.readouterr()
     assert run("predict", copy / "questions.jsonl", "--adapter", out / "swap", "-C", copy) == 0
-    theirs = capsys.readouterr().out
+    theirs = capfd.readouterr().out
     assert run("predict", copy / "questions.jsonl", "--adapter", exported / "swap", "-C", copy) == 0
-    assert theirs == capsys.readouterr().out
+    assert theirs == capfd.readouterr().out
     assert run("import", out / "swap", "--seed", "7", "-C", copy) == 0
     assert (copy / "data/pretrain/lora-s7/card.json").exists()
     model = AutoModelForSeq2SeqLM.from_pretrained(copy / "data/backbone")
