@@ -25,7 +25,7 @@ from mhrctl.artifacts.reading import read_json_of, read_text_of, reading
 from mhrctl.config.cells import Cell
 from mhrctl.config.generation import END
 from mhrctl.config.sources import SOURCES
-from mhrctl.config.tasks import FramingName, PrepareParams
+from mhrctl.config.tasks import FramingName
 from mhrctl.data.chat import USER, Chat
 from mhrctl.data.table import task_metrics
 from mhrctl.errors import ArtifactError, DataError, counted
@@ -194,8 +194,9 @@ def _recipe(cell: Cell, stage: str, project: Project) -> dict[str, Any]:
 
 def _datasets(prepared: Path) -> list[str]:
     """The data sets of the hub that tasks are from, as the card of the prepare stage names them."""
-    params = PrepareParams.model_validate(dict(read_card(prepared, stage="prepare", command="mhrctl prepare").params))
-    return sorted({name for name, _ in SOURCES[params.source].pins(params) if name})
+    card = read_card(prepared, stage="prepare", command="mhrctl prepare")
+    params = json.loads(json.dumps(card.params, default=dict), object_hook=lambda tree: SimpleNamespace(**tree))
+    return sorted({name for name, _ in SOURCES[params.source].pins(params)})
 
 
 def ends_beside(

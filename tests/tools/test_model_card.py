@@ -12,10 +12,12 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from mhrctl.artifacts.names import Project
+from mhrctl.artifacts.sealing import sealed
 from mhrctl.config.cells import Cell
 from mhrctl.tools.model_card import looked_up
 from tests.conftest import PARAMS, Run, mhrctl, write_tasks
@@ -153,3 +155,16 @@ def test_a_prompt_that_was_cut_is_not_shown(project: Path, run: Run) -> None:
     tokenizer = saved_tokenizer(where.output("prepare") / TOKENIZER)
     cell = Cell(method="lora")
     assert looked_up(cell, "pretrain", "swap", where, tokenizer=tokenizer, ends=None).shape is None
+
+
+def test_data_sets_of_the_hub_and_the_recipe_are_named(copy: Path, run: Run) -> None:
+    card = copy / "data/prepare/card.json"
+    record = json.loads(card.read_text())
+    del record["seal"]
+    record["params"] |= {"source": "hub", "hub": "someone/questions", "test": {"hub": "someone/answers", "revision": "main"}}
+    card.write_text(json.dumps(sealed(record)))
+    assert run("export", "-m", "mhr_mu", "--task", "swap", "-C", copy) == 0
+    readme = ModelCard.load(copy / "data/export/adapt/mhr_mu-h4-s0/swap/README.md")
+    assert readme.data.datasets == ["someone/answers", "someone/questions"]
+    recipe = yaml.safe_load(readme.text.partition("```yaml\n")[2].partition("```")[0])
+    assert (recipe["pretrain"]["steps"], recipe["adapt"]["shots"]) == (4, 3)
