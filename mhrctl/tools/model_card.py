@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import pyarrow.parquet as pq
 from huggingface_hub import EvalResult, ModelCardData
-from huggingface_hub.utils import yaml_dump
+from huggingface_hub.utils import yaml_dump  # type: ignore[attr-defined] # it is documented, and not exported
 from jinja2 import TemplateError
 from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 

@@ -74,7 +74,7 @@ def pull(repo: str, *, revision: str | None, out: Path) -> Pulled:
     require_repo(repo)
     what, api = f"pull of {repo}", HfApi()
     with asking(what):
-        commit = str(api.repo_info(repo, revision=revision).sha)
+        commit = str(api.model_info(repo, revision=revision).sha)
         if (kept := _kept(out, repo, commit)) is not None:
             return kept
         entries = api.list_repo_tree(repo, recursive=True, revision=commit)

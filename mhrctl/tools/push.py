@@ -121,11 +121,11 @@ def _complete(text: ModelCard, known: Sequence[Any], licence: str | None, datase
         ParamsError: if no licence is known.
     """
     licences = [licence, *(each.license for each in known)]
-    text.data.license = next((each for each in licences if each), None)
-    if text.data.license is None:
+    text.data["license"] = next((each for each in licences if each), None)
+    if text.data["license"] is None:
         raise ParamsError("--license: no licence is recorded; name that of these weights, such as --license apache-2.0")
     named = [name for each in known for name in _as_list(each.datasets)]
-    text.data.datasets = list(dict.fromkeys([*named, *datasets])) or None
+    text.data["datasets"] = list(dict.fromkeys([*named, *datasets])) or None
 
 
 def push(parcel: Parcel, repo: str, *, public: bool, replace_other: bool) -> Pushed:
@@ -148,10 +148,10 @@ def push(parcel: Parcel, repo: str, *, public: bool, replace_other: bool) -> Pus
         raise DataError(f"{what}: no token; run `hf auth login`, or set HF_TOKEN to one that may write")
     with asking(what):
         try:
-            info = api.repo_info(repo)
+            info = api.model_info(repo)
         except RepositoryNotFoundError:
             api.create_repo(repo, private=not public)
-            info = api.repo_info(repo)
+            info = api.model_info(repo)
         there = {each.rfilename for each in info.siblings or ()} - {ATTRIBUTES}
         if there and not replace_other and not _is_made_here(api, repo, str(info.sha), there):
             raise DataError(f"{what}: it holds what mhrctl has not made; name another, or --replace all that is there")

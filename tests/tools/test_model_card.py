@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
-import yaml
 from huggingface_hub import ModelCard
+from ruamel.yaml import YAML
 from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from mhrctl.artifacts.names import Project
@@ -166,5 +166,5 @@ def test_data_sets_of_the_hub_and_the_recipe_are_named(copy: Path, run: Run) -> 
     assert run("export", "-m", "mhr_mu", "--task", "swap", "-C", copy) == 0
     readme = ModelCard.load(copy / "data/export/adapt/mhr_mu-h4-s0/swap/README.md")
     assert readme.data.datasets == ["someone/answers", "someone/questions"]
-    recipe = yaml.safe_load(readme.text.partition("```yaml\n")[2].partition("```")[0])
+    recipe = YAML(typ="safe").load(readme.text.partition("```yaml\n")[2].partition("```")[0])
     assert (recipe["pretrain"]["steps"], recipe["adapt"]["shots"]) == (4, 3)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from ruamel.yaml import YAML
 
 from mhrctl.tracking.accelerated import Accelerated
 from tests.tracking.offline import LOSSES, NAME, tracked
@@ -63,7 +63,7 @@ def test_dvclive_keeps_a_killed_training_in_one_curve_and_leaves_git_alone(copy:
     with (folder / "plots/metrics/loss.tsv").open() as stream:
         assert [int(row["step"]) for row in csv.DictReader(stream, delimiter="\t")] == LOSSES
     assert set(json.loads((folder / "metrics.json").read_text())) >= {"loss", "lr", "summary", "step"}
-    settings = yaml.safe_load((folder / "params.yaml").read_text())
+    settings = YAML(typ="safe").load((folder / "params.yaml").read_text())
     assert settings["group"] == "lora"
     assert settings["pretrain.lr"] == 0.001
 
