@@ -25,7 +25,9 @@ def push(
         list[str],
         typer.Option("--dataset", metavar="NAME", help="Data set of the hub that it was trained on; repeatable."),
     ] = [],
-    public: Annotated[bool, typer.Option("--public", help="Make a new repository public; it is private otherwise.")] = False,
+    public: Annotated[
+        bool, typer.Option("--public", help="Make a new repository public, or send to one that is; it is private otherwise.")
+    ] = False,
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace all that a repository holds that mhrctl has not made.")
     ] = False,

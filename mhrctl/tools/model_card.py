@@ -320,10 +320,17 @@ def relation_of(base: Base, *, merged: bool) -> str | None:
     return "finetune" if merged else "adapter"
 
 
-def addressed(text: str, repo: str) -> str:
-    """Return the README.md of an export for the hub, where its code names the repository in place of the folder."""
-    named = text.replace('from_pretrained(".")', f"from_pretrained({json.dumps(repo)})")
-    return named.replace(', ".")', f", {json.dumps(repo)})").replace(f"{IN_FOLDER}", "", 1)
+def addressed(text: str, repo: str, *, former: str = ".") -> str:
+    """Return the README.md of an export for the hub, where its code names the repository.
+
+    Args:
+        text: as it is.
+        repo: `OWNER/NAME`.
+        former: what the code names: the folder, or the repository that it was pulled from.
+    """
+    for begin in ("from_pretrained(", ", "):
+        text = text.replace(f"{begin}{json.dumps(former)})", f"{begin}{json.dumps(repo)})")
+    return text.replace(IN_FOLDER, "", 1)
 
 
 def _recipe_said(recipe: Mapping[str, Any]) -> str:

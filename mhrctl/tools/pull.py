@@ -29,9 +29,8 @@ SUFFIXES = {".json", ".jinja", ".md", ".model", ".safetensors", ".txt"}
 """Files of these kinds are data. What else there may be, such as Python, or weights that are pickled, is not brought."""
 NAMES = {"LICENSE", "NOTICE"}
 SHARD = re.compile(r"(model|adapter_model)(-\d+-of-\d+)?\.safetensors")
-CONFIGS = ("config.json", "tokenizer_config.json", CONFIG)
 CODE = "auto_map"
-"""The setting by which transformers and peft take code from a repository."""
+"""The setting, of files whose names end in config.json, by which transformers takes code from a repository."""
 Form = Literal["adapter", "model", "pool"]
 
 
@@ -81,6 +80,8 @@ def pull(repo: str, *, revision: str | None, out: Path) -> Pulled:
         there = {each.path: each for each in entries if isinstance(each, RepoFile)}
     wanted = [name for name in there if _is_data(name)]
     form = _form(repo, wanted)
+    if CARD not in wanted:  # so that the checkpoints of a training stay where they are
+        wanted = [name for name in wanted if "/" not in name]
     with writing(out) as aside:
         with asking(what):
             patterns = [glob.escape(name) for name in wanted]
@@ -109,8 +110,8 @@ def _kept(out: Path, repo: str, commit: str) -> Pulled | None:
 
 def _is_data(name: str) -> bool:
     path = Path(name)
-    hidden = any(part.startswith(".") for part in path.parts)
-    return not hidden and ".." not in path.parts and (path.suffix in SUFFIXES or path.name in NAMES)
+    leads_elsewhere = path.is_absolute() or any(part.startswith(".") for part in path.parts)
+    return not leads_elsewhere and (path.suffix in SUFFIXES or path.name in NAMES)
 
 
 def _form(repo: str, names: Sequence[str]) -> Form:
@@ -148,7 +149,7 @@ def _require_as_listed(folder: Path, there: Mapping[str, RepoFile], repo: str) -
 def _require_no_code(folder: Path, repo: str) -> None:
     """Check that no configuration asks for code of the repository."""
     for file in files_in(folder):
-        if file.name not in CONFIGS:
+        if not file.name.endswith("config.json"):
             continue
         try:
             settings = json.loads(file.read_bytes())
@@ -191,12 +192,23 @@ def _sent(folder: Path, repo: str) -> dict[str, Any]:
         record = json.loads((folder / CARD).read_bytes())
     except ValueError:
         record = None
-    if not isinstance(record, dict) or record.get("stage") not in MADE_HERE:
+    if not isinstance(record, dict) or record.get("stage") not in MADE_HERE or not _lists_files(record):
         raise DataError(f"{repo}: {CARD} is none that `mhrctl push` has sent")
     try:
         return opened(record)
     except ValueError as error:
         raise ArtifactError(f"{repo}: {CARD}: {error}") from None
+
+
+def _lists_files(record: Mapping[str, Any]) -> bool:
+    """Whether a card that somebody may have made up has what is asked of it here: settings, and files with sizes and hashes."""
+    files = record.get("files")
+    if not isinstance(record.get("params"), dict) or not isinstance(files, dict):
+        return False
+    return all(
+        isinstance(each, dict) and isinstance(each.get("bytes"), int) and isinstance(each.get("sha256"), str)
+        for each in files.values()
+    )
 
 
 def _base(folder: Path) -> str | None:

@@ -105,7 +105,8 @@ def parcel(folder: Path, repo: str, *, licence: str | None, datasets: Sequence[s
         if (folder / README).is_file():  # of a pool that was pulled
             texts[README] = ModelCard.load(folder / README)
     else:
-        text = ModelCard(addressed(texts["."].content, repo))
+        pulled = json.loads((folder / CARD).read_bytes())["params"].get(PULLED) or {"repo": "."}
+        text = ModelCard(addressed(texts["."].content, repo, former=pulled["repo"]))
     _complete(text, [each.data for each in texts.values()], licence, datasets)
     files: dict[str, Path | bytes] = {file.relative_to(folder).as_posix(): file for file in files_in(folder)}
     files[README] = str(text).encode()
@@ -134,11 +135,12 @@ def push(parcel: Parcel, repo: str, *, public: bool, replace_other: bool) -> Pus
     Args:
         parcel: what to send.
         repo: where to, `OWNER/NAME`; it is made if there is none.
-        public: make a new one public.
+        public: make a new one public, or send to one that is.
         replace_other: whether a repository that holds other things may be replaced.
 
     Raises:
-        DataError: if there is no token, the hub refuses, or the repository holds other things.
+        DataError: if there is no token, the hub refuses, the repository is public and that is not asked for, or it holds other
+            things.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
     from huggingface_hub.errors import RepositoryNotFoundError
@@ -152,6 +154,8 @@ def push(parcel: Parcel, repo: str, *, public: bool, replace_other: bool) -> Pus
         except RepositoryNotFoundError:
             api.create_repo(repo, private=not public)
             info = api.model_info(repo)
+        if not (info.private or public):
+            raise DataError(f"{what}: it is public, so that everybody would see this; add --public, or name another")
         there = {each.rfilename for each in info.siblings or ()} - {ATTRIBUTES}
         if there and not replace_other and not _is_made_here(api, repo, str(info.sha), there):
             raise DataError(f"{what}: it holds what mhrctl has not made; name another, or --replace all that is there")

@@ -135,7 +135,7 @@ def _outputs(project: Project) -> Iterator[tuple[str, Path]]:
         for folder in sorted(project.output(stage).glob("[!.]*")):
             if folder.is_dir():
                 yield stage, folder
-    for stage in ("inspect", "export"):
+    for stage in ("inspect", "export", "pull"):
         for card in sorted(project.output(stage).glob(f"**/{CARD}")):
             yield stage, card.parent
 

@@ -16,6 +16,7 @@ from transformers import AutoModelForSeq2SeqLM
 
 from mhrctl.artifacts.cards import command_of, damaged_files, try_card
 from mhrctl.artifacts.names import Project
+from mhrctl.artifacts.sealing import sealed
 from mhrctl.errors import ArtifactError, DataError
 from mhrctl.tools.pull import Pulled, pull, usable
 from mhrctl.tools.push import parcel, push
@@ -117,17 +118,27 @@ def test_a_pool_that_was_pulled_can_be_pushed_again_with_its_licence(exported: P
     assert '"other/lists", subfolder="swap"' in made.card
 
 
+@pytest.mark.usefixtures("hub")
+def test_the_code_of_an_export_that_is_pushed_again_names_its_new_place(exported: Path, tmp_path: Path) -> None:
+    sent(exported / "swap")
+    brought(tmp_path / "got")
+    made = parcel(tmp_path / "got", "other/lists", licence=None, datasets=[], project=Project(tmp_path))
+    assert 'AutoTokenizer.from_pretrained("other/lists")' in made.card
+    assert REPO not in made.card
+
+
 def test_an_adapter_of_others_comes_without_pickles_and_code(hub: Hub, tmp_path: Path) -> None:
     more = {
         "training_args.bin": pickle.dumps({}),
         "modeling_x.py": b"",
         "checkpoint-1/optimizer.pt": b"",
+        "c/README.md": b"",
         ".gitattributes": b"",
     }
     commit = hub.make(REPO, {**ADAPTER, **more, "README.md": b"theirs"})
     pulled = brought(tmp_path / "got")
     assert (pulled.form, pulled.base, pulled.commit) == ("adapter", "google/flan-t5-small", commit)
-    assert pulled.left_out == ["checkpoint-1/optimizer.pt", "modeling_x.py", "training_args.bin"]
+    assert pulled.left_out == ["c/README.md", "checkpoint-1/optimizer.pt", "modeling_x.py", "training_args.bin"]
     names = {path.name for path in (tmp_path / "got").iterdir()}
     assert names == {*ADAPTER, "README.md", "card.json"}
     card = try_card(tmp_path / "got")
@@ -150,7 +161,10 @@ def test_what_cannot_be_used_is_refused_and_leaves_nothing(hub: Hub, tmp_path: P
     auto = {"config.json": b'{"auto_map": {"AutoModel": "m.M"}}', "model.safetensors": ADAPTER["adapter_model.safetensors"]}
     refused(auto, DataError, r"config.json asks for code of the repository \(auto_map\)")
     refused({**ADAPTER, "tokenizer_config.json": b"{"}, DataError, "tokenizer_config.json is no JSON")
-    refused({**ADAPTER, "card.json": b"{}"}, DataError, "card.json is none that `mhrctl push` has sent")
+    made_up = sealed({"stage": "export", "params": {}, "files": {"adapter_config.json": "none"}})
+    for card in ({}, made_up):
+        files = {**ADAPTER, "card.json": json.dumps(card).encode()}
+        refused(files, DataError, "card.json is none that `mhrctl push` has sent")
 
 
 def test_a_card_that_does_not_fit_is_refused(hub: Hub, exported: Path, tmp_path: Path) -> None:

@@ -67,6 +67,8 @@ def test_an_export_goes_in_one_commit_into_a_private_repository(hub: Hub, export
 def test_the_model_card_is_in_the_hubs_form(hub: Hub, exported: Path) -> None:
     made = parcel(exported / "swap", REPO, licence="apache-2.0", datasets=["a/b"], project=Project(exported))
     push(made, REPO, public=True, replace_other=False)
+    with pytest.raises(DataError, match=r"^push to someone/lists: it is public, .*; add --public, or name another"):
+        push(made, REPO, public=False, replace_other=False)
     card = ModelCard(hub.files(REPO)["README.md"].decode())
     assert (card.data.get("license"), card.data.get("datasets"), card.data.get("library_name")) == (
         "apache-2.0",
@@ -114,7 +116,7 @@ def test_what_an_earlier_push_has_left_goes_in_the_same_commit(hub: Hub, exporte
 
 
 def test_a_repository_of_others_is_left_alone_unless_it_is_to_be_replaced(hub: Hub, exported: Path) -> None:
-    hub.make(REPO, {"README.md": b"mine", "card.json": b"{}"})
+    hub.make(REPO, {"README.md": b"mine", "card.json": b"{}"}, private=True)
     with pytest.raises(DataError, match=r"^push to someone/lists: it holds what mhrctl has not made"):
         send(exported / "swap")
     assert hub.files(REPO)["README.md"] == b"mine"
