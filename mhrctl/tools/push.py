@@ -56,6 +56,22 @@ class Parcel:
 
 
 @dataclass(frozen=True)
+class _Export:
+    """One export: its card, and its README.md."""
+
+    card: Card[ExportFacts]
+    text: ModelCard
+
+    @property
+    def facts(self) -> ExportFacts:
+        return self.card.facts
+
+    @property
+    def is_merged(self) -> bool:
+        return bool(self.card.params.get("merged"))
+
+
+@dataclass(frozen=True)
 class Pushed:
     """This is what a push has come to.
 
@@ -88,29 +104,23 @@ def parcel(folder: Path, repo: str, *, licence: str | None, datasets: Sequence[s
     require_repo(repo)
     if not folder.is_dir():
         raise DataError(f"{folder}: no folder; `mhrctl export` writes one, and says where")
-    exports = _exports(folder)
-    for name in exports:
-        _require_whole(folder / name, project)
-    cards = {name: try_card(folder / name) for name in exports}
-    facts = {name: ExportFacts.model_validate(card.facts) for name, card in cards.items() if card}
-    texts = {name: ModelCard.load(folder / name / README) for name in exports}
-    _require_one_backbone(folder, facts)
-    first = facts[exports[0]]
-    is_pool = exports != ["."]
-    if is_pool:
-        is_merged = any(card.params.get("merged") for card in cards.values() if card)
-        text = pool_card(
-            repo, {name: (facts[name].task, texts[name].data) for name in exports}, base=first.base, merged=is_merged
-        )
-        if (folder / README).is_file():  # of a pool that was pulled
-            texts[README] = ModelCard.load(folder / README)
+    exports = {name: _whole(folder / name, project) for name in _exports(folder)}
+    if len({each.facts.backbone for each in exports.values()}) > 1:
+        raise ParamsError(f"{folder}: its exports belong on different backbones; push them one by one")
+    first = next(iter(exports.values()))
+    known = [each.text.data for each in exports.values()]
+    if "." in exports:
+        record = first.card.record
+        text = ModelCard(addressed(first.text.content, repo, former=record["params"].get(PULLED, {}).get("repo", ".")))
     else:
-        pulled = json.loads((folder / CARD).read_bytes())["params"].get(PULLED) or {"repo": "."}
-        text = ModelCard(addressed(texts["."].content, repo, former=pulled["repo"]))
-    _complete(text, [each.data for each in texts.values()], licence, datasets)
+        record = _pool(list(exports.items())).record
+        parts = {name: (each.facts.task, each.text.data) for name, each in exports.items()}
+        text = pool_card(repo, parts, base=first.facts.base, merged=first.is_merged)
+        if (folder / README).is_file():  # of a pool that was pulled
+            known.append(ModelCard.load(folder / README).data)
+    _complete(text, known, licence, datasets)
     files: dict[str, Path | bytes] = {file.relative_to(folder).as_posix(): file for file in files_in(folder)}
     files[README] = str(text).encode()
-    record = _record(cards, facts) if is_pool else json.loads((folder / CARD).read_bytes())
     files[CARD] = _card_of(record, files)
     return Parcel(folder.resolve().name, files, str(text), _note(first))
 
@@ -202,8 +212,8 @@ def _exports(folder: Path) -> list[str]:
     return names
 
 
-def _require_whole(folder: Path, project: Project) -> None:
-    """Check that an export is as it was written, and made from what its stage has now.
+def _whole(folder: Path, project: Project) -> _Export:
+    """Read an export that is as it was written, and made from what its stage has now.
 
     Raises:
         DataError: if it is no export.
@@ -217,27 +227,24 @@ def _require_whole(folder: Path, project: Project) -> None:
         raise ArtifactError(f"{folder / name}: {what}; {again}")
     if foreign := next(foreign_files(folder), None):
         raise ArtifactError(f"{foreign}: is not listed by the card of the export; move it away")
-    stage, cell = card.params.get("stage"), cell_in(card)
+    read = replace(card, facts=ExportFacts.model_validate(card.facts))
+    export = _Export(read, ModelCard.load(folder / README))
+    stage, cell = str(card.params.get("stage")), cell_in(card)
     if PULLED in card.params or cell is None or not folder.resolve().is_relative_to(project.root.resolve()):
-        return
-    source = project.output(str(stage), cell.name) / ADAPTERS
-    if source.is_file() and known_digest(source) != card.parents.get(str(stage)):
+        return export
+    source = project.output(stage, cell.name) / ADAPTERS
+    if source.is_file() and known_digest(source) != card.parents.get(stage):
         raise ArtifactError(f"{folder}: made from an earlier {stage} output of {cell.name}; {again}")
+    return export
 
 
-def _require_one_backbone(folder: Path, facts: Mapping[str, ExportFacts]) -> None:
-    if len({each.backbone for each in facts.values()}) > 1:
-        raise ParamsError(f"{folder}: its exports belong on different backbones; push them one by one")
-
-
-def _record(cards: Mapping[str, Card[Any] | None], facts: Mapping[str, ExportFacts]) -> dict[str, Any]:
-    """The card of a pool, without its files."""
-    first = next(iter(facts.values()))
-    of_all = PoolFacts(base=first.base, backbone=first.backbone, tasks={name: each.task for name, each in facts.items()})
-    of_one = next(card for card in cards.values() if card)
-    made = [card.params for card in cards.values() if card]
-    params = of_one.params if all(each == made[0] for each in made) else {}
-    return replace(of_one, stage="pool", params=params, parents={}, facts=of_all, files={}).record
+def _pool(exports: Sequence[tuple[str, _Export]]) -> Card[PoolFacts]:
+    """The card of a pool, without its files; it has the settings that are those of all."""
+    first = exports[0][1]
+    tasks = {name: each.facts.task for name, each in exports}
+    facts = PoolFacts(base=first.facts.base, backbone=first.facts.backbone, tasks=tasks)
+    params = first.card.params if all(each.card.params == first.card.params for _, each in exports) else {}
+    return Card("pool", params, {}, facts, first.card.libraries)
 
 
 def _card_of(record: Mapping[str, Any], files: Mapping[str, Path | bytes]) -> bytes:
@@ -257,13 +264,15 @@ def _is_made_here(api: HfApi, repo: str, revision: str, there: set[str]) -> bool
         return False
 
 
-def _note(facts: ExportFacts) -> str | None:
-    base = facts.base
+def _note(export: _Export) -> str | None:
+    base = export.facts.base
     if base.source == "hub":
         return None
+    if export.is_merged:
+        return f"the path of its backbone, {base.name}, is in the files"
     return (
         f"its backbone, {base.name}, is on this machine alone, and that path is in the files: whoever pulls it needs the same"
-        f" weights (fingerprint {facts.backbone[:12]}); `mhrctl export --merge` writes whole models"
+        f" weights (fingerprint {export.facts.backbone[:12]}); `mhrctl export --merge` writes whole models"
     )
 
 

@@ -135,8 +135,8 @@ def _outputs(project: Project) -> Iterator[tuple[str, Path]]:
         for folder in sorted(project.output(stage).glob("[!.]*")):
             if folder.is_dir():
                 yield stage, folder
-    for stage in ("inspect", "export", "pull"):
-        for card in sorted(project.output(stage).glob(f"**/{CARD}")):
+    for stage, pattern in (("inspect", "**"), ("export", "**"), ("pull", "*/*")):  # of a pool, the card of all lists all
+        for card in sorted(project.output(stage).glob(f"{pattern}/{CARD}")):
             yield stage, card.parent
 
 

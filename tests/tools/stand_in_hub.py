@@ -55,6 +55,7 @@ class Hub:
         repositories: {OWNER/NAME: the repository}.
         asked: the requests, as `METHOD path`.
         damage: {file: other bytes that are sent for it}.
+        is_gated: whether files are sent to those alone whom their owner lets in, who is nobody.
         refuses: what commits are answered with, in place of being done.
     """
 
@@ -62,6 +63,7 @@ class Hub:
         self.repositories: dict[str, Repository] = {}
         self.asked: list[str] = []
         self.damage: dict[str, bytes] = {}
+        self.is_gated = False
         self.refuses: tuple[int, str] | None = None
         self.endpoint = ""
         self._uploads: dict[str, bytes] = {}
@@ -164,6 +166,8 @@ class Hub:
         there = repository.at(unquote(revision)) if repository else None
         if there is None:
             return 404, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"}
+        if self.is_gated:
+            return 403, {"error": "Access to this model is restricted."}, {"X-Error-Code": "GatedRepo"}
         name = unquote(file)
         if name not in there[1]:
             return 404, {"error": "Entry not found"}, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": there[0]}

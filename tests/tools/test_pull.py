@@ -217,6 +217,10 @@ def test_refusals_of_the_hub_are_one_line(hub: Hub, tmp_path: Path, monkeypatch:
     hub.make(REPO, ADAPTER, private=True)
     with pytest.raises(DataError, match=r"^pull of someone/lists: the repository has no such branch, tag or commit"):
         brought(tmp_path / "got", "v2")
+    hub.is_gated = True
+    with pytest.raises(DataError, match=r"^pull of someone/lists: its owner gives access on request"):
+        brought(tmp_path / "got")
+    assert not (tmp_path / "got").exists()
     monkeypatch.setenv("HF_TOKEN", TOKEN[:-1] + "b")
     with pytest.raises(DataError, match="it is private"):
         brought(tmp_path / "got")

@@ -205,12 +205,15 @@ def test_the_note_says_that_the_backbone_is_here_alone(exported: Path) -> None:
     assert "is on this machine alone" in made.note
 
 
-def test_a_soup_of_adapters_is_a_pool_and_a_merged_model_a_model(hub: Hub, walked: Path, tmp_path: Path) -> None:
+def test_a_merged_model_is_a_model(hub: Hub, walked: Path, tmp_path: Path) -> None:
     from mhrctl.config.cells import Cell
 
     cell = Cell(method="lora")
     (folder,) = export(cell, stage="adapt", tasks=["swap"], merge=True, project=Project(walked), out=tmp_path / "merged")
     send(folder)
+    assert parcel(folder, REPO, licence="mit", datasets=[], project=Project(walked)).note == (
+        f"the path of its backbone, {walked / 'data/backbone'}, is in the files"
+    )
     card = ModelCard(hub.files(REPO)["README.md"].decode())
     assert card.data.get("library_name") == "transformers"
     assert "model.safetensors" in hub.files(REPO)
