@@ -7,9 +7,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, ModelCardData
 
 from mhrctl.artifacts.cards import PULLED, Card, cell_in, damaged_files, known_digest, try_card
 from mhrctl.artifacts.facts import ExportFacts, PoolFacts
@@ -67,6 +67,10 @@ class _Export:
         return self.card.facts
 
     @property
+    def data(self) -> ModelCardData:
+        return cast("ModelCardData", self.text.data)  # which is typed as what all cards of the hub have
+
+    @property
     def is_merged(self) -> bool:
         return bool(self.card.params.get("merged"))
 
@@ -108,16 +112,16 @@ def parcel(folder: Path, repo: str, *, licence: str | None, datasets: Sequence[s
     if len({each.facts.backbone for each in exports.values()}) > 1:
         raise ParamsError(f"{folder}: its exports belong on different backbones; push them one by one")
     first = next(iter(exports.values()))
-    known = [each.text.data for each in exports.values()]
+    known = [each.data for each in exports.values()]
     if "." in exports:
         record = first.card.record
         text = ModelCard(addressed(first.text.content, repo, former=record["params"].get(PULLED, {}).get("repo", ".")))
     else:
         record = _pool(list(exports.items())).record
-        parts = {name: (each.facts.task, each.text.data) for name, each in exports.items()}
+        parts = {name: (each.facts.task, each.data) for name, each in exports.items()}
         text = pool_card(repo, parts, base=first.facts.base, merged=first.is_merged)
         if (folder / README).is_file():  # of a pool that was pulled
-            known.append(ModelCard.load(folder / README).data)
+            known.append(cast("ModelCardData", ModelCard.load(folder / README).data))
     _complete(text, known, licence, datasets)
     files: dict[str, Path | bytes] = {file.relative_to(folder).as_posix(): file for file in files_in(folder)}
     files[README] = str(text).encode()
@@ -125,7 +129,7 @@ def parcel(folder: Path, repo: str, *, licence: str | None, datasets: Sequence[s
     return Parcel(folder.resolve().name, files, str(text), _note(first))
 
 
-def _complete(text: ModelCard, known: Sequence[Any], licence: str | None, datasets: Sequence[str]) -> None:
+def _complete(text: ModelCard, known: Sequence[ModelCardData], licence: str | None, datasets: Sequence[str]) -> None:
     """Put the licence and the data sets into a model card.
 
     Raises:

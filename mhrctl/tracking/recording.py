@@ -36,7 +36,7 @@ def recording(names: Iterable[str], subject: Subject, *, warn: Callable[[str], N
         yield unrecorded
         return
     every = _Every(warn)
-    with _kept_local(chosen, subject), entered(subject) as entry:
+    with _kept_local(chosen, subject), entered(subject, chosen) as entry:
         try:
             with _one_at_a_time(subject.folder):
                 for name in chosen:

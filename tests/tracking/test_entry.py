@@ -10,10 +10,12 @@ import pytest
 from mhrctl.tracking.backend import Subject
 from mhrctl.tracking.entry import entered
 
+TRACKERS = ("one", "two")
+
 
 def killed(subject: Subject) -> Subject:
     """The subject of a command that is killed."""
-    with pytest.raises(KeyboardInterrupt), entered(subject) as entry:
+    with pytest.raises(KeyboardInterrupt), entered(subject, TRACKERS) as entry:
         got = entry
         raise KeyboardInterrupt
     return got
@@ -21,7 +23,7 @@ def killed(subject: Subject) -> Subject:
 
 def finished(subject: Subject) -> Subject:
     """The subject of a command that ends whole."""
-    with entered(subject) as entry:
+    with entered(subject, TRACKERS) as entry:
         return entry
 
 
@@ -32,7 +34,7 @@ def test_a_killed_command_is_gone_on_with_once(tmp_path: Path) -> None:
     assert not first.is_continued
     again = killed(replace(subject, lock="after"))
     assert (again.entry, again.is_continued, again.lock) == (first.entry, True, "before")
-    with entered(subject) as whole:
+    with entered(subject, TRACKERS) as whole:
         assert whole.entry == first.entry
     assert not finished(subject).is_continued
 
@@ -50,3 +52,13 @@ def test_a_damaged_note_begins_a_new_entry(tmp_path: Path) -> None:
     for text in ("", "[]", "{", '{"key": "k"}'):
         (tmp_path / "entries/backbone.json").write_text(text)
         assert not killed(subject).is_continued
+
+
+def test_a_tracker_that_the_killed_command_had_not_gets_no_entry_of_others(tmp_path: Path) -> None:
+    subject = Subject("study", "pretrain", tmp_path, cell="lora-s0", key="k")
+    first = killed(subject)
+    with entered(subject, ["two"]) as fewer:
+        assert fewer.entry == first.entry
+    killed(subject)
+    with entered(subject, ["two", "three"]) as more:
+        assert not more.is_continued
