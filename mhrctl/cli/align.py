@@ -19,6 +19,7 @@ from mhrctl.cli.cells import (
     VariantOption,
     chosen_cell,
 )
+from mhrctl.cli.json_ import JsonOption, print_json
 from mhrctl.cli.options import (
     HERE,
     DeviceOption,
@@ -64,6 +65,7 @@ def align(
     project: ProjectOption = HERE,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure the cosine between training tasks' gradients, on the shared skills and on the adapters composed of them."""
     where, params = chosen_cell(project, CellChoice(method, heads, variant, seed, cell=cell, name=name), reads="pretrain")
@@ -86,6 +88,9 @@ def align(
             device=accelerator.device,
             track=display.track,
         )
+    if as_json:
+        print_json({"cell": trained.name, "at": at, "alignment": alignment, "written": out})
+        return
     display.out.print(rich_table(_table(trained.name, at, alignment)))
     display.done(f"wrote {out}")
 

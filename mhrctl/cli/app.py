@@ -21,6 +21,7 @@ from mhrctl.cli import (
     backbone,
     check,
     count,
+    doctor,
     evaluate,
     export,
     grid,
@@ -167,6 +168,13 @@ SECTIONS: dict[str, dict[str, Entry]] = {
                 "grid prune": "Remove outputs of cells that have left the grid.",
             },
             ["mhrctl grid sync", "mhrctl grid prune", "mhrctl grid prune --yes"],
+        ),
+    },
+    "Machine": {
+        "doctor": Entry(
+            doctor.doctor,
+            "Versions, devices, caches, disks; what is missing for which command.",
+            ["mhrctl doctor", "mhrctl doctor --json", "mhrctl doctor -C study"],
         ),
     },
 }

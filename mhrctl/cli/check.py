@@ -6,7 +6,8 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Annotated
+from itertools import chain, groupby
+from typing import Annotated, Any
 
 import typer
 from rich import box
@@ -27,6 +28,8 @@ from mhrctl.cli.cells import (
     named_cell,
     one_name,
 )
+from mhrctl.cli.check_record import cell_record, settings_record, sizes_record
+from mhrctl.cli.json_ import JsonOption, print_json
 from mhrctl.cli.options import (
     EVERY_SECTION,
     HERE,
@@ -38,9 +41,9 @@ from mhrctl.cli.options import (
     open_project,
     quieten_loggers,
 )
-from mhrctl.cli.times import Machine, large_without_gpu, memory_line, times
+from mhrctl.cli.times import Machine, Times, large_without_gpu, memory_line, times
 from mhrctl.config.cells import Cell, CellParams, grid_cells
-from mhrctl.config.resolve import CELL_SECTIONS, Settings, resolve_cell, setting_at, sources
+from mhrctl.config.resolve import Settings, resolve_cell, setting_at
 from mhrctl.config.sections import OptimisationParams
 from mhrctl.errors import ArtifactError, MhrctlError, ParamsError, counted
 from mhrctl.suites.task import TaskCounts
@@ -85,6 +88,7 @@ def check(
     ] = False,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Check params.yaml, files and the grid, and show what would run; with a cell, every setting of it."""
     quieten_loggers()
@@ -93,22 +97,40 @@ def check(
     if time and (deep or choice != CellChoice()):
         raise ParamsError("--time is of the whole project; leave it out, or what is given with it")
     if choice != CellChoice():
-        chosen = named_cell(settings, choice)
-        require_heads(resolve_cell(settings, chosen), settings.params, where)
-        display.out.print(_settings_table(settings, chosen))
+        _show_cell(settings, named_cell(settings, choice), where, as_json=as_json)
         return
     if deep:
-        _verify(settings, where)
+        _verify(settings, where, as_json=as_json)
         return
     cells = [resolve_cell(settings, cell) for cell in grid_cells(settings.params)]
     look = _look(settings, where, cells, synced=not (recipe or set_))  # the files in data/cells are of params.yaml alone
+    known = None
+    if not look.problems:
+        known = times(settings, where, look.suite, Machine(device, threads), measures=time, cells=cells)
+    if as_json:
+        print_json(look.record(where, cells, known))
+    for problem in look.problems:
+        display.complain(str(problem))
+    if not as_json:
+        _show(look, settings, where, cells, known)
     if look.problems:
-        for problem in look.problems:
-            display.complain(str(problem))
+        raise typer.Exit(2)
+
+
+def _show_cell(settings: Settings, chosen: Cell, where: Project, *, as_json: bool) -> None:
+    require_heads(resolve_cell(settings, chosen), settings.params, where)
+    if as_json:
+        print_json({"cell": chosen.name, "settings": settings_record(settings, chosen)})
+    else:
+        display.out.print(_settings_table(settings, chosen))
+
+
+def _show(look: _Look, settings: Settings, where: Project, cells: Sequence[CellParams], known: Times | None) -> None:
+    """Print the grid and what else there is to say; of a project with problems, which have no times, the warnings alone."""
+    if known is None:
         for note in look.warnings:
             display.show(note)
-        raise typer.Exit(2)
-    known = times(settings, where, look.suite, Machine(device, threads), measures=time, cells=cells)
+        return
     display.out.print(_grid_table(where, _groups(cells), look.estimates))
     for note in [*look.notes, *known.lines(look.suite)]:
         display.show(note)
@@ -143,6 +165,19 @@ class _Look:
     def warnings(self) -> list[str]:
         """Those of the notes that are worth knowing with problems too."""
         return [note for note in self.notes if note.startswith("warning:")]
+
+    def record(self, where: Project, cells: Sequence[CellParams], known: Times | None) -> dict[str, Any]:
+        """Return it as JSON has it, with the cells of the grid and what is known of their time."""
+        names = [each.cell.name for group in _groups(cells).values() for each in group]
+        estimates = dict(zip(names, chain(*self.estimates.values()), strict=True)) if self.estimates else {}
+        return {
+            "ok": not self.problems,
+            "problems": list(map(str, self.problems)),
+            "notes": self.notes,
+            **sizes_record(self.suite, self.shape, estimates.values(), where),
+            "cells": [cell_record(each, estimates.get(each.cell.name), where) for each in cells],
+            "time": known and known.record(),
+        }
 
     @contextmanager
     def complaining(self) -> Iterator[None]:
@@ -185,7 +220,7 @@ def _look(settings: Settings, where: Project, cells: Sequence[CellParams], *, sy
     return look
 
 
-def _verify(settings: Settings, where: Project) -> None:
+def _verify(settings: Settings, where: Project, *, as_json: bool) -> None:
     """Show what cannot be relied on of all that stages have written.
 
     Raises:
@@ -194,7 +229,10 @@ def _verify(settings: Settings, where: Project) -> None:
     from mhrctl.tools.verify import verify_project
 
     verified = verify_project(settings, where, track=display.track)
-    for problem in verified.problems:
+    if as_json:
+        counts = {"outputs": verified.outputs, "files": verified.files, "scores_and_logs": verified.metrics}
+        print_json({"ok": not verified.problems, **counts, "problems": verified.problems})
+    for problem in [] if as_json else verified.problems:
         display.out.print(f"{problem.fault:<11}{escape(problem.line)}", soft_wrap=True)
     if verified.problems:
         raise ArtifactError(verified.summary)
@@ -328,13 +366,11 @@ def _ranges(numbers: Sequence[int]) -> str:
 
 def _settings_table(settings: Settings, cell: Cell) -> Table:
     """Every setting of a cell and where it comes from."""
-    resolved = resolve_cell(settings, cell)
     shown = Table(title=display.title(f"cell {cell.name}"), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for column in ("setting", "value", "from"):
         shown.add_column(column, no_wrap=column == "setting")
-    for section in CELL_SECTIONS:
-        origin = sources(settings, cell, section)
-        for key, value in getattr(resolved, section).model_dump().items():
-            shown.add_row(*map(display.plain, (f"{section}.{key}", str(value), origin.get(key, "default"))))
+    for section, entries in groupby(settings_record(settings, cell), key=lambda entry: entry["section"]):
+        for entry in entries:
+            shown.add_row(*map(display.plain, (f"{section}.{entry['key']}", str(entry["value"]), entry["from"])))
         shown.add_section()
     return shown

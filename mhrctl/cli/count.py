@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from mhrctl.cli import display
+from mhrctl.cli.json_ import JsonOption, print_json, table_record
 from mhrctl.cli.options import quieten
-from mhrctl.cli.report import Format
+from mhrctl.cli.report import Format, require_one_form
 from mhrctl.errors import ParamsError
 
 
@@ -37,8 +38,10 @@ def count(
     tasks: Annotated[int, typer.Option(min=1, help="Number of training tasks.")] = 313,
     datasets: Annotated[int, typer.Option(min=1, help="Adapters that adapter_soup trains.")] = 38,
     form: Annotated[Format, typer.Option("--format", help="Form of the table.")] = Format.TERMINAL,
+    as_json: JsonOption = False,
 ) -> None:
     """Print how many parameters each method trains, exactly, compared with the paper's Table 6."""
+    require_one_form(form, as_json=as_json)
     quieten()
     from mhrctl.report.table import RENDERERS, rich_table
     from mhrctl.tools.count import Sizes
@@ -49,6 +52,9 @@ def count(
         tables = count_all(backbone, layout, sizes)
     except ValueError as error:
         raise ParamsError(f"--heads: {error}") from None
+    if as_json:
+        print_json({"backbone": backbone, "tables": list(map(table_record, tables))})
+        return
     for table in tables:
         if form is Format.TERMINAL:
             display.out.print(rich_table(table))

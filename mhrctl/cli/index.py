@@ -14,6 +14,7 @@ from mhrctl.artifacts.watching import unedited
 from mhrctl.artifacts.writing import logging_run
 from mhrctl.cli import display
 from mhrctl.cli.cells import SeedOption
+from mhrctl.cli.json_ import JsonOption, print_json
 from mhrctl.cli.once import App
 from mhrctl.cli.options import (
     HERE,
@@ -80,6 +81,7 @@ def query(
     set_: SetOption = [],
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Show which training tasks have the most similar inputs to a task; for a test task, its few-shot examples are compared."""
     where, settings = open_project(project, set_, reads=["adapt", "grid"])
@@ -95,6 +97,10 @@ def query(
         seed=settings.params.grid.seeds[0] if seed is None else seed,
         device=str(accelerator.device),
     )
+    if as_json:
+        similar = [{"training_task": name, "cosine": cosine} for name, cosine in nearest[:top]]
+        print_json({"task": task, "most_similar": similar})
+        return
     shown = Table(title=display.title(f"most similar to {task}"), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     shown.add_column("training task", no_wrap=True)
     shown.add_column("cosine", justify="right")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,6 +20,7 @@ from mhrctl.cli.cells import (
     VariantOption,
     chosen_cell,
 )
+from mhrctl.cli.json_ import JsonOption, print_json
 from mhrctl.cli.options import (
     HERE,
     DeviceOption,
@@ -28,6 +29,10 @@ from mhrctl.cli.options import (
     open_accelerator,
 )
 from mhrctl.cli.threads import taken_threads
+
+if TYPE_CHECKING:
+    from mhrctl.analysis.routing_measures import Inspection
+    from mhrctl.tools.inspect import Findings
 
 
 class Stage(StrEnum):
@@ -59,6 +64,7 @@ def inspect(
     project: ProjectOption = HERE,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Show what a routing has learned: gates on, how decided, skills in use, which tasks are routed alike; draw it."""
     where, params = chosen_cell(project, CellChoice(method, heads, variant, seed, cell=cell, name=name), reads=stage.value)
@@ -79,6 +85,9 @@ def inspect(
             heads=head,
             device=str(accelerator.device),
         )
+    if as_json:
+        print_json(_record(routed, stage, findings, top=top, out=folder))
+        return
     of_tests = findings.training is not None
     measures = measures_table(f"routing of {routed}", findings.measured, findings.training, skills=findings.skills)
     display.out.print(rich_table(measures))
@@ -87,3 +96,23 @@ def inspect(
     if findings.comparison is None:
         display.done("note: no index to compare the routing with; `mhrctl index` makes one")
     display.done(f"wrote {folder}")
+
+
+def _record(routed: str, stage: Stage, findings: Findings, *, top: int, out: Path) -> dict[str, Any]:
+    """The findings as JSON has them."""
+    return {
+        "routing": routed,
+        "stage": stage,
+        "skills": findings.skills,
+        "measures": _measures(findings.measured),
+        "training_measures": findings.training and _measures(findings.training),
+        "pairs": findings.pairs[:top],
+        "comparison": findings.comparison,
+        "written": out,
+    }
+
+
+def _measures(inspection: Inspection) -> dict[str, Any]:
+    from mhrctl.adapters.granularity import CODERS
+
+    return {**{coder: inspection.of_coder(coder) for coder in CODERS}, "all": inspection.overall}

@@ -5,21 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mhrctl.artifacts.names import Project
 from mhrctl.artifacts.writing import replacing, write_text
 from mhrctl.cli import display
+from mhrctl.cli.json_ import JsonOption, print_json, table_record
 from mhrctl.cli.options import HERE, ProjectOption, SetOption, open_project
 from mhrctl.cli.threads import prepare_threads
 from mhrctl.config.cells import grid_cells
+from mhrctl.config.methods import METHODS
 from mhrctl.errors import ArtifactError, ParamsError
 
 if TYPE_CHECKING:
     from mhrctl.config.sections import ReportParams
-    from mhrctl.report.results import Results
+    from mhrctl.report.differences import Difference
+    from mhrctl.report.results import Group, Results
     from mhrctl.report.table import Table
     from mhrctl.report.trials import Choice
 
@@ -53,11 +56,13 @@ def report(
     html: Annotated[bool, typer.Option("--html", help="Write everything into one HTML file.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder of figures and HTML; data/report if none is named.")] = None,
     form: Annotated[Format, typer.Option("--format", help="Form of printed tables.")] = Format.TERMINAL,
+    as_json: JsonOption = False,
     project: ProjectOption = HERE,
     set_: SetOption = [],
 ) -> None:
     """Write the report into data/report and print the results, or print tables and differences, draw figures, write HTML."""
     stage_runs = not (tables or figures or compare or html)
+    require_one_form(form, as_json=as_json)
     where, settings = open_project(project, set_, reads=["report" if stage_runs else "report.trials", "grid"])
     if to and not compare:
         raise ParamsError(f"--to {to}: name what is compared to it with --compare, or --compare all")
@@ -65,7 +70,11 @@ def report(
         raise ParamsError(f"--out {out}: it is for --figure and --html")
     expected = [cell.name for cell in grid_cells(settings.params)]
     if stage_runs:
-        _print_tables([_write_stage(where, settings.params.report, expected)], form)
+        ours = _write_stage(where, settings.params.report, expected)
+        if as_json:
+            print_json(_results_record(where, settings.params.report.trials, expected))
+        else:
+            _print_tables([ours], form)
         return
     from mhrctl.report.differences import differences_table
     from mhrctl.report.results import read_results
@@ -76,12 +85,80 @@ def report(
     printed = [build_table(number, results, expected) for number in tables]
     if compare:
         printed.append(differences_table(results, against=to, labels=compare))
-    _print_tables(printed, form)
+    if as_json:
+        print_json({"tables": list(map(table_record, printed))})
+    else:
+        _print_tables(printed, form)
     folder = out or where.output("report")
     if figures:
         _draw(where, figures, folder, results)
     if html:
         _write_html(where, expected, folder, trials)
+
+
+def require_one_form(form: Format, *, as_json: bool) -> None:
+    """Refuse another form of tables beside JSON.
+
+    Raises:
+        ParamsError: if there is one.
+    """
+    if as_json and form is not Format.TERMINAL:
+        raise ParamsError(f"--format {form}: --json is a form of its own; leave one out")
+
+
+def _results_record(where: Project, trials: Choice, expected: Sequence[str]) -> dict[str, Any]:
+    """The results as JSON has them: what the printed table is made from."""
+    from mhrctl.report.differences import baseline_of, compare_all
+    from mhrctl.report.results import read_results
+
+    results = read_results(where.metrics, trials)
+    baseline, compared = baseline_of(results), compare_all(results)
+    return {
+        "suite": results.suite,
+        "backbone": results.backbone,
+        "metric": results.metric,
+        "test_tasks": sorted(results.tasks),
+        "baseline": baseline.label if baseline else None,
+        "without_scores": results.lacking(expected),
+        "methods": [_group_record(group, results.recorded, compared.get(group.label)) for group in results.groups],
+        "written": where.output("report"),
+    }
+
+
+def _group_record(group: Group, metrics: Sequence[str], difference: Difference | None) -> dict[str, Any]:
+    from mhrctl.evaluation.scores import PHASES, SCORE
+
+    means = {
+        phase: {SCORE: group.score(phase)} | {name: group.mean(phase, name) for name in metrics}
+        for phase in PHASES
+        if group.score(phase)
+    }
+    has_heads = group.method in METHODS and METHODS[group.method].multi_head
+    return {
+        "label": group.label,
+        "method": group.method,
+        "heads": group.heads if has_heads else None,
+        "variant": group.variant,
+        "extra_steps": group.extra_steps,
+        "cells": [{"cell": name, "seed": cell.seed, "trial": cell.trial or None} for name, cell in group.cells.items()],
+        **{phase: {score: mean and mean._asdict() for score, mean in means.get(phase, {}).items()} or None for phase in PHASES},
+        "difference": _difference_record(difference) if difference and not group.extra_steps else None,
+        "trained_on_all": group.first.parameters.multi_task,
+        "trained_per_task": group.first.parameters.adaptation,
+    }
+
+
+def _difference_record(difference: Difference) -> dict[str, Any]:
+    interval = difference.interval if difference.has_interval else None
+    return {
+        "mean": difference.interval.mean,
+        "low": interval and interval.low,
+        "high": interval and interval.high,
+        "chance_of_no_gain": interval and interval.not_above,
+        "verdict": difference.verdict,
+        "tasks": difference.tasks,
+        "seeds": difference.seeds,
+    }
 
 
 def _write_stage(where: Project, params: ReportParams, expected: Sequence[str]) -> Table:

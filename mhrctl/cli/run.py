@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mhrctl.cli import display
+from mhrctl.cli.json_ import JsonOption, print_json
 from mhrctl.cli.options import HERE, ProjectOption, ThreadsOption
 from mhrctl.errors import ParamsError
 
 if TYPE_CHECKING:
+    from mhrctl.running.progress import Progress
     from mhrctl.tools.run import Cluster
 
 MAX_JOBS = 1000
@@ -81,6 +83,7 @@ def run(
         ),
     ] = True,
     project: ProjectOption = HERE,
+    as_json: JsonOption = False,
 ) -> None:
     """Run what has changed, several stages at once; afterwards `dvc repro` has nothing to do."""
     from mhrctl.cli.run_view import conclude, make_view, show_plan
@@ -96,17 +99,31 @@ def run(
     asked = Jobs(at_once=jobs, gpus=chosen, slots=slots, threads=threads, cluster=cluster, forked=fork)
     display.loading("pipeline")
     if dry:
-        show_plan(plan(project, targets or [], asked, report=display.done), stages=stages)
+        planned = plan(project, targets or [], asked, report=display.done)
+        if as_json:
+            print_json({"stages": [each._asdict() for each in planned]})
+        else:
+            show_plan(planned, stages=stages)
         return
     try:
         ended = execute(project, targets or [], asked, view=make_view(), keep_going=keep_going)
     except QuitError as quit_:
         raise typer.Exit(128 + quit_.signal) from None
     conclude(ended.progress, ended.seconds)
+    if as_json:
+        print_json({"seconds": ended.seconds, "signal": ended.signal, "stages": _records(ended.progress)})
     if ended.signal:
         raise typer.Exit(128 + ended.signal)
     if ended.progress.bad():
         raise typer.Exit(1)
+
+
+def _records(progress: Progress) -> list[dict[str, Any]]:
+    """The stages of a run as JSON has them."""
+    return [
+        {"name": name, "state": entry.state, "seconds": entry.seconds, "note": entry.note or None, "log": entry.log}
+        for name, entry in progress.stages.items()
+    ]
 
 
 def _cluster(dask: str | None, dask_config: Path | None, remote: str | None, worker_dir: str | None) -> Cluster | None:

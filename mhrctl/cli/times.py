@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mhrctl.artifacts.names import Project
 from mhrctl.cli import display
@@ -102,6 +102,19 @@ class Times:
             f" {self.device.name}, one at a time; the longest is {longest}, {about(took)}"
         )
         return [*notes, line, f"      ({'; '.join(self._ways(suite))})"]
+
+    def record(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return {
+            "seconds": self.prediction.total if self.prediction.seconds else None,
+            "is_rough": self.prediction.is_rough,
+            "device": self.device.name,
+            "stages": self.prediction.seconds,
+            "known": self.prediction.known,
+            "not_known": self.prediction.missing,
+            "measured_memory": self.measured and self.measured.memory,
+            "not_measured_because": self.refused,
+        }
 
     @staticmethod
     def _is_of_real_texts(suite: Suite | None) -> bool:
