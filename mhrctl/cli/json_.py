@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON document in place of tables, with the same numbers unrounded.")
 ]
-WHOLE_NUMBER = re.compile(r"\d{1,3}(,\d{3})*|\d+")
+WHOLE_NUMBER = re.compile(r"\d{1,3}(,\d{3})*|\d+", re.ASCII)
 
 
 def print_json(document: object) -> None:
