@@ -45,8 +45,9 @@ class Ending:
 
 
 def end_at_once(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of handlers
-    """End the process, which has begun nothing yet."""
-    os.write(2, b"error: interrupted\n" if number == signal.SIGINT else b"error: terminated\n")
+    """End the process, which has begun nothing yet; a shell that it completes a word for shows nothing of that."""
+    if "_MHRCTL_COMPLETE" not in os.environ:
+        os.write(2, b"error: interrupted\n" if number == signal.SIGINT else b"error: terminated\n")
     os._exit(128 + number)
 
 

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -38,6 +39,7 @@ from mhrctl.cli import (
     run,
     show,
 )
+from mhrctl.cli.completion import is_completing
 from mhrctl.cli.display import complain, done, loaded
 from mhrctl.cli.failures import reason_of
 from mhrctl.cli.help import examples, write_commands
@@ -259,6 +261,10 @@ def root(
 
 def main() -> None:
     """Run the command line: 0 for success, 2 and one line for what the user can fix, a traceback and 1 for a bug."""
+    if is_completing():
+        with suppress(Exception):  # of a half-typed line there is nothing to complain: it completes to nothing
+            app(prog_name="mhrctl", standalone_mode=False)
+        sys.exit(0)
     try:
         sys.exit(app(prog_name="mhrctl", standalone_mode=False))  # what typer cannot parse is said below, as all that is wrong
     except typer.Abort:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from mhrctl.cli import display
+from mhrctl.cli.completion import complete_size
 from mhrctl.cli.json_ import JsonOption, print_json, table_record
 from mhrctl.cli.options import quieten
 from mhrctl.cli.report import Format, require_one_form
@@ -17,7 +18,9 @@ def count(
     backbone: Annotated[
         str,
         typer.Option(
-            "--backbone", help="Model to count for: t5-small, -base, -large, -xl or -xxl (v1.1), a hub id, or a folder."
+            "--backbone",
+            help="Model to count for: t5-small, -base, -large, -xl or -xxl (v1.1), a hub id, or a folder.",
+            autocompletion=complete_size,
         ),
     ] = "t5-xl",
     layout: Annotated[

@@ -14,6 +14,7 @@ from mhrctl.artifacts.watching import unedited
 from mhrctl.artifacts.writing import logging_run
 from mhrctl.cli import display
 from mhrctl.cli.cells import SeedOption
+from mhrctl.cli.completion import complete_task
 from mhrctl.cli.json_ import JsonOption, print_json
 from mhrctl.cli.once import App
 from mhrctl.cli.options import (
@@ -74,7 +75,7 @@ def index(
 
 @app.command()
 def query(
-    task: Annotated[str, typer.Option("--task", help="Training or test task to compare.")],
+    task: Annotated[str, typer.Option("--task", help="Training or test task to compare.", autocompletion=complete_task)],
     top: Annotated[int, typer.Option("--top", min=1, help="Number of tasks to show.")] = 5,
     seed: SeedOption = None,
     project: ProjectOption = HERE,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mhrctl.cli import display
+from mhrctl.cli.completion import complete_backbone, complete_source
 from mhrctl.config.sources import SOURCES
 
 SETUPS = {
@@ -23,7 +24,12 @@ def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the project; made if it is missing.")] = Path(),
     suite: Annotated[
         str,
-        typer.Option("--suite", "--source", help=f"Where the tasks come from: {', '.join(f'`{name}`' for name in SOURCES)}."),
+        typer.Option(
+            "--suite",
+            "--source",
+            help=f"Where the tasks come from: {', '.join(f'`{name}`' for name in SOURCES)}.",
+            autocompletion=complete_source,
+        ),
     ] = "jsonl",
     path: Annotated[
         Path | None, typer.Option("--path", metavar="TASKS", help="Where the tasks are, if not in the project.")
@@ -34,7 +40,12 @@ def init(
     ] = [],
     backbone: Annotated[
         str | None,
-        typer.Option("--backbone", metavar="ID", help="Model of the hub, or folder of one, in place of the suite's own."),
+        typer.Option(
+            "--backbone",
+            metavar="ID",
+            help="Model of the hub, or folder of one, in place of the suite's own.",
+            autocompletion=complete_backbone,
+        ),
     ] = None,
     no_scm: Annotated[bool, typer.Option("--no-scm", help="Do without git, even inside a git repository.")] = False,
 ) -> None:

@@ -16,7 +16,7 @@ from mhrctl.artifacts.hashing import content_hash
 from mhrctl.artifacts.names import Project
 from mhrctl.artifacts.provenance import Provenance
 from mhrctl.cli import display
-from mhrctl.cli.completion import complete_recipe
+from mhrctl.cli.completion import complete_off, complete_recipe, complete_setting, complete_tracker
 from mhrctl.cli.help import RUNNING, SETTINGS, SPEED
 from mhrctl.cli.threads import DEFAULT, limit_threads, prepare_threads
 from mhrctl.config.overrides import require_sections
@@ -56,6 +56,7 @@ SetOption = Annotated[
         "--set",
         metavar="SECTION.KEY=VALUE",
         help="Use this value instead of that in params.yaml; repeatable.",
+        autocompletion=complete_setting,
         rich_help_panel=SETTINGS,
     ),
 ]
@@ -136,6 +137,7 @@ OffOption = Annotated[
         "--off",
         metavar="NAME",
         help=f"Speed option to switch off; results change by rounding only: {', '.join(OFF)}; repeatable.",
+        autocompletion=complete_off,
         envvar="MHRCTL_OFF",
         rich_help_panel=SPEED,
     ),
@@ -172,6 +174,7 @@ TrackOption = Annotated[
         "--track",
         metavar="NAME",
         help=f"Tracker that records losses and scores: {', '.join(TRACKERS)}; repeatable, or several with commas.",
+        autocompletion=complete_tracker,
         envvar="MHRCTL_TRACK",
         callback=_known_trackers,
         rich_help_panel=RUNNING,

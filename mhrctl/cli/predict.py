@@ -27,6 +27,7 @@ from mhrctl.cli.cells import (
     chosen_cell,
     require_alone,
 )
+from mhrctl.cli.completion import complete_task
 from mhrctl.cli.options import (
     HERE,
     DeviceMapOption,
@@ -72,7 +73,10 @@ def predict(
         list[Path] | None,
         typer.Argument(metavar="FILE", help="JSON Lines to answer; none is stdin.", show_default=False),
     ] = None,
-    task: Annotated[str | None, typer.Option("--task", help="Task of all lines, in place of their field `task`.")] = None,
+    task: Annotated[
+        str | None,
+        typer.Option("--task", help="Task of all lines, in place of their field `task`.", autocompletion=complete_task),
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="A new file to write to. [default: stdout]")] = None,
     scores: Annotated[bool, typer.Option("--scores", help="Write the scores of answer choices too.")] = False,
     method: MethodOption = None,

@@ -12,6 +12,7 @@ import typer
 from mhrctl.artifacts.names import Project
 from mhrctl.artifacts.writing import replacing, write_text
 from mhrctl.cli import display
+from mhrctl.cli.completion import complete_label
 from mhrctl.cli.json_ import JsonOption, print_json, table_record
 from mhrctl.cli.options import HERE, ProjectOption, SetOption, open_project
 from mhrctl.cli.threads import prepare_threads
@@ -49,10 +50,16 @@ def report(
         list[str],
         typer.Option(
             help="Method to compare, as `mhr-h8`, or `mhr` if there is but one, or `all`: the difference, with its interval;"
-            " repeatable."
+            " repeatable.",
+            autocompletion=complete_label,
         ),
     ] = [],
-    to: Annotated[str | None, typer.Option(help="The method that --compare compares to. [default: lora, or the first]")] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            help="The method that --compare compares to. [default: lora, or the first]", autocompletion=complete_label
+        ),
+    ] = None,
     html: Annotated[bool, typer.Option("--html", help="Write everything into one HTML file.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder of figures and HTML; data/report if none is named.")] = None,
     form: Annotated[Format, typer.Option("--format", help="Form of printed tables.")] = Format.TERMINAL,

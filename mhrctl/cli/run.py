@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mhrctl.cli import display
+from mhrctl.cli.completion import complete_target
 from mhrctl.cli.json_ import JsonOption, print_json
 from mhrctl.cli.options import HERE, ProjectOption, ThreadsOption
 from mhrctl.errors import ParamsError
@@ -19,7 +20,11 @@ if TYPE_CHECKING:
 MAX_JOBS = 1000
 TargetsArgument = Annotated[
     list[str] | None,
-    typer.Argument(metavar="STAGE", help="Stages as `dvc repro` takes them: `pretrain`, `evaluate@mhr-h8-s0`; all if none."),
+    typer.Argument(
+        metavar="STAGE",
+        help="Stages as `dvc repro` takes them: `pretrain`, `evaluate@mhr-h8-s0`; all if none.",
+        autocompletion=complete_target,
+    ),
 ]
 JobsOption = Annotated[
     int | None,

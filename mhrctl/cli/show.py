@@ -12,6 +12,7 @@ from rich.text import Text
 
 from mhrctl.artifacts.names import Project
 from mhrctl.cli import display
+from mhrctl.cli.completion import complete_cell, complete_task
 from mhrctl.cli.options import HERE, ProjectOption, quieten
 from mhrctl.errors import ParamsError, printable
 
@@ -40,7 +41,10 @@ class Split(StrEnum):
 
 def show(
     task: Annotated[
-        list[str], typer.Option("--task", help="Name of a task; repeatable. [default: the first of each role]")
+        list[str],
+        typer.Option(
+            "--task", help="Name of a task; repeatable. [default: the first of each role]", autocompletion=complete_task
+        ),
     ] = [],
     split: Annotated[Split | None, typer.Option("--split", help="Examples of this split alone.", show_default=False)] = None,
     limit: Annotated[
@@ -53,11 +57,18 @@ def show(
     ] = False,
     ids: Annotated[bool, typer.Option("--ids", help="Show the tokens with their numbers.")] = False,
     cell: Annotated[
-        str | None, typer.Option("--cell", help="Show the answers of an evaluated cell, with their scores.")
+        str | None,
+        typer.Option("--cell", help="Show the answers of an evaluated cell, with their scores.", autocompletion=complete_cell),
     ] = None,
     wrong: Annotated[bool, typer.Option("--wrong", help="With --cell: only answers that are not wholly right.")] = False,
     against: Annotated[
-        str | None, typer.Option("--against", metavar="CELL", help="With --cell: only where another cell's answer differs.")
+        str | None,
+        typer.Option(
+            "--against",
+            metavar="CELL",
+            help="With --cell: only where another cell's answer differs.",
+            autocompletion=complete_cell,
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print an example a line, as JSON.")] = False,
     project: ProjectOption = HERE,
