@@ -1,4 +1,4 @@
-.PHONY: demo test check bench gemma architecture pictures reference docs docs-browser format clean
+.PHONY: demo test check bench gemma architecture pictures reference docs docs-browser constraints format clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -62,6 +62,9 @@ $(DOCS)/ready: docs/requirements.txt
 $(DOCS)/browser-ready: docs/requirements-browser.txt | $(DOCS)/ready
 	$(DOCS)/bin/python -m pip install --quiet --requirement $<
 	touch $@
+
+constraints: $(VENV)/ready  ## constraints.txt after an edit of dependencies; UPGRADE=--upgrade takes the newest of all
+	.ci/constraints $(UPGRADE)
 
 format: $(VENV)/ready
 	ruff check --fix
