@@ -23,7 +23,7 @@ NAMED = ("torch", "transformers", "dvc", "accelerate", "datasets")
 """Packages with a line of their own, whatever is to be said of them."""
 EXTRAS: Mapping[str, str] = {
     "dask": "mhrctl run --dask, --dask-config",
-    "gguf": "backbone.gguf; mhrctl check on such a backbone",
+    "gguf": "backbone.gguf",
     "harness": "mhrctl evaluate --harness",
     "peft": "mhrctl export to PEFT folders",
     "quantised": "backbone.quantisation",
