@@ -73,7 +73,12 @@ def complete_task(ctx: typer.Context, incomplete: str) -> list[str]:
 def complete_label(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the labels of cells that have scores, which begin so."""
     names = (path.stem for path in sorted(_project(ctx).scores("").parent.glob("*.json")) if NAME.fullmatch(path.stem))
-    return completer(["all", *(name.rpartition("-s")[0] for name in names)])(incomplete)
+    return completer(name.rpartition("-s")[0] for name in names)(incomplete)
+
+
+def complete_labels(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return what `--compare` takes that begins so: `all`, and labels."""
+    return [*completer(["all"])(incomplete), *complete_label(ctx, incomplete)]
 
 
 def complete_target(ctx: typer.Context, incomplete: str) -> list[str]:

@@ -25,8 +25,8 @@ WHOLE_NUMBER = re.compile(r"\d{1,3}(,\d{3})*|\d+", re.ASCII)
 
 def print_json(document: object) -> None:
     """Print a document: dataclasses and models become objects, paths texts, and numbers that are not finite null."""
-    plain = to_jsonable_python(_finite(to_jsonable_python(document)))
-    display.echo(json.dumps(plain, ensure_ascii=False, indent=2, allow_nan=False))
+    text = json.dumps(_finite(to_jsonable_python(document)), ensure_ascii=False, indent=2, allow_nan=False)
+    display.echo(text.encode(errors="backslashreplace").decode())  # half a character of a task's name is an escape in JSON
 
 
 def _finite(value: Any) -> Any:  # noqa: ANN401 - whatever JSON has

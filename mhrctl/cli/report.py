@@ -12,7 +12,7 @@ import typer
 from mhrctl.artifacts.names import Project
 from mhrctl.artifacts.writing import replacing, write_text
 from mhrctl.cli import display
-from mhrctl.cli.completion import complete_label
+from mhrctl.cli.completion import complete_label, complete_labels
 from mhrctl.cli.json_ import JsonOption, print_json, table_record
 from mhrctl.cli.options import HERE, ProjectOption, SetOption, open_project
 from mhrctl.cli.threads import prepare_threads
@@ -51,7 +51,7 @@ def report(
         typer.Option(
             help="Method to compare, as `mhr-h8`, or `mhr` if there is but one, or `all`: the difference, with its interval;"
             " repeatable.",
-            autocompletion=complete_label,
+            autocompletion=complete_labels,
         ),
     ] = [],
     to: Annotated[
@@ -79,7 +79,7 @@ def report(
     if stage_runs:
         ours = _write_stage(where, settings.params.report, expected)
         if as_json:
-            print_json(_results_record(where, settings.params.report.trials, expected))
+            print_json({**_results_record(where, settings.params.report.trials, expected), "notes": ours.notes})
         else:
             _print_tables([ours], form)
         return

@@ -52,6 +52,11 @@ def test_what_python_has_becomes_what_json_has(capfd: Capture) -> None:
     assert json.loads(out) == {"thing": thing, "none": None}
 
 
+def test_half_a_character_is_an_escape(capfd: Capture) -> None:
+    print_json({"name": "a\ud800"})
+    assert json.loads(capfd.readouterr().out) == {"name": "a\ud800"}
+
+
 def test_a_document_is_printed_when_what_shows_that_something_loads_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
     monkeypatch.setattr(display, "loaded", lambda: order.append("loaded"))
@@ -102,6 +107,7 @@ def test_the_results_are_those_of_the_scores(walked: Path, run: Run, capfd: Capt
     assert (methods["mhr-h4"]["heads"], methods["mhr-h4"]["cells"][0]["seed"]) == (4, 0)
     assert methods["poly"]["difference"].keys() == {"mean", "low", "high", "chance_of_no_gain", "verdict", "tasks", "seeds"}
     assert (document["baseline"], document["test_tasks"], document["without_scores"]) == ("lora", ["swap", "twice"], [])
+    assert "Too few to say" in document["notes"][0]
 
 
 def test_tables_and_comparisons(walked: Path, run: Run, capfd: Capture) -> None:
