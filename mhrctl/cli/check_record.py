@@ -34,7 +34,8 @@ def sizes_record(suite: Suite | None, shape: Shape | None, estimates: Iterable[E
         estimates: of all cells, some of which share outputs.
         where: the project.
     """
-    outputs, checkpoints = {}, []
+    outputs: dict[tuple[str, str], int] = {}
+    checkpoints: list[int] = []
     for each in estimates:
         outputs.update(each.outputs)
         checkpoints.append(each.checkpoint)

@@ -13,7 +13,8 @@ from typing import Any
 
 import typer
 from pydantic import BaseModel
-from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from mhrctl.artifacts.names import TASKS, Project
 from mhrctl.config.cells import NAME, label_called

@@ -31,6 +31,7 @@ def doctor(context: typer.Context, project: ProjectOption = HERE, as_json: JsonO
     """
     from mhrctl.tools.doctor import doctor as look
     from mhrctl.tools.doctor import is_broken
+    from mhrctl.tools.installation import State
 
     if not project.is_dir():
         raise DataError(f"{project}: no such folder")
@@ -43,8 +44,8 @@ def doctor(context: typer.Context, project: ProjectOption = HERE, as_json: JsonO
     else:
         display.out.print(_table(findings))
         counts = Counter(each.state for group in findings.values() for each in group)
-        said = [f"{counts['broken']} broken"] if counts["broken"] else []
-        said += [counted(counts["warning"], "warning")] if counts["warning"] else []
+        said = [f"{counts[State.BROKEN]} broken"] if counts[State.BROKEN] else []
+        said += [counted(counts[State.WARNING], "warning")] if counts[State.WARNING] else []
         display.show(", ".join(said) or "ok: nothing to put right")
     if broken:
         raise typer.Exit(1)

@@ -146,20 +146,20 @@ def storage(folder: Path) -> Iterator[Finding]:
     Args:
         folder: of a project, or where one would be made.
     """
-    yield _disk("disk", folder)
+    yield _disk("disk", folder, "`mhrctl grid prune`, then `dvc gc --workspace`")
     yield _hub()
     if (folder / ".dvc").is_dir():
         yield _dvc(folder)
-    yield _disk("temporary", Path(tempfile.gettempdir()))
+    yield _disk("temporary", Path(tempfile.gettempdir()), "empty it, or set TMPDIR")
 
 
-def _disk(name: str, folder: Path) -> Finding:
+def _disk(name: str, folder: Path, way_out: str) -> Finding:
     free = shutil.disk_usage(folder).free
     said, facts = f"{human_size(free)} are free for {folder}", {"at": str(folder), "free": free}
     if not os.access(folder, os.W_OK):
         return Finding(name, f"{folder} cannot be written", State.BROKEN, "change its owner, or go elsewhere", facts)
     if free < LITTLE_DISK:
-        return Finding(name, said, State.WARNING, "`mhrctl grid prune`, then `dvc gc --workspace`", facts)
+        return Finding(name, said, State.WARNING, way_out, facts)
     return Finding(name, said, facts=facts)
 
 
@@ -196,7 +196,8 @@ def _dvc(folder: Path) -> Finding:
         with Repo(str(folder)) as repo:
             cache = repo.cache.local
             types, at = list(cache.cache_types), Path(cache.path)
-            possible = ["copy", *test_links(["reflink", "hardlink", "symlink"], cache.fs, cache.path, repo.fs, repo.root_dir)]
+            output = str(folder / "data")  # beside which a link is tried
+            possible = ["copy", *test_links(["reflink", "hardlink", "symlink"], cache.fs, cache.path, repo.fs, output)]
     except (DvcException, OSError) as error:
         line = str(error).partition("\n")[0]
         return Finding("dvc cache", f"cannot be used: {line}", State.BROKEN, "`dvc doctor` says more", {"error": line})

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 from mhrctl.cli import display, json_
 from mhrctl.cli.json_ import key_of, print_json, table_record
@@ -60,7 +61,7 @@ def test_half_a_character_is_an_escape(capfd: Capture) -> None:
 def test_a_document_is_printed_when_what_shows_that_something_loads_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
     monkeypatch.setattr(display, "loaded", lambda: order.append("loaded"))
-    monkeypatch.setattr(display.typer, "echo", lambda text, **rest: order.append("printed"))  # noqa: ARG005
+    monkeypatch.setattr(typer, "echo", lambda text, **rest: order.append("printed"))  # noqa: ARG005
     print_json({})
     assert order == ["loaded", "printed"]
 

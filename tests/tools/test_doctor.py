@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from mhrctl.artifacts.names import Project
+from mhrctl.artifacts.versions import STAGE_VERSIONS
 from mhrctl.tools import doctor as tools_doctor
 from mhrctl.tools.doctor import doctor, environment, is_broken, project
 from mhrctl.tools.installation import Finding, State
@@ -63,7 +65,7 @@ def test_what_has_left_the_grid_and_a_grid_that_is_not_synced(copy: Path, run: R
 def test_a_grid_of_another_mhrctl_names_the_stages(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mhrctl.tools import grid
 
-    later = {**tools_doctor.STAGE_VERSIONS, "adapt": 99}
+    later = {**STAGE_VERSIONS, "adapt": 99}
     monkeypatch.setattr(tools_doctor, "STAGE_VERSIONS", later)
     monkeypatch.setattr(grid, "STAGE_VERSIONS", later)
     finding = by_name(project(Project(copy)))["grid"]
@@ -72,7 +74,7 @@ def test_a_grid_of_another_mhrctl_names_the_stages(copy: Path, monkeypatch: pyte
 
 
 def test_variables_that_have_no_effect_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in tools_doctor.os.environ:
+    for name in list(os.environ):
         if name.startswith(("MHRCTL_", "HF_")) or name.endswith("_PROXY"):
             monkeypatch.delenv(name)
     assert [each.name for each in environment({"MHRCTL_THREADS"})] == ["network"]

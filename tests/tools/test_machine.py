@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 from mhrctl.tools import machine
@@ -39,7 +40,7 @@ def test_cores_and_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_container_has_the_memory_of_its_limit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(machine.psutil, "virtual_memory", lambda: Memory(64 * 10**9, 40 * 10**9))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: Memory(64 * 10**9, 40 * 10**9))
     monkeypatch.setattr(machine, "GROUP_LIMIT", tmp_path / "memory.max")
     assert by_name(devices())["memory"].says == "40 GB of 64 GB are free"
     (tmp_path / "memory.max").write_text("max\n")
