@@ -97,6 +97,10 @@ OTHERS: tuple[tuple[str, ...], ...] = (
     ("run", "no-such-stage"),
     ("grid", "nope"),
     ("check", "--no-such"),
+    ("report", "--json", "--format", "csv"),
+    ("count", "--json", "--format", "latex"),
+    ("doctor", "extra"),
+    ("doctor", "--no-such"),
 )
 
 
