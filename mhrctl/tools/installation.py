@@ -84,7 +84,7 @@ def versions() -> Iterator[Finding]:
 
 
 def _packages(required: Sequence[Requirement]) -> Iterator[Finding]:
-    fine = 0
+    fine: dict[str, str] = {}
     for requirement in required:
         name, here, wanted = requirement.name, _version(requirement.name), str(requirement.specifier)
         facts = {"version": here, "required": wanted}
@@ -97,8 +97,8 @@ def _packages(required: Sequence[Requirement]) -> Iterator[Finding]:
         elif name in NAMED:
             yield Finding(name, here, facts=facts)
         else:
-            fine += 1
-    yield Finding("others", f"{counted(fine, 'package')}, as required", facts={"packages": fine})
+            fine[name] = here
+    yield Finding("others", f"{counted(len(fine), 'package')}, as required", facts={"versions": fine})
 
 
 def extras() -> Iterator[Finding]:
