@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mhrctl.adapters.config import AdapterConfig
+from mhrctl.adapters.merging import Merge
 
 Shapes = Mapping[str, tuple[int, int]]
 Slots = Mapping[str, Tensor]
@@ -158,6 +159,18 @@ class Adapter(nn.Module, ABC):
             TypeError: if adapters of this kind have no mean.
         """
         raise TypeError(f"{self.kind}: adapters of this kind are not averaged over runs (groups: {len(groups)})")
+
+    def merge_runs(self, groups: Sequence[Mapping[int, str]], merge: Merge) -> Self:  # noqa: ARG002
+        """Merge the adapters of each group of runs into one run a group.
+
+        Args:
+            groups: of each, {run: seed of its random numbers, so that they depend on nothing beside it}.
+            merge: how.
+
+        Raises:
+            TypeError: if adapters of this kind are no LoRAs.
+        """
+        raise TypeError(f"{self.kind}: adapters of this kind are not merged (groups: {len(groups)})")
 
     def fold(self, layer: str, weight: Tensor, bias: Tensor | None, slots: Slots) -> tuple[Tensor, Tensor | None]:
         """Return the weight and bias that do what a layer's own do with the slots of its name.

@@ -7,6 +7,7 @@ every layer with a handful of operations. Artifacts on disk have one tensor a la
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal, Self
@@ -20,6 +21,7 @@ from torch.nn import functional as F
 from mhrctl.adapters.adapter import Adapter, Shapes
 from mhrctl.adapters.config import AdapterConfig, InventoryConfig
 from mhrctl.adapters.granularity import routing_parts
+from mhrctl.adapters.merging import Merge
 from mhrctl.adapters.routing import coin_gates, new_routing, normalised, sampled
 from mhrctl.errors import listed
 
@@ -245,6 +247,22 @@ class Inventory(Adapter):
             target.copy_(torch.stack([bank[list(group)].mean(0) for group in groups]))
         return chosen
 
+    @torch.no_grad()
+    def merge_runs(self, groups: Sequence[Mapping[int, str]], merge: Merge) -> Self:
+        """Merge the adapters of each group of runs into one run a group; see `mhrctl.adapters.merging`."""
+        merged, root = self._like(runs=len(groups)), self.scaling**0.5  # B alone would be as much larger as the scaling is
+        for names, *banks in zip(self.stacks.values(), self.lora_A, self.lora_B, merged.lora_A, merged.lora_B, strict=True):
+            from_a, from_b, to_a, to_b = (
+                bank[:, :, 0, 0] for bank in banks
+            )  # [runs, layers, d_in, r], [runs, layers, r, d_out]
+            for place, group in enumerate(groups):
+                runs = list(group)
+                for layer, name in enumerate(names):
+                    generators = [_generator(f"{seed}/{name}") for seed in group.values()]
+                    a, b = merge(root * from_a[runs, layer].mT, root * from_b[runs, layer], generators)
+                    to_a[place, layer], to_b[place, layer] = a.mT / root, b / root
+        return merged
+
     def settings(self) -> dict[str, Any]:
         """Return the shapes, the settings flat, runs and tasks."""
         runs, tasks = len(self.lora_A[0]), 1 if self.routing is None else self.routing.shape[2]
@@ -284,6 +302,10 @@ class Inventory(Adapter):
         """New ordinary LoRAs for the same layers."""
         config = InventoryConfig(rank=self.rank, alpha=self.alpha, dropout=self.dropout)
         return Inventory(self.shapes, config, runs=runs)
+
+
+def _generator(seed: str) -> torch.Generator:
+    return torch.Generator().manual_seed(random.Random(seed).getrandbits(62))
 
 
 def _mix(weights: Tensor | None, bank: Tensor) -> Tensor:

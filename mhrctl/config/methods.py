@@ -34,6 +34,37 @@ class MosaOptions(NoOptions):
     consistency: float = Field(1.0, ge=0, description="weight of the divergence between two draws of copies for a batch")
 
 
+class SumOptions(NoOptions):
+    """These are the settings of a merge that adds updates up."""
+
+    scale: float | None = Field(
+        None, gt=0, description="factor of each update; null for that by which equal updates become one of them"
+    )
+    form: Literal["product", "factors"] = Field(
+        "product", description="what is merged: the products of B and A, or all A and all B for themselves"
+    )
+
+
+class DropOptions(SumOptions):
+    """These are the settings of a merge that leaves out entries."""
+
+    density: float = Field(0.2, gt=0, le=1, description="part of the entries of each update that stays")
+
+
+class ElectOptions(DropOptions):
+    """These are the settings of a merge that elects signs."""
+
+    election: Literal["total", "frequency"] = Field(
+        "total", description="an entry's sign: that of the sum, or the one that more of the updates have"
+    )
+
+
+class AlignedOptions(ElectOptions):
+    """These are the settings of a merge in a common basis, which products alone have."""
+
+    form: Literal["product"] = Field("product", description="what is merged: the products of B and A")
+
+
 @dataclass(frozen=True)
 class Method:
     """A method is one row of the methods table.
@@ -48,11 +79,13 @@ class Method:
             `private` (an adapter of its own for each training task).
         multi_head: whether the number of heads is the user's; otherwise it is one.
         start: what adaptation starts from: `pretrain` (what was pre-trained), `average` (the mean of its skills or copies),
-            `soup` (the mean of the adapters of the most similar training tasks), or `new_lora` (a new LoRA on the tuned
+            `soup` (one adapter made of those of the most similar training tasks), or `new_lora` (a new LoRA on the tuned
             weights).
+        merge: how a soup is made: `mean`, of all A and of all B, or a name of `mhrctl.adapters.merging.RULES`.
         trains: what adaptation trains: everything it starts from, or only the routing of the new task.
         settings: {section: settings} that make the row what it is; params.yaml may set them at the method.
-        options: the type of the method's own settings, `pretrain.options` in params.yaml.
+        options: the type of the method's own settings of pre-training, `pretrain.options` in params.yaml.
+        adapt_options: likewise of adaptation, `adapt.options`.
         look: its colour in figures, one for a family of methods, and its marker, one for what adaptation trains: all (o), the
             routing (^), an average (s); another where its colour would look like that of another method to the colour-blind.
     """
@@ -64,9 +97,11 @@ class Method:
     routing: Routing = "none"
     multi_head: bool = False
     start: Literal["pretrain", "average", "soup", "new_lora"] = "pretrain"
+    merge: str = "mean"
     trains: Literal["adapter", "routing"] = "adapter"
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     options: type[NoOptions] = NoOptions
+    adapt_options: type[NoOptions] = NoOptions
     look: tuple[str, str] = (INK, "o")
 
     @property
@@ -123,6 +158,21 @@ class Method:
 _LIGHT: dict[str, dict[str, Any]] = {"pretrain": {"targets": "light"}}
 _CHOICE_LOSSES: dict[str, dict[str, Any]] = {"adapt": {"mc_weight": 1.0, "unlikelihood_weight": 1.0}}
 _RANK_16 = {"pretrain": {"rank": 16}}
+
+
+def _merge(name: str, summary: str, options: type[NoOptions], marker: str) -> Method:
+    """A row that merges what AdapterSoup averages."""
+    return Method(
+        name,
+        summary,
+        "adapter_soup",
+        routing="private",
+        start="soup",
+        merge=name,
+        adapt_options=options,
+        look=(PURPLE, marker),
+    )
+
 
 _ROWS = (
     Method("lora", "one LoRA shared by all tasks, then tuned on each: the plain baseline", "lora", look=(BLUE, "o")),
@@ -222,6 +272,11 @@ _ROWS = (
         options=MosaOptions,
         look=(INK, "s"),
     ),
+    _merge("task_arithmetic", "as adapter_soup, the updates added up instead", SumOptions, "o"),
+    _merge("ties", "as adapter_soup, large entries of the elected sign averaged", ElectOptions, "D"),
+    _merge("dare_linear", "as adapter_soup, entries dropped at random, then added up", DropOptions, "v"),
+    _merge("dare_ties", "as adapter_soup, entries dropped at random, then signs elected", ElectOptions, "X"),
+    _merge("knots_ties", "as ties, in the basis that all updates share", AlignedOptions, "^"),
 )
 METHODS = {row.name: row for row in _ROWS}
 

@@ -14,12 +14,12 @@ from mhrctl.config.complaints import complaint, name
 from mhrctl.config.fields import Closed
 from mhrctl.config.grid import PLAIN, MethodAxes, Variant
 from mhrctl.config.grid import Override as CellOverride
-from mhrctl.config.methods import METHODS, reads
+from mhrctl.config.methods import METHODS, Method, NoOptions, reads
 from mhrctl.config.overrides import Override, layer_of, over, put_into, read_overrides
 from mhrctl.config.params import Params
 from mhrctl.config.reading import Document, Place, read_yaml
 from mhrctl.config.recipes import RECIPES, Recipe, recipe
-from mhrctl.config.sections import PretrainParams
+from mhrctl.config.sections import AdaptParams, PretrainParams
 from mhrctl.errors import ParamsError, unknown
 
 PARAMS_FILE = "params.yaml"
@@ -237,7 +237,10 @@ def _folded(settings: Settings, cell: Cell, section: str) -> Closed:
         where = _at(settings, cell, source, (section, *place))
         raise ParamsError(f"{where}: cell {cell.name}, from {source}: {name((section, *place))}: {message}") from None
     if isinstance(folded, PretrainParams):
-        _require_options(settings, cell, folded.options)
+        row = cell.pretrain_cell.row
+        _require_options(settings, cell, section, folded.options, row, row.options)
+    if isinstance(folded, AdaptParams):
+        _require_options(settings, cell, section, folded.options, cell.row, cell.row.adapt_options)
     return folded
 
 
@@ -259,15 +262,15 @@ def _at(settings: Settings, cell: Cell, source: str, place: Place) -> str:
     return str(document.path)
 
 
-def _require_options(settings: Settings, cell: Cell, options: Mapping[str, Any]) -> None:
-    """Check that the options of a pre-training are settings of its method."""
-    row = cell.pretrain_cell.row
+def _require_options(
+    settings: Settings, cell: Cell, section: str, options: Mapping[str, Any], row: Method, known: type[NoOptions]
+) -> None:
+    """Check that the options of a section are settings of the method."""
     try:
-        row.options.model_validate(options)
+        known.model_validate(options)
     except ValidationError as error:
-        at = ("pretrain", "options")
-        place, message = complaint(error, row.options, at=at)
-        if not row.options.model_fields:
+        place, message = complaint(error, known, at=(section, "options"))
+        if not known.model_fields:
             message = f"{row.name} has no settings of its own"
-        where = _at(settings, cell, sources(settings, cell, "pretrain").get("options", PARAMS_FILE), place)
+        where = _at(settings, cell, sources(settings, cell, section).get("options", PARAMS_FILE), place)
         raise ParamsError(f"{where}: cell {cell.name}: {name(place)}: {message}") from None

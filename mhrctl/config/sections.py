@@ -259,9 +259,12 @@ class AdaptParams(OptimisationParams):
     select: Literal["task_metric", "loss"] = Field("task_metric", description="validation score that chooses the best step")
     beams: Beams = Field(1, description="beams when validating by the task's metric")
     max_new_tokens: Tokens = Field(128, description="longest prediction when validating by the task's metric")
-    soup_size: Positive = Field(5, description="adapter_soup: training tasks whose adapters are averaged, at most")
+    soup_size: Positive = Field(5, description="adapter_soup and merges: training tasks whose adapters become one, at most")
     soup_min_cosine: Annotated[float, Field(ge=-1, le=1)] = Field(
-        0.15, description="adapter_soup: their least similarity (the best one always counts)"
+        0.15, description="adapter_soup and merges: their least similarity (the best one always counts)"
+    )
+    options: dict[str, Any] = added(
+        {}, description="the method's own settings, such as the density of ties; see docs/methods.md"
     )
 
 

@@ -62,7 +62,7 @@ def adapt(
 ) -> Card[AdaptFacts]:
     """Write `adapters.safetensors`, one run a test task, and `validation.csv` (score by task and step) into `out`.
 
-    AdapterSoup also writes what it starts from, `soup.safetensors`, and whose adapters that averages, `soup.csv`.
+    AdapterSoup and merges also write what they start from, `soup.safetensors`, and whose adapters that is made of, `soup.csv`.
 
     Args:
         cell: method, heads and seed.
@@ -73,7 +73,7 @@ def adapt(
         out: the output folder.
         scratch: folder for the checkpoints of an adaptation in progress.
         execution: how to train; its recorder takes the validation scores.
-        index: output of the index stage; adapter_soup needs it.
+        index: output of the index stage; AdapterSoup and merges need it.
         root: what a relative folder of the index's encoder is relative to.
 
     Raises:
@@ -94,8 +94,8 @@ def adapt(
     soup = None
     if cell.row.needs_index:
         device = str(execution.accelerator.device)
-        soup = soup_of(params, start_card.facts.tasks, shots, prepared, index, root, device)
-    begin = start_of(cell, frozen, load_adapter(start / ADAPTERS), start_card, soup)
+        soup = soup_of(cell.row, params, start_card.facts.tasks, shots, prepared, index, root, device)
+    begin = start_of(cell, params, frozen, load_adapter(start / ADAPTERS), start_card, soup)
     set_precision(frozen, params.precision)
     together = execution.together(begin.base)
     trained: list[dict[str, Tensor]] = []

@@ -1,4 +1,4 @@
-"""What the adaptation of test tasks starts from: a pre-trained adapter, a new one, or an average of those of similar tasks."""
+"""What the adaptation of test tasks starts from: a pre-trained adapter, a new one, or one made of those of similar tasks."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from pathlib import Path
 from transformers import PreTrainedModel
 
 from mhrctl.adapters.adapter import Adapter
+from mhrctl.adapters.merging import RULES, Merge
 from mhrctl.artifacts.cards import Card, read_card, require_made_from, require_tasks
 from mhrctl.artifacts.facts import PretrainFacts
 from mhrctl.config.cells import Cell
-from mhrctl.config.methods import METHODS
+from mhrctl.config.methods import METHODS, Method
 from mhrctl.config.sections import AdaptParams, PretrainParams
 from mhrctl.data.index import load_index
 from mhrctl.data.shots import TaskShots
@@ -29,7 +30,7 @@ class Start:
         base: the adapter; with a run for each test task if `by_task`, otherwise one that each task copies.
         by_task: whether every test task has a start of its own.
         trains_skills: whether adaptation trains the skills, or only the new routing.
-        notes: (test task, training task, cosine) of the adapters that were averaged.
+        notes: (test task, training task, cosine) of the adapters that became one.
     """
 
     base: Adapter
@@ -46,7 +47,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Soup:
-    """A soup says whose adapters AdapterSoup averages for each test task.
+    """A soup says whose adapters become one for each test task.
 
     Attributes:
         groups: for each test task the places of the chosen training tasks.
@@ -58,16 +59,22 @@ class Soup:
 
 
 def start_of(
-    cell: Cell, backbone: PreTrainedModel, pretrained: Adapter, start_card: Card[PretrainFacts], soup: Soup | None
+    cell: Cell,
+    params: AdaptParams,
+    backbone: PreTrainedModel,
+    pretrained: Adapter,
+    start_card: Card[PretrainFacts],
+    soup: Soup | None,
 ) -> Start:
     """Return what adaptation starts from; the backbone then has its slots.
 
     Args:
         cell: which is adapted.
+        params: its resolved section.
         backbone: frozen.
         pretrained: the adapter of its pre-training or average.
         start_card: of the same.
-        soup: whose adapters are averaged, if the method does that.
+        soup: whose adapters become one, if the method does that.
     """
     if cell.row.adds_lora:
         pretrained.put_into(backbone)
@@ -75,13 +82,23 @@ def start_of(
         with in_section("pretrain"):
             new = new_adapter(backbone, METHODS["lora"], lora, heads=1, seed=cell.seed, tasks=1)
         return Start(new, by_task=False, trains_skills=True, notes=[])
-    base = pretrained.mean_of_runs(soup.groups) if soup else pretrained
+    base = _made(soup, cell, params, pretrained, start_card.facts.tasks) if soup else pretrained
     attach(backbone, base)
     trains_skills = not cell.row.trains_routing_alone
     return Start(base, by_task=soup is not None, trains_skills=trains_skills, notes=soup.notes if soup else [])
 
 
+def _made(soup: Soup, cell: Cell, params: AdaptParams, pretrained: Adapter, training_tasks: Sequence[str]) -> Adapter:
+    """Make one adapter of each group of a soup."""
+    if cell.row.merge == "mean":
+        return pretrained.mean_of_runs(soup.groups)
+    options = cell.row.adapt_options.model_validate(params.options)
+    merge = Merge(RULES[cell.row.merge], **options.model_dump())
+    return pretrained.merge_runs([{run: f"{cell.seed}/{training_tasks[run]}" for run in group} for group in soup.groups], merge)
+
+
 def soup_of(
+    row: Method,
     params: AdaptParams,
     training_tasks: Sequence[str],
     shots: Sequence[TaskShots],
@@ -90,9 +107,10 @@ def soup_of(
     root: Path,
     device: str,
 ) -> Soup:
-    """Choose for each test task the training tasks whose adapters are averaged.
+    """Choose for each test task the training tasks whose adapters become one.
 
     Args:
+        row: the method.
         params: the cell's resolved section.
         training_tasks: whose adapters there are.
         shots: of the test tasks.
@@ -105,7 +123,7 @@ def soup_of(
         ParamsError: if there is no index.
     """
     if index is None:
-        raise ParamsError("adapter_soup needs the index of training tasks; run `mhrctl index`")
+        raise ParamsError(f"{row.name} needs the index of training tasks; run `mhrctl index`")
     known = load_index(index, root=root, device=device)
     card = read_card(index, stage="index", command="mhrctl index")
     require_tasks(card, index, list(training_tasks))

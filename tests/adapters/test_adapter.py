@@ -11,6 +11,7 @@ from torch import nn
 from mhrctl.adapters.adapter import Adapter, stack_runs, trainable
 from mhrctl.adapters.config import InventoryConfig
 from mhrctl.adapters.inventory import Inventory
+from mhrctl.adapters.merging import RULES, Merge
 from mhrctl.adapters.mosa import MoSA
 from mhrctl.adapters.scales import Scales
 from mhrctl.adapters.weights import Weights
@@ -75,6 +76,8 @@ def test_capabilities_stand_on_the_class() -> None:
     assert Scales(SHAPES).routes_by == "none"
     with pytest.raises(TypeError, match="not averaged over runs"):
         Scales(SHAPES, runs=2).mean_of_runs([[0, 1]])
+    with pytest.raises(TypeError, match="not merged"):
+        Scales(SHAPES, runs=2).merge_runs([{0: "a"}], Merge(RULES["ties"]))
 
 
 def test_mixing_is_what_the_routing_gives_each_layer() -> None:

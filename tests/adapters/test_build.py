@@ -9,6 +9,7 @@ from torch import nn
 from mhrctl.adapters.adapter import trainable
 from mhrctl.adapters.build import adapter_class, build_adapter, start_of
 from mhrctl.adapters.inventory import Inventory
+from mhrctl.adapters.merging import RULES, Merge
 from mhrctl.adapters.mosa import MoSA
 from mhrctl.config.methods import METHODS, MosaOptions
 from mhrctl.config.sections import PretrainParams
@@ -66,3 +67,11 @@ def test_adapters_can_be_built_without_storage() -> None:
         for row in METHODS.values():
             adapter = build_adapter(row, SETTINGS, SHAPES, nn.Linear(4, 4), heads=1, tasks=2)
             assert all(parameter.is_meta for parameter in adapter.parameters())
+
+
+def test_every_soup_has_a_rule() -> None:
+    merges = {row.merge for row in METHODS.values() if row.needs_index}
+    assert merges == {"mean", *RULES}
+    for row in METHODS.values():
+        if row.merge != "mean":
+            Merge(RULES[row.merge], **row.adapt_options().model_dump())

@@ -13,6 +13,7 @@ from transformers import T5ForConditionalGeneration
 from mhrctl.adapters.adapter import trainable
 from mhrctl.adapters.config import InventoryConfig
 from mhrctl.adapters.inventory import Inventory
+from mhrctl.adapters.merging import RULES, Form, Merge
 from mhrctl.adapters.routing import uniform_interpolation
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import inject
@@ -260,6 +261,40 @@ def test_the_mean_of_runs() -> None:
     soups = runs.mean_of_runs([[0, 2], [1]])
     for bank, soup in zip(runs.skill_parameters(), soups.skill_parameters(), strict=True):
         torch.testing.assert_close(soup, torch.stack([(bank[0] + bank[2]) / 2, bank[1]]))
+
+
+@pytest.mark.parametrize("form", ["product", "factors"])
+def test_merged_runs_are_those_of_the_layers_updates(form: Form) -> None:
+    shapes = {"a.q": (8, 16), "b.q": (8, 16), "b.o": (16, 8)}
+    runs = randomised(Inventory(shapes, InventoryConfig(rank=2, alpha=6.0, dropout=0.1), runs=3))
+    merge = Merge(RULES["task_arithmetic"], form=form, scale=0.25)
+    merged = runs.merge_runs([{2: "c", 0: "a"}, {1: "b", 2: "c"}], merge)
+    assert (merged.runs, merged.rank, merged.scaling, merged.dropout) == (2, 2, 3.0, 0.1)
+    before, after = runs(), merged()
+    for name in shapes:
+        a, b = before[f"{name}.down"], before[f"{name}.up"] / 3
+        for place, group in enumerate([[2, 0], [1, 2]]):
+            if form == "factors":
+                expected = 3 * 0.25 * b[group].sum(0).T @ a[group].sum(0)
+            else:
+                u, sizes, vh = torch.linalg.svd(3 * 0.25 * (b[group].mT @ a[group]).sum(0))
+                expected = (u[:, :2] * sizes[:2]) @ vh[:2]
+            update = after[f"{name}.up"][place].T @ after[f"{name}.down"][place]
+            torch.testing.assert_close(update, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_random_numbers_of_a_merge_are_the_adapters_own() -> None:
+    runs = randomised(Inventory({"a.q": (8, 16), "b.q": (8, 16)}, InventoryConfig(rank=2), runs=3))
+    for bank in runs.parameters():
+        bank.data[:] = bank.data[:1, :1]  # so that draws alone tell runs and layers apart
+    merge = Merge(RULES["dare_linear"], form="factors", density=0.5)
+    first = runs.merge_runs([{0: "a"}, {1: "b"}, {0: "a", 1: "b"}], merge)
+    again = runs.merge_runs([{2: "b", 1: "a"}, {1: "a"}], merge)
+    for bank, back in zip(first.parameters(), again.parameters(), strict=True):
+        assert torch.equal(bank[2], back[0])
+        assert torch.equal(bank[0], back[1])
+        assert not torch.equal(bank[0], bank[1])
+        assert not torch.equal(bank[0, 0], bank[0, 1])
 
 
 def test_routing_gradients_are_the_same_bits_every_time() -> None:

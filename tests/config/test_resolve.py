@@ -160,6 +160,21 @@ def test_options_are_those_of_the_method(project: Path, method: str, options: st
         resolve_cell(settings, Cell(method=method))
 
 
+@pytest.mark.parametrize(
+    ("method", "options", "said"),
+    [
+        ("poly", "{density: 0.5}", r"cell poly-s0: adapt.options.density: poly has no settings of its own"),
+        ("dare_linear", "{election: total}", r"cell dare_linear-s0: adapt.options.election: unknown key 'election'"),
+        ("ties", "{density: 1.5}", r"cell ties-s0: adapt.options.density: .* less than or equal to 1 \(got 1.5\)"),
+        ("knots_ties", "{form: factors}", r"cell knots_ties-s0: adapt.options.form: .*'product'"),
+    ],
+)
+def test_options_of_adaptation_are_those_of_the_method(project: Path, method: str, options: str, said: str) -> None:
+    settings = load_params(project / "params.yaml", [f"adapt.options={options}"])
+    with pytest.raises(ParamsError, match=said):
+        resolve_cell(settings, Cell(method=method))
+
+
 def test_numbers_are_read_as_dvc_reads_them(project: Path) -> None:
     assert load_params(edited(project, "  skills: 2", "  skills: 2\n  lr: 1e-3")).params.pretrain.lr == 0.001
 

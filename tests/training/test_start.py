@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from mhrctl.config.methods import METHODS
 from mhrctl.config.sections import AdaptParams
 from mhrctl.errors import ParamsError
 from mhrctl.training.start import Start, soup_of
@@ -40,4 +41,4 @@ def test_a_batch_of_tasks_has_its_part_of_the_start() -> None:
 
 def test_a_soup_needs_the_index() -> None:
     with pytest.raises(ParamsError, match=r"adapter_soup needs the index of training tasks; run `mhrctl index`"):
-        soup_of(cast("AdaptParams", None), [], [], Path("none"), None, Path(), "cpu")
+        soup_of(METHODS["adapter_soup"], cast("AdaptParams", None), [], [], Path("none"), None, Path(), "cpu")
