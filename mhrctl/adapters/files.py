@@ -15,14 +15,20 @@ each test task, in the order of its card. Of one run, A and B have the layout of
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-from mhrctl.adapters.adapter import Adapter
+from mhrctl.adapters.adapter import Adapter, Shapes
 from mhrctl.adapters.build import adapter_kinds
+from mhrctl.adapters.config import InventoryConfig
 from mhrctl.adapters.finite import require_finite
+from mhrctl.adapters.inventory import Inventory, inventory_settings
 from mhrctl.artifacts.reading import reading
 from mhrctl.errors import ArtifactError, DivergedError
 
@@ -38,17 +44,43 @@ def save_adapter(adapter: Adapter, path: Path) -> None:
     save_file(tensors, path, {adapter.kind: json.dumps(adapter.settings())})
 
 
-def load_adapter(path: Path) -> Adapter:
+def save_runs(tensors: Mapping[str, Tensor], shapes: Shapes, config: InventoryConfig, path: Path) -> None:
+    """Write LoRAs, a run each, as `save_adapter` would an inventory of them; the tensors may be mapped from files.
+
+    Args:
+        tensors: {`<layer>.lora_A`: [runs, 1, 1, d_in, rank], `<layer>.lora_B`: [runs, 1, 1, rank, d_out]}, all finite.
+        shapes: {layer: (d_in, d_out)}.
+        config: of the inventory.
+        path: of the file.
+    """
+    runs = len(next(iter(tensors.values())))
+    save_file(dict(tensors), path, {Inventory.kind: json.dumps(inventory_settings(shapes, config, runs=runs))})
+
+
+def load_adapter(path: Path, runs: Sequence[int] | None = None) -> Adapter:
     """Read what `save_adapter` wrote.
+
+    Args:
+        path: of the file.
+        runs: of the independent adapters in it, those to read, in this order; None reads all.
 
     Raises:
         ArtifactError: if it is not as its card says, or cannot be read, or one of its numbers is not finite.
     """
-    with reading(path):
-        with safe_open(path, "pt") as file:
-            ((kind, settings),) = file.metadata().items()
-        adapter = adapter_kinds()[kind].of_settings(json.loads(settings))
-        tensors = load_file(path)
+    with reading(path), safe_open(path, "pt") as file:
+        ((kind, text),) = file.metadata().items()
+        settings = json.loads(text)
+        if runs is None:
+            tensors = load_file(path)
+        else:
+            settings["runs"] = len(runs)
+            tensors = {name: _runs_of(file.get_slice(name), runs) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        adapter = adapter_kinds()[kind].of_settings(settings)
         require_finite(tensors, path, error=ArtifactError, how=f"make {path.parent} again")
         adapter.fill(tensors)
     return adapter
+
+
+def _runs_of(stored: Any, runs: Sequence[int]) -> Tensor:  # noqa: ANN401 - safetensors has no types
+    """Read a part of a tensor, whose first axis is runs."""
+    return torch.cat([stored[run : run + 1] for run in runs])

@@ -265,8 +265,8 @@ class Inventory(Adapter):
 
     def settings(self) -> dict[str, Any]:
         """Return the shapes, the settings flat, runs and tasks."""
-        runs, tasks = len(self.lora_A[0]), 1 if self.routing is None else self.routing.shape[2]
-        return {"shapes": self.shapes, **asdict(self.config), "runs": runs, "tasks": tasks}
+        tasks = 1 if self.routing is None else self.routing.shape[2]
+        return inventory_settings(self.shapes, self.config, runs=len(self.lora_A[0]), tasks=tasks)
 
     @classmethod
     def of_settings(cls, settings: Mapping[str, Any]) -> Self:
@@ -302,6 +302,11 @@ class Inventory(Adapter):
         """New ordinary LoRAs for the same layers."""
         config = InventoryConfig(rank=self.rank, alpha=self.alpha, dropout=self.dropout)
         return Inventory(self.shapes, config, runs=runs)
+
+
+def inventory_settings(shapes: Shapes, config: InventoryConfig, *, runs: int, tasks: int = 1) -> dict[str, Any]:
+    """Return the `settings` of an inventory, which need not be made for them."""
+    return {"shapes": dict(shapes), **asdict(config), "runs": runs, "tasks": tasks}
 
 
 def _generator(seed: str) -> torch.Generator:

@@ -90,6 +90,17 @@ class Kept(Facts):
     validation_loss: float = Field(description="mean over training tasks")
 
 
+class PoolMember(Facts):
+    """This says where an adapter of a pool is from."""
+
+    source: str = Field(description="hub id, or the folder as it was named")
+    revision: str | None = Field(description="its commit on the hub")
+    sha256: str = Field(description="of its folder")
+    licence: str | None = Field(description="as its README says")
+    rank: int
+    alpha: float
+
+
 class PretrainFacts(Facts):
     """These are the facts of a pre-training, and of the average of its skills."""
 
@@ -101,6 +112,9 @@ class PretrainFacts(Facts):
         [],
         description="of each adapter that was trained alone, or of the one of all tasks; nothing where the last step is kept",
         exclude_if=lambda kept: not kept,
+    )
+    pool: list[PoolMember] = Field(
+        [], description="of each adapter that was trained elsewhere, where it is from", exclude_if=lambda pool: not pool
     )
 
 

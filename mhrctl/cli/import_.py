@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,14 +24,23 @@ from mhrctl.cli.options import (
 )
 from mhrctl.config.cells import grid_cells
 from mhrctl.config.grid import PLAIN
+from mhrctl.config.methods import POOLED
+from mhrctl.config.methods import method as lookup
 from mhrctl.errors import ParamsError, unknown
 
 
 def import_(
-    path: Annotated[
-        Path,
-        typer.Argument(help="What to import: a PEFT folder, a checkpoint of the paper's authors, or T-Few's (IA)3 file."),
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATH...",
+            help="What to import: a PEFT folder, a checkpoint of the paper's authors, or T-Few's (IA)3 file. Of a pool, PEFT"
+            " folders, folders of them, ids of the hub (`owner/name@revision`), or a list of any (`.jsonl`).",
+        ),
     ],
+    pool: Annotated[
+        bool, typer.Option("--pool", help="Take all LoRAs that are named as a pool, for adapter_soup and merges.")
+    ] = False,
     method: MethodOption = None,
     variant: VariantOption = None,
     seed: SeedOption = None,
@@ -39,10 +48,12 @@ def import_(
     replace: Annotated[bool, typer.Option("--replace", help="Replace a pre-training that is there already.")] = False,
     project: ProjectOption = HERE,
 ) -> None:
-    """Take an adapter of another library as the pre-training of a cell; without a method, the file says which it is."""
+    """Take adapters of other libraries as the pre-training of a cell; without a method, a file says which it is."""
+    if not pool and len(paths) > 1:
+        raise ParamsError(f"{len(paths)} adapters: one becomes a cell; several become a pool with --pool")
     where, settings = open_project(project)
     quieten()
-    from mhrctl.tools.import_ import import_adapter
+    from mhrctl.tools.import_ import import_adapter, import_pool
 
     grid, heads = settings.params.grid, None
     if cell is not None:
@@ -52,16 +63,19 @@ def import_(
         method, variant, seed, heads = asked.method, asked.variant, asked.seed, asked.heads
     if variant is not None and variant not in (PLAIN, *grid.variants):
         raise ParamsError(f"--variant: {unknown('variant', variant, [PLAIN, *grid.variants])}")
-    imported, card = import_adapter(
-        path,
-        method=method,
-        variant=variant or PLAIN,
-        seed=grid.seeds[0] if seed is None else seed,
-        pretrain_seed=grid.pretrain_seed,
-        project=where,
-        heads=heads,
-        replace=replace,
-    )
+    place: dict[str, Any] = {
+        "variant": variant or PLAIN,
+        "seed": grid.seeds[0] if seed is None else seed,
+        "pretrain_seed": grid.pretrain_seed,
+        "project": where,
+        "overwrite": replace,
+    }
+    if pool:
+        if method is not None and lookup(method).pretrain != POOLED:
+            raise ParamsError(f"--method {method}: a pool is what {POOLED} pre-trains")
+        imported, card = import_pool(paths, **place)
+    else:
+        imported, card = import_adapter(Path(paths[0]), method=method, heads=heads, **place)
     trained, counts = imported.pretrain_cell, card.facts.parameters
     display.done(
         f"wrote {where.output('pretrain', trained.name)}: {counts.multi_task:,} adapter and {counts.routing:,} routing"

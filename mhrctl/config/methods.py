@@ -155,6 +155,9 @@ class Method:
         return self.trains == "routing"
 
 
+POOLED = "adapter_soup"
+"""The method whose pre-training is a pool: an adapter for each training task, or those that others trained."""
+
 _LIGHT: dict[str, dict[str, Any]] = {"pretrain": {"targets": "light"}}
 _CHOICE_LOSSES: dict[str, dict[str, Any]] = {"adapt": {"mc_weight": 1.0, "unlikelihood_weight": 1.0}}
 _RANK_16 = {"pretrain": {"rank": 16}}
@@ -165,7 +168,7 @@ def _merge(name: str, summary: str, options: type[NoOptions], marker: str) -> Me
     return Method(
         name,
         summary,
-        "adapter_soup",
+        POOLED,
         routing="private",
         start="soup",
         merge=name,

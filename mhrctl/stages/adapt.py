@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mhrctl.adapters.adapter import Adapter, stack_runs, trainable
-from mhrctl.adapters.files import load_adapter, save_adapter
+from mhrctl.adapters.files import save_adapter
 from mhrctl.artifacts import provenance
 from mhrctl.artifacts.cards import Card, read_card, write_card
 from mhrctl.artifacts.facts import AdaptFacts, Parameters
@@ -95,7 +95,7 @@ def adapt(
     if cell.row.needs_index:
         device = str(execution.accelerator.device)
         soup = soup_of(cell.row, params, start_card.facts.tasks, shots, prepared, index, root, device)
-    begin = start_of(cell, params, frozen, load_adapter(start / ADAPTERS), start_card, soup)
+    begin = start_of(cell, params, frozen, start / ADAPTERS, start_card, soup)
     set_precision(frozen, params.precision)
     together = execution.together(begin.base)
     trained: list[dict[str, Tensor]] = []

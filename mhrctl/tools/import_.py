@@ -1,14 +1,18 @@
-"""Adapters come in: what other libraries trained becomes a pre-training output that `average` and `adapt` start from."""
+"""Adapters come in: what other libraries trained becomes pre-training outputs that `average` and `adapt` start from."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from mhrctl.adapters.adapter import Adapter, trainable
+from mhrctl.adapters.adapter import Adapter, Shapes, trainable
 from mhrctl.adapters.build import adapter_class
-from mhrctl.adapters.files import save_adapter
+from mhrctl.adapters.files import save_adapter, save_runs
 from mhrctl.artifacts.cards import Card, read_card, write_card
-from mhrctl.artifacts.facts import Parameters, PretrainFacts
+from mhrctl.artifacts.facts import Parameters, PoolMember, PretrainFacts
+from mhrctl.artifacts.hashing import digest, digest_of
 from mhrctl.artifacts.names import ADAPTERS, Project
 from mhrctl.artifacts.ownership import require_apart
 from mhrctl.artifacts.writing import writing
@@ -17,6 +21,7 @@ from mhrctl.config.methods import METHODS
 from mhrctl.errors import ArtifactError, ParamsError
 from mhrctl.interchange.checkpoints import read_any
 from mhrctl.interchange.convert import to_adapter
+from mhrctl.interchange.pool import form_of, members_of, stacked
 from mhrctl.models.attach import linear_shapes
 from mhrctl.models.backbones import location, pretrained_config, require_prepared, shape_model
 
@@ -30,7 +35,7 @@ def import_adapter(
     pretrain_seed: int | None,
     project: Project,
     heads: int | None = None,
-    replace: bool = False,
+    overwrite: bool = False,
 ) -> tuple[Cell, Card[PretrainFacts]]:
     """Read an adapter of another library, and write it where the pretrain stage writes.
 
@@ -42,7 +47,7 @@ def import_adapter(
         pretrain_seed: of its pre-training, if that is another.
         project: with the outputs of prepare and backbone.
         heads: of the cell; None goes by the file.
-        replace: whether an output that is there already may be replaced.
+        overwrite: whether an output that is there already may be replaced.
 
     Returns:
         The cell that can be adapted now, and the card of its pre-training.
@@ -52,35 +57,117 @@ def import_adapter(
         ParamsError: if the method does not fit the file.
         ArtifactError: if there is such an output already, or the backbone was made for another tokenizer.
     """
-    require_prepared(project.output("prepare"), project.output("backbone"))
-    prepared = read_card(project.output("prepare"), stage="prepare", command="mhrctl prepare")
-    backbone = read_card(project.output("backbone"), stage="backbone", command="mhrctl backbone")
-    place = location(project.output("backbone"), backbone)
-    shapes = linear_shapes(shape_model(pretrained_config(place, revision=backbone.facts.revision)))
-    adapter = to_adapter(read_any(path, shapes), shapes)
+    target = _Target.of(project)
+    adapter = to_adapter(read_any(path, target.shapes), target.shapes)
     if heads not in (None, adapter.heads):
         raise ParamsError(f"--cell: it has {heads} heads, and {path} has {adapter.heads}; name a cell with as many")
     cell = Cell(method=_method(adapter, method), heads=adapter.heads, variant=variant, seed=seed, pretrain_seed=pretrain_seed)
-    pretraining = cell.pretrain_cell
-    out = project.output("pretrain", pretraining.name)
-    require_apart(out, path)
-    if out.exists() and not replace:
-        raise ArtifactError(f"{out}: there is a pre-training of this cell; choose another --seed, or --replace it")
+    out = target.place(cell, [path], overwrite=overwrite)
     # The file does not say which tasks its rows of routing are: they get the names of their numbers.
     rows = adapter.routing_parameters()[0].shape[2] if adapter.routing_parameters() else 0
-    facts = PretrainFacts(
-        suite=prepared.facts.suite,
+    facts = target.facts(
         tasks=[f"row {row} of {path.name}" for row in range(rows)],
-        backbone=backbone.facts.fingerprint,
         parameters=Parameters(
             multi_task=trainable(adapter.skill_parameters()), routing=trainable(adapter.routing_parameters())
         ),
     )
     with writing(out) as folder:
         save_adapter(adapter, folder / ADAPTERS)
-        card = Card.of("pretrain", {"cell": pretraining.model_dump(), "imported": path.name}, {"imported": path}, facts)
+        settings = {"cell": cell.pretrain_cell.model_dump(), "imported": path.name}
+        card = Card.of("pretrain", settings, {"imported": path}, facts)
         write_card(folder, card)
     return cell, card
+
+
+def import_pool(
+    sources: Sequence[str], *, variant: str, seed: int, pretrain_seed: int | None, project: Project, overwrite: bool = False
+) -> tuple[Cell, Card[PretrainFacts]]:
+    """Read LoRAs that were trained elsewhere, and write them where `adapter_soup`'s pre-training writes those that it trains.
+
+    Args:
+        sources: folders, hub ids, lists; see `mhrctl.interchange.pool.members_of`.
+        variant: of the cell.
+        seed: of the cell.
+        pretrain_seed: of its pre-training, if that is another.
+        project: with the outputs of prepare and backbone.
+        overwrite: whether an output that is there already may be replaced.
+
+    Returns:
+        The cell that can be adapted now, and the card of its pre-training.
+
+    Raises:
+        DataError: if an adapter cannot be had or used; names it, and those that can.
+        ArtifactError: if there is such an output already, or the backbone was made for another tokenizer.
+    """
+    target = _Target.of(project)
+    cell = Cell(method="adapter_soup", variant=variant, seed=seed, pretrain_seed=pretrain_seed)
+    members = members_of(sources)
+    out = target.place(cell, [member.folder for member in members], overwrite=overwrite)
+    form = form_of(members, target.shapes)
+    numbers = form.rank * sum(map(sum, form.shapes.values()))
+    facts = target.facts(
+        tasks=[member.name for member in members],
+        parameters=Parameters(multi_task=len(members) * numbers),
+        pool=[
+            PoolMember(
+                source=member.source,
+                revision=member.revision,
+                sha256=digest(member.folder),
+                licence=member.licence,
+                rank=rank,
+                alpha=alpha,
+            )
+            for member, rank, alpha in zip(members, form.ranks, form.alphas, strict=True)
+        ],
+    )
+    with writing(out) as folder:
+        with TemporaryDirectory(dir=folder) as scratch:
+            save_runs(stacked(members, form, target.shapes, Path(scratch)), form.shapes, form.config, folder / ADAPTERS)
+        settings = {"cell": cell.pretrain_cell.model_dump(), "imported": "pool"}
+        content = digest_of({Path(member.name): each.sha256 for member, each in zip(members, facts.pool, strict=True)})
+        card = replace(Card.of("pretrain", settings, {}, facts), parents={"imported": content})
+        write_card(folder, card)
+    return cell, card
+
+
+@dataclass(frozen=True)
+class _Target:
+    """What adapters are imported for.
+
+    Attributes:
+        project: with the outputs of prepare and backbone.
+        suite: that was prepared.
+        backbone: its fingerprint.
+        shapes: {layer: (d_in, d_out)} of all its linear layers.
+    """
+
+    project: Project
+    suite: str
+    backbone: str
+    shapes: Shapes
+
+    @classmethod
+    def of(cls, project: Project) -> _Target:
+        """Read what was prepared, and the backbone's sizes."""
+        require_prepared(project.output("prepare"), project.output("backbone"))
+        prepared = read_card(project.output("prepare"), stage="prepare", command="mhrctl prepare")
+        backbone = read_card(project.output("backbone"), stage="backbone", command="mhrctl backbone")
+        place = location(project.output("backbone"), backbone)
+        shapes = linear_shapes(shape_model(pretrained_config(place, revision=backbone.facts.revision)))
+        return cls(project, prepared.facts.suite, backbone.facts.fingerprint, shapes)
+
+    def place(self, cell: Cell, inputs: Sequence[Path], *, overwrite: bool) -> Path:
+        """The folder of a cell's pre-training, to which nothing of what is read belongs."""
+        out = self.project.output("pretrain", cell.pretrain_cell.name)
+        for path in inputs:
+            require_apart(out, path)
+        if out.exists() and not overwrite:
+            raise ArtifactError(f"{out}: there is a pre-training of this cell; choose another --seed, or --replace it")
+        return out
+
+    def facts(self, *, tasks: list[str], parameters: Parameters, pool: list[PoolMember] | None = None) -> PretrainFacts:
+        """The facts of a pre-training that is imported."""
+        return PretrainFacts(suite=self.suite, tasks=tasks, backbone=self.backbone, parameters=parameters, pool=pool or [])
 
 
 def _method(adapter: Adapter, asked: str | None) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from transformers import PreTrainedModel
 
 from mhrctl.adapters.adapter import Adapter
+from mhrctl.adapters.files import load_adapter
 from mhrctl.adapters.merging import RULES, Merge
 from mhrctl.artifacts.cards import Card, read_card, require_made_from, require_tasks
 from mhrctl.artifacts.facts import PretrainFacts
@@ -62,7 +63,7 @@ def start_of(
     cell: Cell,
     params: AdaptParams,
     backbone: PreTrainedModel,
-    pretrained: Adapter,
+    pretrained: Path,
     start_card: Card[PretrainFacts],
     soup: Soup | None,
 ) -> Start:
@@ -72,29 +73,32 @@ def start_of(
         cell: which is adapted.
         params: its resolved section.
         backbone: frozen.
-        pretrained: the adapter of its pre-training or average.
+        pretrained: the file of its pre-training or average.
         start_card: of the same.
         soup: whose adapters become one, if the method does that.
     """
     if cell.row.adds_lora:
-        pretrained.put_into(backbone)
+        load_adapter(pretrained).put_into(backbone)
         lora = PretrainParams.model_validate(start_card.params["pretrain"])
         with in_section("pretrain"):
             new = new_adapter(backbone, METHODS["lora"], lora, heads=1, seed=cell.seed, tasks=1)
         return Start(new, by_task=False, trains_skills=True, notes=[])
-    base = _made(soup, cell, params, pretrained, start_card.facts.tasks) if soup else pretrained
+    base = _made(soup, cell, params, pretrained, start_card.facts.tasks) if soup else load_adapter(pretrained)
     attach(backbone, base)
     trains_skills = not cell.row.trains_routing_alone
     return Start(base, by_task=soup is not None, trains_skills=trains_skills, notes=soup.notes if soup else [])
 
 
-def _made(soup: Soup, cell: Cell, params: AdaptParams, pretrained: Adapter, training_tasks: Sequence[str]) -> Adapter:
-    """Make one adapter of each group of a soup."""
+def _made(soup: Soup, cell: Cell, params: AdaptParams, pretrained: Path, training_tasks: Sequence[str]) -> Adapter:
+    """Make one adapter of each group of a soup, for which those that are in a group are read: a pool may be large."""
+    runs = sorted({run for group in soup.groups for run in group})
+    chosen, places = load_adapter(pretrained, runs), {run: place for place, run in enumerate(runs)}
     if cell.row.merge == "mean":
-        return pretrained.mean_of_runs(soup.groups)
+        return chosen.mean_of_runs([[places[run] for run in group] for group in soup.groups])
     options = cell.row.adapt_options.model_validate(params.options)
     merge = Merge(RULES[cell.row.merge], **options.model_dump())
-    return pretrained.merge_runs([{run: f"{cell.seed}/{training_tasks[run]}" for run in group} for group in soup.groups], merge)
+    seeds = {places[run]: f"{cell.seed}/{training_tasks[run]}" for run in runs}
+    return chosen.merge_runs([{places[run]: seeds[places[run]] for run in group} for group in soup.groups], merge)
 
 
 def soup_of(

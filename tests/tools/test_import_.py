@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 from mhrctl.adapters.files import load_adapter
+from mhrctl.interchange.convert import to_weights
+from mhrctl.interchange.peft import write_peft
 from mhrctl.models.backbones import sized_model
 from tests.conftest import Run
 
@@ -102,3 +105,35 @@ def test_an_import_is_what_the_next_command_starts_from(
     assert run("adapt", "-m", "lora", "-C", copy) == 0
     assert run("import", tmp_path / "out", "--variant", "../x", "-C", copy) == 2
     assert "--variant: unknown variant '../x' (known: plain)" in capfd.readouterr().err
+
+
+def test_a_pool_that_left_comes_back_as_runs_and_is_adapted_from(walked_all: Path, tmp_path: Path, run: Run) -> None:
+    copy = tmp_path / "project"
+    shutil.copytree(walked_all, copy, symlinks=True)
+    file = copy / "data/pretrain/adapter_soup-s0/adapters.safetensors"
+    before, card = load_adapter(file), json.loads((file.parent / "card.json").read_text())
+    for place, task in enumerate(card["facts"]["tasks"]):
+        weights = to_weights(before.select([place]))
+        write_peft(tmp_path / "pool" / task, weights, base="toy", revision=None)
+    assert run("import", "--pool", tmp_path / "pool", "--seed", 7, "-C", copy) == 0
+    imported = copy / "data/pretrain/adapter_soup-s7"
+    facts = json.loads((imported / "card.json").read_text())["facts"]
+    assert facts["tasks"] == sorted(card["facts"]["tasks"])
+    assert facts["parameters"] == card["facts"]["parameters"]
+    assert [each["source"] for each in facts["pool"]] == [str(tmp_path / "pool")] * len(facts["tasks"])
+    assert sorted(path.name for path in imported.iterdir()) == ["adapters.safetensors", "card.json"]
+    after = load_adapter(imported / "adapters.safetensors")
+    for run_, task in enumerate(facts["tasks"]):
+        for name, slot in before.select([card["facts"]["tasks"].index(task)])().items():
+            torch.testing.assert_close(after()[name][run_], slot[0], rtol=0, atol=0)
+    assert run("adapt", "-m", "ties", "--seed", 7, "-C", copy) == 0
+    assert run("evaluate", "-m", "ties", "--seed", 7, "-C", copy) == 0
+
+
+def test_a_pool_and_an_adapter_are_told_apart(copy: Path, tmp_path: Path, run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run("import", tmp_path / "a", tmp_path / "b", "-C", copy) == 2
+    assert "2 adapters: one becomes a cell; several become a pool with --pool" in capfd.readouterr().err
+    assert run("import", "--pool", tmp_path / "a", "-m", "lora", "-C", copy) == 2
+    assert "--method lora: a pool is what adapter_soup pre-trains" in capfd.readouterr().err
+    assert run("import", "--pool", tmp_path / "a", "-C", copy) == 2
+    assert "no such folder" in capfd.readouterr().err
