@@ -217,6 +217,12 @@ def copy(walked: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(walked, tmp_path / "project"))
 
 
+@pytest.fixture
+def copy_of_all(walked_all: Path, tmp_path: Path) -> Path:
+    """A copy of the project of all methods, to be changed."""
+    return Path(shutil.copytree(walked_all, tmp_path / "project"))
+
+
 def mhrctl(*arguments: object) -> int:
     """Run the command line in this process, and return its exit code."""
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stop:

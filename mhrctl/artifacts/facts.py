@@ -135,6 +135,11 @@ class AdaptFacts(Facts):
     validation: dict[str, float] = Field(description="{task: its best validation score}")
     undecided: list[str] = Field([], description="tasks whose validation scores never differed, so that nothing chose the step")
     rouge_tokenizers: dict[str, str] = Field({}, description="{task: the tokenizer of its ROUGE-L}")
+    evaluations: dict[str, tuple[int, int]] = Field(
+        {},
+        description="where losses chose from a pool, {task: evaluations of an adapter on an example, and of all on all}",
+        exclude_if=lambda evaluations: not evaluations,
+    )
     backbone: str = Field(description="its fingerprint")
     parameters: Annotated[
         Parameters,

@@ -133,6 +133,7 @@ def adapt(
     facts = card.facts
     took = display.duration(time.monotonic() - began)
     reached = [*_reached(facts, params.adapt, out, prepared), f"{counted(facts.parameters.adaptation, 'parameter')} a task"]
+    reached += [f"chosen with {_evaluations(facts)} evaluations"] if facts.evaluations else []
     adapted = f"adapted {called} to {counted(len(facts.tasks), 'task')} in {took}: {', '.join(reached)}"
     display.done(f"{adapted}{_undecided(facts)}")
 
@@ -159,6 +160,12 @@ def _reached(facts: AdaptFacts, params: AdaptParams, out: Path, prepared: Path) 
     steps = sorted({min(best.values()), max(best.values())}) if best else []
     which = f" (best step{'s' if len(steps) > 1 else ''} {' to '.join(f'{step:,}' for step in steps)})" if steps else ""
     return [said + which]
+
+
+def _evaluations(facts: AdaptFacts) -> str:
+    """How often an adapter of a pool was tried on a shot, and how often all on all would have been."""
+    spent, exhaustive = (sum(counts) for counts in zip(*facts.evaluations.values(), strict=True))
+    return f"{spent:,} of {exhaustive:,}"
 
 
 def _undecided(facts: AdaptFacts) -> str:

@@ -303,6 +303,7 @@ READERS: Mapping[tuple[str, str], Callable[[Method], bool]] = {
     ("adapt", "lr"): lambda row: not row.trains_routing_alone,
     ("adapt", "soup_size"): lambda row: row.needs_index,
     ("adapt", "soup_min_cosine"): lambda row: row.needs_index,
+    ("adapt", "soup_by"): lambda row: row.needs_index,
 }
 """{(section, setting): whether a method reads it}, of those that not every method reads. The sections themselves are shared by
 all methods; what is set for one method, one cell or by `--set` must be read by it."""

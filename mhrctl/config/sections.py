@@ -263,6 +263,11 @@ class AdaptParams(OptimisationParams):
     soup_min_cosine: Annotated[float, Field(ge=-1, le=1)] = Field(
         0.15, description="adapter_soup and merges: their least similarity (the best one always counts)"
     )
+    soup_by: Literal["inputs", "loss"] = added(
+        "inputs",
+        description="adapter_soup and merges: the adapters that become one are those of the tasks whose inputs are the most"
+        " similar, or those with the least loss on the shots, of which there are `soup_size`",
+    )
     options: dict[str, Any] = added(
         {}, description="the method's own settings, such as the density of ties; see docs/methods.md"
     )

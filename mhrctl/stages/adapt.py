@@ -25,6 +25,7 @@ from mhrctl.config.sections import AdaptParams
 from mhrctl.data.batches import GroupedOrder, RunBatches
 from mhrctl.data.shots import TaskShots, draw_shots
 from mhrctl.errors import DivergedError, ParamsError, StoppedError, counted, in_section, listed
+from mhrctl.evaluation.choosing import CHOSEN_BY, choose_soup
 from mhrctl.evaluation.metrics import choices_to_score, references_of, score_all
 from mhrctl.evaluation.prediction import Generation, answer, of_runs, own_rows, sample_losses
 from mhrctl.models.backbones import open_backbone
@@ -44,7 +45,7 @@ from mhrctl.training.loop import Schedule, fit
 from mhrctl.training.objective import objective_of
 from mhrctl.training.optimizers import clip_runs, optimizer_of, rate_settings, select_runs, trained_parameters
 from mhrctl.training.selection import BestSteps
-from mhrctl.training.start import soup_of, start_of
+from mhrctl.training.start import start_of
 
 
 def adapt(
@@ -93,8 +94,18 @@ def adapt(
         )
     soup = None
     if cell.row.needs_index:
-        device = str(execution.accelerator.device)
-        soup = soup_of(cell.row, params, start_card.facts.tasks, shots, prepared, index, root, device)
+        soup = choose_soup(
+            cell.row,
+            params,
+            start / ADAPTERS,
+            start_card.facts.tasks,
+            shots,
+            frozen,
+            prepared=prepared,
+            index=index,
+            root=root,
+            execution=execution,
+        )
     begin = start_of(cell, params, frozen, start / ADAPTERS, start_card, soup)
     set_precision(frozen, params.precision)
     together = execution.together(begin.base)
@@ -139,6 +150,7 @@ def adapt(
         validation={task.name: round(score, 4) for task, score in zip(shots, best, strict=True)},
         undecided=[task.name for task in shots if task.name in undecided],
         rouge_tokenizers={task.name: task.rouge_tokenizer for task in shots},
+        evaluations=soup.evaluations if soup else {},
         backbone=start_card.facts.backbone,
         parameters=Parameters(adaptation=trainable(trained_parameters(result).values()) // len(shots)),
     )
@@ -146,7 +158,7 @@ def adapt(
         save_adapter(result, folder / ADAPTERS)
         if begin.notes:
             save_adapter(begin.base, folder / SOUP)
-            write_csv(folder / SOUP_TASKS, ("task", "training_task", "cosine"), begin.notes)
+            write_csv(folder / SOUP_TASKS, ("task", "training_task", CHOSEN_BY[params.soup_by]), begin.notes)
         write_csv(folder / VALIDATION, ("task", "step", "score"), curves)
         card = made.card(facts, threads=execution.threads)
         write_card(folder, card)

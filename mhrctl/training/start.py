@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from transformers import PreTrainedModel
@@ -31,7 +31,7 @@ class Start:
         base: the adapter; with a run for each test task if `by_task`, otherwise one that each task copies.
         by_task: whether every test task has a start of its own.
         trains_skills: whether adaptation trains the skills, or only the new routing.
-        notes: (test task, training task, cosine) of the adapters that became one.
+        notes: (test task, training task, cosine or loss) of the adapters that became one.
     """
 
     base: Adapter
@@ -52,11 +52,13 @@ class Soup:
 
     Attributes:
         groups: for each test task the places of the chosen training tasks.
-        notes: (test task, training task, cosine) of them.
+        notes: (test task, training task, cosine or loss) of them.
+        evaluations: where losses chose, {test task: evaluations of an adapter on an example, and how many all would be}.
     """
 
     groups: list[list[int]]
     notes: list[tuple[str, str, float]]
+    evaluations: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 def start_of(

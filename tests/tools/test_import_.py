@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -107,9 +106,8 @@ def test_an_import_is_what_the_next_command_starts_from(
     assert "--variant: unknown variant '../x' (known: plain)" in capfd.readouterr().err
 
 
-def test_a_pool_that_left_comes_back_as_runs_and_is_adapted_from(walked_all: Path, tmp_path: Path, run: Run) -> None:
-    copy = tmp_path / "project"
-    shutil.copytree(walked_all, copy, symlinks=True)
+def test_a_pool_that_left_comes_back_as_runs_and_is_adapted_from(copy_of_all: Path, tmp_path: Path, run: Run) -> None:
+    copy = copy_of_all
     file = copy / "data/pretrain/adapter_soup-s0/adapters.safetensors"
     before, card = load_adapter(file), json.loads((file.parent / "card.json").read_text())
     for place, task in enumerate(card["facts"]["tasks"]):
