@@ -160,6 +160,17 @@ class Adapter(nn.Module, ABC):
         """
         raise TypeError(f"{self.kind}: adapters of this kind are not averaged over runs (groups: {len(groups)})")
 
+    def mixed_runs(self, weights: Tensor) -> Self:
+        """Mix the adapters of all runs, A and B each for itself (LoraHub).
+
+        Args:
+            weights: [new runs, runs].
+
+        Raises:
+            TypeError: if adapters of this kind are no LoRAs.
+        """
+        raise TypeError(f"{self.kind}: adapters of this kind are not mixed (new runs: {len(weights)})")
+
     def merge_runs(self, groups: Sequence[Mapping[int, str]], merge: Merge) -> Self:  # noqa: ARG002
         """Merge the adapters of each group of runs into one run a group.
 

@@ -248,6 +248,14 @@ class Inventory(Adapter):
         return chosen
 
     @torch.no_grad()
+    def mixed_runs(self, weights: Tensor) -> Self:
+        """Return weighted sums of all A and of all B."""
+        mixed = self._like(runs=len(weights))
+        for target, bank in zip(mixed.skill_parameters(), self.skill_parameters(), strict=True):
+            target.copy_(torch.tensordot(weights.to(bank), bank, 1))
+        return mixed
+
+    @torch.no_grad()
     def merge_runs(self, groups: Sequence[Mapping[int, str]], merge: Merge) -> Self:
         """Merge the adapters of each group of runs into one run a group; see `mhrctl.adapters.merging`."""
         merged, root = self._like(runs=len(groups)), self.scaling**0.5  # B alone would be as much larger as the scaling is

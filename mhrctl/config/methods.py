@@ -65,6 +65,14 @@ class AlignedOptions(ElectOptions):
     form: Literal["product"] = Field("product", description="what is merged: the products of B and A")
 
 
+class HubOptions(NoOptions):
+    """These are the settings of LoraHub's search for weights (arXiv 2307.13269)."""
+
+    evaluations: int = Field(40, ge=1, description="mixtures that are tried for a task")
+    bound: float = Field(1.5, gt=0, description="weights lie between it and its negative")
+    penalty: float = Field(0.05, ge=0, description="of the mean absolute weight, which is added to the loss")
+
+
 @dataclass(frozen=True)
 class Method:
     """A method is one row of the methods table.
@@ -81,7 +89,8 @@ class Method:
         start: what adaptation starts from: `pretrain` (what was pre-trained), `average` (the mean of its skills or copies),
             `soup` (one adapter made of those of the most similar training tasks), or `new_lora` (a new LoRA on the tuned
             weights).
-        merge: how a soup is made: `mean`, of all A and of all B, or a name of `mhrctl.adapters.merging.RULES`.
+        merge: how a soup is made: `mean` of all A and of all B, `search` for weights of their sums, or a name of
+            `mhrctl.adapters.merging.RULES`.
         trains: what adaptation trains: everything it starts from, or only the routing of the new task.
         settings: {section: settings} that make the row what it is; params.yaml may set them at the method.
         options: the type of the method's own settings of pre-training, `pretrain.options` in params.yaml.
@@ -274,6 +283,17 @@ _ROWS = (
         settings={"pretrain": {"rank": 16, "alpha": 16.0, "targets": ["q", "v"]}},
         options=MosaOptions,
         look=(INK, "s"),
+    ),
+    Method(
+        "lora_hub",
+        "as adapter_soup, by weights that are searched for without gradients",
+        POOLED,
+        routing="private",
+        start="soup",
+        merge="search",
+        settings={"adapt": {"soup_size": 20}},
+        adapt_options=HubOptions,
+        look=(PURPLE, "s"),
     ),
     _merge("task_arithmetic", "as adapter_soup, the updates added up instead", SumOptions, "o"),
     _merge("ties", "as adapter_soup, large entries of the elected sign averaged", ElectOptions, "D"),

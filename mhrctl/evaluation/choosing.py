@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedModel
 
 from mhrctl.adapters.files import load_adapter
-from mhrctl.config.methods import Method
+from mhrctl.config.cells import Cell
+from mhrctl.config.methods import HubOptions
 from mhrctl.config.sections import AdaptParams
 from mhrctl.data.examples import Sample
 from mhrctl.data.shots import TaskShots
+from mhrctl.evaluation.composing import compose
 from mhrctl.evaluation.prediction import own_rows, sample_losses
 from mhrctl.models.attach import attach
 from mhrctl.models.precision import set_precision
@@ -26,8 +29,6 @@ from mhrctl.training.execution import Execution
 from mhrctl.training.objective import Objective, objective_of
 from mhrctl.training.start import Soup, soup_of
 
-CHOSEN_BY = {"inputs": "cosine", "loss": "loss"}
-"""{`adapt.soup_by`: what the chosen are noted with}."""
 TOGETHER = 32
 """Adapters that are read and tried at a time: a matter of memory, not of results."""
 
@@ -72,7 +73,7 @@ def halve(losses: Callable[[list[int], range], Sequence[float]], *, candidates: 
 
 
 def choose_soup(
-    row: Method,
+    cell: Cell,
     params: AdaptParams,
     file: Path,
     names: Sequence[str],
@@ -87,7 +88,7 @@ def choose_soup(
     """Choose for each test task the adapters of a pool that become one.
 
     Args:
-        row: the method.
+        cell: which is adapted.
         params: the cell's resolved section.
         file: of the pool.
         names: of its adapters.
@@ -102,8 +103,37 @@ def choose_soup(
         ParamsError: if the inputs choose, and there is no index.
     """
     if params.soup_by == "inputs":
-        return soup_of(row, params, names, shots, prepared, index, root, str(execution.accelerator.device))
-    set_precision(backbone, params.precision)
+        soup = soup_of(cell.row, params, names, shots, prepared, index, root, str(execution.accelerator.device))
+    else:
+        set_precision(backbone, params.precision)
+        soup = _by_loss(params, file, names, shots, backbone, execution)
+    if cell.row.merge == "search":
+        set_precision(backbone, params.precision)
+        options = HubOptions.model_validate(params.options)
+        weights = compose(
+            soup, options, file, shots, backbone, seed=cell.seed, objective=objective_of(params), execution=execution
+        )
+        return replace(soup, weights=weights)
+    return soup
+
+
+def soup_table(soup: Soup, params: AdaptParams) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Return the columns and rows of what was chosen, with the weights if they were searched for."""
+    header = ["task", "training_task", "cosine" if params.soup_by == "inputs" else "loss"]
+    if not soup.weights:
+        return header, list(soup.notes)
+    weights = (round(weight, 4) for of_task in soup.weights for weight in of_task)
+    return [*header, "weight"], [(*note, weight) for note, weight in zip(soup.notes, weights, strict=True)]
+
+
+def _by_loss(
+    params: AdaptParams,
+    file: Path,
+    names: Sequence[str],
+    shots: Sequence[TaskShots],
+    backbone: PreTrainedModel,
+    execution: Execution,
+) -> Soup:
     objective, soup = objective_of(params), Soup([], [])
     with execution.track("choose", len(shots)) as bar:
         for task in shots:

@@ -25,7 +25,7 @@ from mhrctl.config.sections import AdaptParams
 from mhrctl.data.batches import GroupedOrder, RunBatches
 from mhrctl.data.shots import TaskShots, draw_shots
 from mhrctl.errors import DivergedError, ParamsError, StoppedError, counted, in_section, listed
-from mhrctl.evaluation.choosing import CHOSEN_BY, choose_soup
+from mhrctl.evaluation.choosing import choose_soup, soup_table
 from mhrctl.evaluation.metrics import choices_to_score, references_of, score_all
 from mhrctl.evaluation.prediction import Generation, answer, of_runs, own_rows, sample_losses
 from mhrctl.models.backbones import open_backbone
@@ -95,7 +95,7 @@ def adapt(
     soup = None
     if cell.row.needs_index:
         soup = choose_soup(
-            cell.row,
+            cell,
             params,
             start / ADAPTERS,
             start_card.facts.tasks,
@@ -156,9 +156,9 @@ def adapt(
     )
     with writing(out) as folder:
         save_adapter(result, folder / ADAPTERS)
-        if begin.notes:
+        if soup:
             save_adapter(begin.base, folder / SOUP)
-            write_csv(folder / SOUP_TASKS, ("task", "training_task", CHOSEN_BY[params.soup_by]), begin.notes)
+            write_csv(folder / SOUP_TASKS, *soup_table(soup, params))
         write_csv(folder / VALIDATION, ("task", "step", "score"), curves)
         card = made.card(facts, threads=execution.threads)
         write_card(folder, card)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from mhrctl.adapters.adapter import Adapter
@@ -31,13 +33,11 @@ class Start:
         base: the adapter; with a run for each test task if `by_task`, otherwise one that each task copies.
         by_task: whether every test task has a start of its own.
         trains_skills: whether adaptation trains the skills, or only the new routing.
-        notes: (test task, training task, cosine or loss) of the adapters that became one.
     """
 
     base: Adapter
     by_task: bool
     trains_skills: bool
-    notes: list[tuple[str, str, float]]
 
     def of(self, shots: Sequence[TaskShots], first: int, count: int) -> Adapter:
         """Return the start of `count` tasks from `first` on, side by side."""
@@ -54,11 +54,13 @@ class Soup:
         groups: for each test task the places of the chosen training tasks.
         notes: (test task, training task, cosine or loss) of them.
         evaluations: where losses chose, {test task: evaluations of an adapter on an example, and how many all would be}.
+        weights: of the adapters of each group, where the method searches for them.
     """
 
     groups: list[list[int]]
     notes: list[tuple[str, str, float]]
     evaluations: dict[str, tuple[int, int]] = field(default_factory=dict)
+    weights: list[list[float]] = field(default_factory=list)
 
 
 def start_of(
@@ -84,23 +86,32 @@ def start_of(
         lora = PretrainParams.model_validate(start_card.params["pretrain"])
         with in_section("pretrain"):
             new = new_adapter(backbone, METHODS["lora"], lora, heads=1, seed=cell.seed, tasks=1)
-        return Start(new, by_task=False, trains_skills=True, notes=[])
+        return Start(new, by_task=False, trains_skills=True)
     base = _made(soup, cell, params, pretrained, start_card.facts.tasks) if soup else load_adapter(pretrained)
     attach(backbone, base)
-    trains_skills = not cell.row.trains_routing_alone
-    return Start(base, by_task=soup is not None, trains_skills=trains_skills, notes=soup.notes if soup else [])
+    return Start(base, by_task=soup is not None, trains_skills=not cell.row.trains_routing_alone)
 
 
 def _made(soup: Soup, cell: Cell, params: AdaptParams, pretrained: Path, training_tasks: Sequence[str]) -> Adapter:
     """Make one adapter of each group of a soup, for which those that are in a group are read: a pool may be large."""
     runs = sorted({run for group in soup.groups for run in group})
     chosen, places = load_adapter(pretrained, runs), {run: place for place, run in enumerate(runs)}
+    if soup.weights:
+        return chosen.mixed_runs(mixing(soup.groups, soup.weights, runs))
     if cell.row.merge == "mean":
         return chosen.mean_of_runs([[places[run] for run in group] for group in soup.groups])
     options = cell.row.adapt_options.model_validate(params.options)
     merge = Merge(RULES[cell.row.merge], **options.model_dump())
     seeds = {places[run]: f"{cell.seed}/{training_tasks[run]}" for run in runs}
     return chosen.merge_runs([{places[run]: seeds[places[run]] for run in group} for group in soup.groups], merge)
+
+
+def mixing(groups: Sequence[Sequence[int]], weights: Sequence[Sequence[float]], runs: Sequence[int]) -> Tensor:
+    """Return the weights of groups over some runs, [groups, runs], 0 where a run is not of a group."""
+    matrix = torch.zeros(len(groups), len(runs))
+    for row, group, of_group in zip(matrix, groups, weights, strict=True):
+        row[[runs.index(run) for run in group]] = torch.tensor(of_group, dtype=matrix.dtype)
+    return matrix
 
 
 def soup_of(

@@ -33,8 +33,8 @@ class Task:
 
 def test_a_batch_of_tasks_has_its_part_of_the_start() -> None:
     base, shots = cast("Any", Asked()), cast("Any", [Task(seed) for seed in (5, 6, 7)])
-    by_task: Any = Start(base, by_task=True, trains_skills=True, notes=[]).of(shots, 1, 2)
-    anew: Any = Start(base, by_task=False, trains_skills=False, notes=[]).of(shots, 1, 2)
+    by_task: Any = Start(base, by_task=True, trains_skills=True).of(shots, 1, 2)
+    anew: Any = Start(base, by_task=False, trains_skills=False).of(shots, 1, 2)
     assert by_task == ("select", [1, 2])
     assert anew == ("new", [6, 7], False)
 
