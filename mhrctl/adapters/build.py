@@ -87,11 +87,12 @@ def build_adapter(
     Raises:
         ValueError: if the heads do not divide a layer.
     """
+    together = settings.skills if row.is_matched else 1  # skills in one LoRA, each scaled as it would be alone
     inventory = InventoryConfig(
         heads=heads,
         skills=settings.skills if row.mixes_skills else 1,
-        rank=settings.rank,
-        alpha=settings.alpha,
+        rank=together * settings.rank,
+        alpha=together * settings.alpha,
         routing="random" if row.routing == "random" else "learned",
         granularity=settings.granularity,
         routing_blocks=settings.routing_blocks,

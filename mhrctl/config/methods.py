@@ -86,6 +86,7 @@ class Method:
         routing: over the skills of the inventory: `none` (one skill), `learned`, `random` (a draw for each example), or
             `private` (an adapter of its own for each training task).
         multi_head: whether the number of heads is the user's; otherwise it is one.
+        is_matched: whether its one LoRA has the rank of all skills of an inventory together, and so as many numbers.
         start: what adaptation starts from: `pretrain` (what was pre-trained), `average` (the mean of its skills or copies),
             `soup` (one adapter made of those of the most similar training tasks), or `new_lora` (a new LoRA on the tuned
             weights).
@@ -105,6 +106,7 @@ class Method:
     adapter: str = "inventory:Inventory"
     routing: Routing = "none"
     multi_head: bool = False
+    is_matched: bool = False
     start: Literal["pretrain", "average", "soup", "new_lora"] = "pretrain"
     merge: str = "mean"
     trains: Literal["adapter", "routing"] = "adapter"
@@ -194,6 +196,13 @@ _ROWS = (
         "lora_big",
         settings=_RANK_16,
         look=(BLUE, "D"),
+    ),
+    Method(
+        "lora_matched",
+        "one LoRA with as many parameters as all skills of an inventory",
+        "lora_matched",
+        is_matched=True,
+        look=(BLUE, "X"),
     ),
     Method(
         "ia3",
@@ -311,7 +320,7 @@ BACKBONE = "backbone"
 
 
 READERS: Mapping[tuple[str, str], Callable[[Method], bool]] = {
-    ("pretrain", "skills"): lambda row: row.mixes_skills,
+    ("pretrain", "skills"): lambda row: row.mixes_skills or row.is_matched,
     ("pretrain", "granularity"): lambda row: row.mixes_skills,
     ("pretrain", "routing_blocks"): lambda row: row.mixes_skills,
     ("pretrain", "routing_lr"): lambda row: row.learns_routing,

@@ -49,6 +49,15 @@ def test_settings_reach_the_inventory() -> None:
     assert build_adapter(METHODS["random_mu"], SETTINGS, SHAPES, BACKBONE, heads=1, tasks=2).config.routing == "random"
 
 
+def test_a_matched_lora_has_as_many_numbers_as_an_inventory_and_its_scaling() -> None:
+    matched = build_adapter(METHODS["lora_matched"], SETTINGS, SHAPES, BACKBONE, heads=1, tasks=5)
+    poly = build_adapter(METHODS["poly"], SETTINGS, SHAPES, BACKBONE, heads=1, tasks=5)
+    assert isinstance(matched, Inventory)
+    assert (matched.skills, matched.rank) == (1, 6)
+    assert matched.scaling == poly.scaling
+    assert trainable(matched.skill_parameters()) == trainable(poly.skill_parameters())
+
+
 def test_options_reach_the_method_that_has_them() -> None:
     settings = SETTINGS.model_copy(update={"options": {"copies": 2, "sparse": "full"}})
     mosa = build_adapter(METHODS["mosa"], settings, SHAPES, BACKBONE, heads=1, tasks=5)

@@ -36,6 +36,7 @@ LORA, LAYERS, SKILLS, TRAINING_TASKS = 672, 18, 2, 3
     ("method", "multi_task", "routing", "adaptation"),
     [
         ("lora_big", 16 * LORA, 0, 16 * LORA),
+        ("lora_matched", SKILLS * LORA, 0, SKILLS * LORA),
         ("ia3", 6 * 16 + 2 * 32, 0, 6 * 16 + 2 * 32),
         ("tfew", 6 * 16 + 2 * 32, 0, 6 * 16 + 2 * 32),
         ("adapter_soup", TRAINING_TASKS * LORA, 0, LORA),

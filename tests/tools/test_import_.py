@@ -60,7 +60,7 @@ def test_a_method_that_does_not_fit_is_rejected(
     assert run("export", "-m", "lora", "--stage", "pretrain", "--out", tmp_path / "out", "-C", copy) == 0
     capfd.readouterr()
     assert run("import", tmp_path / "out", "-m", "poly", "-C", copy) == 2
-    assert "--method poly: the file holds what lora or lora_big pre-trains" in capfd.readouterr().err
+    assert "--method poly: the file holds what lora or lora_big or lora_matched pre-trains" in capfd.readouterr().err
     assert run("import", tmp_path / "nothing", "-C", copy) == 2
     assert capfd.readouterr().err.count("\n") == 1
 
