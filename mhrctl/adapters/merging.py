@@ -91,7 +91,8 @@ class Merge:
         if self.rule.drop == "none" and not self.rule.elects:  # a sum has factors already
             return low_rank(self._scale(len(a)) * b.flatten(0, 1).T, a.flatten(0, 1), rank)
         update = self._combined(b.mT @ a, generators).double()
-        down, up = _factors(*torch.linalg.svd(update, full_matrices=False), rank)
+        u, sizes, vh = torch.linalg.svd(update, full_matrices=False)
+        down, up = _factors(u, sizes, vh, rank)
         return down.to(a.dtype), up.to(b.dtype)
 
     def _scale(self, count: int) -> float:
