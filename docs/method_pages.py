@@ -27,7 +27,7 @@ ROUTED = {
 STARTS = {
     "pretrain": "what was pre-trained",
     "average": "the average, one LoRA, which `mhrctl average` writes",
-    "soup": "the average of the LoRAs of the most similar training tasks, which `mhrctl index` knows",
+    "soup": "one LoRA that is made of those of the most similar training tasks, which `mhrctl index` knows",
     "new_lora": "the tuned weights, which stay as they are, and a new LoRA",
 }
 
@@ -62,8 +62,9 @@ def _facts(row: Method, counts: Mapping[str, list[Counts]]) -> Iterator[str]:
     for words, numbers in (("on all tasks", _on_all), ("for a new task", _on_new)):
         by_layout = {layout: numbers([count for count in counts[layout] if count.method == row.name]) for layout in counts}
         yield f"| trained {words}, T5-XL | {_in_one(by_layout)} |"
-    if row.options is not NoOptions:
-        yield from _options(row)
+    for section, options in (("pretrain", row.options), ("adapt", row.adapt_options)):
+        if options is not NoOptions:
+            yield from _options(row.name, section, options)
 
 
 def _start(row: Method) -> str:
@@ -111,13 +112,13 @@ def _on_new(counts: Sequence[Counts]) -> str:
     return ", ".join(f"{count.adaptation:,} with {count.heads} heads" for count in counts)
 
 
-def _options(row: Method) -> Iterator[str]:
+def _options(name: str, section: str, options: type[NoOptions]) -> Iterator[str]:
     """The settings of its own, in a table."""
     yield ""
-    yield f"| `pretrain.options` of `{row.name}` | default | |"
+    yield f"| `{section}.options` of `{name}` | default | |"
     yield "|---|---|---|"
-    for name, field in row.options.model_fields.items():
-        yield f"| `{name}` | `{field.default}` | {field.description} |"
+    for key, field in options.model_fields.items():
+        yield f"| `{key}` | `{'null' if field.default is None else field.default}` | {field.description} |"
 
 
 def counted() -> dict[str, list[Counts]]:

@@ -142,6 +142,49 @@ def soup(top: float, trained: bool) -> Drawing:
     yield text(FIRST + 64, top + 79, "of the most similar tasks")
 
 
+def _made(top: float, trained: bool, first: str, second: str) -> Drawing:
+    """One LoRA, made of two that were chosen."""
+    yield from _lora(FIRST, top + 42, [ORANGE, GREEN], trained)
+    yield text(FIRST + 64, top + 62, first)
+    yield text(FIRST + 64, top + 79, second)
+
+
+def added_up(top: float, trained: bool) -> Drawing:
+    """The sum of updates."""
+    yield from _made(top, trained, "the sum of the updates", "of the most similar tasks")
+
+
+def elected(top: float, trained: bool) -> Drawing:
+    """Large entries, of the elected sign."""
+    yield from _made(top, trained, "large entries, of the sign", "that most of them have")
+
+
+def dropped(top: float, trained: bool) -> Drawing:
+    """A sum after entries were dropped."""
+    yield from _made(top, trained, "entries dropped at random,", "the others added up")
+
+
+def dropped_and_elected(top: float, trained: bool) -> Drawing:
+    """Entries of the elected sign, after others were dropped."""
+    yield from _made(top, trained, "entries dropped at random,", "the others by their signs")
+
+
+def in_one_basis(top: float, trained: bool) -> Drawing:
+    """Large entries of the elected sign, in a common basis."""
+    yield from _made(top, trained, "by their signs, in a basis", "that all of them share")
+
+
+def searched(top: float, trained: bool) -> Drawing:
+    """Weighted sums."""
+    yield from _made(top, trained, "weighted sums, by weights", "that were searched for")
+
+
+def matched_lora(top: float, trained: bool) -> Drawing:
+    """One LoRA as large as all skills."""
+    yield from _lora(FIRST, top + 42, [BLUE], trained, thin=4 * THIN / 2)
+    yield text(FIRST + 64, top + 70, "as large as all skills")
+
+
 def each_its_lora(top: float, trained: bool) -> Drawing:
     """A LoRA a task."""
     yield from skills(top, trained)
@@ -262,6 +305,25 @@ SCHEMES = {
     "full_ft": Scheme("All weights are tuned on all tasks, and for a new one", [weights], [weights], sign=""),
     "full_ft_then_lora": Scheme(
         "All weights are tuned on all tasks; a new task tunes a new LoRA", [weights], [tuned_weights], sign=""
+    ),
+    "lora_hub": Scheme("Each task has a LoRA; weighted sums of some are searched for, and tuned", [each_its_lora], [searched]),
+    "task_arithmetic": Scheme(
+        "Each task has a LoRA; the sum of the updates of similar tasks is tuned", [each_its_lora], [added_up]
+    ),
+    "ties": Scheme(
+        "Each task has a LoRA; large entries of the elected sign are averaged and tuned", [each_its_lora], [elected]
+    ),
+    "dare_linear": Scheme(
+        "Each task has a LoRA; entries are dropped at random, and the sum is tuned", [each_its_lora], [dropped]
+    ),
+    "dare_ties": Scheme(
+        "Each task has a LoRA; entries are dropped, those of the elected sign averaged",
+        [each_its_lora],
+        [dropped_and_elected],
+    ),
+    "knots_ties": Scheme("Each task has a LoRA; they are merged in a common basis, and tuned", [each_its_lora], [in_one_basis]),
+    "lora_matched": Scheme(
+        "One LoRA as large as all skills is trained on all tasks and tuned for a new one", [matched_lora], [matched_lora]
     ),
     "mosa": Scheme("Copies of one LoRA train their own entries; a new task tunes their mean", [copies], [mean_of_copies]),
 }
