@@ -25,6 +25,7 @@ EXTRAS: Mapping[str, str] = {
     "dask": "mhrctl run --dask, --dask-config",
     "gguf": "backbone.gguf",
     "harness": "mhrctl evaluate --harness",
+    "lora_hub": "the method lora_hub",
     "notebooks": "the notebook of docs/notebooks, in Jupyter",
     "peft": "mhrctl export to PEFT folders",
     "quantised": "backbone.quantisation",
