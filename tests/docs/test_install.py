@@ -19,7 +19,7 @@ JSON = PAGE.partition("## For programs")[2].partition("\n## ")[0]
 
 def test_every_extra_has_a_row() -> None:
     extras = set(PROJECT["optional-dependencies"]) - {"test", "dev"}
-    assert extras <= set(re.findall(r"^\| `([a-z]+)` \| .* \| .*MB \|$", PAGE, flags=re.MULTILINE))
+    assert extras <= set(re.findall(r"^\| `([a-z_]+)` \| .* \| .*MB \|$", PAGE, flags=re.MULTILINE))
     assert extras <= set(EXTRAS)
 
 
