@@ -60,6 +60,9 @@ def report(
             help="The method that --compare compares to. [default: lora, or the first]", autocompletion=complete_label
         ),
     ] = None,
+    harness: Annotated[
+        bool, typer.Option("--harness", help="Print what lm-evaluation-harness said of the cells (`evaluate --harness`).")
+    ] = False,
     html: Annotated[bool, typer.Option("--html", help="Write everything into one HTML file.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder of figures and HTML; data/report if none is named.")] = None,
     form: Annotated[Format, typer.Option("--format", help="Form of printed tables.")] = Format.TERMINAL,
@@ -68,7 +71,7 @@ def report(
     set_: SetOption = [],
 ) -> None:
     """Write the report into data/report and print the results, or print tables and differences, draw figures, write HTML."""
-    stage_runs = not (tables or figures or compare or html)
+    stage_runs = not (tables or figures or compare or harness or html)
     require_one_form(form, as_json=as_json)
     where, settings = open_project(project, set_, reads=["report" if stage_runs else "report.trials", "grid"])
     if to and not compare:
@@ -92,6 +95,10 @@ def report(
     printed = [build_table(number, results, expected) for number in tables]
     if compare:
         printed.append(differences_table(results, against=to, labels=compare))
+    if harness:
+        from mhrctl.report.tables.harness import harness_table
+
+        printed.append(harness_table(where))
     if as_json:
         print_json({"tables": list(map(table_record, printed))})
     else:

@@ -7,8 +7,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from mhrctl.artifacts.cards import known_digest, read_card
+from mhrctl.artifacts.names import ADAPTERS, TEST_EXAMPLES, Project
 from mhrctl.artifacts.reading import reading
 from mhrctl.artifacts.writing import write_json
+from mhrctl.config.cells import Cell
 from mhrctl.errors import ArtifactError
 
 ZERO_SHOT = "zero_shot"
@@ -46,6 +49,21 @@ class HarnessScores(BaseModel):
 
     cell: str
     scores: list[HarnessScore]
+
+
+def inputs_of(project: Project, cell: Cell | None) -> dict[str, str]:
+    """Return what there is now of all that decides a cell's scores, {input: sha256}; None is the bare backbone.
+
+    Raises:
+        ArtifactError: if there is no backbone.
+    """
+    backbone = read_card(project.output("backbone"), stage="backbone", command="mhrctl backbone").facts.fingerprint
+    files = {"test_tasks": project.output("prepare") / TEST_EXAMPLES}
+    if cell is not None:
+        stage, origin = cell.start
+        files["start"] = project.output(stage, origin.name) / ADAPTERS
+        files["adapted"] = project.output("adapt", cell.name) / ADAPTERS
+    return {"backbone": backbone} | {name: known_digest(file) for name, file in files.items() if file.exists()}
 
 
 def read_harness(file: Path) -> HarnessScores:

@@ -14,14 +14,14 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mhrctl.adapters.adapter import Adapter
-from mhrctl.artifacts.cards import known_digest, read_card, require_backbone, require_made_from
-from mhrctl.artifacts.names import ADAPTERS, TEST_EXAMPLES, Project
+from mhrctl.artifacts.cards import read_card, require_backbone, require_made_from
+from mhrctl.artifacts.names import Project
 from mhrctl.config.cells import Cell
 from mhrctl.config.methods import BACKBONE
 from mhrctl.config.sections import EvaluateParams
 from mhrctl.data.framing import framing_by
 from mhrctl.errors import DivergedError, ParamsError, listed, unknown
-from mhrctl.evaluation.harness_scores import ZERO_SHOT, HarnessScore, record
+from mhrctl.evaluation.harness_scores import ZERO_SHOT, HarnessScore, inputs_of, record
 from mhrctl.models.attach import inject, linear_shapes
 from mhrctl.models.backbones import open_backbone
 from mhrctl.models.precision import set_precision
@@ -178,24 +178,21 @@ def _attached(cell: Cell | None, asked: Asked, tasks: Tasks, project: Project, b
         ArtifactError: if an output is missing, or was made from others.
     """
     prepared = project.output("prepare")
-    of_all = {"test_tasks": known_digest(prepared / TEST_EXAMPLES)}
-    of_all["backbone"] = read_card(project.output("backbone"), stage="backbone", command="mhrctl backbone").facts.fingerprint
+    inputs = inputs_of(project, cell)
     if cell is None:
-        return _Attached(None, None, (), of_all)
+        return _Attached(None, None, (), inputs)
     stage, origin = cell.start
     start, adapted = project.output(stage, origin.name), project.output("adapt", cell.name)
     wants_adapted = cell.row.needs_index or asked.adapter not in (None, ZERO_SHOT) or (asked.adapter is None and tasks.ours)
     after = adapted if wants_adapted and not cell.extra_steps else None
     start_card, adapted_card = read_cards(cell, start, after)
     if start_card is not None:
-        require_backbone(start_card, start, of_all["backbone"], project.output("backbone"))
+        require_backbone(start_card, start, inputs["backbone"], project.output("backbone"))
         require_made_from(start_card, start, {"prepare": prepared})
     if adapted_card is not None:
-        require_backbone(adapted_card, adapted, of_all["backbone"], project.output("backbone"))
+        require_backbone(adapted_card, adapted, inputs["backbone"], project.output("backbone"))
         require_made_from(adapted_card, adapted, {"prepare": prepared, "start": start})
     phases = read_phases(cell, start, after, backbone)
-    outputs = {"start": start / ADAPTERS, "adapted": adapted / ADAPTERS}
-    inputs = of_all | {name: known_digest(file) for name, file in outputs.items() if file.exists()}
     names = adapted_card.facts.tasks if adapted_card else ()
     return _Attached(phases["zero_shot"], phases.get("adapted"), names, inputs)
 

@@ -53,6 +53,9 @@ def test_exported_tasks_run_on_the_cells_that_are_named(copy: Path, run: Run, ca
     assert run("evaluate", "--method", "lora", "--adapter", "zero_shot", "--limit", "1", *common) == 0
     assert "lora-s0 mhrctl_swap (zero_shot): rouge_l " in capfd.readouterr().err
     assert run("report", "-C", copy) == 0  # which reads our scores alone
+    assert "mhrctl_swap" not in capfd.readouterr().out
+    assert run("report", "--harness", "-C", copy) == 0
+    assert "mhrctl_swap" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize("wrong", [("-m", "lora"), ("--merge",), ("--stage", "average")])
