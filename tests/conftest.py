@@ -33,6 +33,7 @@ from mhrctl.stages import pretrain
 from mhrctl.stages.backbone import scratch_config
 from mhrctl.training import checkpoint
 from tests.robustness.outcomes import table
+from tests.tools.stand_in_hub import Hub, standing_in
 
 transformers_logging.disable_progress_bar()
 
@@ -215,6 +216,20 @@ def walked_all(walked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copy(walked: Path, tmp_path: Path) -> Path:
     """A copy of the walked project, to be changed."""
     return Path(shutil.copytree(walked, tmp_path / "project"))
+
+
+@pytest.fixture
+def exported(copy: Path) -> Path:
+    """The folder with the exports of both test tasks of a LoRA."""
+    assert mhrctl("export", "-m", "lora", "-C", copy) == 0
+    return copy / "data/export/adapt/lora-s0"
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    """A stand-in for the Hugging Face hub, which the real client talks to."""
+    with standing_in(monkeypatch, tmp_path / "hf") as served:
+        yield served
 
 
 @pytest.fixture

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import Capture, complaint
 from tests.conftest import Run
-from tests.tools.stand_in_hub import Hub, standing_in
+from tests.tools.stand_in_hub import Hub
 from tests.tools.test_pull import ADAPTER, REPO
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
-    with standing_in(monkeypatch, tmp_path / "hf") as served:
-        yield served
 
 
 def test_a_pull_says_the_commit_and_how_to_go_on(hub: Hub, project: Path, run: Run, capfd: Capture) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,7 @@ from mhrctl.errors import ArtifactError, DataError
 from mhrctl.tools.pull import Pulled, pull, usable
 from mhrctl.tools.push import parcel, push
 from tests.conftest import Run
-from tests.tools.stand_in_hub import TOKEN, Hub, standing_in
+from tests.tools.stand_in_hub import TOKEN, Hub
 
 REPO = "someone/lists"
 pytestmark = [
@@ -32,19 +31,6 @@ ADAPTER = {
     "adapter_config.json": json.dumps({"peft_type": "LORA", "base_model_name_or_path": "google/flan-t5-small"}).encode(),
     "adapter_model.safetensors": save({"a": torch.ones(2)}),
 }
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
-    with standing_in(monkeypatch, tmp_path / "hf") as served:
-        yield served
-
-
-@pytest.fixture
-def exported(copy: Path, run: Run) -> Path:
-    """The folder with the exports of both test tasks of a LoRA."""
-    assert run("export", "-m", "lora", "-C", copy) == 0
-    return copy / "data/export/adapt/lora-s0"
 
 
 def sent(folder: Path, repo: str = REPO) -> str:

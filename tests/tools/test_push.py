@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,26 +15,13 @@ from mhrctl.errors import ArtifactError, DataError, ParamsError
 from mhrctl.tools.export import export
 from mhrctl.tools.push import Pushed, parcel, push
 from tests.conftest import Run, reseal
-from tests.tools.stand_in_hub import Hub, standing_in
+from tests.tools.stand_in_hub import Hub
 
 REPO = "someone/lists"
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning"),  # httpx, of how huggingface_hub uploads
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated"),  # peft calls it
 ]
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
-    with standing_in(monkeypatch, tmp_path / "hf") as served:
-        yield served
-
-
-@pytest.fixture
-def exported(copy: Path, run: Run) -> Path:
-    """The folder with the exports of both test tasks of a LoRA."""
-    assert run("export", "-m", "lora", "-C", copy) == 0
-    return copy / "data/export/adapt/lora-s0"
 
 
 def send(folder: Path, repo: str = REPO, *, public: bool = False, replace: bool = False, licence: str | None = "mit") -> Pushed:
