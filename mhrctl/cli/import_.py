@@ -33,7 +33,7 @@ def import_(
     paths: Annotated[
         list[str],
         typer.Argument(
-            metavar="PATH...",
+            metavar="PATH",
             help="What to import: a PEFT folder, a checkpoint of the paper's authors, or T-Few's (IA)3 file. Of a pool, PEFT"
             " folders, folders of them, ids of the hub (`owner/name@revision`), or a list of any (`.jsonl`).",
         ),

@@ -38,8 +38,8 @@ def test_a_cell_of_the_grid_is_noted(copy: Path, exported: Path, run: Run, capfd
     ("options", "message"),
     [
         ([], "there is a pre-training of this cell; choose another --seed, or --replace it"),
-        (["-m", "poly", "--seed", 7], "--method poly: the file holds what lora or lora_big pre-trains"),
-        (["-m", "lorra", "--seed", 7], "--method lorra: the file holds what lora or lora_big pre-trains"),
+        (["-m", "poly", "--seed", 7], "--method poly: the file holds what lora or lora_big or lora_matched pre-trains"),
+        (["-m", "lorra", "--seed", 7], "--method lorra: the file holds what lora or lora_big or lora_matched pre-trains"),
         (["--variant", "light"], "--variant: unknown variant 'light' (known: plain)"),
     ],
 )
