@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -216,6 +218,15 @@ def walked_all(walked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copy(walked: Path, tmp_path: Path) -> Path:
     """A copy of the walked project, to be changed."""
     return Path(shutil.copytree(walked, tmp_path / "project"))
+
+
+@pytest.fixture
+def swept() -> Iterator[None]:
+    """After a test with a cluster, what Dask leaves of its event loops is collected here, and not in a test to come."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture

@@ -126,6 +126,7 @@ def test_other_machines_are_named_by_one_option_each(made: Toy, run: Run, capfd:
         assert message in error
 
 
+@pytest.mark.usefixtures("swept")
 def test_a_cluster_file_is_relative_to_where_the_command_is_given(
     made: Toy, tmp_path: Path, run: Run, capfd: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

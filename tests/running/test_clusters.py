@@ -22,6 +22,7 @@ from mhrctl.running.jobs import Job, JobFiles, ask_to_stop, run_job, wait_job
 from mhrctl.running.scheduler import Scheduler
 from tests.running.toy import Toy, eventually
 
+pytestmark = pytest.mark.usefixtures("swept")
 TELL_WORKER = "cut -d' ' -f4 /proc/$(cut -d' ' -f6 /proc/$$/stat)/stat >> workers\n"
 """A job leads its session; the parent of its leader is the worker's process."""
 

@@ -31,7 +31,7 @@ from mhrctl.running.scheduler import Scheduler
 from tests.conftest import Run
 from tests.running.toy import Toy, eventually
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("swept")]
 CHECKOUTS = ["one", "two"]
 
 
