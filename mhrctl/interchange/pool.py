@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from mhrctl.interchange.weights import SkillWeights
 
 LIST = ".jsonl"
 _KEYS = ("adapter", "name", "revision")
+_EXAMPLE = '{"adapter": "a/folder", "name": "its name"} a line, and the name of the file ends in .jsonl'
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,6 @@ def members_of(sources: Sequence[str]) -> list[Member]:
     return members
 
 
-_EXAMPLE = '{"adapter": "a/folder", "name": "its name"} a line, and the name of the file ends in .jsonl'
-
-
 def _members(source: str, root: Path) -> Iterator[Member]:
     path = root / source
     if path.suffix == LIST:
@@ -117,11 +115,7 @@ def _listed(path: Path) -> Iterator[Member]:
             if len(members) > 1 and record.get("name"):
                 raise DataError(f"{path}:{number}: {record['adapter']} has {len(members)} adapters, and one name was given")
             for member in members:
-                yield Member(record.get("name") or member.name, *_rest(member))
-
-
-def _rest(member: Member) -> tuple[str, Path, str | None, str | None]:
-    return member.source, member.folder, member.revision, member.licence
+                yield replace(member, name=record.get("name") or member.name)
 
 
 def _record(where: str, line: str) -> dict[str, Any]:
@@ -176,21 +170,21 @@ def form_of(members: Sequence[Member], shapes: Shapes) -> Form:
         DataError: if some cannot be used; names each, why, and the others.
     """
     layers: set[str] = set()
-    ranks, alphas, wrong = [], [], []
+    ranks, alphas, wrong = [], [], dict[str, str]()
     for member in members:
         try:
             weights = _lora(member, shapes)
         except DataError as error:
-            wrong.append(f"{member.name}: {error}")
+            wrong[member.name] = str(error)
             continue
         layers |= weights.layers.keys()
         ranks.append(weights.rank)
         alphas.append(weights.alpha)
     if wrong:
-        bad = {each.partition(":")[0] for each in wrong}
-        good = [member.name for member in members if member.name not in bad]
+        said = "; ".join(f"{name}: {why}" for name, why in wrong.items())
+        good = [member.name for member in members if member.name not in wrong]
         others = f"; the others can be used: {listed(good)}" if good else ""
-        raise DataError(f"pool: {len(wrong)} of {len(members)} adapters cannot be used: {'; '.join(wrong)}{others}")
+        raise DataError(f"pool: {len(wrong)} of {len(members)} adapters cannot be used: {said}{others}")
     return Form({layer: shape for layer, shape in shapes.items() if layer in layers}, max(ranks), ranks, alphas)
 
 
