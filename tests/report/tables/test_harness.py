@@ -14,7 +14,7 @@ from mhrctl.report.tables.harness import NOTHING_ASKED, harness_table
 def said(project: Project, cell: Cell, task: str = "arc", **more: object) -> None:
     inputs = inputs_of(project, cell)
     score = {"adapter": "zero_shot", "metrics": {"acc": 0.5}, "stderr": {"acc": 0.125}, "harness": "0.4.13", **more}
-    record(project.harness(cell.name), cell.name, [HarnessScore(task=task, made_from=inputs, **score)], inputs)  # type: ignore[arg-type]
+    record(project.harness(cell.name), cell.name, [HarnessScore(task=task, made_from=inputs, **score)], inputs)
 
 
 def test_cells_stand_together_by_task(copy: Path) -> None:
