@@ -20,7 +20,7 @@ from torch import Tensor
 from mhrctl.adapters.adapter import Shapes
 from mhrctl.adapters.config import InventoryConfig
 from mhrctl.errors import DataError, listed
-from mhrctl.hub import fetching
+from mhrctl.hub import asking, fetching
 from mhrctl.interchange.peft import CONFIG, TENSORS, read_peft
 from mhrctl.interchange.weights import SkillWeights
 
@@ -139,13 +139,8 @@ def _on_hub(repository: str, revision: str | None, name: str) -> Member:
 
     what = f"adapter {repository}"
     files = [CONFIG, TENSORS, "README.md"]
-    try:
-        with fetching(repository, what=what, way_out="give a folder", files=files[:2], revision=revision):
-            folder = Path(snapshot_download(repository, revision=revision, allow_patterns=files))
-    except DataError:
-        raise
-    except Exception as error:  # whatever the client, the hub or the disk fails with
-        raise DataError(f"{what}: cannot be fetched ({type(error).__name__}: {str(error).splitlines()[0]})") from error
+    with asking(what), fetching(repository, what=what, way_out="give a folder", files=files[:2], revision=revision):
+        folder = Path(snapshot_download(repository, revision=revision, allow_patterns=files))
     return _in_folder(folder, name, repository, folder.name)
 
 

@@ -166,3 +166,9 @@ def test_what_is_no_pool_is_said(tmp_path: Path) -> None:
         members(tmp_path / "file.txt")
     with pytest.raises(DataError, match=r"list.jsonl: cannot be read"):
         members(tmp_path / "list.jsonl")
+
+
+@pytest.mark.usefixtures("hub")
+def test_what_the_hub_has_not_is_said_as_the_hub_says_it() -> None:
+    with pytest.raises(DataError, match=r"^adapter owner/nothing: there is no such repository, or it is private and "):
+        members_of(["owner/nothing"])
