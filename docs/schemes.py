@@ -135,18 +135,16 @@ def average(top: float, trained: bool) -> Drawing:
     yield text(FIRST + 64, top + 70, "the average of the skills")
 
 
-def soup(top: float, trained: bool) -> Drawing:
-    """One LoRA, the mean of two that were chosen."""
-    yield from _lora(FIRST, top + 42, [ORANGE, GREEN], trained)
-    yield text(FIRST + 64, top + 62, "the average of the LoRAs")
-    yield text(FIRST + 64, top + 79, "of the most similar tasks")
-
-
 def _made(top: float, trained: bool, first: str, second: str) -> Drawing:
     """One LoRA, made of two that were chosen."""
     yield from _lora(FIRST, top + 42, [ORANGE, GREEN], trained)
     yield text(FIRST + 64, top + 62, first)
     yield text(FIRST + 64, top + 79, second)
+
+
+def soup(top: float, trained: bool) -> Drawing:
+    """One LoRA, the mean of two that were chosen."""
+    yield from _made(top, trained, "the average of the LoRAs", "of the most similar tasks")
 
 
 def added_up(top: float, trained: bool) -> Drawing:

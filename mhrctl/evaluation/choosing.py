@@ -102,19 +102,16 @@ def choose_soup(
     Raises:
         ParamsError: if the inputs choose, and there is no index.
     """
+    set_precision(backbone, params.precision)
     if params.soup_by == "inputs":
         soup = soup_of(cell.row, params, names, shots, prepared, index, root, str(execution.accelerator.device))
     else:
-        set_precision(backbone, params.precision)
         soup = _by_loss(params, file, names, shots, backbone, execution)
-    if cell.row.merge == "search":
-        set_precision(backbone, params.precision)
-        options = HubOptions.model_validate(params.options)
-        weights = compose(
-            soup, options, file, shots, backbone, seed=cell.seed, objective=objective_of(params), execution=execution
-        )
-        return replace(soup, weights=weights)
-    return soup
+    if cell.row.merge != "search":
+        return soup
+    options, objective = HubOptions.model_validate(params.options), objective_of(params)
+    weights = compose(soup, options, file, shots, backbone, seed=cell.seed, objective=objective, execution=execution)
+    return replace(soup, weights=weights)
 
 
 def soup_table(soup: Soup, params: AdaptParams) -> tuple[list[str], list[tuple[Any, ...]]]:

@@ -101,8 +101,8 @@ def compose(
     """
     if find_spec("nevergrad") is None:
         raise ParamsError("lora_hub searches with nevergrad, which is not installed; run `pip install 'mhrctl[lora_hub]'`")
-    runs = sorted({run for group in soup.groups for run in group})
-    chosen, together = load_adapter(file, runs), execution.speed.together
+    runs, together = soup.runs, execution.speed.together
+    chosen = load_adapter(file, runs)
     attach(backbone, chosen)
     searches = [Search(len(group), options, f"{seed}/{task.name}") for group, task in zip(soup.groups, shots, strict=True)]
     parts = [slice(first, first + together) for first in range(0, len(shots), together)]

@@ -62,6 +62,11 @@ class Soup:
     evaluations: dict[str, tuple[int, int]] = field(default_factory=dict)
     weights: list[list[float]] = field(default_factory=list)
 
+    @property
+    def runs(self) -> list[int]:
+        """The places of all that are in a group, in their order: what of a pool, which may be large, is read."""
+        return sorted({run for group in self.groups for run in group})
+
 
 def start_of(
     cell: Cell,
@@ -93,17 +98,17 @@ def start_of(
 
 
 def _made(soup: Soup, cell: Cell, params: AdaptParams, pretrained: Path, training_tasks: Sequence[str]) -> Adapter:
-    """Make one adapter of each group of a soup, for which those that are in a group are read: a pool may be large."""
-    runs = sorted({run for group in soup.groups for run in group})
-    chosen, places = load_adapter(pretrained, runs), {run: place for place, run in enumerate(runs)}
+    """Make one adapter of each group of a soup."""
+    runs = soup.runs
+    chosen = load_adapter(pretrained, runs)
     if soup.weights:
         return chosen.mixed_runs(mixing(soup.groups, soup.weights, runs))
     if cell.row.merge == "mean":
-        return chosen.mean_of_runs([[places[run] for run in group] for group in soup.groups])
+        return chosen.mean_of_runs([[runs.index(run) for run in group] for group in soup.groups])
     options = cell.row.adapt_options.model_validate(params.options)
     merge = Merge(RULES[cell.row.merge], **options.model_dump())
-    seeds = {places[run]: f"{cell.seed}/{training_tasks[run]}" for run in runs}
-    return chosen.merge_runs([{places[run]: seeds[places[run]] for run in group} for group in soup.groups], merge)
+    seeded = [{runs.index(run): f"{cell.seed}/{training_tasks[run]}" for run in group} for group in soup.groups]
+    return chosen.merge_runs(seeded, merge)
 
 
 def mixing(groups: Sequence[Sequence[int]], weights: Sequence[Sequence[float]], runs: Sequence[int]) -> Tensor:

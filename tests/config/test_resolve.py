@@ -146,31 +146,25 @@ def test_a_setting_within_a_setting_reaches_the_cells(project: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "options", "said"),
+    ("method", "section", "options", "said"),
     [
-        ("lora", "{copies: 3}", r"cell lora-s0: pretrain.options.copies: lora has no settings of its own"),
-        ("mosa", "{copys: 3}", r"cell mosa-s0: pretrain.options.copys: unknown key 'copys'; did you mean 'copies'\?"),
-        ("mosa", "{copies: 1}", r"cell mosa-s0: pretrain.options.copies: .* greater than or equal to 2 \(got 1\)"),
-        ("mosa", "{sparse: half}", r"cell mosa-s0: pretrain.options.sparse: .*'hierarchical' or 'full'"),
+        ("lora", "pretrain", "{copies: 3}", r"cell lora-s0: pretrain.options.copies: lora has no settings of its own"),
+        (
+            "mosa",
+            "pretrain",
+            "{copys: 3}",
+            r"cell mosa-s0: pretrain.options.copys: unknown key 'copys'; did you mean 'copies'\?",
+        ),
+        ("mosa", "pretrain", "{copies: 1}", r"cell mosa-s0: pretrain.options.copies: .* greater than or equal to 2 \(got 1\)"),
+        ("mosa", "pretrain", "{sparse: half}", r"cell mosa-s0: pretrain.options.sparse: .*'hierarchical' or 'full'"),
+        ("poly", "adapt", "{density: 0.5}", r"cell poly-s0: adapt.options.density: poly has no settings of its own"),
+        ("dare_linear", "adapt", "{election: total}", r"cell dare_linear-s0: adapt.options.election: unknown key 'election'"),
+        ("ties", "adapt", "{density: 1.5}", r"cell ties-s0: adapt.options.density: .* less than or equal to 1 \(got 1.5\)"),
+        ("knots_ties", "adapt", "{form: factors}", r"cell knots_ties-s0: adapt.options.form: .*'product'"),
     ],
 )
-def test_options_are_those_of_the_method(project: Path, method: str, options: str, said: str) -> None:
-    settings = load_params(project / "params.yaml", [f"pretrain.options={options}"])
-    with pytest.raises(ParamsError, match=said):
-        resolve_cell(settings, Cell(method=method))
-
-
-@pytest.mark.parametrize(
-    ("method", "options", "said"),
-    [
-        ("poly", "{density: 0.5}", r"cell poly-s0: adapt.options.density: poly has no settings of its own"),
-        ("dare_linear", "{election: total}", r"cell dare_linear-s0: adapt.options.election: unknown key 'election'"),
-        ("ties", "{density: 1.5}", r"cell ties-s0: adapt.options.density: .* less than or equal to 1 \(got 1.5\)"),
-        ("knots_ties", "{form: factors}", r"cell knots_ties-s0: adapt.options.form: .*'product'"),
-    ],
-)
-def test_options_of_adaptation_are_those_of_the_method(project: Path, method: str, options: str, said: str) -> None:
-    settings = load_params(project / "params.yaml", [f"adapt.options={options}"])
+def test_options_are_those_of_the_method(project: Path, method: str, section: str, options: str, said: str) -> None:
+    settings = load_params(project / "params.yaml", [f"{section}.options={options}"])
     with pytest.raises(ParamsError, match=said):
         resolve_cell(settings, Cell(method=method))
 
