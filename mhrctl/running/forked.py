@@ -22,7 +22,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 FORKSERVER = "MHRCTL_FORKSERVER"
 """This environment variable is `off` where commands are to start by themselves, or the process ID of their `mhrctl run`."""
@@ -181,8 +181,7 @@ def _stand_for(connection: socket.socket, argv: Sequence[str]) -> int | None:
         "ignored": [number for number in PASSED_ON if signal.getsignal(number) is signal.SIG_IGN],
         "surroundings": surroundings(),
     }
-    with connection:
-        answers = _Answers(connection)
+    with connection, _Answers(connection) as answers:
         try:
             socket.send_fds(connection, [b"!"], files)
             connection.sendall(json.dumps(request).encode() + b"\n")
@@ -206,7 +205,16 @@ class _Answers:
         self._connection, self._rest = connection, b""
         self._heard, self._hears = socket.socketpair()
         self._hears.setblocking(False)
-        signal.set_wakeup_fd(self._hears.fileno(), warn_on_full_buffer=False)
+
+    def __enter__(self) -> Self:
+        self._before = signal.set_wakeup_fd(self._hears.fileno(), warn_on_full_buffer=False)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave signals as they were: where the server has gone, this process does the command itself."""
+        signal.set_wakeup_fd(self._before)
+        self._heard.close()
+        self._hears.close()
 
     def number(self) -> int | None:
         """The next number; None if the server has been killed."""

@@ -16,6 +16,8 @@ from mhrctl.running.forked import FORKSERVER, address_of, run_forked
 from tests.running.forking import ALONE, serving
 from tests.running.toy import eventually, is_running
 
+NOBODY = "1"  # a process that no server is for, while this one may have run a pipeline
+
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="forks are served on Linux alone")
 
 
@@ -120,6 +122,23 @@ def test_a_command_with_other_surroundings_goes_by_itself(env: dict[str, str]) -
         assert run.run("pass")[0] == 0
 
 
+def test_a_command_that_goes_by_itself_hears_signals_as_before() -> None:
+    program = (
+        "import signal\nfrom mhrctl.running.forked import run_forked\n"
+        "print(run_forked(['quick', 'pass'], starts=()), signal.set_wakeup_fd(-1))"
+    )
+    with serving() as run:
+        went = subprocess.run(
+            [sys.executable, "-X", "dev", "-c", program],
+            env=run.environment(HF_HOME="/elsewhere"),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert (went.stdout, went.stderr) == ("None -1\n", "")
+
+
 def test_a_command_of_another_installation_goes_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     before = forked.surroundings()
     monkeypatch.setattr(sys, "prefix", "/another/venv")
@@ -128,14 +147,14 @@ def test_a_command_of_another_installation_goes_by_itself(monkeypatch: pytest.Mo
 
 def test_a_command_that_is_no_stage_of_dvc_goes_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DVC_STAGE", raising=False)
-    monkeypatch.setenv(FORKSERVER, str(os.getpid()))
+    monkeypatch.setenv(FORKSERVER, NOBODY)
     assert run_forked(["average"], starts=["average"]) is None
 
 
 def test_threads_are_for_a_process_that_has_imported_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVC_STAGE", "toy")
     monkeypatch.setenv("MHRCTL_DEVICE", "cpu")
-    monkeypatch.setenv(FORKSERVER, str(os.getpid()))
+    monkeypatch.setenv(FORKSERVER, NOBODY)
     monkeypatch.setattr(forked, "_start", lambda *_: pytest.fail("started"))
     assert run_forked(["average", "--threads", "2"], starts=["average"]) is None
     assert run_forked(["grid", "sync"], starts=["average"]) is None
@@ -144,7 +163,7 @@ def test_threads_are_for_a_process_that_has_imported_nothing(monkeypatch: pytest
 def test_where_a_gpu_may_be_each_command_starts_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVC_STAGE", "toy")
     monkeypatch.delenv("MHRCTL_DEVICE", raising=False)
-    monkeypatch.setenv(FORKSERVER, str(os.getpid()))
+    monkeypatch.setenv(FORKSERVER, NOBODY)
     monkeypatch.setattr(forked, "_start", lambda *_: pytest.fail("started"))
     monkeypatch.setattr("mhrctl.running.machine.may_have_gpu", lambda: True)
     assert run_forked(["average"], starts=["average"]) is None
