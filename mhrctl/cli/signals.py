@@ -123,8 +123,9 @@ def _is_importing(frame: FrameType | None) -> bool:
 
 def _unraisable(what: Any) -> None:  # noqa: ANN401 - it has no public name
     """Raise a signal once more that nobody could take; show all else as Python does."""
+    main = threading.main_thread().ident  # only a signal to it ends what it waits for
     for error, number in ((KeyboardInterrupt, signal.SIGINT), (TerminatedError, signal.SIGTERM)):
         if isinstance(what.exc_value, error):
-            threading.Timer(AGAIN_SECONDS, signal.raise_signal, [number]).start()
+            threading.Timer(AGAIN_SECONDS, signal.pthread_kill, [main, number]).start()
             return
     sys.__unraisablehook__(what)

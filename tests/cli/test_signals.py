@@ -30,7 +30,7 @@ class Stubborn:
 try:
     with raising_signals():
         Stubborn()
-        time.sleep(30)
+        time.sleep(600)  # which is not waited for
 except KeyboardInterrupt:
     print("interrupted")
 """
