@@ -16,6 +16,7 @@ PLAN = decoder.Plan("micro", False, LENGTHS, 1, runs=3, adapters=2, answers=2, n
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks transformers
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks of memory are Linux's to say")
 def test_decoder() -> None:
     measured = decoder.measure(PLAN)

@@ -135,7 +135,7 @@ def test_a_launched_process_is_asked_as_often_as_its_launcher_likes() -> None:
         assert asked()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_training_that_is_stopped_says_where_and_goes_on_to_the_same_bytes(copy: Path, number: signal.Signals) -> None:
     command = [*MHRCTL, "pretrain", "-m", "lora", "--set", "pretrain.steps=1000", "-C", str(copy)]
     environment = os.environ | {"MHRCTL_PROGRESS_SECONDS": "0.2"}

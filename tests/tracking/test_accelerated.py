@@ -52,6 +52,7 @@ def test_settings_are_sent_once_where_a_tracker_has_not_got_them() -> None:
 
 
 @pytest.mark.skipif(find_spec("dvclive") is None, reason="dvclive is not installed")
+@pytest.mark.slow
 def test_dvclive_keeps_a_killed_training_in_one_curve_and_leaves_git_alone(copy: Path) -> None:
     someone = ("-c", "user.name=a", "-c", "user.email=a@b.c")
     for command in (["init", "-q"], ["add", "params.yaml"], ["commit", "-qm", "a"]):
