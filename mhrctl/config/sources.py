@@ -158,6 +158,7 @@ SOURCES: dict[str, Source] = {
         "the embedded suite: compositions of list operations",
         module="mhrctl.suites.compositional",
         studies=(Study("Compositions of list operations", "compositional"),),
+        settings=("compositional",),
     ),
     "superni": Source(
         "Super-NaturalInstructions, from a clone of upstream or a mirror on the hub",

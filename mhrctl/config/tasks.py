@@ -58,6 +58,13 @@ class T0Params(Closed):
     )
 
 
+class CompositionalParams(Closed):
+    """The section makes the embedded suite harder; it is read only where `prepare.source` is `compositional`."""
+
+    operations: Literal[2, 3] = Field(2, description="operations that a task is composed of")
+    unseen: int = Field(0, ge=0, le=12, description="operations that the backbone is not trained on")
+
+
 class ColumnsParams(Closed):
     """The section says which columns of a data set say what; a name such as `answers.text` is of a field within a column."""
 
@@ -137,6 +144,7 @@ class PrepareParams(Closed):
     max_input_tokens: Tokens = Field(1024, description="longer inputs are cut")
     max_target_tokens: Tokens = Field(128, description="longer targets are cut")
     t0: T0Params = Field(T0Params(), description="of source t0")
+    compositional: CompositionalParams = added(CompositionalParams(), description="of source compositional")
     config: str | Annotated[list[str], Field(min_length=1), Once] | None = added(
         None, description="source hub: configuration of the data set; of a list, each is a task or tasks"
     )

@@ -2,7 +2,7 @@
 
 A task is a composition of two operations on lists, described in words; its inputs are lists of words and numbers. The backbone
 learns the single operations; the training tasks are compositions, the test tasks are compositions that occur in no
-training task, in either order.
+training task, in any order. Settings make it harder: compositions of three, and operations that the backbone has not learnt.
 """
 
 from __future__ import annotations
@@ -60,26 +60,38 @@ OPERATIONS: dict[str, tuple[str, Operation]] = {
 
 
 def read(params: PrepareParams, root: Path, *, metrics: Metrics, track: Track) -> Suite:  # noqa: ARG001 - of every source
-    """Make the suite, which no setting changes."""
-    return read_compositional()
+    """Make the suite."""
+    return _of(params)
 
 
 def check(params: Params, root: Path, *, metrics: Metrics) -> Seen:  # noqa: ARG001 - of every source
     """Count the tasks."""
-    suite = read_compositional()
+    suite = _of(params.prepare)
     suite.chosen(params.prepare.test_tasks)
     return Seen(TaskCounts.of(suite.tasks))
 
 
-def read_compositional() -> Suite:
-    """Make the suite: single operations for the backbone, compositions for training, unseen compositions for test."""
+def _of(params: PrepareParams) -> Suite:
+    return read_compositional(operations=params.compositional.operations, unseen=params.compositional.unseen)
+
+
+def read_compositional(*, operations: int = 2, unseen: int = 0) -> Suite:
+    """Make the suite: single operations for the backbone, compositions for training, unseen compositions for test.
+
+    Args:
+        operations: of a composition.
+        unseen: operations that the backbone does not learn.
+    """
     rng = random.Random(SUITE_SEED)
-    pairs = _compositions(rng)
-    test = _test_pairs(pairs, rng)
-    training = [pair for pair in pairs if set(pair) not in [set(other) for other in test]][:TRAINING_TASKS]
-    singles = [_task(names, "backbone", BACKBONE_EXAMPLES) for names in ((), *((name,) for name in OPERATIONS))]
-    compositions = [_task(pair, "training", EXAMPLES) for pair in sorted(training)]
-    return Suite("compositional", [*singles, *compositions, *(_task(pair, "test", EXAMPLES) for pair in sorted(test))])
+    compositions = _compositions(rng, operations)
+    test = _test_compositions(compositions, rng)
+    tested = {frozenset(names) for names in test}
+    training = [names for names in compositions if frozenset(names) not in tested][:TRAINING_TASKS]
+    left_out = random.Random(f"{SUITE_SEED}/unseen").sample(list(OPERATIONS), unseen)
+    singles = [(), *((name,) for name in OPERATIONS if name not in left_out)]
+    tasks = [_task(names, "backbone", BACKBONE_EXAMPLES) for names in singles]
+    tasks += [_task(names, "training", EXAMPLES) for names in sorted(training)]
+    return Suite("compositional", [*tasks, *(_task(names, "test", EXAMPLES) for names in sorted(test))])
 
 
 def apply(names: tuple[str, ...], items: list[str]) -> list[str]:
@@ -111,8 +123,8 @@ def _task(names: tuple[str, ...], role: Role, examples: int) -> Task:
 
 
 def _choices(names: tuple[str, ...], items: list[str], index: int) -> tuple[str, ...]:
-    """The answer among others that are nearly right: half of the task, its operations the other way round, other operations."""
-    others = [names[:1], names[1:], names[::-1], *((*names[:1], other) for other in OPERATIONS)]
+    """The answer among others that are nearly right: a part of the task, the other way round, another last operation."""
+    others = [names[:-1], names[1:], names[::-1], *((*names[:-1], other) for other in OPERATIONS)]
     answers = [apply(names, items), *(apply(other, items) for other in others)]
     distinct = list(dict.fromkeys(" ".join(answer) for answer in answers if answer))[:CHOICES]
     return tuple(random.Random(f"{SUITE_SEED}/{names}/{index}").sample(distinct, len(distinct)))
@@ -128,18 +140,18 @@ def _list(rng: random.Random) -> list[str]:
     return items
 
 
-def _compositions(rng: random.Random) -> list[tuple[str, str]]:
-    """Ordered pairs, shuffled, that no single operation and no earlier pair computes, and that never leave nothing."""
+def _compositions(rng: random.Random, length: int) -> list[tuple[str, ...]]:
+    """Orders of operations, shuffled, that no fewer operations and no earlier order compute, and that never leave nothing."""
     probes = [_list(rng) for _ in range(PROBES)]
-    seen = {_outputs((), probes), *(_outputs((name,), probes) for name in OPERATIONS)}
-    pairs = list(itertools.permutations(OPERATIONS, 2))
-    rng.shuffle(pairs)
+    seen = {_outputs(names, probes) for fewer in range(length) for names in itertools.permutations(OPERATIONS, fewer)}
+    orders = list(itertools.permutations(OPERATIONS, length))
+    rng.shuffle(orders)
     distinct = []
-    for pair in pairs:
-        outputs = _outputs(pair, probes)
+    for names in orders:
+        outputs = _outputs(names, probes)
         if outputs not in seen and all(outputs):
             seen.add(outputs)
-            distinct.append(pair)
+            distinct.append(names)
     return distinct
 
 
@@ -147,14 +159,14 @@ def _outputs(names: tuple[str, ...], probes: list[list[str]]) -> tuple[str, ...]
     return tuple(" ".join(apply(names, probe)) for probe in probes)
 
 
-def _test_pairs(pairs: list[tuple[str, str]], rng: random.Random) -> list[tuple[str, str]]:
-    """Draw the test compositions so that no operation leads, or ends, more than two of them."""
-    chosen: list[tuple[str, str]] = []
-    for pair in rng.sample(pairs, len(pairs)):
-        firsts, seconds = [first for first, _ in chosen], [second for _, second in chosen]
-        reverse_taken = pair[::-1] in chosen
-        if firsts.count(pair[0]) < 2 and seconds.count(pair[1]) < 2 and not reverse_taken:
-            chosen.append(pair)
+def _test_compositions(compositions: list[tuple[str, ...]], rng: random.Random) -> list[tuple[str, ...]]:
+    """Draw the test compositions so that no operation leads, or ends, more than two of them, and no two are of the same."""
+    chosen: list[tuple[str, ...]] = []
+    for names in rng.sample(compositions, len(compositions)):
+        firsts, lasts = [each[0] for each in chosen], [each[-1] for each in chosen]
+        is_taken = any(set(names) == set(each) for each in chosen)
+        if firsts.count(names[0]) < 2 and lasts.count(names[-1]) < 2 and not is_taken:
+            chosen.append(names)
         if len(chosen) == TEST_TASKS:
             break
     return chosen

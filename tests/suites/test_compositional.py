@@ -39,3 +39,16 @@ def test_some_operations_by_hand() -> None:
     assert apply(("unique", "reverse"), items) == "3 ant 12 cat".split()
     assert apply(("rotate_back", "upper"), items) == "CAT CAT 12 ANT 3".split()
     assert apply(("numbers", "double"), items) == "12 12 3 3".split()
+
+
+def test_a_harder_suite_has_longer_compositions_and_a_backbone_that_has_not_seen_all() -> None:
+    tasks = read_compositional(operations=3, unseen=4).tasks
+    roles = [task.role for task in tasks]
+    assert (roles.count("backbone"), roles.count("training"), roles.count("test")) == (11, 80, 12)
+    by_role = {role: {frozenset(task.name.split("_then_")) for task in tasks if task.role == role} for role in set(roles)}
+    assert {len(names) for role in ("training", "test") for names in by_role[role]} == {3}
+    assert not by_role["training"] & by_role["test"]
+    unseen = set(OPERATIONS) - set().union(*by_role["backbone"])
+    assert len(unseen) == 4
+    assert any(unseen & names for names in by_role["test"])
+    assert unseen < set().union(*by_role["training"])
