@@ -32,6 +32,10 @@ SHOWN = (("evaluate", "*.json"), ("pretrain", "*.csv"))
 """Of `data/metrics`: without any of these a page has nothing to show."""
 
 
+READ = ["report.trials", "report.margin", "grid"]
+"""What is read where nothing but tables, figures or HTML is asked for."""
+
+
 class Format(StrEnum):
     """How a table is printed."""
 
@@ -63,6 +67,9 @@ def report(
     harness: Annotated[
         bool, typer.Option("--harness", help="Print what lm-evaluation-harness said of the cells (`evaluate --harness`).")
     ] = False,
+    claims: Annotated[
+        bool, typer.Option("--claims", help="Print whether the paper's claims hold here, and what could have been shown.")
+    ] = False,
     html: Annotated[bool, typer.Option("--html", help="Write everything into one HTML file.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder of figures and HTML; data/report if none is named.")] = None,
     form: Annotated[Format, typer.Option("--format", help="Form of printed tables.")] = Format.TERMINAL,
@@ -71,9 +78,9 @@ def report(
     set_: SetOption = [],
 ) -> None:
     """Write the report into data/report and print the results, or print tables and differences, draw figures, write HTML."""
-    stage_runs = not (tables or figures or compare or harness or html)
+    stage_runs = not (tables or figures or compare or harness or claims or html)
     require_one_form(form, as_json=as_json)
-    where, settings = open_project(project, set_, reads=["report" if stage_runs else "report.trials", "grid"])
+    where, settings = open_project(project, set_, reads=["report", "grid"] if stage_runs else READ)
     if to and not compare:
         raise ParamsError(f"--to {to}: name what is compared to it with --compare, or --compare all")
     if out and not (figures or html):
@@ -95,10 +102,8 @@ def report(
     printed = [build_table(number, results, expected) for number in tables]
     if compare:
         printed.append(differences_table(results, against=to, labels=compare))
-    if harness:
-        from mhrctl.report.tables.harness import harness_table
-
-        printed.append(harness_table(where))
+    printed += [_harness(where)] if harness else []
+    printed += [_claims(where, results, settings.params.report.margin)] if claims else []
     if as_json:
         print_json({"tables": list(map(table_record, printed))})
     else:
@@ -107,7 +112,7 @@ def report(
     if figures:
         _draw(where, figures, folder, results)
     if html:
-        _write_html(where, expected, folder, trials)
+        _write_html(where, expected, folder, settings.params.report)
 
 
 def require_one_form(form: Format, *, as_json: bool) -> None:
@@ -175,13 +180,29 @@ def _difference_record(difference: Difference) -> dict[str, Any]:
     }
 
 
+def _harness(where: Project) -> Table:
+    from mhrctl.report.tables.harness import harness_table
+
+    return harness_table(where)
+
+
+def _claims(where: Project, results: Results, margin: float) -> Table:
+    from mhrctl.report.claims import judge
+    from mhrctl.report.logs import read_logs
+    from mhrctl.report.tables.claims import claims_table
+
+    judgement = judge(results, read_logs(where.metrics / "pretrain"), margin=margin)
+    return claims_table(judgement, margin=margin, metric=results.metric_name)
+
+
 def _write_stage(where: Project, params: ReportParams, expected: Sequence[str]) -> Table:
     prepare_threads(None, "cpu")
     from mhrctl.stages.report import report as stage
 
     out = where.output("report")
     out.mkdir(parents=True, exist_ok=True)
-    ours = stage(where.metrics, out, tables=params.tables, expected_cells=expected, trials=params.trials)
+    margin = params.margin if params.claims else None
+    ours = stage(where.metrics, out, tables=params.tables, expected_cells=expected, trials=params.trials, margin=margin)
     display.done(f"wrote {out}")
     return ours
 
@@ -212,11 +233,11 @@ def _draw(where: Project, numbers: Sequence[int], folder: Path, results: Results
         display.done(f"wrote {folder / f'figure{number}'}.{{{','.join(FORMATS)}}}")
 
 
-def _write_html(where: Project, expected: Sequence[str], folder: Path, trials: Choice) -> None:
+def _write_html(where: Project, expected: Sequence[str], folder: Path, params: ReportParams) -> None:
     from mhrctl.report.html import html_report
 
     if not any(any((where.metrics / stage).glob(kind)) for stage, kind in SHOWN):
         raise ArtifactError(f"nothing to report yet: no scores and no training logs in {where.metrics}; run `mhrctl run`")
-    text = html_report(where.data, expected, trials)
+    text = html_report(where.data, expected, params.trials, margin=params.margin)
     write_text(folder / "report.html", text)
     display.done(f"wrote {folder / 'report.html'}")

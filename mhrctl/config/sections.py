@@ -289,6 +289,10 @@ class ReportParams(Closed):
     trials: Literal["by_task", "overall"] = Field(
         "by_task", description="of a search: the trial that is best in validation for each test task, or on the mean over tasks"
     )
+    claims: bool = added(False, description="write whether the paper's claims hold; wants `data/report/claims.md` in dvc.yaml")
+    margin: Annotated[float, Field(gt=0)] = added(
+        1.0, description="points of score by which two methods may differ and still count as equal, where claims say so"
+    )
 
 
 class RunParams(Closed):

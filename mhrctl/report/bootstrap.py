@@ -46,12 +46,27 @@ def paired_bootstrap(
     Raises:
         ValueError: if there are no differences.
     """
+    means = resampled_means(differences, resamples=resamples, seed=seed)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(differences.mean()), float(low), float(high), float((means <= 0).mean()))
+
+
+def resampled_means(differences: NDArray[np.float64], *, resamples: int = RESAMPLES, seed: int = 0) -> NDArray[np.float64]:
+    """Draw the means of which `paired_bootstrap` takes quantiles, [resamples].
+
+    Args:
+        differences: [tasks, seeds].
+        resamples: how many.
+        seed: of the draws.
+
+    Raises:
+        ValueError: if there are no differences.
+    """
     if differences.ndim != 2 or not differences.size:
         raise ValueError(f"differences of tasks and seeds wanted, not of shape {differences.shape}")
     tasks, seeds = differences.shape
     random = np.random.default_rng(seed)
     drawn_tasks = random.integers(tasks, size=(resamples, tasks, 1))
     drawn_seeds = random.integers(seeds, size=(resamples, 1, seeds))
-    means = differences[drawn_tasks, drawn_seeds].mean((1, 2))
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(differences.mean()), float(low), float(high), float((means <= 0).mean()))
+    means: NDArray[np.float64] = differences[drawn_tasks, drawn_seeds].mean((1, 2))
+    return means

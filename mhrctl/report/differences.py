@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mhrctl.config.cells import label_called
 from mhrctl.errors import ParamsError, unknown
@@ -21,6 +22,8 @@ ALL = "all"
 Verdict = Literal["better", "worse", "open", "too few"]
 Compared = Mapping[str, "Difference | None"]
 """{label: its difference to the baseline}; None of what shares no task and seed with it."""
+ByTask = Mapping[str, Mapping[int | None, float]]
+"""{task: {seed: score}}."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +74,25 @@ class Difference:
 
 def compare(ours: Group, other: Group) -> Difference | None:
     """Compare two methods on the test tasks and seeds that both were adapted with; None if they share none."""
-    first, second = ours.by_task("adapted"), other.by_task("adapted")
+    scores = paired(ours.by_task("adapted"), other.by_task("adapted"))
+    if scores is None:
+        return None
+    tasks, seeds = scores.shape
+    return Difference(tasks, seeds, paired_bootstrap(scores))
+
+
+def paired(first: ByTask, second: ByTask) -> NDArray[np.float64] | None:
+    """Return the differences of scores on the tasks that both have, with the seeds that all of these have, [tasks, seeds].
+
+    Args:
+        first: {task: {seed: score}}.
+        second: what is taken off.
+    """
     tasks = sorted(first.keys() & second.keys())
     seeds = sorted(set.intersection(*(first[task].keys() & second[task].keys() for task in tasks)) if tasks else (), key=str)
     if not seeds:
         return None
-    scores = np.array([[first[task][seed] - second[task][seed] for seed in seeds] for task in tasks])
-    return Difference(len(tasks), len(seeds), paired_bootstrap(scores))
+    return np.array([[first[task][seed] - second[task][seed] for seed in seeds] for task in tasks])
 
 
 def baseline_of(results: Results) -> Group | None:

@@ -11,6 +11,7 @@ from markupsafe import Markup, escape
 
 from mhrctl.errors import printable
 from mhrctl.garbage import rarely_collected
+from mhrctl.report.claims import judge
 from mhrctl.report.differences import compare_all
 from mhrctl.report.figures import FIGURES, plan_figure
 from mhrctl.report.figures.training import plan_training
@@ -18,6 +19,7 @@ from mhrctl.report.logs import Log, read_logs, read_validation
 from mhrctl.report.page.answers import wrong_answers
 from mhrctl.report.page.by_task import scores_by_task
 from mhrctl.report.page.cards import changed_settings, provenance_table, read_cards, shown_cards
+from mhrctl.report.page.claims import claims_shown
 from mhrctl.report.page.forest import forest
 from mhrctl.report.page.headline import headline
 from mhrctl.report.page.pictures import pictures
@@ -33,13 +35,14 @@ TEMPLATE = "report.html.jinja"
 
 
 @rarely_collected()
-def html_report(data: Path, expected_cells: Sequence[str], trials: Choice = "by_task") -> str:
+def html_report(data: Path, expected_cells: Sequence[str], trials: Choice = "by_task", *, margin: float = 1.0) -> str:
     """Write the report of a project.
 
     Args:
         data: the project's `data` folder; what is not there is named.
         expected_cells: the grid's cells.
         trials: how those of a search are chosen.
+        margin: the difference of scores that claims take for none.
 
     Returns:
         HTML without scripts and without anything that is loaded from elsewhere.
@@ -55,6 +58,7 @@ def html_report(data: Path, expected_cells: Sequence[str], trials: Choice = "by_
         headline=headline(results, compared, cards, data.parent),
         ours=results_table(results, expected_cells),
         forest=forest(compared),
+        claims=claims_shown(judge(results, logs, margin=margin), margin=margin, metric=results.metric_name),
         by_task=scores_by_task(results),
         wrong=wrong_answers(results, data),
         training=pictures(plan_training(logs, validation), "training") if logs else None,

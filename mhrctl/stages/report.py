@@ -8,11 +8,13 @@ from typing import Any
 
 from mhrctl.artifacts.writing import write_csv, write_json, write_text
 from mhrctl.evaluation.scores import PHASES, SCORE, read_metrics
+from mhrctl.report.claims import judge
 from mhrctl.report.differences import differences_table
 from mhrctl.report.logs import read_logs
 from mhrctl.report.results import Group, Results, fold_seeds
 from mhrctl.report.table import Table, markdown
 from mhrctl.report.tables import build_table
+from mhrctl.report.tables.claims import claims_table
 from mhrctl.report.tables.ours import results_table
 from mhrctl.report.trials import Choice
 
@@ -21,7 +23,13 @@ POINT = ("cell", "method", "heads", "variant", "extra_steps", "seed", "phase")
 
 
 def report(
-    metrics: Path, out: Path, *, tables: Sequence[int], expected_cells: Sequence[str], trials: Choice = "by_task"
+    metrics: Path,
+    out: Path,
+    *,
+    tables: Sequence[int],
+    expected_cells: Sequence[str],
+    trials: Choice = "by_task",
+    margin: float | None = None,
 ) -> Table:
     """Write results, tables and differences as Markdown; scores, curves and means for DVC's plots and metrics.
 
@@ -31,6 +39,7 @@ def report(
         tables: numbers in the paper.
         expected_cells: the grid's cells; those without scores are named.
         trials: how those of a search are chosen.
+        margin: the difference of scores that claims take for none; None writes nothing of claims.
 
     Returns:
         The table of our results.
@@ -46,13 +55,13 @@ def report(
     for number in tables:
         write_text(out / f"table{number}.md", markdown(build_table(number, results, expected_cells)))
     write_text(out / "differences.md", markdown(differences_table(results)))
+    logs = read_logs(metrics / "pretrain")
+    if margin is not None:
+        judged = claims_table(judge(results, logs, margin=margin), margin=margin, metric=results.metric_name)
+        write_text(out / "claims.md", markdown(judged))
     scores = (*results.recorded, SCORE)
     write_csv(out / "scores.csv", (*POINT, *scores, "trial", "multi_task", "adaptation"), _score_rows(results, scores))
-    curves = [
-        (log.cell, step, loss)
-        for log in read_logs(metrics / "pretrain")
-        for step, loss in zip(log.steps, log.losses, strict=True)
-    ]
+    curves = [(log.cell, step, loss) for log in logs for step, loss in zip(log.steps, log.losses, strict=True)]
     write_csv(out / "curves.csv", ("cell", "step", "loss"), curves)
     write_json(out / "summary.json", {group.label: _summary(group, scores) for group in results.methods})
     return ours

@@ -113,3 +113,27 @@ def test_figures_work_without_scores_and_a_page_says_that_there_is_nothing(proje
     assert run("report", "--html", "-C", project) == 2
     assert capfd.readouterr().err.startswith("error: nothing to report yet: no scores and no training logs in ")
     assert not (project / "data/report/report.html").exists()
+
+
+def test_claims_are_judged_by_the_margin_of_the_project(project: Path, run: Run, capfd: Capture) -> None:
+    cells = {
+        f"{name}-s{seed}": made_cell(method, heads, seed, {task: score + seed + place for place, task in enumerate("abcde")})
+        for seed in (0, 1, 2)
+        for name, method, heads, score in (
+            ("lora", "lora", 1, 60.0),
+            ("mhr-h4", "mhr", 4, 64.0),
+            ("mhr_mu-h4", "mhr_mu", 4, 62.0),
+        )
+    }
+    write_cells(project / "data/metrics", cells)
+    verdicts = []
+    for margin in ("1", "3"):
+        assert run("report", "--claims", "--format", "csv", "--set", f"report.margin={margin}", "-C", project) == 0
+        verdicts.append({line.split(",")[0]: line.split(",")[-1] for line in capfd.readouterr().out.splitlines()[1:]})
+    assert verdicts[0] == {"1c mhr-h4 > lora": "holds", "4a mhr_mu-h4 = mhr-h4": "fails", "4b mhr_mu-h4 > lora": "holds"}
+    assert verdicts[1]["4a mhr_mu-h4 = mhr-h4"] == "holds"
+    assert not (project / "data/report/claims.md").exists()
+    assert run("report", "--set", "report.claims=true", "-C", project) == 0
+    assert "| 1c mhr-h4 \\> lora | 5x3 | +4.00 |" in (project / "data/report/claims.md").read_text()
+    assert run("report", "--html", "-C", project) == 0
+    assert "What holds" in (project / "data/report/report.html").read_text()

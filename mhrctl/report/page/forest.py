@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mhrctl.report.differences import Compared, Difference
 
 WIDTH, EDGE = 140.0, 6.0
 """Of the drawing, and what is left free at either side, in pixels."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """This is a difference that is to be drawn.
+
+    Attributes:
+        extent: its mean, and the ends of its interval if it has one.
+        kind: what can be said of it: `better`, `worse`, `open` or `few`.
+        says: the same in words.
+    """
+
+    extent: tuple[float, ...]
+    kind: str
+    says: str
 
 
 @dataclass(frozen=True)
@@ -46,23 +62,27 @@ class Forest:
 
 def forest(compared: Compared) -> Forest | None:
     """Lay out differences to the baseline; None where there are none."""
-    differences = {label: difference for label, difference in compared.items() if difference}
-    end = max((abs(each) for difference in differences.values() for each in _extent(difference)), default=0.0)
-    if not differences or not end:
+    return forest_of({label: _drawn(difference) for label, difference in compared.items() if difference})
+
+
+def forest_of(drawn: Mapping[str, Drawn]) -> Forest | None:
+    """Lay out intervals on one scale; None where there are none, or all are 0."""
+    end = max((abs(value) for each in drawn.values() for value in each.extent), default=0.0)
+    if not end:
         return None
 
     def at(value: float) -> str:
         return f"{WIDTH / 2 + value / end * (WIDTH / 2 - EDGE):.1f}"
 
-    marks = {}
-    for label, difference in differences.items():
-        low, high = min(_extent(difference)), max(_extent(difference))
-        kind = "few" if difference.verdict == "too few" else difference.verdict
-        says = f"{difference.shown_mean}, {difference.ends if difference.has_interval else 'no interval'}"
-        marks[label] = Mark(at(low), at(high), at(difference.interval.mean), kind, says)
+    marks = {
+        label: Mark(at(min(each.extent)), at(max(each.extent)), at(each.extent[0]), each.kind, each.says)
+        for label, each in drawn.items()
+    }
     return Forest(marks, f"{end:.1f}", at(0))
 
 
-def _extent(difference: Difference) -> tuple[float, ...]:
+def _drawn(difference: Difference) -> Drawn:
     interval = difference.interval
-    return (interval.mean, interval.low, interval.high) if difference.has_interval else (interval.mean,)
+    extent = (interval.mean, interval.low, interval.high) if difference.has_interval else (interval.mean,)
+    kind = "few" if difference.verdict == "too few" else difference.verdict
+    return Drawn(extent, kind, f"{difference.shown_mean}, {difference.ends if difference.has_interval else 'no interval'}")
