@@ -29,6 +29,9 @@ class Objective(Protocol):
     def logits(self, model: Any, batch: Any) -> Tensor:  # noqa: ANN401
         """Compute the teacher-forced logits of a batch's labels, [label rows, target length, vocabulary]."""
 
+    def logits_and_means(self, model: Any, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:  # noqa: ANN401
+        """Compute the logits, and {adapted layer: the mean of what it reads over the tokens of each row, [rows, d_in]}."""
+
     def of_logits(self, logits: Tensor, batch: Any, *, runs: int) -> Tensor:  # noqa: ANN401
         """Return the losses of a batch for which a model gave these logits, [runs]."""
 

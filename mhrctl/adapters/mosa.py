@@ -112,7 +112,7 @@ class MoSA(Inventory):
 
     def objective(self, objective: Objective) -> Objective:
         """Return the losses of one draw, and how far a second draw's predictions are from them."""
-        return _Consistent(objective, self.consistency) if self.consistency else objective
+        return Consistent(objective, self.consistency) if self.consistency else objective
 
     def constrain(self, optimizer: Optimizer) -> None:
         """Hold the entries of copies that a step did not draw, and their moments, to what they were before it.
@@ -219,16 +219,21 @@ class MoSA(Inventory):
 
 
 @dataclass(frozen=True)
-class _Consistent:
-    """The losses of one draw, plus half of `weight` times the divergence of two draws' predictions, taken both ways.
+class Consistent:
+    """It gives the losses of one draw, plus half of `weight` times the divergence of two draws' predictions, taken both ways.
 
     Each way the other side is held fixed, so that either draw moves towards what the other says.
+
+    Attributes:
+        objective: gives the losses.
+        weight: of the divergence.
     """
 
     objective: Objective
     weight: float
 
     def __call__(self, model: Any, batch: Any, *, runs: int) -> Tensor:  # noqa: ANN401 - types of rooms above
+        """See `Objective`."""
         first, second = self.logits(model, batch), self.logits(model, batch)
         divergences = (_divergence(first, second.detach()) + _divergence(second, first.detach())) / 2
         divergences = divergences.masked_fill(batch.labels < 0, 0.0)  # where no token is counted
@@ -236,12 +241,19 @@ class _Consistent:
         return losses + self.weight * self.objective.over_runs(divergences, batch, runs=runs)
 
     def logits(self, model: Any, batch: Any) -> Tensor:  # noqa: ANN401
+        """See `Objective`."""
         return self.objective.logits(model, batch)
 
+    def logits_and_means(self, model: Any, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:  # noqa: ANN401
+        """See `Objective`."""
+        return self.objective.logits_and_means(model, batch)
+
     def of_logits(self, logits: Tensor, batch: Any, *, runs: int) -> Tensor:  # noqa: ANN401
+        """See `Objective`."""
         return self.objective.of_logits(logits, batch, runs=runs)
 
     def over_runs(self, losses: Tensor, batch: Any, *, runs: int) -> Tensor:  # noqa: ANN401
+        """See `Objective`."""
         return self.objective.over_runs(losses, batch, runs=runs)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Self
 
 import torch
@@ -15,6 +16,7 @@ from mhrctl.models.backbone import Backbone, Greedy
 from mhrctl.models.decoder_only import DecoderOnly
 from mhrctl.models.encoder_decoder import EncoderDecoder
 from mhrctl.models.placement import is_spread
+from mhrctl.models.reading import Means
 from mhrctl.models.sharding import with_weights
 from mhrctl.models.speed import Speed
 
@@ -67,6 +69,19 @@ class AdaptedModel(nn.Module):
 
         values: Tensor = with_weights(self.backbone, run)
         return values
+
+    def reading(self, inputs: Ragged, targets: Ragged) -> AbstractContextManager[Means]:
+        """Take, while the logits of some rows are made, the mean of what each adapted layer reads over each row's tokens.
+
+        Args:
+            inputs: rows of input tokens.
+            targets: c successive rows for each input, whose tokens count as the input's.
+
+        Returns:
+            A context, which gives {layer: [rows, d_in]}, in fp32.
+        """
+        layers = self.adapter.shapes if self.adapter is not None else ()
+        return self.kind.reading(layers, inputs, targets)
 
     @torch.no_grad()
     def generate(self, task_ids: Tensor | None, inputs: Ragged, **options: Any) -> Tensor:  # noqa: ANN401

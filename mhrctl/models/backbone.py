@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from mhrctl.data.batches import Ragged
+from mhrctl.models.reading import Means
 
 
 class Greedy(Protocol):
@@ -59,6 +61,9 @@ class Backbone(Protocol):
 
     def logits(self, slots: Mapping[str, Tensor], inputs: Ragged, targets: Ragged) -> Tensor:
         """Compute the teacher-forced logits of targets, [rows * c, longest target, vocabulary]."""
+
+    def reading(self, layers: Iterable[str], inputs: Ragged, targets: Ragged) -> AbstractContextManager[Means]:
+        """Take the mean of what layers read over the tokens of each input and its targets, while `logits` of them runs."""
 
     def generate(self, slots: Mapping[str, Tensor], inputs: Ragged, **options: Any) -> Tensor:  # noqa: ANN401
         """Generate with transformers' own `generate`; beams and returned sequences share the adapters of their row.

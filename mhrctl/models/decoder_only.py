@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from mhrctl.models.encoder_decoder import Generation, cast
 from mhrctl.models.layer import AdaptedLinear
 from mhrctl.models.output import frozen_after, reading_only, rectangle, target_losses
 from mhrctl.models.packed_attention import packed
+from mhrctl.models.reading import Means, means_of, shares
 from mhrctl.models.sequences import Packed, Padded, Sequences, target_owners, target_sizes
 from mhrctl.models.speed import Speed
 
@@ -73,6 +74,11 @@ class DecoderOnly:
         given = cast(slots, self.model) | self._owners(slots, sequences, targets)
         with packed(self.model) if self.packs else nullcontext():
             return rectangle(self._of_targets(given, sequences), targets)
+
+    def reading(self, layers: Iterable[str], inputs: Ragged, targets: Ragged) -> AbstractContextManager[Means]:
+        """See `mhrctl.models.backbone.Backbone`."""
+        of_tokens = shares(self._sequences(inputs, targets).owners_of_tokens(), len(inputs.lengths))
+        return means_of(self.model, layers, lambda _layer, _x: of_tokens)
 
     @torch.no_grad()
     def generate(self, slots: Mapping[str, Tensor], inputs: Ragged, **options: Any) -> Tensor:  # noqa: ANN401

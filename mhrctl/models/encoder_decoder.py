@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,8 @@ from mhrctl.models.backbone import Greedy
 from mhrctl.models.generation import takes_the_likeliest
 from mhrctl.models.losses import token_losses
 from mhrctl.models.output import LOGITS, frozen_after, target_losses, vocabulary_of
+from mhrctl.models.reading import Means, means_of, shares
+from mhrctl.models.sequences import owners_of_padded
 from mhrctl.models.sharding import is_sharded
 from mhrctl.models.speed import Speed
 from mhrctl.models.t5.greedy import answers
@@ -78,6 +81,30 @@ class EncoderDecoder:
         # parameters at each call; a slot is tied to nothing.
         logits: Tensor = functional_call(self._scoring, cast(slots, self.model), kwargs=rows, tie_weights=False)
         return logits
+
+    @contextmanager
+    def reading(self, layers: Iterable[str], inputs: Ragged, targets: Ragged) -> Iterator[Means]:
+        """See `mhrctl.models.backbone.Backbone`."""
+        rows = len(inputs.lengths)
+        choices = len(targets.lengths) // rows
+        encoder, decoder = self.model.get_encoder(), self.model.get_decoder()
+        encoding = set(encoder.modules())
+        states: list[Tensor] = []  # what the decoder attends to, once for each target
+
+        def note(_module: nn.Module, _inputs: Any, named: Mapping[str, Any]) -> None:  # noqa: ANN401
+            states.append(named["encoder_hidden_states"])
+
+        of_input = shares(owners_of_padded(inputs.mask(), 1), rows)
+        of_inputs = shares(owners_of_padded(inputs.mask().repeat_interleave(choices, 0), choices), rows)
+        of_targets = shares(owners_of_padded(targets.mask(), choices), rows)
+
+        def shares_of(layer: str, x: Tensor) -> Tensor:
+            if self.model.get_submodule(layer) in encoding:
+                return of_input
+            return of_inputs if any(x is each for each in states) else of_targets
+
+        with decoder.register_forward_pre_hook(note, with_kwargs=True), means_of(self.model, layers, shares_of) as means:
+            yield means
 
     @torch.no_grad()
     def generate(self, slots: Mapping[str, Tensor], inputs: Ragged, **options: Any) -> Tensor:  # noqa: ANN401

@@ -27,6 +27,9 @@ class Sequences(Protocol):
     rows: dict[str, Any]
     kept: Tensor
 
+    def owners_of_tokens(self) -> Tensor:
+        """Return the input of each token of `rows`, in the order of memory; -1 where there is none."""
+
 
 class Packed:
     """Packed sequences lie one after the other in one row of tokens, each with positions of its own.
@@ -95,6 +98,10 @@ class Packed:
         sizes = np.bincount(self._owners(groups), weights=self._sizes, minlength=groups)
         return torch.from_numpy(sizes.astype(np.int64))
 
+    def owners_of_tokens(self) -> Tensor:
+        """See `Sequences`."""
+        return self.owners(self._inputs)
+
     def _owners(self, groups: int) -> Numbers:
         return np.array(self._places) // (self._inputs // groups)
 
@@ -123,6 +130,21 @@ class Padded:
         kept = [start + np.arange(len(target)) for start, (_, target) in zip(starts, pairs, strict=True)]
         self.kept = _index(kept, device)
         self.rows: dict[str, Any] = {"input_ids": rows.padded(pad), "attention_mask": rows.mask(), "use_cache": False}
+        self._inputs, self._choices = inputs, choices
+
+    def owners_of_tokens(self) -> Tensor:
+        """See `Sequences`; an input is read with each of its targets, and counts with the first, as where it is read once."""
+        mask = self.rows["attention_mask"]
+        again = torch.arange(len(mask)) % self._choices != 0
+        lengths = torch.tensor(self._inputs.lengths).repeat_interleave(self._choices)
+        read_before = again[:, None] & (torch.arange(mask.shape[1]) < lengths[:, None])
+        return owners_of_padded(mask.masked_fill(read_before.to(mask.device), 0), self._choices)
+
+
+def owners_of_padded(mask: Tensor, choices: int) -> Tensor:
+    """Return the input of each place of padded rows, `choices` successive ones an input; -1 where the mask has zero."""
+    owners = torch.arange(len(mask), device=mask.device)[:, None] // choices
+    return torch.where(mask.bool(), owners, -1).flatten()
 
 
 def target_owners(targets: Ragged, groups: int) -> Tensor:

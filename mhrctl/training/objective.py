@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from accelerate.utils import extract_model_from_parallel
 from torch import Tensor
 
 from mhrctl.data.batches import Batch
+from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.losses import token_losses
 from mhrctl.training.losses import choice_scores, multiple_choice_losses, run_losses, unlikelihood_losses
 
@@ -83,6 +85,12 @@ class Objective:
         """Compute the teacher-forced logits of a batch's labels, [label rows, target length, vocabulary]."""
         logits: Tensor = model(batch.task_ids, batch.inputs, batch.targets, with_logits=True)
         return logits
+
+    def logits_and_means(self, model: Callable[..., Tensor], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute the logits, and {adapted layer: the mean of what it reads over the tokens of each row, [rows, d_in]}."""
+        adapted: AdaptedModel = extract_model_from_parallel(model)
+        with adapted.reading(batch.inputs, batch.targets) as means:
+            return self.logits(model, batch), means
 
 
 class LossSettings(Protocol):

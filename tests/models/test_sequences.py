@@ -80,3 +80,12 @@ def test_what_is_predicted_follows_what_is_read() -> None:
                 expected += [last, *flat[start : start + length - 1]][:length]
                 start += length
             assert before == expected
+
+
+def test_every_token_that_is_read_belongs_to_its_input_once() -> None:
+    assert Packed(INPUTS, TARGETS).owners_of_tokens().tolist() == [0, 0, 0, 0, 1, 2, 2, 2, 2]
+    owners = Padded(INPUTS, TARGETS, pad=0).owners_of_tokens().view(3, -1).tolist()
+    assert owners == [[0, 0, 0, 0], [1, -1, -1, -1], [2, 2, 2, 2]]
+    owners = Padded(INPUTS, CHOICES, pad=0).owners_of_tokens().view(6, -1).tolist()
+    assert owners[:4] == [[0, 0, 0, 0], [-1] * 4, [1, -1, -1, -1], [-1] * 4]
+    assert owners[4:] == [[2, 2, 2, -1], [-1, -1, 2, 2]]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.nn import DataParallel
 from transformers import T5ForConditionalGeneration
 
 from mhrctl.adapters.inventory import Inventory
@@ -61,6 +63,25 @@ def test_losses_of_choices_are_added_with_their_weights(
     expected = expected + mc * multiple_choice_losses(scores, batch.gold, runs=1)
     expected = expected + unlikelihood * unlikelihood_losses(by_token, labels, batch.choices, batch.gold, runs=1)
     torch.testing.assert_close(objective(model, batch, runs=1), expected)
+
+
+class Wrapped(DataParallel):  # type: ignore[misc]
+    """A model as several processes have it, run in this one."""
+
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        return self.module(*inputs, **named)
+
+
+def test_layers_are_read_while_the_logits_are_made(tiny_t5: T5ForConditionalGeneration) -> None:
+    model, batch = model_of(tiny_t5), batch_of(with_choices=True)
+    objective = Objective("token_mean", 0.0)
+    for each in (model, Wrapped(model)):
+        logits, means = objective.logits_and_means(each, batch)
+        assert torch.equal(logits, objective.logits(model, batch))
+        assert model.adapter is not None
+        assert {layer: mean.shape for layer, mean in means.items()} == {
+            layer: (2, d_in) for layer, (d_in, _) in model.adapter.shapes.items()
+        }
 
 
 @dataclass(frozen=True)
