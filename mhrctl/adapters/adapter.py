@@ -86,6 +86,11 @@ class Adapter(nn.Module, ABC):
         """Independent runs."""
 
     @property
+    def tasks(self) -> int:
+        """Tasks of which it has something of their own, such as rows of a routing; 0 if it knows none."""
+        return 0
+
+    @property
     def routes_by(self) -> Literal["none", "task"]:
         """What decides the mixture that a row of a batch gets: nothing, or the row's task."""
         return "none"

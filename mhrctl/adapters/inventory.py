@@ -16,13 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
 from mhrctl.adapters.adapter import Adapter, Shapes
 from mhrctl.adapters.config import AdapterConfig, InventoryConfig
 from mhrctl.adapters.granularity import routing_parts
 from mhrctl.adapters.merging import Merge
-from mhrctl.adapters.routing import coin_gates, new_routing, normalised, sampled
+from mhrctl.adapters.routing import coin_gates, new_routing, normalised, of_tasks, sampled
 from mhrctl.errors import listed
 
 
@@ -102,6 +101,11 @@ class Inventory(Adapter):
         return max(len(self.lora_A[0]), 0 if self.routing is None else len(self.routing))
 
     @property
+    def tasks(self) -> int:
+        """Rows of the routing."""
+        return 0 if self.routing is None else self.routing.shape[2]
+
+    @property
     def routes_by(self) -> Literal["none", "task"]:
         """The task, where there are several skills."""
         return "none" if self.skills == 1 else "task"
@@ -110,6 +114,10 @@ class Inventory(Adapter):
     def averageable(self) -> bool:
         """Whether there are several skills."""
         return self.skills > 1
+
+    def banks(self) -> list[nn.Parameter]:
+        """Return all A and all B, as they are stacked."""
+        return [*self.lora_A, *self.lora_B]
 
     def routing_parameters(self) -> list[nn.Parameter]:
         """Return Z, if there is any."""
@@ -126,7 +134,7 @@ class Inventory(Adapter):
             `<layer>.down` [n, r, d_in] and `<layer>.up` [n, r, d_out] with the scaling folded in; the n groups are
             ordered by run.
         """
-        weights = None if self.skills == 1 else self.routing_weights(_required(task_ids))
+        weights = None if self.skills == 1 else self.routing_weights(required(task_ids))
         slots: dict[str, Tensor] = {}
         first = 0
         for names, bank_a, bank_b in zip(self.stacks.values(), self.lora_A, self.lora_B, strict=True):
@@ -152,11 +160,7 @@ class Inventory(Adapter):
             raise ValueError("an inventory of one skill has no routing")
         if self.routing is None:
             return self._random_weights(task_ids)
-        runs, parts, tasks, _ = self.routing.shape
-        first = torch.arange(0, runs * parts * tasks, tasks, device=task_ids.device).view(runs, parts, 1)
-        # not indexing, whose gradient adds up in no fixed order on several threads
-        rows = F.embedding(first + task_ids[:, None], self.routing.flatten(0, 2)).transpose(1, 2)
-        logits = rows.unflatten(-1, (self.heads, self.skills))
+        logits = of_tasks(self.routing, task_ids).transpose(1, 2).unflatten(-1, (self.heads, self.skills))
         if self.training and self.config.temperature is not None:
             weights = sampled(logits, self.config.temperature, straight_through=self.config.straight_through)
         else:
@@ -204,7 +208,7 @@ class Inventory(Adapter):
         was_training = self.training
         slots = self.eval()(torch.zeros(self.runs, 1, dtype=torch.long, device=self.lora_A[0].device))
         self.train(was_training)
-        merged = self._plain(runs=self.runs)
+        merged = self._plain(runs=self.runs, times=next(iter(slots.values())).shape[1] // self.rank)
         for names, bank_a, bank_b in zip(merged.stacks.values(), merged.lora_A, merged.lora_B, strict=True):
             a = torch.stack([slots[f"{name}.down"] for name in names], 1)  # [runs, layers, r, d_in]
             b = torch.stack([slots[f"{name}.up"] for name in names], 1) * (self.rank / self.alpha)
@@ -212,11 +216,15 @@ class Inventory(Adapter):
             bank_b.copy_(b[:, :, None, None])
         return merged
 
-    @torch.no_grad()
     def for_new_tasks(self, seeds: Sequence[int], *, train_skills: bool) -> Inventory:
         """Start the adaptation of one run to each of several new tasks, with a new routing row each."""
+        return self._begun(seeds, train_skills=train_skills)
+
+    @torch.no_grad()
+    def _begun(self, seeds: Sequence[int], *, train_skills: bool) -> Self:
+        """An adaptation that begins; see `for_new_tasks`."""
         new = self._like(runs=len(seeds) if train_skills else 1)
-        for target, bank in zip(new.skill_parameters(), self.skill_parameters(), strict=True):
+        for target, bank in zip(new.banks(), self.banks(), strict=True):
             target.copy_(bank.expand_as(target))
             target.requires_grad_(train_skills)
         if new.routing is not None:
@@ -232,7 +240,7 @@ class Inventory(Adapter):
         """Return the inventory of some runs; what is frozen stays so."""
         shared = len(self.lora_A[0]) == 1
         chosen = self._like(runs=1 if shared else len(runs))
-        for target, bank in zip(chosen.skill_parameters(), self.skill_parameters(), strict=True):
+        for target, bank in zip(chosen.banks(), self.banks(), strict=True):
             target.copy_(bank if shared else bank[list(runs)])
             target.requires_grad_(bank.requires_grad)
         if self.routing is not None:
@@ -243,7 +251,7 @@ class Inventory(Adapter):
     def mean_of_runs(self, groups: Sequence[Sequence[int]]) -> Self:
         """Take the mean of the adapters of each group of runs: one run a group (AdapterSoup)."""
         chosen = self._like(runs=len(groups))
-        for target, bank in zip(chosen.skill_parameters(), self.skill_parameters(), strict=True):
+        for target, bank in zip(chosen.banks(), self.banks(), strict=True):
             target.copy_(torch.stack([bank[list(group)].mean(0) for group in groups]))
         return chosen
 
@@ -251,7 +259,7 @@ class Inventory(Adapter):
     def mixed_runs(self, weights: Tensor) -> Self:
         """Return weighted sums of all A and of all B."""
         mixed = self._like(runs=len(weights))
-        for target, bank in zip(mixed.skill_parameters(), self.skill_parameters(), strict=True):
+        for target, bank in zip(mixed.banks(), self.banks(), strict=True):
             target.copy_(torch.tensordot(weights.to(bank), bank, 1))
         return mixed
 
@@ -266,15 +274,14 @@ class Inventory(Adapter):
             for place, group in enumerate(groups):
                 runs = list(group)
                 for layer, name in enumerate(names):
-                    generators = [_generator(f"{seed}/{name}") for seed in group.values()]
+                    generators = [generator_of(f"{seed}/{name}") for seed in group.values()]
                     a, b = merge(root * from_a[runs, layer].mT, root * from_b[runs, layer], generators)
                     to_a[place, layer], to_b[place, layer] = a.mT / root, b / root
         return merged
 
     def settings(self) -> dict[str, Any]:
         """Return the shapes, the settings flat, runs and tasks."""
-        tasks = 1 if self.routing is None else self.routing.shape[2]
-        return inventory_settings(self.shapes, self.config, runs=len(self.lora_A[0]), tasks=tasks)
+        return inventory_settings(self.shapes, self.config, runs=len(self.lora_A[0]), tasks=self.tasks or 1)
 
     @classmethod
     def of_settings(cls, settings: Mapping[str, Any]) -> Self:
@@ -306,9 +313,9 @@ class Inventory(Adapter):
         """A new inventory of the same settings for one task."""
         return type(self)(self.shapes, self.config, runs=runs)
 
-    def _plain(self, *, runs: int) -> Inventory:
-        """New ordinary LoRAs for the same layers."""
-        config = InventoryConfig(rank=self.rank, alpha=self.alpha, dropout=self.dropout)
+    def _plain(self, *, runs: int, times: int = 1) -> Inventory:
+        """New ordinary LoRAs for the same layers, of so many times the rank and with the same scaling."""
+        config = InventoryConfig(rank=times * self.rank, alpha=times * self.alpha, dropout=self.dropout)
         return Inventory(self.shapes, config, runs=runs)
 
 
@@ -317,7 +324,8 @@ def inventory_settings(shapes: Shapes, config: InventoryConfig, *, runs: int, ta
     return {"shapes": dict(shapes), **asdict(config), "runs": runs, "tasks": tasks}
 
 
-def _generator(seed: str) -> torch.Generator:
+def generator_of(seed: str) -> torch.Generator:
+    """Return random numbers that depend on a seed of any form alone."""
     return torch.Generator().manual_seed(random.Random(seed).getrandbits(62))
 
 
@@ -362,7 +370,8 @@ class _Mix(Function):
         return grad_weights, grad_bank
 
 
-def _required(task_ids: Tensor | None) -> Tensor:
+def required(task_ids: Tensor | None) -> Tensor:
+    """Return task ids, which must be given."""
     if task_ids is None:
         raise ValueError("an inventory with routing needs task_ids")
     return task_ids

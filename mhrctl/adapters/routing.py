@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 EPS = 1e-12
 ROUTING_INIT = 1e-3
@@ -15,6 +16,23 @@ ROUTING_INIT = 1e-3
 def new_routing(*size: int, generator: torch.Generator | None = None) -> Tensor:
     """Return routing logits of tasks that have not been seen yet."""
     return torch.empty(*size).uniform_(-ROUTING_INIT, ROUTING_INIT, generator=generator)
+
+
+def of_tasks(parameter: Tensor, task_ids: Tensor) -> Tensor:
+    """Look up what tasks have of a parameter.
+
+    Args:
+        parameter: [runs, parts, tasks, ...].
+        task_ids: [runs, groups a run], the task of each group.
+
+    Returns:
+        [runs, parts, groups a run, ...].
+    """
+    runs, parts, tasks = parameter.shape[:3]
+    first = torch.arange(0, runs * parts * tasks, tasks, device=task_ids.device).view(runs, parts, 1)
+    # not indexing, whose gradient adds up in no fixed order on several threads
+    rows = F.embedding(first + task_ids[:, None], parameter.flatten(0, 2).flatten(1))
+    return rows.unflatten(-1, parameter.shape[3:])
 
 
 def normalised(gates: Tensor) -> Tensor:

@@ -64,9 +64,8 @@ def import_adapter(
     cell = Cell(method=_method(adapter, method), heads=adapter.heads, variant=variant, seed=seed, pretrain_seed=pretrain_seed)
     out = target.place(cell, [path], overwrite=overwrite)
     # The file does not say which tasks its rows of routing are: they get the names of their numbers.
-    rows = adapter.routing_parameters()[0].shape[2] if adapter.routing_parameters() else 0
     facts = target.facts(
-        tasks=[f"row {row} of {path.name}" for row in range(rows)],
+        tasks=[f"row {row} of {path.name}" for row in range(adapter.tasks)],
         parameters=Parameters(
             multi_task=trainable(adapter.skill_parameters()), routing=trainable(adapter.routing_parameters())
         ),

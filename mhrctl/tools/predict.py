@@ -308,9 +308,9 @@ def _pretrained(cell: Cell, adapter: Adapter, tasks: Sequence[str], prepared: Pa
         runs = _numbered(tasks)
         return [Fitted(adapter, {name: runs[group] for name, group in sets.items() if group in runs} | runs)]
     average = adapter.average()
-    if not adapter.routing_parameters():
+    if not adapter.tasks:
         return [Fitted(average)]
-    note = f"answered by the average of the skills, as {cell.name} was not pre-trained on them"
+    note = f"answered by the average, as {cell.name} was not pre-trained on them"
     return [Fitted(adapter, _numbered(tasks), is_routed=True), Fitted(average, note=note)]
 
 
@@ -353,7 +353,7 @@ def of_folders(folders: Sequence[Path], params: EvaluateParams, *, project: Proj
             raise ParamsError(f"--adapter {folder}: another is of {task or 'every task'} too; leave one out")
         with reading(folder):
             adapter = to_adapter(read_any(folder, shapes), shapes)
-        if adapter.routing_parameters() and adapter.routing_parameters()[0].shape[2] > 1:
+        if adapter.tasks > 1:
             raise ParamsError(
                 f"--adapter {folder}: is an inventory, whose routing names no tasks; name its cell, with --stage pretrain"
             )

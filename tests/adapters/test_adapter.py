@@ -71,7 +71,8 @@ def test_capabilities_stand_on_the_class() -> None:
     assert not weights.foldable
     assert weights.exports_to == {"merge"}
     routed = Inventory(SHAPES, InventoryConfig(skills=2), tasks=3)
-    assert (routed.routes_by, routed.averageable) == ("task", True)
+    assert (routed.routes_by, routed.averageable, routed.tasks) == ("task", True, 3)
+    assert Scales(SHAPES).tasks == Inventory(SHAPES).tasks == 0
     assert routed.exports_to == {"peft", "merge"}
     assert Scales(SHAPES).routes_by == "none"
     with pytest.raises(TypeError, match="not averaged over runs"):

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from mhrctl.adapters.routing import ROUTING_INIT, coin_gates, new_routing, normalised, sampled, uniform_interpolation
+from mhrctl.adapters.routing import ROUTING_INIT, coin_gates, new_routing, normalised, of_tasks, sampled, uniform_interpolation
 
 
 def test_new_logits_are_small_and_their_generators() -> None:
@@ -15,6 +15,15 @@ def test_new_logits_are_small_and_their_generators() -> None:
     assert torch.equal(drawn, new_routing(3, 4, generator=torch.Generator().manual_seed(1)))
     assert drawn.abs().max() <= ROUTING_INIT
     assert drawn.unique().numel() == 12
+
+
+def test_groups_get_what_their_tasks_have() -> None:
+    parameter, ids = torch.randn(2, 3, 4, 5, 6), torch.tensor([[3, 0, 3], [1, 1, 2]])
+    rows = of_tasks(parameter, ids)
+    assert rows.shape == (2, 3, 3, 5, 6)
+    for run, tasks in enumerate(ids.tolist()):
+        for group, task in enumerate(tasks):
+            assert torch.equal(rows[run, :, group], parameter[run, :, task])
 
 
 def test_coefficients_sum_to_one_and_none_is_no_division_by_zero() -> None:

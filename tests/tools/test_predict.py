@@ -161,7 +161,7 @@ def test_before_adaptation_a_new_task_is_answered_zero_shot(
     assert set(recorded(project, cell.name, "zero_shot").values()) != {""}
     predictor = of_cell(cell, settings(project), stage="pretrain", project=Project(project), execution=execution)
     assert_as_recorded(predictor, project, cell.name, "zero_shot")
-    why = f"answered by the average of the skills, as {cell.name} was not pre-trained on them"
+    why = f"answered by the average, as {cell.name} was not pre-trained on them"
     assert [note.partition(": ")[0] for note in predictor.notes] == ([why] if method == "mhr" else [])
 
 
