@@ -17,7 +17,7 @@ from mhrctl.config.colours import BLUE, GREEN, INK, ORANGE, PURPLE, RED, SKY
 from mhrctl.config.fields import Closed
 from mhrctl.errors import ParamsError, unknown
 
-Routing = Literal["none", "learned", "random", "private"]
+Routing = Literal["none", "learned", "random", "parts", "private"]
 
 
 class NoOptions(Closed):
@@ -32,6 +32,38 @@ class MosaOptions(NoOptions):
         "hierarchical", description="what is divided among the copies: B alone, with a shared dense A, or both matrices"
     )
     consistency: float = Field(1.0, ge=0, description="weight of the divergence between two draws of copies for a batch")
+
+
+class AdamixOptions(NoOptions):
+    """These are the settings of AdaMix, the mixture of adaptations (arXiv 2205.12410)."""
+
+    copies: int = Field(4, ge=2, description="copies of the LoRA, one of which a step draws for each layer")
+    shared: Literal["B", "A", "none"] = Field("B", description="the matrix that all copies have in common")
+    consistency: float = Field(1.0, ge=0, description="weight of the divergence between two draws of copies for a batch")
+
+
+class AlignOptions(NoOptions):
+    """These are the settings of Align-LoRA (arXiv 2508.05078)."""
+
+    weight: float = Field(0.01, ge=0, description="of the distance between the tasks of a batch, which is added to the loss")
+    distance: Literal["mmd", "kl"] = Field(
+        "mmd",
+        description="between tasks: maximum mean discrepancy, or KL divergences both ways, to which a task of one row in a"
+        " batch does not count",
+    )
+
+
+class MTLOptions(NoOptions):
+    """These are the settings of MTL-LoRA (arXiv 2410.09437)."""
+
+    ups: int = Field(3, ge=1, description="matrices B, which each task mixes for itself")
+    temperature: float = Field(0.1, gt=0, description="of the softmax of a task's weights over them")
+
+
+class CPolyOptions(NoOptions):
+    """These are the settings of C-Poly (arXiv 2312.03248)."""
+
+    private_skills: int = Field(1, ge=1, description="skills of each task alone, beside the `pretrain.skills` of all")
 
 
 class SumOptions(NoOptions):
@@ -83,8 +115,8 @@ class Method:
         pretrain: the method whose pre-training cell this row adapts from (itself, or the one it shares).
         adapter: the class in `mhrctl.adapters` that pre-training trains, as `module:Class`; by name, since nothing here loads
             torch.
-        routing: over the skills of the inventory: `none` (one skill), `learned`, `random` (a draw for each example), or
-            `private` (an adapter of its own for each training task).
+        routing: over the skills of the inventory: `none` (one skill), `learned`, `random` (a draw for each example), `parts`
+            (no skills, but each training task has a part of its own), or `private` (an adapter of its own for each).
         multi_head: whether the number of heads is the user's; otherwise it is one.
         is_matched: whether its one LoRA has the rank of all skills of an inventory together, and so as many numbers.
         start: what adaptation starts from: `pretrain` (what was pre-trained), `average` (the mean of its skills or copies),
@@ -131,6 +163,11 @@ class Method:
         return self.routing in ("learned", "random")
 
     @property
+    def routes_tasks(self) -> bool:
+        """Whether a row of a batch gets the adapter of its task, made of what all tasks share."""
+        return self.mixes_skills or self.routing == "parts"
+
+    @property
     def learns_routing(self) -> bool:
         """Whether pre-training learns a routing for each task."""
         return self.routing == "learned"
@@ -142,8 +179,8 @@ class Method:
 
     @property
     def has_average(self) -> bool:
-        """Whether pre-training leaves several skills or copies, whose mean is one LoRA."""
-        return self.mixes_skills or self.start == "average"
+        """Whether pre-training leaves skills, parts or copies, whose mean is one LoRA."""
+        return self.routes_tasks or self.start == "average"
 
     @property
     def is_private(self) -> bool:
@@ -292,6 +329,44 @@ _ROWS = (
         settings={"pretrain": {"rank": 16, "alpha": 16.0, "targets": ["q", "v"]}},
         options=MosaOptions,
         look=(INK, "s"),
+    ),
+    Method(
+        "adamix",
+        "copies of one LoRA, of which each step draws one a layer; their mean is tuned",
+        "adamix",
+        "adamix:AdaMix",
+        start="average",
+        settings={"pretrain": {"rank": 16, "alpha": 16.0, "targets": ["q", "v"]}},
+        options=AdamixOptions,
+        look=(INK, "P"),
+    ),
+    Method(
+        "align_lora",
+        "lora_matched, and the tasks of a batch drawn together in the LoRA's low rank",
+        "align_lora",
+        "align_lora:AlignLoRA",
+        is_matched=True,
+        options=AlignOptions,
+        look=(BLUE, "v"),
+    ),
+    Method(
+        "mtl_lora",
+        "one A for all tasks, and several B that each task mixes and turns for itself; all tuned",
+        "mtl_lora",
+        "mtl_lora:MTLLoRA",
+        routing="parts",
+        settings={"pretrain": {"rank": 8, "alpha": 16.0}},
+        options=MTLOptions,
+        look=(SKY, "o"),
+    ),
+    Method(
+        "c_poly",
+        "Poly's skills, and skills of each task alone beside them; all tuned",
+        "c_poly",
+        "c_poly:CPoly",
+        routing="learned",
+        options=CPolyOptions,
+        look=(ORANGE, "D"),
     ),
     Method(
         "lora_hub",

@@ -85,8 +85,10 @@ _SUPERNI_SECTIONS: dict[str, Settings] = {
     },
     "evaluate": {"beams": 4, "max_new_tokens": 128, "precision": "bf16"},
 }
-_SLOW_LORA = {method: {"pretrain": {"lr": 5e-5}} for method in ("lora", "lora_big", "lora_matched", "adapter_soup", "ia3")}
-_UNSCALED = {method: {"pretrain": {"scale_parameter": False}} for method in ("poly", "mhr", "random_mu")}
+_SLOW_LORA = {
+    method: {"pretrain": {"lr": 5e-5}} for method in ("lora", "lora_big", "lora_matched", "align_lora", "adapter_soup", "ia3")
+}
+_UNSCALED = {method: {"pretrain": {"scale_parameter": False}} for method in ("poly", "mhr", "random_mu", "c_poly")}
 
 RECIPES = {
     "t0": Recipe(

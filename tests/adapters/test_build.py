@@ -29,11 +29,11 @@ def test_every_row_has_an_adapter_and_a_start_of_a_single_kind(name: str) -> Non
     assert type(pretrained) is adapter_class(row)
     assert pretrained.runs == (5 if row.is_private else 1)
     assert pretrained.averageable == row.has_average
-    assert pretrained.routes_by == ("task" if row.mixes_skills else "none")
+    assert pretrained.routes_by == ("task" if row.routes_tasks else "none")
     assert bool(pretrained.routing_parameters()) == row.learns_routing
     start = start_of(row, pretrained, SETTINGS, SHAPES, BACKBONE)
     assert start.runs == 1
-    assert (start.routes_by == "task") == row.adapts_routing
+    assert (start.routes_by == "task") == (row.routes_tasks and row.start == "pretrain")
     assert (type(start) is Inventory) == (row.adds_lora or row.start_stage == "average" or adapter_class(row) is Inventory)
 
 

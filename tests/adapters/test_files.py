@@ -91,6 +91,10 @@ def test_kinds_are_those_of_the_methods_table() -> None:
         "ia3": "Scales",
         "weights": "Weights",
         "mosa": "MoSA",
+        "adamix": "AdaMix",
+        "align_lora": "AlignLoRA",
+        "mtl_lora": "MTLLoRA",
+        "c_poly": "CPoly",
     }
 
 
