@@ -242,6 +242,54 @@ def mean_of_copies(top: float, trained: bool) -> Drawing:
     yield text(FIRST + 64, top + 70, "the mean of the copies")
 
 
+def drawn_copies(top: float, trained: bool) -> Drawing:
+    """Copies of A, and one B."""
+    for place, colour in enumerate(SKILLS):
+        yield _box(FIRST + place * STEP / 2, top + 42, THIN, LONG, colour, trained=trained)
+    yield _box(FIRST + 2 * STEP, top + 42, LONG, THIN, INK, trained=trained)
+    yield text(FIRST, top + 109, "copies of A")
+    yield text(FIRST + 2 * STEP, top + 109, "one B")
+
+
+def mean_of_draws(top: float, trained: bool) -> Drawing:
+    """One LoRA, the mean of the copies."""
+    part = THIN / len(SKILLS)
+    for place, colour in enumerate(SKILLS):
+        yield _box(FIRST + place * part, top + 42, part, LONG, colour, trained=trained)
+    yield _box(FIRST + THIN + 3, top + 42, LONG - THIN, THIN, INK, trained=trained)
+    yield text(FIRST + 64, top + 70, "the mean of the copies")
+
+
+def aligned_lora(top: float, trained: bool) -> Drawing:
+    """One LoRA as large as all skills, with a distance in its loss."""
+    yield from _lora(FIRST, top + 42, [BLUE], trained, thin=4 * THIN / 2)
+    yield text(FIRST + 64, top + 62, "as large as all skills; the tasks")
+    yield text(FIRST + 64, top + 79, "of a batch are drawn together")
+
+
+def one_down(top: float, trained: bool) -> Drawing:
+    """One A, and several B."""
+    yield _box(FIRST, top + 42, THIN, LONG, INK, trained=trained)
+    for place, colour in enumerate(SKILLS):
+        yield _box(FIRST + THIN + 3 + place * STEP, top + 42, LONG - THIN, THIN, colour, trained=trained)
+    yield text(FIRST + THIN + 3, top + 76, "A is turned, and B mixed, by task")
+
+
+def private_skills(top: float, trained: bool) -> Drawing:
+    """A LoRA of each of three tasks alone."""
+    yield text(MODEL, top + 180, "private")
+    for place in range(len(TASKS)):
+        yield from _lora(FIRST + place * STEP, top + 155, [INK], trained)
+        yield text(FIRST + place * STEP, top + 222, f"task {place + 1}")
+
+
+def new_private_skill(top: float, trained: bool) -> Drawing:
+    """A LoRA of the new task alone."""
+    yield text(MODEL, top + 150, "private")
+    yield from _lora(FIRST, top + 125, [INK], trained)
+    yield text(FIRST + 64, top + 153, "new")
+
+
 HIGH, ROWS, NAMES, CHOICES = 100, 150, 120, 142
 HEIGHTS: Mapping[Part, int] = {
     routing: ROWS,
@@ -251,6 +299,9 @@ HEIGHTS: Mapping[Part, int] = {
     new_row_of_heads: NAMES,
     each_its_lora: NAMES,
     copies: NAMES,
+    drawn_copies: NAMES,
+    private_skills: 232,
+    new_private_skill: 182,
     vectors: NAMES,
     choices: CHOICES,
 }
@@ -324,6 +375,20 @@ SCHEMES = {
         "One LoRA as large as all skills is trained on all tasks and tuned for a new one", [matched_lora], [matched_lora]
     ),
     "mosa": Scheme("Copies of one LoRA train their own entries; a new task tunes their mean", [copies], [mean_of_copies]),
+    "adamix": Scheme("Steps draw copies of one LoRA; a new task tunes their mean", [drawn_copies], [mean_of_draws]),
+    "align_lora": Scheme(
+        "One LoRA as large as all skills draws tasks together; a new task tunes it", [aligned_lora], [matched_lora]
+    ),
+    "mtl_lora": Scheme(
+        "One A and several B are trained, which each task turns and mixes; a new task tunes all",
+        [one_down, routing],
+        [one_down, new_row],
+    ),
+    "c_poly": Scheme(
+        "Skills, a routing and private skills are trained; a new task brings its own and tunes all",
+        [skills, routing, private_skills],
+        [skills, new_row, new_private_skill],
+    ),
 }
 """{method: its scheme}, of every row of the methods table."""
 
