@@ -272,7 +272,7 @@ def one_down(top: float, trained: bool) -> Drawing:
     yield _box(FIRST, top + 42, THIN, LONG, INK, trained=trained)
     for place, colour in enumerate(SKILLS):
         yield _box(FIRST + THIN + 3 + place * STEP, top + 42, LONG - THIN, THIN, colour, trained=trained)
-    yield text(FIRST + THIN + 3, top + 76, "A is turned, and B mixed, by task")
+    yield text(FIRST + THIN + 10, top + 78, "A is turned, and B mixed, by task")
 
 
 def private_skills(top: float, trained: bool) -> Drawing:

@@ -37,7 +37,7 @@ class AlignLoRA(Inventory):
 
     kind = "align_lora"
 
-    def __init__(self, shapes: Shapes, config: InventoryConfig, *, weight: float, distance: str) -> None:
+    def __init__(self, shapes: Shapes, config: InventoryConfig, *, weight: float, distance: str, runs: int = 1) -> None:
         """Make a new LoRA.
 
         Args:
@@ -45,8 +45,9 @@ class AlignLoRA(Inventory):
             config: of the LoRA.
             weight: of the distance.
             distance: a name of `DISTANCES`.
+            runs: independent ones, of which one alone is trained.
         """
-        super().__init__(shapes, config)
+        super().__init__(shapes, config, runs=runs)
         self.weight, self.distance = weight, distance
 
     @classmethod
@@ -92,6 +93,10 @@ class AlignLoRA(Inventory):
         """Make one from `settings`."""
         lora = InventoryConfig(rank=settings["rank"], alpha=settings["alpha"], dropout=settings["dropout"])
         return cls(settings["shapes"], lora, weight=settings["weight"], distance=settings["distance"])
+
+    def _like(self, *, runs: int) -> Self:
+        """A new one of the same settings."""
+        return type(self)(self.shapes, self.config, weight=self.weight, distance=self.distance, runs=runs)
 
 
 @dataclass(frozen=True)

@@ -52,9 +52,10 @@ def base(project: Path) -> PreTrainedModel:
 
 
 ADAPTERS = ["lora", "lora_big", "ia3", "adapter_soup", "poly", "poly_z", "mhr", "mhr_z", "mhr_mu", "random_mu", "mosa"]
+RIVALS = ["adamix", "align_lora", "mtl_lora", "c_poly"]
 
 
-@pytest.mark.parametrize("method", ADAPTERS)
+@pytest.mark.parametrize("method", ADAPTERS + RIVALS)
 def test_adapted_adapters_load_in_peft_with_our_logits(walked_all: Path, tmp_path: Path, run: Run, method: str) -> None:
     assert run("export", "-m", method, "--to", "peft", "--out", tmp_path, "-C", walked_all) == 0
     cell = f"{method}-h4-s0" if method.startswith("mhr") else f"{method}-s0"
@@ -64,13 +65,23 @@ def test_adapted_adapters_load_in_peft_with_our_logits(walked_all: Path, tmp_pat
         assert not torch.allclose(logits(model), logits(base(walked_all)))
 
 
-def test_copies_leave_as_their_mean(walked_all: Path, tmp_path: Path, run: Run, capfd: pytest.CaptureFixture[str]) -> None:
-    assert run("export", "-m", "mosa", "--stage", "pretrain", "--out", tmp_path / "copies", "-C", walked_all) == 2
-    assert "--to peft: what mosa pre-trains has no form there; use --stage average or --stage adapt" in capfd.readouterr().err
+@pytest.mark.parametrize("method", ["mosa", "adamix", "mtl_lora", "c_poly"])
+def test_what_peft_has_no_form_of_leaves_as_its_average(
+    walked_all: Path, tmp_path: Path, run: Run, capfd: pytest.CaptureFixture[str], method: str
+) -> None:
+    assert run("export", "-m", method, "--stage", "pretrain", "--out", tmp_path / "copies", "-C", walked_all) == 2
+    said = f"--to peft: what {method} pre-trains has no form there; use --stage average or --stage adapt"
+    assert said in capfd.readouterr().err
     assert not (tmp_path / "copies").exists()
-    assert run("export", "-m", "mosa", "--stage", "average", "--out", tmp_path / "mean", "-C", walked_all) == 0
+    assert run("export", "-m", method, "--stage", "average", "--out", tmp_path / "mean", "-C", walked_all) == 0
     model = peft.PeftModel.from_pretrained(base(walked_all), tmp_path / "mean").eval()
-    torch.testing.assert_close(logits(model), ours(walked_all, "average/mosa-s0", 0))
+    torch.testing.assert_close(logits(model), ours(walked_all, f"average/{method}-s0", 0))
+
+
+def test_an_aligned_lora_leaves_as_any_lora(walked_all: Path, tmp_path: Path, run: Run) -> None:
+    assert run("export", "-m", "align_lora", "--stage", "pretrain", "--out", tmp_path / "lora", "-C", walked_all) == 0
+    model = peft.PeftModel.from_pretrained(base(walked_all), tmp_path / "lora").eval()
+    torch.testing.assert_close(logits(model), ours(walked_all, "pretrain/align_lora-s0", 0))
 
 
 @pytest.mark.parametrize(("method", "heads"), [("poly", 1), ("mhr", 4)])
