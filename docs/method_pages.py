@@ -22,7 +22,7 @@ ROUTED = {
     "none": "none",
     "learned": "learned: a logit for each task, {heads}skill and layer",
     "random": "drawn: a fair coin for each example, skill and layer",
-    "parts": "none over skills: each task has a part of its own in each layer",
+    "task": "none over skills: each task has numbers of its own in each layer",
     "private": "a LoRA for each training task (of T0, for each data set), and no mixing",
 }
 STARTS = {
@@ -71,7 +71,7 @@ def _facts(row: Method, counts: Mapping[str, list[Counts]]) -> Iterator[str]:
 def _start(row: Method) -> str:
     if row.adapts_routing:
         return "the skills, and logits of the new task near 0, so near the average"
-    if row.routing == "parts":
+    if row.routing == "task":
         return "what all tasks share, and the mean of what each has of its own"
     return STARTS[row.start]
 

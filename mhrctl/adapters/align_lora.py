@@ -68,7 +68,7 @@ class AlignLoRA(Inventory):
             task_ids: [rows].
         """
         low = [
-            means[name] @ bank[0, place, 0, 0].float()
+            means[name].to(bank.device) @ bank[0, place, 0, 0].float()
             for names, bank in zip(self.stacks.values(), self.lora_A, strict=True)
             for place, name in enumerate(names)
             if name in means
@@ -138,7 +138,7 @@ def discrepancy(low: Tensor, task_ids: Tensor) -> Tensor:
     tasks = _Tasks.of(task_ids)
     squared = (low[:, :, None] - low[:, None]).square().sum(-1)
     kernels = sum((torch.exp(squared / (-2 * width)) for width in WIDTHS), torch.zeros_like(squared))
-    between = tasks.shares @ kernels @ tasks.shares.T  # the mean over the rows of two tasks, at any row of each
+    between = tasks.averaging @ kernels @ tasks.averaging.T  # the mean over the rows of two tasks, at any row of each
     within = between.diagonal(dim1=1, dim2=2)
     return tasks.mean_of_pairs(within[:, :, None] + within[:, None] - 2 * between)
 
@@ -154,9 +154,9 @@ def divergence(low: Tensor, task_ids: Tensor) -> Tensor:
         0 where there are not two tasks.
     """
     tasks = _Tasks.of(task_ids, least=2)
-    means = tasks.shares @ low
+    means = tasks.averaging @ low
     unbiased = tasks.counts / (tasks.counts - 1).clamp(min=1)
-    variances = tasks.shares @ (low - means).square() * unbiased[:, None] + EPS
+    variances = tasks.averaging @ (low - means).square() * unbiased[:, None] + EPS
     # With both ways added up the logarithms cancel: (v1 + d^2) / v2 + (v2 + d^2) / v1 - 2, and a half of it twice.
     apart = (means[:, :, None] - means[:, None]).square()
     ratios = (variances[:, :, None] + apart) / variances[:, None]
@@ -173,12 +173,12 @@ class _Tasks:
     """The tasks of a batch, each at all of its rows, so that nobody waits for a device to say how many there are.
 
     Attributes:
-        shares: [rows, rows]; a row of it takes the mean over the rows of the same task.
+        averaging: [rows, rows]; a row of it takes the mean over the rows of the same task.
         counts: [rows], of rows of the same task.
         pairs: [rows, rows], one where two tasks meet for the first time.
     """
 
-    shares: Tensor
+    averaging: Tensor
     counts: Tensor
     pairs: Tensor
 

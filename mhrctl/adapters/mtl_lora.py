@@ -55,7 +55,7 @@ class MTLLoRA(Inventory):
             config: of the LoRA.
             ups: how many B there are.
             temperature: of the weights over them.
-            tasks: with parts of their own.
+            tasks: with numbers of their own.
             runs: independent ones.
         """
         super().__init__(shapes, config, runs=runs)
@@ -82,7 +82,7 @@ class MTLLoRA(Inventory):
 
     @property
     def tasks(self) -> int:
-        """Tasks with parts of their own."""
+        """Tasks with numbers of their own."""
         return self.mixings.shape[2]
 
     @property
@@ -92,7 +92,7 @@ class MTLLoRA(Inventory):
 
     @property
     def averageable(self) -> bool:
-        """Whether tasks have parts of their own, which they always have."""
+        """Whether tasks have numbers of their own, which they always have."""
         return True
 
     def forward(self, task_ids: Tensor | None = None) -> dict[str, Tensor]:
@@ -124,11 +124,11 @@ class MTLLoRA(Inventory):
         return self._plain(runs=self.runs)
 
     def average(self) -> Inventory:
-        """Return the LoRA of a task whose parts are the mean of all tasks'."""
+        """Return the LoRA of a task whose numbers are the mean of all tasks'."""
         return self._of_mean_task(self.select(range(self.runs)), self.runs).composed()
 
     def for_new_tasks(self, seeds: Sequence[int], *, train_skills: bool) -> Self:
-        """Start the adaptation of one run to each of several new tasks, from the mean of all tasks' parts."""
+        """Start the adaptation of one run to each of several new tasks, from the mean of all tasks' numbers."""
         return self._of_mean_task(self._begun(seeds, train_skills=train_skills), len(seeds))
 
     @torch.no_grad()

@@ -32,7 +32,8 @@ def of_tasks(parameter: Tensor, task_ids: Tensor) -> Tensor:
     first = torch.arange(0, runs * parts * tasks, tasks, device=task_ids.device).view(runs, parts, 1)
     # not indexing, whose gradient adds up in no fixed order on several threads
     rows = F.embedding(first + task_ids[:, None], parameter.flatten(0, 2).flatten(1))
-    return rows.unflatten(-1, parameter.shape[3:])
+    looked_up: Tensor = rows.unflatten(-1, parameter.shape[3:])
+    return looked_up
 
 
 def normalised(gates: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from mhrctl.config.colours import BLUE, GREEN, INK, ORANGE, PURPLE, RED, SKY
 from mhrctl.config.fields import Closed
 from mhrctl.errors import ParamsError, unknown
 
-Routing = Literal["none", "learned", "random", "parts", "private"]
+Routing = Literal["none", "learned", "random", "task", "private"]
 
 
 class NoOptions(Closed):
@@ -115,8 +115,8 @@ class Method:
         pretrain: the method whose pre-training cell this row adapts from (itself, or the one it shares).
         adapter: the class in `mhrctl.adapters` that pre-training trains, as `module:Class`; by name, since nothing here loads
             torch.
-        routing: over the skills of the inventory: `none` (one skill), `learned`, `random` (a draw for each example), `parts`
-            (no skills, but each training task has a part of its own), or `private` (an adapter of its own for each).
+        routing: over the skills of the inventory: `none` (one skill), `learned`, `random` (a draw for each example), `task`
+            (no skills, but numbers of each training task's own in each layer), or `private` (an adapter of its own for each).
         multi_head: whether the number of heads is the user's; otherwise it is one.
         is_matched: whether its one LoRA has the rank of all skills of an inventory together, and so as many numbers.
         start: what adaptation starts from: `pretrain` (what was pre-trained), `average` (the mean of its skills or copies),
@@ -165,7 +165,7 @@ class Method:
     @property
     def routes_tasks(self) -> bool:
         """Whether a row of a batch gets the adapter of its task, made of what all tasks share."""
-        return self.mixes_skills or self.routing == "parts"
+        return self.mixes_skills or self.routing == "task"
 
     @property
     def learns_routing(self) -> bool:
@@ -179,7 +179,7 @@ class Method:
 
     @property
     def has_average(self) -> bool:
-        """Whether pre-training leaves skills, parts or copies, whose mean is one LoRA."""
+        """Whether pre-training leaves skills, copies or what tasks have of their own, whose mean is one LoRA."""
         return self.routes_tasks or self.start == "average"
 
     @property
@@ -354,10 +354,10 @@ _ROWS = (
         "one A for all tasks, and several B that each task mixes and turns for itself; all tuned",
         "mtl_lora",
         "mtl_lora:MTLLoRA",
-        routing="parts",
+        routing="task",
         settings={"pretrain": {"rank": 8, "alpha": 16.0}},
         options=MTLOptions,
-        look=(SKY, "o"),
+        look=(SKY, "D"),
     ),
     Method(
         "c_poly",

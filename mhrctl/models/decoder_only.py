@@ -19,7 +19,7 @@ from mhrctl.models.encoder_decoder import Generation, cast
 from mhrctl.models.layer import AdaptedLinear
 from mhrctl.models.output import frozen_after, reading_only, rectangle, target_losses
 from mhrctl.models.packed_attention import packed
-from mhrctl.models.reading import Means, means_of, shares
+from mhrctl.models.reading import Means, averaging, means_of
 from mhrctl.models.sequences import Packed, Padded, Sequences, target_owners, target_sizes
 from mhrctl.models.speed import Speed
 
@@ -77,7 +77,7 @@ class DecoderOnly:
 
     def reading(self, layers: Iterable[str], inputs: Ragged, targets: Ragged) -> AbstractContextManager[Means]:
         """See `mhrctl.models.backbone.Backbone`."""
-        of_tokens = shares(self._sequences(inputs, targets).owners_of_tokens(), len(inputs.lengths))
+        of_tokens = averaging(self._sequences(inputs, targets).owners_of_tokens(), len(inputs.lengths))
         return means_of(self.model, layers, lambda _layer, _x: of_tokens)
 
     @torch.no_grad()

@@ -20,7 +20,7 @@ from mhrctl.models.backbone import Greedy
 from mhrctl.models.generation import takes_the_likeliest
 from mhrctl.models.losses import token_losses
 from mhrctl.models.output import LOGITS, frozen_after, target_losses, vocabulary_of
-from mhrctl.models.reading import Means, means_of, shares
+from mhrctl.models.reading import Means, averaging, means_of
 from mhrctl.models.sequences import owners_of_padded
 from mhrctl.models.sharding import is_sharded
 from mhrctl.models.speed import Speed
@@ -85,25 +85,26 @@ class EncoderDecoder:
     @contextmanager
     def reading(self, layers: Iterable[str], inputs: Ragged, targets: Ragged) -> Iterator[Means]:
         """See `mhrctl.models.backbone.Backbone`."""
-        rows = len(inputs.lengths)
-        choices = len(targets.lengths) // rows
-        encoder, decoder = self.model.get_encoder(), self.model.get_decoder()
-        encoding = set(encoder.modules())
+        choices = len(targets.lengths) // len(inputs.lengths)
+        encoding, decoder = set(self.model.get_encoder().modules()), self.model.get_decoder()
         states: list[Tensor] = []  # what the decoder attends to, once for each target
 
         def note(_module: nn.Module, _inputs: Any, named: Mapping[str, Any]) -> None:  # noqa: ANN401
             states.append(named["encoder_hidden_states"])
 
-        of_input = shares(owners_of_padded(inputs.mask(), 1), rows)
-        of_inputs = shares(owners_of_padded(inputs.mask().repeat_interleave(choices, 0), choices), rows)
-        of_targets = shares(owners_of_padded(targets.mask(), choices), rows)
+        def of_rows(mask: Tensor) -> Tensor:
+            return averaging(owners_of_padded(mask, len(mask) // len(inputs.lengths)), len(inputs.lengths))
 
-        def shares_of(layer: str, x: Tensor) -> Tensor:
+        of_encoder = of_rows(inputs.mask())
+        of_states = of_rows(inputs.mask().repeat_interleave(choices, 0))
+        of_targets = of_rows(targets.mask())
+
+        def averaging_of(layer: str, x: Tensor) -> Tensor:
             if self.model.get_submodule(layer) in encoding:
-                return of_input
-            return of_inputs if any(x is each for each in states) else of_targets
+                return of_encoder
+            return of_states if any(x is each for each in states) else of_targets
 
-        with decoder.register_forward_pre_hook(note, with_kwargs=True), means_of(self.model, layers, shares_of) as means:
+        with decoder.register_forward_pre_hook(note, with_kwargs=True), means_of(self.model, layers, averaging_of) as means:
             yield means
 
     @torch.no_grad()

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 Means = dict[str, Tensor]
 """{layer: [rows, d_in]}, in fp32."""
-Shares = Callable[[str, Tensor], Tensor]
-"""Gives, for a layer's name and what it reads, how much each token counts in the mean of each row, [rows, tokens]."""
+Averaging = Callable[[str, Tensor], Tensor]
+"""Gives, for a layer's name and what it reads, the matrix that takes the mean over the tokens of each row, [rows, tokens]."""
 
 
-def shares(owners: Tensor, rows: int) -> Tensor:
-    """Let the tokens of a row count alike.
+def averaging(owners: Tensor, rows: int) -> Tensor:
+    """Return the matrix that takes the mean over the tokens of each row.
 
     Args:
         owners: [tokens], the row of each; -1 is of none.
@@ -31,21 +31,21 @@ def shares(owners: Tensor, rows: int) -> Tensor:
 
 
 @contextmanager
-def means_of(model: nn.Module, layers: Iterable[str], shares_of: Shares) -> Iterator[Means]:
+def means_of(model: nn.Module, layers: Iterable[str], averaging_of: Averaging) -> Iterator[Means]:
     """Take the means of what layers read, with their gradients, until the context ends.
 
     Args:
         model: whose modules are called; a forward of our own, which calls none, is not seen.
         layers: names of some.
-        shares_of: see `Shares`.
+        averaging_of: see `Averaging`.
     """
     means: Means = {}
 
     def take(name: str, _module: nn.Module, inputs: tuple[Any, ...]) -> None:
         (x,) = inputs
-        tokens, of_tokens = x.flatten(0, -2), shares_of(name, x)
-        if len(tokens) == of_tokens.shape[1]:  # an expert reads some of them, and nobody says which
-            means[name] = of_tokens.to(x.device) @ tokens.float()
+        tokens, mean = x.flatten(0, -2), averaging_of(name, x)
+        if len(tokens) == mean.shape[1]:  # an expert reads some of them, and nobody says which
+            means[name] = mean.to(x.device) @ tokens.float()
 
     with ExitStack() as hooks:
         for name in layers:

@@ -60,7 +60,7 @@ def test_a_step_draws_a_copy_of_each_matrix_for_each_layer_and_trains_it_alone(s
         torch.manual_seed(seed)
         adapter.zero_grad()
         slots = adapter()
-        sum(slot.square().sum() for slot in slots.values()).backward()  # type: ignore[union-attr]
+        sum(slot.square().sum() for slot in slots.values()).backward()
         drawn = []
         for place, names in enumerate(adapter.stacks.values()):
             for layer, name in enumerate(names):

@@ -86,7 +86,7 @@ def test_the_common_routing_is_sampled_while_training_as_polys_is() -> None:
 
 def test_a_task_trains_its_private_skills_alone() -> None:
     adapter = trained()
-    sum(slot.square().sum() for slot in adapter(torch.tensor([[1, 3]])).values()).backward()  # type: ignore[union-attr]
+    sum(slot.square().sum() for slot in adapter(torch.tensor([[1, 3]])).values()).backward()
     assert adapter.private_routing is not None
     for parts in (*adapter.private_A, *adapter.private_B, adapter.private_routing):
         assert parts.grad is not None

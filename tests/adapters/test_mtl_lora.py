@@ -60,7 +60,7 @@ def test_a_group_has_the_mixture_of_its_task(layer: str) -> None:
 
 def test_gradients_reach_what_all_share_and_the_tasks_of_the_batch_alone() -> None:
     adapter = trained()
-    sum(slot.square().sum() for slot in adapter(torch.tensor([[1, 3]])).values()).backward()  # type: ignore[union-attr]
+    sum(slot.square().sum() for slot in adapter(torch.tensor([[1, 3]])).values()).backward()
     assert all(bank.grad is not None and bank.grad.any() for bank in adapter.banks())
     for parts in (adapter.transforms, adapter.mixings):
         assert parts.grad is not None

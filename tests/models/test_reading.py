@@ -15,7 +15,7 @@ from mhrctl.data.batches import Ragged
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import inject
 from mhrctl.models.decoder_only import PACKS
-from mhrctl.models.reading import means_of, shares
+from mhrctl.models.reading import averaging, means_of
 from tests.adapters.test_inventory import randomised
 from tests.models.families import decoder
 from tests.models.made import ragged
@@ -90,11 +90,11 @@ def test_packing_moves_nothing() -> None:
 def test_a_row_without_padding_is_the_mean_of_what_each_layer_is_called_with(tiny_t5: T5ForConditionalGeneration) -> None:
     model = attached(tiny_t5)
     read: dict[str, Tensor] = {}
-    for name in model.adapter.shapes:  # type: ignore[union-attr]
-        layer = tiny_t5.get_submodule(name)
-        layer.register_forward_pre_hook(lambda _layer, inputs, name=name: read.update({name: inputs[0]}))
-    for layer, mean in means(model, INPUTS[:1], TARGETS[1:2]).items():
-        torch.testing.assert_close(mean, read[layer].mean(1))
+    assert model.adapter is not None
+    for name in model.adapter.shapes:
+        tiny_t5.get_submodule(name).register_forward_pre_hook(lambda _, inputs, name=name: read.update({name: inputs[0]}))
+    for name, mean in means(model, INPUTS[:1], TARGETS[1:2]).items():
+        torch.testing.assert_close(mean, read[name].mean(1))
 
 
 def test_nothing_is_taken_after_the_context(tiny_t5: T5ForConditionalGeneration) -> None:
@@ -106,7 +106,7 @@ def test_nothing_is_taken_after_the_context(tiny_t5: T5ForConditionalGeneration)
 
 
 def test_tokens_of_no_row_do_not_count() -> None:
-    given = shares(torch.tensor([0, 0, -1, 2]), 3)
+    given = averaging(torch.tensor([0, 0, -1, 2]), 3)
     assert given.tolist() == [[0.5, 0.5, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1]]
 
 

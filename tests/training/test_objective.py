@@ -65,7 +65,7 @@ def test_losses_of_choices_are_added_with_their_weights(
     torch.testing.assert_close(objective(model, batch, runs=1), expected)
 
 
-class Wrapped(DataParallel):  # type: ignore[misc]
+class Wrapped(DataParallel[AdaptedModel]):
     """A model as several processes have it, run in this one."""
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
