@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from mhrctl.adapters.adapter import Objective, Shapes
+from mhrctl.adapters.adapter import Losses, Objective, Shapes
 from mhrctl.adapters.config import AdapterConfig, InventoryConfig
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.mosa import Consistent
@@ -85,7 +85,7 @@ class AdaMix(Inventory):
         """Return the mean over the copies."""
         return self.average()
 
-    def objective(self, objective: Objective) -> Objective:
+    def objective(self, objective: Objective) -> Losses:
         """Return the losses of one draw, and how far a second draw's predictions are from them."""
         return Consistent(objective, self.consistency) if self.consistency else objective
 

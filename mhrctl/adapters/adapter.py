@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol, Self
 
 import torch
@@ -18,6 +18,10 @@ Slots = Mapping[str, Tensor]
 """{slot of an adapted layer, such as `<layer>.down`: its tensor, with the groups of a batch as first axis}."""
 Form = Literal["peft", "merge"]
 """How an adapter can leave: as a PEFT folder, or merged into the weights of a whole model."""
+
+
+Losses = Callable[..., Tensor]
+"""Gives the losses of a batch, [runs], from a model, the batch and `runs`, as an objective does."""
 
 
 class Objective(Protocol):
@@ -234,7 +238,7 @@ class Adapter(nn.Module, ABC):
     def interpolate(self, learned: float) -> None:
         """Mix the learned routing with the uniform one: 1 is learned, 0 is uniform."""
 
-    def objective(self, objective: Objective) -> Objective:
+    def objective(self, objective: Objective) -> Losses:
         """Return what training minimises: the losses of the batch, unless the method adds something to them."""
         return objective
 

@@ -1,8 +1,8 @@
 """Align-LoRA is one LoRA whose low-rank activations are drawn together while it is trained on many tasks (arXiv 2508.05078).
 
 Besides its losses, a batch has the distance between the tasks that meet in it, a mean over adapted layers and pairs of tasks. A
-row is represented by the mean of x A over its tokens, with x what the layer reads; a task by its rows. What is trained is an
-ordinary LoRA, and so is what a new task tunes, without the distance.
+row is represented by the mean of x A over its tokens, with x what the layer reads, without dropout; a task by its rows. What is
+trained is an ordinary LoRA, and so is what a new task tunes, without the distance.
 
 The authors' code compares x A place by place in rows of one length, padding included, in batches with equally many rows of each
 task. Batches here are drawn from all tasks alike and have no padding to speak of, so a row has one mean.
@@ -17,7 +17,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from mhrctl.adapters.adapter import Objective, Shapes
+from mhrctl.adapters.adapter import Losses, Objective, Shapes
 from mhrctl.adapters.config import AdapterConfig, InventoryConfig
 from mhrctl.adapters.inventory import Inventory
 
@@ -56,7 +56,7 @@ class AlignLoRA(Inventory):
         asked = config.inventory
         return cls(shapes, InventoryConfig(rank=asked.rank, alpha=asked.alpha, dropout=asked.dropout), **config.options)
 
-    def objective(self, objective: Objective) -> Objective:
+    def objective(self, objective: Objective) -> Losses:
         """Return the losses of a batch and the distance between its tasks."""
         return _Aligned(objective, self) if self.weight else objective
 
@@ -107,22 +107,10 @@ class _Aligned:
     adapter: AlignLoRA
 
     def __call__(self, model: Any, batch: Any, *, runs: int) -> Tensor:  # noqa: ANN401 - types of rooms above
-        logits, means = self.logits_and_means(model, batch)
+        logits, means = self.objective.logits_and_means(model, batch)
         rows = len(batch.inputs.lengths) // batch.task_ids.numel()
         distance = self.adapter.distance_of(means, batch.task_ids.flatten().repeat_interleave(rows))
         return self.objective.of_logits(logits, batch, runs=runs) + self.adapter.weight * distance
-
-    def logits(self, model: Any, batch: Any) -> Tensor:  # noqa: ANN401
-        return self.objective.logits(model, batch)
-
-    def logits_and_means(self, model: Any, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:  # noqa: ANN401
-        return self.objective.logits_and_means(model, batch)
-
-    def of_logits(self, logits: Tensor, batch: Any, *, runs: int) -> Tensor:  # noqa: ANN401
-        return self.objective.of_logits(logits, batch, runs=runs)
-
-    def over_runs(self, losses: Tensor, batch: Any, *, runs: int) -> Tensor:  # noqa: ANN401
-        return self.objective.over_runs(losses, batch, runs=runs)
 
 
 def discrepancy(low: Tensor, task_ids: Tensor) -> Tensor:

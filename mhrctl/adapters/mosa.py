@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from mhrctl.adapters.adapter import Objective, Shapes
+from mhrctl.adapters.adapter import Losses, Objective, Shapes
 from mhrctl.adapters.config import AdapterConfig, InventoryConfig
 from mhrctl.adapters.inventory import Inventory
 
@@ -110,7 +110,7 @@ class MoSA(Inventory):
         """Return the mean over the copies."""
         return self.average()
 
-    def objective(self, objective: Objective) -> Objective:
+    def objective(self, objective: Objective) -> Losses:
         """Return the losses of one draw, and how far a second draw's predictions are from them."""
         return Consistent(objective, self.consistency) if self.consistency else objective
 
@@ -233,28 +233,12 @@ class Consistent:
     weight: float
 
     def __call__(self, model: Any, batch: Any, *, runs: int) -> Tensor:  # noqa: ANN401 - types of rooms above
-        """See `Objective`."""
-        first, second = self.logits(model, batch), self.logits(model, batch)
+        """See `Losses`."""
+        first, second = (self.objective.logits(model, batch) for _ in range(2))
         divergences = (_divergence(first, second.detach()) + _divergence(second, first.detach())) / 2
         divergences = divergences.masked_fill(batch.labels < 0, 0.0)  # where no token is counted
         losses = self.objective.of_logits(first, batch, runs=runs)
         return losses + self.weight * self.objective.over_runs(divergences, batch, runs=runs)
-
-    def logits(self, model: Any, batch: Any) -> Tensor:  # noqa: ANN401
-        """See `Objective`."""
-        return self.objective.logits(model, batch)
-
-    def logits_and_means(self, model: Any, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:  # noqa: ANN401
-        """See `Objective`."""
-        return self.objective.logits_and_means(model, batch)
-
-    def of_logits(self, logits: Tensor, batch: Any, *, runs: int) -> Tensor:  # noqa: ANN401
-        """See `Objective`."""
-        return self.objective.of_logits(logits, batch, runs=runs)
-
-    def over_runs(self, losses: Tensor, batch: Any, *, runs: int) -> Tensor:  # noqa: ANN401
-        """See `Objective`."""
-        return self.objective.over_runs(losses, batch, runs=runs)
 
 
 def _moments(optimizer: Optimizer, parameter: nn.Parameter) -> Iterator[tuple[str, Tensor]]:

@@ -13,12 +13,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from mhrctl.adapters.adapter import Losses
 from mhrctl.data.batches import Batch
 from mhrctl.training.divergence import UNNAMED, Rates, Training, Watch
 from mhrctl.training.optimizers import rate_settings
-
-LossesOf = Callable[..., Tensor]
-"""The losses of a batch, [runs], from a model, a batch and `runs` (see `mhrctl.training.objective.Objective`)."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ def fit(
     optimizer: Optimizer,
     *,
     batches: Callable[[int], Batch],
-    objective: LossesOf,
+    objective: Losses,
     clip: Callable[[], Tensor],
     accelerator: Accelerator,
     schedule: Schedule,
