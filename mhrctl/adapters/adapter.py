@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from mhrctl.adapters.config import AdapterConfig
 from mhrctl.adapters.merging import Merge
+from mhrctl.adapters.token_routing import TokenRouting
 
 Shapes = Mapping[str, tuple[int, int]]
 Slots = Mapping[str, Tensor]
@@ -57,6 +58,7 @@ class Adapter(nn.Module, ABC):
         has_alignment: whether the gradients of tasks on it can be compared.
         shapes: {layer name: (d_in, d_out)} of the layers that it adapts; empty if it adapts none.
         dropout: of the updates' inputs while training.
+        token_routing: how layers mix its experts, of an adapter that has some; None routes no tokens.
         heads: equal blocks of the dimensions with routing weights of their own.
         scaling: the factor that is folded into the slot `up`.
     """
@@ -67,6 +69,7 @@ class Adapter(nn.Module, ABC):
     has_alignment: ClassVar[bool] = True
     shapes: Shapes
     dropout: float = 0.0
+    token_routing: TokenRouting | None = None
     heads: int = 1
     scaling: float = 1.0
 
@@ -95,9 +98,9 @@ class Adapter(nn.Module, ABC):
         return 0
 
     @property
-    def routes_by(self) -> Literal["none", "task"]:
-        """What decides the mixture that a row of a batch gets: nothing, or the row's task."""
-        return "none"
+    def routes_by(self) -> Literal["none", "task", "token"]:
+        """What decides the mixture that a row of a batch gets: nothing, the row's task, or in each layer what it reads."""
+        return "none" if self.token_routing is None else "token"
 
     @property
     def averageable(self) -> bool:

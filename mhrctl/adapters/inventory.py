@@ -106,7 +106,7 @@ class Inventory(Adapter):
         return 0 if self.routing is None else self.routing.shape[2]
 
     @property
-    def routes_by(self) -> Literal["none", "task"]:
+    def routes_by(self) -> Literal["none", "task", "token"]:
         """The task, where there are several skills."""
         return "none" if self.skills == 1 else "task"
 

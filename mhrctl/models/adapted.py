@@ -115,4 +115,10 @@ class AdaptedModel(nn.Module):
         return self
 
     def _slots(self, task_ids: Tensor | None) -> dict[str, Tensor]:
-        return {} if self.adapter is None else self.adapter(task_ids)
+        if self.adapter is None:
+            return {}
+        if self.adapter.token_routing is not None:  # another adapter of the same layers may have another
+            for name in self.adapter.shapes:
+                self.backbone.get_submodule(name).token_routing = self.adapter.token_routing  # type: ignore[assignment]
+        slots: dict[str, Tensor] = self.adapter(task_ids)
+        return slots

@@ -189,6 +189,8 @@ def _fast(model: PreTrainedModel, adapter: Adapter | None, speed: Speed) -> Fast
     """The forward of our own, if it is wanted and can run the model."""
     if adapter is not None and adapter.replaces_weights:
         reason: str | None = "whole weights are trained"
+    elif adapter is not None and adapter.routes_by == "token":
+        reason = "the adapters route tokens in each layer"
     else:
         reason = unsupported_reason(model, adapter.shapes if adapter else ()) if speed.forward else "it is switched off"
     wanted = speed.needs_forward

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import TypeIs
 
+from mhrctl.adapters.token_routing import TokenRouting, mixed
 from mhrctl.config.sections import QUANTISERS
 from mhrctl.models.product import EqualGroups, Groups, MaskedGroups, SplitGroups, adapted_product, updated
 
@@ -25,10 +26,10 @@ LONG = 16
 class AdaptedLinear(nn.Module):
     """An adapted layer is a frozen linear layer plus the low-rank update, or the scale, of the adapters that it is called with.
 
-    The layer learns nothing of its own. `down`, `up`, `scale`, `owners` and `sizes` are slots: the model that adapters are
-    attached to passes them for each call (`torch.func.functional_call`), so nothing about tasks is stored between calls. Empty
-    slots leave the frozen layer as it was. `weight` and `bias` keep their names, so the state dict of the model around the
-    layer does not change, and T5's own look-up of `wo.weight.dtype` still works.
+    The layer learns nothing of its own. `down`, `up`, `router`, `scale`, `owners` and `sizes` are slots: the model that
+    adapters are attached to passes them for each call (`torch.func.functional_call`), so nothing about tasks is stored between
+    calls. Empty slots leave the frozen layer as it was. `weight` and `bias` keep their names, so the state dict of the model
+    around the layer does not change, and T5's own look-up of `wo.weight.dtype` still works.
 
     Attributes:
         transposed: whether the weight is stored as [d_in, d_out].
@@ -36,8 +37,10 @@ class AdaptedLinear(nn.Module):
         weight: frozen, [d_out, d_in].
         bias: frozen, [d_out], or None.
         dropout: of the update's input while training, as in peft's LoRA.
+        token_routing: how much each expert counts for a token, where the update has experts.
         down: [n, r, d_in] for the n groups of a batch.
         up: [n, r, d_out], with the scaling alpha / r folded in.
+        router: [n, experts, d_in], their directions; then `down` and `up` are those of all experts (see `mixed`).
         scale: (IA)3's vector, [n, d_out].
         owners: [tokens], the group of each token of a packed row, in ascending order; empty where groups have equally many.
         sizes: [n], how many these are, on the host, so that nobody waits for a device to count them; empty if nobody said.
@@ -47,6 +50,7 @@ class AdaptedLinear(nn.Module):
     quantised: ClassVar[bool] = False
     down: Tensor
     up: Tensor
+    router: Tensor
     scale: Tensor
     owners: Tensor
     sizes: Tensor
@@ -58,8 +62,14 @@ class AdaptedLinear(nn.Module):
 
     def _open_slots(self, linear: nn.Linear | Conv1D, dropout: float, dtype: torch.dtype) -> None:
         self.dropout = dropout
+        self.token_routing: TokenRouting | None = None
         self.in_features, self.out_features = shape_of(linear)
-        sizes = {"down": (1, 0, self.in_features), "up": (1, 0, self.out_features), "scale": (0, self.out_features)}
+        sizes = {
+            "down": (1, 0, self.in_features),
+            "up": (1, 0, self.out_features),
+            "router": (1, 0, self.in_features),
+            "scale": (0, self.out_features),
+        }
         for slot, size in sizes.items():
             self.register_buffer(slot, torch.zeros(size, dtype=dtype, device=linear.weight.device), persistent=False)
         self.register_buffer("owners", torch.zeros(0, dtype=torch.long, device=linear.weight.device), persistent=False)
@@ -82,6 +92,8 @@ class AdaptedLinear(nn.Module):
         row's copies follow it. Or it is one packed row, [1, tokens, d_in], of which `owners` says whose a token is.
         """
         groups, rank, _ = self.down.shape
+        if self.token_routing is not None and self.router.shape[1]:
+            return self.frozen_product(x) + self._mixed(x, self.token_routing)
         if rank and not len(self.scale):
             return self._updated(x, groups, rank)
         y = self.frozen_product(x)
@@ -100,6 +112,22 @@ class AdaptedLinear(nn.Module):
         if self.quantised or (self.dropout and self.training):
             return updated(self.frozen_product(x), F.dropout(x, self.dropout, self.training), down, up, tokens)
         return adapted_product(x, self.matrix, self.bias, down, up, tokens)
+
+    def _mixed(self, x: Tensor, routing: TokenRouting) -> Tensor:
+        """The updates of experts, mixed by what the layer reads."""
+        down, up, router = (slot.to(x.device) for slot in (self.down, self.up, self.router))
+
+        def of_groups(tokens: Tensor, groups: slice = slice(None)) -> Tensor:
+            weights = routing(tokens, router[groups])
+            dropped = F.dropout(tokens, self.dropout, self.training)
+            return mixed(dropped, down[groups], up[groups], weights)
+
+        number = len(down)
+        if number == 1 or not len(self.owners):
+            return of_groups(x.reshape(number, -1, self.in_features)).view(*x.shape[:-1], -1)
+        sizes = self.sizes if len(self.sizes) else torch.bincount(self.owners, minlength=number)
+        parts = x.split(sizes.tolist(), dim=-2)
+        return torch.cat([of_groups(part, slice(place, place + 1)) for place, part in enumerate(parts)], dim=-2)
 
     def _groups(self, number: int, rank: int, owners: Tensor) -> Groups:
         """How tokens belong to the groups."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import peft
 import pytest
 import torch
+from torch import Tensor
 from transformers import T5ForConditionalGeneration
 from transformers.pytorch_utils import Conv1D
 
 from mhrctl.adapters.config import InventoryConfig
 from mhrctl.adapters.inventory import Inventory
+from mhrctl.adapters.token_routing import TokenRouting
 from mhrctl.models.attach import inject
 from mhrctl.models.layer import LONG, AdaptedConv1D, AdaptedLinear, adapted, shape_of
 from tests.adapters.test_inventory import Stack
@@ -131,3 +133,62 @@ def test_a_layer_of_gpt2_keeps_its_weight_as_it_is_stored() -> None:
     updated = torch.func.functional_call(layer, {"down": down, "up": up}, (x,))
     for group, rows in enumerate((slice(0, 2), slice(2, 4))):
         torch.testing.assert_close(updated[rows], linear(x[rows]) + x[rows] @ down[group].T @ up[group])
+
+
+def with_experts(linear: torch.nn.Linear | Conv1D, *, dropout: float = 0.0) -> tuple[AdaptedLinear, dict[str, Tensor]]:
+    """A layer from 5 to 3 whose three groups have two experts of rank 2 each, and its slots."""
+    layer = adapted(linear, dropout=dropout)
+    layer.token_routing = TokenRouting()
+    return layer, {"down": torch.randn(3, 4, 5), "up": torch.randn(3, 4, 3), "router": torch.randn(3, 2, 5)}
+
+
+def experts(x: Tensor, slots: dict[str, Tensor], group: int) -> Tensor:
+    """What the experts of a group add for its tokens."""
+    down, up, router = (slots[name][group].unflatten(0, (2, -1)) for name in ("down", "up", "router"))
+    weights = torch.softmax(x @ router[:, 0].T, -1)
+    return sum(weights[..., each, None] * (x @ down[each].T @ up[each]) for each in range(2))
+
+
+@pytest.mark.parametrize("linear", [torch.nn.Linear(5, 3), conv1d()])
+def test_experts_are_mixed_for_each_token_of_each_group(linear: torch.nn.Linear | Conv1D) -> None:
+    torch.manual_seed(0)
+    layer, slots = with_experts(linear)
+    x = torch.randn(6, 4, 5)
+    rows = torch.func.functional_call(layer, slots, (x,))
+    packed = x.flatten(0, 1)[None, : len(OWNERS)]
+    owned = {**slots, "owners": torch.tensor(OWNERS)}
+    tokens = torch.func.functional_call(layer, owned, (packed,))
+    counted = torch.func.functional_call(layer, {**owned, "sizes": torch.tensor([3, 1, 2])}, (packed,))
+    assert torch.equal(tokens, counted)
+    for group in range(3):
+        part = slice(2 * group, 2 * group + 2)
+        torch.testing.assert_close(rows[part], linear(x[part]) + experts(x[part], slots, group))
+        of_group = [place for place, owner in enumerate(OWNERS) if owner == group]
+        expected = linear(packed[0, of_group]) + experts(packed[0, of_group], slots, group)
+        torch.testing.assert_close(tokens[0, of_group], expected)
+
+
+def test_a_routing_without_experts_leaves_the_layer_as_it_was() -> None:
+    torch.manual_seed(0)
+    plain, x = AdaptedLinear(torch.nn.Linear(5, 3)), torch.randn(2, 4, 5)
+    slots = {"down": torch.randn(1, 2, 5), "up": torch.randn(1, 2, 3)}
+    before = torch.func.functional_call(plain, slots, (x,))
+    plain.token_routing = TokenRouting()
+    assert torch.equal(torch.func.functional_call(plain, slots, (x,)), before)
+
+
+def test_dropout_is_of_the_experts_inputs_and_not_of_the_routing() -> None:
+    """As HydraLoRA's code has it."""
+    torch.manual_seed(0)
+    layer, slots = with_experts(torch.nn.Linear(5, 3), dropout=0.5)
+    x = torch.randn(3, 4, 5)
+    seen: list[Tensor] = []
+
+    def routing(tokens: Tensor, router: Tensor) -> Tensor:
+        seen.append(tokens)
+        return TokenRouting()(tokens, router)
+
+    layer.token_routing = routing  # type: ignore[assignment]
+    training, evaluated = (torch.func.functional_call(layer.train(mode), slots, (x,)) for mode in (True, False))
+    assert not torch.allclose(training, evaluated)
+    assert all(torch.equal(tokens, x) for tokens in seen)
