@@ -98,7 +98,7 @@ def make_optimizer(
 ) -> Optimizer:
     """Make the optimizer of adapters and routing, with a rate for each, and its setting's name; `fused` is AdamW's."""
     groups: list[dict[str, Any]] = []
-    if skills:
+    if skills or not routing:  # of what is trained by neither there is an optimizer all the same, which does nothing
         groups.append({"params": list(skills), "lr": settings.lr, "weight_decay": settings.weight_decay, RATE: "lr"})
     if routing:
         decay = ROUTING_WEIGHT_DECAY[settings.optimizer]

@@ -19,17 +19,23 @@ class BestSteps:
     """
 
     def __init__(
-        self, parameters: Mapping[str, Tensor], *, patience: int | None = None, dtype: torch.dtype = torch.float32
+        self,
+        parameters: Mapping[str, Tensor],
+        *,
+        runs: int | None = None,
+        patience: int | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         """Begin with the parameters of the start.
 
         Args:
             parameters: {name: [runs, ...]}.
+            runs: how many, where nothing is trained of which they could be counted.
             patience: scores in a row without a better one after which a run is over; None is never.
             dtype: in which scores are compared.
         """
         self.parameters = {name: parameter.detach().cpu().clone() for name, parameter in parameters.items()}
-        runs = len(next(iter(self.parameters.values())))
+        runs = len(next(iter(self.parameters.values()))) if runs is None else runs
         self.scores, self.steps = torch.full((runs,), -torch.inf, dtype=dtype), [0] * runs
         self._patience, self.since_best = patience, [0] * runs
 

@@ -102,3 +102,8 @@ def test_selected_runs_go_on_as_if_the_others_had_never_been(name: Literal["adam
     train(part, some, [[grad[kept] for grad in step] for step in grads[3:]])
     for selected, parameter in zip(some, every, strict=True):
         torch.testing.assert_close(selected, parameter[kept])
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
+def test_an_optimizer_of_nothing_does_nothing(optimizer: Literal["adamw", "adafactor"]) -> None:
+    make_optimizer(PretrainParams(steps=1, batch_size=1, optimizer=optimizer), skills=[], routing=[]).step()

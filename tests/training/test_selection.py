@@ -83,3 +83,9 @@ def test_a_record_that_is_restored_goes_on_as_it_would_have() -> None:
     again.put_into(trained)
     assert trained["a"].tolist() == [[2, 0], [1, 1]]
     assert trained["b"][:, 0, 0].tolist() == [2, 1]
+
+
+def test_runs_without_parameters_are_scored_all_the_same() -> None:
+    best = BestSteps({}, runs=2)
+    best.record([1], [3.0], {}, [0], step=0)
+    assert best.scores.tolist() == [-torch.inf, 3.0]
