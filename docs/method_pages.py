@@ -23,12 +23,14 @@ ROUTED = {
     "learned": "learned: a logit for each task, {heads}skill and layer",
     "random": "drawn: a fair coin for each example, skill and layer",
     "task": "none over skills: each task has numbers of its own in each layer",
+    "token": "in each layer and for each token, by what the layer reads",
     "private": "a LoRA for each training task (of T0, for each data set), and no mixing",
 }
 STARTS = {
     "pretrain": "what was pre-trained",
     "average": "the average, one LoRA, which `mhrctl average` writes",
     "soup": "one LoRA that is made of those of the most similar training tasks, which `mhrctl index` knows",
+    "pool": "all adapters of the pool, and a router that is read off them",
     "new_lora": "the tuned weights, which stay as they are, and a new LoRA",
 }
 
@@ -77,6 +79,8 @@ def _start(row: Method) -> str:
 
 
 def _trained(row: Method) -> str:
+    if row.trains_nothing:
+        return "nothing"
     if row.adapts_routing:
         return "the skills and the routing of the new task"
     if row.adds_lora:

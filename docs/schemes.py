@@ -290,6 +290,25 @@ def new_private_skill(top: float, trained: bool) -> Drawing:
     yield text(FIRST + 64, top + 153, "new")
 
 
+def shared_a(top: float, trained: bool) -> Drawing:
+    """LoRAs with one A, and a router that weighs them for each token."""
+    for place, colour in enumerate(SKILLS):
+        x = FIRST + place * STEP
+        yield _box(x + THIN + 3, top + 42, LONG - THIN, THIN, colour, trained=trained)
+        yield _box(x, top + 98, 48, 13, colour, trained=trained)
+    yield _box(FIRST, top + 42, THIN, LONG, INK, trained=trained)
+    yield text(MODEL, top + 109, "router")
+    yield text(FIRST + THIN + 6, top + 76, "one A, and a B each")
+
+
+def routed_tokens(top: float, trained: bool) -> Drawing:  # noqa: ARG001 - nobody trains anything of it
+    """The LoRAs of a pool, and how three tokens are sent to them."""
+    yield from skills(top, trained=False)
+    yield text(MODEL, top + 109, "a row a")
+    yield text(MODEL, top + 126, "token")
+    yield from _weights(top, COINS, trained=False, heads=False)
+
+
 HIGH, ROWS, NAMES, CHOICES = 100, 150, 120, 142
 HEIGHTS: Mapping[Part, int] = {
     routing: ROWS,
@@ -302,6 +321,8 @@ HEIGHTS: Mapping[Part, int] = {
     drawn_copies: NAMES,
     private_skills: 232,
     new_private_skill: 182,
+    shared_a: NAMES,
+    routed_tokens: ROWS,
     vectors: NAMES,
     choices: CHOICES,
 }
@@ -374,6 +395,10 @@ SCHEMES = {
     "lora_matched": Scheme(
         "One LoRA as large as all skills is trained on all tasks and tuned for a new one", [matched_lora], [matched_lora]
     ),
+    "hydra_lora": Scheme(
+        "LoRAs with one A and a router of tokens are trained on all tasks and tuned for a new one", [shared_a], [shared_a]
+    ),
+    "arrow": Scheme("Each task has a LoRA; layers send each token to some of them", [each_its_lora], [], [routed_tokens]),
     "mosa": Scheme("Copies of one LoRA train their own entries; a new task tunes their mean", [copies], [mean_of_copies]),
     "adamix": Scheme("Steps draw copies of one LoRA; a new task tunes their mean", [drawn_copies], [mean_of_draws]),
     "align_lora": Scheme(

@@ -5,6 +5,7 @@ A row names its class; the class says what its adapters can do (see `mhrctl.adap
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pkgutil import resolve_name
 from typing import Any, Protocol
 
@@ -65,10 +66,30 @@ def adapter_class(row: Method) -> type[Adapter]:
     return chosen
 
 
+def router_over_pool(
+    row: Method, pool: Adapter, names: Sequence[str], options: Mapping[str, Any], *, left_out: Sequence[str] = ()
+) -> Adapter:
+    """Make the adapter that routes over a pool.
+
+    Args:
+        row: a method that starts from a pool.
+        pool: an adapter a run.
+        names: of its adapters.
+        options: the method's own settings of adaptation.
+        left_out: for each run, the name of an adapter that has no part in it; none is one run for all tasks.
+
+    Raises:
+        ParamsError: if an option names no adapter of the pool.
+    """
+    router: Adapter = _router_class(row).of(pool, names, row.adapt_options.model_validate(options), left_out=left_out)
+    return router
+
+
 def adapter_kinds() -> dict[str, type[Adapter]]:
     """Return {kind, as files name it: class} of all adapters of the methods table."""
-    classes = {row.adapter: adapter_class(row) for row in METHODS.values()}
-    return {chosen.kind: chosen for chosen in classes.values()}
+    classes = [adapter_class(row) for row in METHODS.values()]
+    classes += [_router_class(row) for row in METHODS.values() if row.router]
+    return {chosen.kind: chosen for chosen in classes}
 
 
 def build_adapter(
@@ -90,7 +111,7 @@ def build_adapter(
     together = settings.skills if row.is_matched else 1  # skills in one LoRA, each scaled as it would be alone
     inventory = InventoryConfig(
         heads=heads,
-        skills=settings.skills if row.mixes_skills else 1,
+        skills=settings.skills if row.mixes_skills or row.routes_tokens else 1,
         rank=together * settings.rank,
         alpha=together * settings.alpha,
         routing="random" if row.routing == "random" else "learned",
@@ -117,6 +138,13 @@ def start_of(row: Method, pretrained: Adapter, settings: AdapterSettings, shapes
     """
     if row.adds_lora:
         return build_adapter(METHODS["lora"], settings, shapes, backbone, heads=1, tasks=1)
+    if row.router:
+        router: Adapter = _router_class(row).like(pretrained, row.adapt_options())
+        return router
     if row.needs_index:
         return pretrained.select([0])
     return pretrained.like_average() if row.start_stage == "average" else pretrained
+
+
+def _router_class(row: Method) -> Any:  # noqa: ANN401 - imported by its name, as adapters are
+    return resolve_name(f"mhrctl.adapters.{row.router}")

@@ -37,7 +37,7 @@ Of the user's are `sources` (whatever the source of the tasks reads), `tasks` an
 hash).
 """
 
-Case = Literal["scratch", "private", "soup", "new_lora"]
+Case = Literal["scratch", "private", "soup", "new_lora", "named"]
 """What decides that a stage reads a file: that the backbone is trained here, or what its method does."""
 
 CASES: frozenset[Case] = frozenset(get_args(Case))
@@ -112,6 +112,7 @@ INPUTS: Mapping[str, tuple[Input, ...]] = {
         _BACKBONE,
         Input("index", None, "index", "place", when="soup"),
         Input("start", ADAPTERS, "start", "place"),
+        Input("start", CARD, "start_card", when="named"),  # the names of a pool's adapters
         Input("start", CARD, "start_card", when="new_lora"),  # the settings of the new LoRA
     ),
     "evaluate": (

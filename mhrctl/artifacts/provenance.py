@@ -235,7 +235,12 @@ def of_evaluate(
 def _cases(cell: Cell) -> set[Case]:
     """The cases that hold for a cell's method."""
     row = cell.row
-    holds: dict[Case, bool] = {"private": row.is_private, "soup": row.needs_index, "new_lora": row.adds_lora}
+    holds: dict[Case, bool] = {
+        "private": row.is_private,
+        "soup": row.needs_index,
+        "new_lora": row.adds_lora,
+        "named": row.router is not None,
+    }
     return {case for case, is_held in holds.items() if is_held}
 
 

@@ -17,7 +17,7 @@ from mhrctl.config.colours import BLUE, GREEN, INK, ORANGE, PURPLE, RED, SKY
 from mhrctl.config.fields import Closed
 from mhrctl.errors import ParamsError, unknown
 
-Routing = Literal["none", "learned", "random", "task", "private"]
+Routing = Literal["none", "learned", "random", "task", "token", "private"]
 
 
 class NoOptions(Closed):
@@ -105,6 +105,16 @@ class HubOptions(NoOptions):
     penalty: float = Field(0.05, ge=0, description="of the mean absolute weight, which is added to the loss")
 
 
+class ArrowOptions(NoOptions):
+    """These are the settings of Arrow, which routes over a pool (arXiv 2405.11157), and of GenKnowSub."""
+
+    top_k: int = Field(3, ge=1, description="adapters of the pool that count for a token, those of the largest scores")
+    temperature: float = Field(1.0, gt=0, description="of the softmax over their scores")
+    general: list[str] = Field(
+        [], description="adapters of the pool whose mean A and B are subtracted from all others, which alone are routed to"
+    )
+
+
 @dataclass(frozen=True)
 class Method:
     """A method is one row of the methods table.
@@ -116,15 +126,17 @@ class Method:
         adapter: the class in `mhrctl.adapters` that pre-training trains, as `module:Class`; by name, since nothing here loads
             torch.
         routing: over the skills of the inventory: `none` (one skill), `learned`, `random` (a draw for each example), `task`
-            (no skills, but numbers of each training task's own in each layer), or `private` (an adapter of its own for each).
+            (no skills, but numbers of each training task's own in each layer), `token` (in each layer, by what it reads), or
+            `private` (an adapter of its own for each).
         multi_head: whether the number of heads is the user's; otherwise it is one.
         is_matched: whether its one LoRA has the rank of all skills of an inventory together, and so as many numbers.
         start: what adaptation starts from: `pretrain` (what was pre-trained), `average` (the mean of its skills or copies),
-            `soup` (one adapter made of those of the most similar training tasks), or `new_lora` (a new LoRA on the tuned
-            weights).
+            `soup` (one adapter made of those of the most similar training tasks), `pool` (all adapters, and a router over
+            them), or `new_lora` (a new LoRA on the tuned weights).
         merge: how a soup is made: `mean` of all A and of all B, `search` for weights of their sums, or a name of
             `mhrctl.adapters.merging.RULES`.
-        trains: what adaptation trains: everything it starts from, or only the routing of the new task.
+        router: the class in `mhrctl.adapters` that routes over a pool, if it starts from that; named as `adapter` is.
+        trains: what adaptation trains: everything it starts from, only the routing of the new task, or nothing.
         settings: {section: settings} that make the row what it is; params.yaml may set them at the method.
         options: the type of the method's own settings of pre-training, `pretrain.options` in params.yaml.
         adapt_options: likewise of adaptation, `adapt.options`.
@@ -139,9 +151,10 @@ class Method:
     routing: Routing = "none"
     multi_head: bool = False
     is_matched: bool = False
-    start: Literal["pretrain", "average", "soup", "new_lora"] = "pretrain"
+    start: Literal["pretrain", "average", "soup", "pool", "new_lora"] = "pretrain"
     merge: str = "mean"
-    trains: Literal["adapter", "routing"] = "adapter"
+    router: str | None = None
+    trains: Literal["adapter", "routing", "nothing"] = "adapter"
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     options: type[NoOptions] = NoOptions
     adapt_options: type[NoOptions] = NoOptions
@@ -149,8 +162,8 @@ class Method:
 
     @property
     def is_single(self) -> bool:
-        """Whether adaptation starts from one adapter without a routing, which can be trained on."""
-        return self.start == "average" or (self.start == "pretrain" and self.routing == "none")
+        """Whether adaptation starts from one adapter without a routing of tasks, which can be trained on."""
+        return self.start == "average" or (self.start == "pretrain" and self.routing in ("none", "token"))
 
     @property
     def start_stage(self) -> Literal["pretrain", "average"]:
@@ -166,6 +179,11 @@ class Method:
     def routes_tasks(self) -> bool:
         """Whether a row of a batch gets the adapter of its task, made of what all tasks share."""
         return self.mixes_skills or self.routing == "task"
+
+    @property
+    def routes_tokens(self) -> bool:
+        """Whether pre-training trains several experts, between which each layer chooses by what it reads."""
+        return self.routing == "token"
 
     @property
     def learns_routing(self) -> bool:
@@ -201,6 +219,11 @@ class Method:
     def trains_routing_alone(self) -> bool:
         """Whether adaptation leaves the skills as they are."""
         return self.trains == "routing"
+
+    @property
+    def trains_nothing(self) -> bool:
+        """Whether adaptation makes the adapter of all test tasks, and leaves it as it is."""
+        return self.trains == "nothing"
 
 
 POOLED = "adapter_soup"
@@ -369,6 +392,15 @@ _ROWS = (
         look=(ORANGE, "D"),
     ),
     Method(
+        "hydra_lora",
+        "LoRAs that share A, mixed for each token by a router; all tuned",
+        "hydra_lora",
+        "experts:HydraLoRA",
+        routing="token",
+        settings={"pretrain": {"skills": 4, "rank": 8, "alpha": 8.0}},
+        look=(SKY, "P"),
+    ),
+    Method(
         "lora_hub",
         "as adapter_soup, by weights that are searched for without gradients",
         POOLED,
@@ -384,6 +416,18 @@ _ROWS = (
     _merge("dare_linear", "as adapter_soup, entries dropped at random, then added up", DropOptions, "v"),
     _merge("dare_ties", "as adapter_soup, entries dropped at random, then signs elected", ElectOptions, "X"),
     _merge("knots_ties", "as ties, in the basis that all updates share", AlignedOptions, "^"),
+    Method(
+        "arrow",
+        "each layer routes each token over the whole pool; nothing is trained",
+        POOLED,
+        routing="private",
+        start="pool",
+        router="experts:Arrow",
+        trains="nothing",
+        settings={"adapt": {"steps": 0}},
+        adapt_options=ArrowOptions,
+        look=(SKY, "^"),
+    ),
 )
 METHODS = {row.name: row for row in _ROWS}
 
@@ -395,7 +439,7 @@ BACKBONE = "backbone"
 
 
 READERS: Mapping[tuple[str, str], Callable[[Method], bool]] = {
-    ("pretrain", "skills"): lambda row: row.mixes_skills or row.is_matched,
+    ("pretrain", "skills"): lambda row: row.mixes_skills or row.routes_tokens or row.is_matched,
     ("pretrain", "granularity"): lambda row: row.mixes_skills,
     ("pretrain", "routing_blocks"): lambda row: row.mixes_skills,
     ("pretrain", "routing_lr"): lambda row: row.learns_routing,
@@ -404,7 +448,7 @@ READERS: Mapping[tuple[str, str], Callable[[Method], bool]] = {
     ("pretrain", "straight_through"): lambda row: row.learns_routing,
     ("pretrain", "uniform_steps"): lambda row: row.learns_routing,
     ("adapt", "routing_lr"): lambda row: row.adapts_routing,
-    ("adapt", "lr"): lambda row: not row.trains_routing_alone,
+    ("adapt", "lr"): lambda row: row.trains == "adapter",
     ("adapt", "soup_size"): lambda row: row.needs_index,
     ("adapt", "soup_min_cosine"): lambda row: row.needs_index,
     ("adapt", "soup_by"): lambda row: row.needs_index,
@@ -413,9 +457,31 @@ READERS: Mapping[tuple[str, str], Callable[[Method], bool]] = {
 all methods; what is set for one method, one cell or by `--set` must be read by it."""
 
 
+VALIDATING = frozenset(
+    {
+        "shots",
+        "validation",
+        "validate_on",
+        "select",
+        "beams",
+        "max_new_tokens",
+        "precision",
+        "loss",
+        "mc_weight",
+        "unlikelihood_weight",
+        "length_norm",
+        "label_smoothing",
+        "options",
+    }
+)
+"""The settings of adaptation that a method reads which trains nothing: whose examples validate it, and how."""
+
+
 def reads(row: Method, section: str, key: str) -> bool:
     """Whether a setting of a section can change anything of a method."""
     reader = READERS.get((section, key))
+    if row.trains_nothing and section == "adapt" and key not in VALIDATING:
+        return False
     return reader is None or reader(row)
 
 

@@ -233,7 +233,7 @@ class _Adaptation:
         self._objective = objective_of(params)
         self._cadence = [_cadence(task, params) for task in shots]
         self._form(list(range(len(shots))), adapter)
-        self.best = BestSteps(self._parameters, patience=params.patience)
+        self.best = BestSteps(self._parameters, runs=len(shots), patience=params.patience)
         self.taken = 0
         self.validated: set[int] = set()
         self.curves: list[tuple[str, int, float]] = []

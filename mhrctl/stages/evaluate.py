@@ -190,6 +190,8 @@ def read_cards(
     """
     if cell is None or start is None:
         return None, None
+    if cell.row.router and adapted is None:
+        raise ArtifactError(f"cell {cell.name}: adaptation makes what answers; run `mhrctl adapt {cell.name}`, then evaluate")
     if cell.row.needs_index and adapted is None:
         raise ArtifactError(
             f"cell {cell.name}: zero-shot adapters come from the shots; run `mhrctl adapt {cell.name}`, then evaluate"
@@ -246,6 +248,9 @@ def read_phases(
     """The adapter of each phase, of which the backbone has no slots yet; weights that a LoRA is added to are put into it."""
     if cell is None or start is None:
         return {"zero_shot": None}
+    if adapted and cell.row.router:
+        only = load_adapter(adapted / ADAPTERS)
+        return {"zero_shot": only, "adapted": only}  # of all tasks, whatever their shots
     soup = adapted / SOUP if adapted and cell.row.needs_index else None
     before: Adapter | None = load_adapter(soup) if soup else load_adapter(start / ADAPTERS).average()
     after = load_adapter(adapted / ADAPTERS) if adapted else None

@@ -204,7 +204,7 @@ def _count(row: Method, settings: PretrainParams, linears: Shapes, weights: int,
     tasks = sizes.datasets if row.is_private else sizes.tasks
     before, start = shape_adapters(row, settings, linears, weights, heads=heads, tasks=tasks)
     with torch.device("meta"):
-        after = start.for_new_tasks([0], train_skills=not row.trains_routing_alone)
+        after = start.for_new_tasks([0], train_skills=row.trains == "adapter")
     return Counts(
         row.name,
         heads if row.multi_head else None,

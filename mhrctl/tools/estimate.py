@@ -135,7 +135,7 @@ def estimate(params: CellParams, shape: Shape, tasks: TaskCounts, longest: Lengt
         trained, at_once = _trained(start), 1
     else:
         with torch.device("meta"):
-            after = start.for_new_tasks([0] * tasks.test, train_skills=not row.trains_routing_alone)
+            after = start.for_new_tasks([0] * tasks.test, train_skills=row.trains == "adapter")
         outputs["adapt", cell.name] = _file(after)
         together = 1 if after.replaces_weights else min(tasks.test, Speed.together)
         adapted = _numbers(after) - _trained(after) + _trained(after) // tasks.test * together

@@ -183,7 +183,8 @@ def _attached(cell: Cell | None, asked: Asked, tasks: Tasks, project: Project, b
         return _Attached(None, None, (), inputs)
     stage, origin = cell.start
     start, adapted = project.output(stage, origin.name), project.output("adapt", cell.name)
-    wants_adapted = cell.row.needs_index or asked.adapter not in (None, ZERO_SHOT) or (asked.adapter is None and tasks.ours)
+    made_for_tests = cell.row.needs_index or cell.row.trains_nothing
+    wants_adapted = made_for_tests or asked.adapter not in (None, ZERO_SHOT) or (asked.adapter is None and tasks.ours)
     after = adapted if wants_adapted and not cell.extra_steps else None
     start_card, adapted_card = read_cards(cell, start, after)
     if start_card is not None:

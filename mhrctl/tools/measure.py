@@ -226,7 +226,8 @@ class _Bench:
         speed = self._speed(trained, before.get(key, seconds.get(key, 0.0)))
         if self.cell.extra_steps:
             seconds[f"pretrain@{self.cell.label}"] = self._pretrain(self.cell, self._start())
-        elif not (self.cell.row.needs_index or self._replaces_weights()):  # of which one needs the index, the other the disk
+        elif not (self.cell.row.needs_index or self.cell.row.trains_nothing or self._replaces_weights()):
+            # The first need the index, the next take no step, and the last need the disk.
             start, each = None, 0.0
             if self._is_bearable("adapt", self._adapted, speed):
                 start = self._start()

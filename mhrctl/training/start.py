@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from mhrctl.adapters.adapter import Adapter
+from mhrctl.adapters.build import router_over_pool
 from mhrctl.adapters.files import load_adapter
 from mhrctl.adapters.merging import RULES, Merge
 from mhrctl.artifacts.cards import Card, read_card, require_made_from, require_tasks
@@ -92,9 +93,14 @@ def start_of(
         with in_section("pretrain"):
             new = new_adapter(backbone, METHODS["lora"], lora, heads=1, seed=cell.seed, tasks=1)
         return Start(new, by_task=False, trains_skills=True)
-    base = _made(soup, cell, params, pretrained, start_card.facts.tasks) if soup else load_adapter(pretrained)
+    if cell.row.router:
+        pool = load_adapter(pretrained)
+        with in_section("adapt"):
+            base = router_over_pool(cell.row, pool, start_card.facts.tasks, params.options)
+    else:
+        base = _made(soup, cell, params, pretrained, start_card.facts.tasks) if soup else load_adapter(pretrained)
     attach(backbone, base)
-    return Start(base, by_task=soup is not None, trains_skills=not cell.row.trains_routing_alone)
+    return Start(base, by_task=soup is not None, trains_skills=cell.row.trains == "adapter")
 
 
 def _made(soup: Soup, cell: Cell, params: AdaptParams, pretrained: Path, training_tasks: Sequence[str]) -> Adapter:

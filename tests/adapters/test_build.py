@@ -7,10 +7,12 @@ import torch
 from torch import nn
 
 from mhrctl.adapters.adapter import trainable
-from mhrctl.adapters.build import adapter_class, build_adapter, start_of
+from mhrctl.adapters.build import adapter_class, build_adapter, router_over_pool, start_of
+from mhrctl.adapters.experts import Arrow, HydraLoRA
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.merging import RULES, Merge
 from mhrctl.adapters.mosa import MoSA
+from mhrctl.adapters.token_routing import TokenRouting
 from mhrctl.config.methods import METHODS, MosaOptions
 from mhrctl.config.sections import PretrainParams
 
@@ -29,12 +31,14 @@ def test_every_row_has_an_adapter_and_a_start_of_a_single_kind(name: str) -> Non
     assert type(pretrained) is adapter_class(row)
     assert pretrained.runs == (5 if row.is_private else 1)
     assert pretrained.averageable == row.has_average
-    assert pretrained.routes_by == ("task" if row.routes_tasks else "none")
+    assert pretrained.routes_by == ("task" if row.routes_tasks else "token" if row.routes_tokens else "none")
     assert bool(pretrained.routing_parameters()) == row.learns_routing
     start = start_of(row, pretrained, SETTINGS, SHAPES, BACKBONE)
     assert start.runs == 1
     assert (start.routes_by == "task") == (row.routes_tasks and row.start == "pretrain")
-    assert (type(start) is Inventory) == (row.adds_lora or row.start_stage == "average" or adapter_class(row) is Inventory)
+    is_lora = row.adds_lora or row.start_stage == "average" or adapter_class(row) is Inventory
+    assert (type(start) is Inventory) == (is_lora and row.router is None)
+    assert any(parameter.requires_grad for parameter in start.parameters()) != (row.router is not None)
 
 
 def test_settings_reach_the_inventory() -> None:
@@ -64,6 +68,23 @@ def test_options_reach_the_method_that_has_them() -> None:
     assert isinstance(mosa, MoSA)
     assert (mosa.copies, mosa.sparse, mosa.consistency) == (2, "full", MosaOptions().consistency)
     assert trainable(mosa.parameters()) == 2 * (8 + 16 + 8 + 8)
+
+
+def test_experts_are_as_many_as_skills_and_share_what_their_class_says() -> None:
+    hydra = build_adapter(METHODS["hydra_lora"], SETTINGS, SHAPES, BACKBONE, heads=1, tasks=5)
+    assert isinstance(hydra, HydraLoRA)
+    assert ([bank.shape[3] for bank in hydra.lora_A], [bank.shape[3] for bank in hydra.lora_B]) == ([1, 1], [3, 3])
+    assert (hydra.rank, hydra.alpha, hydra.dropout) == (2, 4.0, 0.1)
+
+
+def test_a_router_over_a_pool_has_an_expert_for_each_adapter() -> None:
+    pool = build_adapter(METHODS["adapter_soup"], SETTINGS, SHAPES, BACKBONE, heads=1, tasks=3)
+    arrow = router_over_pool(METHODS["arrow"], pool, ["a", "b", "c"], {"top_k": 2, "general": ["b"]})
+    assert isinstance(arrow, Arrow)
+    by_task = router_over_pool(METHODS["arrow"], pool, ["a", "b", "c"], {}, left_out=["c", "new"])
+    assert isinstance(by_task, Arrow)
+    assert by_task.left_out == (2, None)
+    assert (arrow.skills, arrow.token_routing) == (2, TokenRouting(2, unsigned=True))
 
 
 def test_heads_that_do_not_divide_are_refused() -> None:

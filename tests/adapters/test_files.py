@@ -95,6 +95,8 @@ def test_kinds_are_those_of_the_methods_table() -> None:
         "align_lora": "AlignLoRA",
         "mtl_lora": "MTLLoRA",
         "c_poly": "CPoly",
+        "hydra_lora": "HydraLoRA",
+        "arrow": "Arrow",
     }
 
 

@@ -117,6 +117,7 @@ def test_parents_stand_in_a_card_as_they_always_did() -> None:
     assert [*inputs.parents("adapt", PLACES, {"learned", "pretrain"})] == always
     assert [*inputs.parents("adapt", PLACES, {"private", "soup"})] == [*always, "index"]
     assert [*inputs.parents("adapt", PLACES, {"none", "new_lora"})] == [*always, "start_card"]
+    assert [*inputs.parents("adapt", PLACES, {"none", "named"})] == [*always, "start_card"]
 
 
 def test_a_place_that_dvc_names_whole_is_watched_whole() -> None:

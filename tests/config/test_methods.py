@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load, load_file
 
+from mhrctl.adapters.experts import Arrow
 from mhrctl.adapters.files import load_adapter
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.weights import Weights
@@ -45,6 +46,7 @@ LORA, LAYERS, SKILLS, TRAINING_TASKS = 672, 18, 2, 3
         ("random_mu", SKILLS * LORA, 0, LORA),
         ("full_ft_then_lora", None, 0, LORA),
         ("full_ft", None, 0, None),
+        ("arrow", TRAINING_TASKS * LORA, 0, 0),
     ],
 )
 def test_what_each_method_trains(
@@ -142,6 +144,25 @@ def test_a_new_lora_is_put_on_the_tuned_weights(walked_all: Path) -> None:
 def test_adapter_soup_without_shots_has_no_zero_shot(walked_all: Path, run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     assert run("evaluate", "-m", "adapter_soup", "--zero-shot", "-C", walked_all) == 2
     assert "zero-shot adapters come from the shots; run `mhrctl adapt adapter_soup-s0`" in capfd.readouterr().err
+
+
+def test_a_router_over_a_pool_is_one_adapter_of_all_tasks_and_never_trained(
+    walked_all: Path, run: Run, capfd: pytest.CaptureFixture[str]
+) -> None:
+    adapted = walked_all / "data/adapt/arrow-s0"
+    with (adapted / "validation.csv").open() as stream:
+        assert [(row["task"], row["step"]) for row in csv.DictReader(stream)] == [("swap", "0"), ("twice", "0")]
+    arrow, pool = (
+        load_adapter(path / "adapters.safetensors") for path in (adapted, walked_all / "data/pretrain/adapter_soup-s0")
+    )
+    assert isinstance(arrow, Arrow)
+    assert (arrow.runs, arrow.skills) == (1, TRAINING_TASKS)
+    for routed, trained in zip(arrow.lora_A, pool.skill_parameters(), strict=False):
+        assert torch.equal(routed[0, :, 0], trained[:, :, 0, 0].transpose(0, 1))
+    assert run("evaluate", "-m", "arrow", "--zero-shot", "-C", walked_all) == 2
+    assert "adaptation makes what answers; run `mhrctl adapt arrow-s0`" in capfd.readouterr().err
+    assert run("adapt", "-m", "arrow", "--set", "adapt.steps=5", "-C", walked_all) == 2
+    assert "adapt.steps: arrow does not read it" in capfd.readouterr().err
 
 
 def test_one_skill_is_not_averaged(walked_all: Path, run: Run, capfd: pytest.CaptureFixture[str]) -> None:

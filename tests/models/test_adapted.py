@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from transformers import BartForConditionalGeneration, T5ForConditionalGeneration
 
 from mhrctl.adapters.config import InventoryConfig
+from mhrctl.adapters.experts import HydraLoRA
 from mhrctl.adapters.inventory import Inventory
+from mhrctl.adapters.token_routing import TokenRouting
 from mhrctl.errors import ParamsError
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import inject
@@ -61,3 +65,33 @@ def test_nothing_of_a_call_is_kept_in_the_backbone(tiny_t5: T5ForConditionalGene
     model = routed(tiny_t5)
     assert not torch.allclose(logits_of(model, torch.tensor([[0, 2]]), ids, ids), before)
     assert torch.equal(tiny_t5(input_ids=ids, labels=ids).logits, before)
+
+
+def test_adapters_of_one_backbone_route_tokens_each_in_its_own_way(tiny_t5: T5ForConditionalGeneration) -> None:
+    """The harness answers for several cells with one."""
+    shapes, ids = inject(tiny_t5, "full"), torch.randint(3, 40, (2, 5))
+    torch.manual_seed(0)
+    first = HydraLoRA(shapes, InventoryConfig(skills=3))
+    randomised(first)
+    second, plain = copy.deepcopy(first), randomised(Inventory(shapes))
+    second.token_routing = TokenRouting(top=1)
+    models = [AdaptedModel(tiny_t5, adapter).eval() for adapter in (first, second, plain)]
+    alone = [logits_of(model, None, ids, ids) for model in models]
+    again = [logits_of(model, None, ids, ids) for model in reversed(models)]
+    for one, other in zip(alone, reversed(again), strict=True):
+        assert torch.equal(one, other)
+    assert not torch.allclose(alone[0], alone[1])
+
+
+def test_tokens_are_routed_in_answers_as_in_losses(tiny_t5: T5ForConditionalGeneration) -> None:
+    """Without a cache of any routing: each step of generation routes its own token."""
+    torch.manual_seed(0)
+    adapter = HydraLoRA(inject(tiny_t5, "full"), InventoryConfig(skills=3), runs=2)
+    randomised(adapter)
+    model, ids = AdaptedModel(tiny_t5, adapter).eval(), torch.randint(3, 40, (4, 5))
+    answers = model.generate(None, ragged(ids), max_new_tokens=4, do_sample=False)
+    logits = logits_of(model, None, ids, answers)
+    assert torch.equal(logits.argmax(-1), answers)
+    for run, rows in enumerate((slice(0, 2), slice(2, 4))):
+        alone = AdaptedModel(tiny_t5, adapter.select([run])).eval()
+        torch.testing.assert_close(logits_of(alone, None, ids[rows], answers[rows]), logits[rows])

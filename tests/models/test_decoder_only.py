@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from mhrctl.adapters.adapter import Adapter
 from mhrctl.adapters.config import InventoryConfig
+from mhrctl.adapters.experts import HydraLoRA
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.mosa import MoSA
 from mhrctl.adapters.scales import Scales
@@ -415,3 +416,21 @@ def test_generation_hands_the_output_layer_contiguous_rows(monkeypatch: pytest.M
     assert seen
     assert all(seen)
     assert not model.lm_head._forward_pre_hooks
+
+
+@torch.no_grad()
+def test_routed_tokens_are_those_of_each_sequence_alone_packed_or_padded() -> None:
+    backbone: Any = deepcopy(decoder("llama"))
+    torch.manual_seed(0)
+    adapter = HydraLoRA(inject(backbone, "full"), InventoryConfig(skills=3, rank=2, alpha=2.0), runs=len(TASKS))
+    for parameter in adapter.parameters():
+        parameter.add_(torch.randn_like(parameter) * 0.3)
+    losses = {}
+    for packs in (True, False):
+        setattr(backbone, PACKS, packs)
+        losses[packs] = AdaptedModel(backbone, adapter).eval()(None, ragged(INPUTS), ragged(TARGETS))
+    torch.testing.assert_close(losses[True], losses[False], **CLOSE)
+    for row, target in enumerate(TARGETS):
+        alone = AdaptedModel(backbone, adapter.select([group_of(row)])).eval()
+        given = alone(None, ragged([INPUTS[row // CHOICES]]), ragged([target]))[0]
+        torch.testing.assert_close(losses[True][row, : len(target)], given, **CLOSE)

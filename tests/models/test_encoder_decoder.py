@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from transformers import BartForConditionalGeneration, PreTrainedModel, T5ForConditionalGeneration
 
 from mhrctl.adapters.config import InventoryConfig
+from mhrctl.adapters.experts import HydraLoRA
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.weights import Weights
 from mhrctl.data.batches import IGNORED, Ragged
@@ -80,6 +81,15 @@ def test_the_forward_of_t5_is_left_to_transformers_where_weights_are_trained(tin
     assert EncoderDecoder(tiny_t5.requires_grad_(False), Weights.of(tiny_t5), Speed()).fast is None
     with pytest.raises(ParamsError, match=r"--checkpointing .* cannot be used: whole weights are trained"):
         EncoderDecoder(tiny_t5, Weights.of(tiny_t5), Speed(checkpointing=True))
+
+
+def test_the_forward_of_t5_is_left_to_transformers_where_tokens_are_routed(tiny_t5: T5ForConditionalGeneration) -> None:
+    adapter = HydraLoRA(inject(tiny_t5, "full"), InventoryConfig(skills=2))
+    kind = EncoderDecoder(tiny_t5, adapter, Speed())
+    assert kind.fast is None
+    assert kind.greedy(adapter()) is None
+    with pytest.raises(ParamsError, match=r"--compile .* cannot be used: the adapters route tokens in each layer"):
+        EncoderDecoder(tiny_t5, adapter, Speed(compile=True))
 
 
 def test_other_architectures_have_no_forward_of_ours(tiny_bart: BartForConditionalGeneration) -> None:

@@ -10,6 +10,7 @@ import peft
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from peft.tuners.lora import ArrowConfig, create_arrow_model
 from torch import Tensor
 from transformers import AutoModelForSeq2SeqLM, PreTrainedModel
 
@@ -63,6 +64,15 @@ def test_adapted_adapters_load_in_peft_with_our_logits(walked_all: Path, tmp_pat
         model = peft.PeftModel.from_pretrained(base(walked_all), tmp_path / task).eval()
         torch.testing.assert_close(logits(model), ours(walked_all, f"adapt/{cell}", number))
         assert not torch.allclose(logits(model), logits(base(walked_all)))
+
+
+def test_peft_routes_an_exported_pool_as_arrow_does(walked_all: Path, tmp_path: Path, run: Run) -> None:
+    assert run("export", "-m", "adapter_soup", "--stage", "pretrain", "--out", tmp_path, "-C", walked_all) == 0
+    paths = sorted(str(path) for path in tmp_path.iterdir())
+    assert len(paths) == 3
+    model = create_arrow_model(base(walked_all), paths, ArrowConfig(top_k=3))
+    torch.testing.assert_close(logits(model.eval()), ours(walked_all, "adapt/arrow-s0"))
+    assert not torch.allclose(logits(model), logits(base(walked_all)))
 
 
 @pytest.mark.parametrize("method", ["mosa", "adamix", "mtl_lora", "c_poly"])
@@ -155,6 +165,14 @@ def test_an_export_says_where_it_came_from(walked_all: Path, run: Run) -> None:
         ),
         (["-m", "mhr", "--stage", "pretrain", "--merge"], "--merge: a routed inventory is no single adapter"),
         (["-m", "full_ft"], "--to peft: full_ft tunes whole weights, which are no adapter; use --merge"),
+        (
+            ["-m", "hydra_lora", "--merge"],
+            "--merge: hydra_lora mixes its LoRAs for each token, as no single one does; answer with it by `mhrctl predict",
+        ),
+        (
+            ["-m", "arrow"],
+            "as no single one does; export the pool (`mhrctl export adapter_soup-s0 --stage pretrain`)",
+        ),
         (["-m", "full_ft_then_lora"], "--to peft: the LoRA of full_ft_then_lora belongs on tuned weights; use --merge"),
         (["-m", "mhr", "--heads", "2"], "run `mhrctl adapt mhr-h2-s0`"),
         (["-m", "lora", "--extra-steps", "3"], "--extra-steps: such a cell is not adapted; export --stage pretrain"),
