@@ -29,8 +29,9 @@ ROUTED = {
 STARTS = {
     "pretrain": "what was pre-trained",
     "average": "the average, one LoRA, which `mhrctl average` writes",
-    "soup": "one LoRA that is made of those of the most similar training tasks, which `mhrctl index` knows",
     "pool": "all adapters of the pool, and a router that is read off them",
+    "soup": "one LoRA that is made of those of the most similar training tasks",
+    "route": "nothing: each query is answered by LoRAs of those that were pre-trained, chosen for it",
     "new_lora": "the tuned weights, which stay as they are, and a new LoRA",
 }
 
@@ -85,6 +86,8 @@ def _trained(row: Method) -> str:
         return "the skills and the routing of the new task"
     if row.adds_lora:
         return "the new LoRA"
+    if row.routes_queries:
+        return "nothing"
     return "all of it" if row.start == "pretrain" else "that LoRA"
 
 

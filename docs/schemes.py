@@ -177,6 +177,25 @@ def searched(top: float, trained: bool) -> Drawing:
     yield from _made(top, trained, "weighted sums, by weights", "that were searched for")
 
 
+def _mixed(top: float, trained: bool, first: str, second: str) -> Drawing:
+    """Two of the LoRAs, side by side, for a query."""
+    yield from _lora(FIRST, top + 42, [ORANGE], trained)
+    yield text(FIRST + 54, top + 70, "+")
+    yield from _lora(FIRST + STEP, top + 42, [GREEN], trained)
+    yield text(FIRST + 2 * STEP - 4, top + 62, first)
+    yield text(FIRST + 2 * STEP - 4, top + 79, second)
+
+
+def mixed_by_tasks(top: float, trained: bool) -> Drawing:
+    """The LoRAs that are best on the tasks nearest to a query."""
+    yield from _mixed(top, trained, "for each query, the best", "on the tasks nearest to it")
+
+
+def mixed_by_samples(top: float, trained: bool) -> Drawing:
+    """The LoRAs whose samples are nearest to a query."""
+    yield from _mixed(top, trained, "for each query, those with", "the samples nearest to it")
+
+
 def matched_lora(top: float, trained: bool) -> Drawing:
     """One LoRA as large as all skills."""
     yield from _lora(FIRST, top + 42, [BLUE], trained, thin=4 * THIN / 2)
@@ -392,6 +411,12 @@ SCHEMES = {
         [dropped_and_elected],
     ),
     "knots_ties": Scheme("Each task has a LoRA; they are merged in a common basis, and tuned", [each_its_lora], [in_one_basis]),
+    "lorauter": Scheme(
+        "Each task has a LoRA; those of the tasks nearest to a query answer it", [each_its_lora], [], [mixed_by_tasks]
+    ),
+    "lora_retriever": Scheme(
+        "Each task has a LoRA; those with the samples nearest to a query answer it", [each_its_lora], [], [mixed_by_samples]
+    ),
     "lora_matched": Scheme(
         "One LoRA as large as all skills is trained on all tasks and tuned for a new one", [matched_lora], [matched_lora]
     ),

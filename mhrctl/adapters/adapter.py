@@ -186,6 +186,18 @@ class Adapter(nn.Module, ABC):
         """
         raise TypeError(f"{self.kind}: adapters of this kind are not mixed (new runs: {len(weights)})")
 
+    def joined_runs(self, runs: Tensor, weights: Tensor) -> Self:  # noqa: ARG002
+        """Put adapters side by side: of each group of runs one, whose output is the weighted sum of theirs.
+
+        Args:
+            runs: of each group, [groups, k].
+            weights: of these, [groups, k].
+
+        Raises:
+            TypeError: if adapters of this kind are no LoRAs.
+        """
+        raise TypeError(f"{self.kind}: adapters of this kind are not joined (groups: {len(runs)})")
+
     def merge_runs(self, groups: Sequence[Mapping[int, str]], merge: Merge) -> Self:  # noqa: ARG002
         """Merge the adapters of each group of runs into one run a group.
 

@@ -24,13 +24,16 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mhrctl.adapters.adapter import Adapter, Shapes
+from mhrctl.adapters.adapter import Adapter, Shapes, trainable
 from mhrctl.adapters.build import adapter_kinds
 from mhrctl.adapters.config import InventoryConfig
 from mhrctl.adapters.finite import require_finite
 from mhrctl.adapters.inventory import Inventory, inventory_settings
 from mhrctl.artifacts.reading import reading
 from mhrctl.errors import ArtifactError, DivergedError
+
+IN_MEMORY = 2**28
+"""Bytes of a pool's file up to which all of it is kept in memory: a matter of time, not of results."""
 
 
 def save_adapter(adapter: Adapter, path: Path) -> None:
@@ -79,6 +82,30 @@ def load_adapter(path: Path, runs: Sequence[int] | None = None) -> Adapter:
         require_finite(tensors, path, error=ArtifactError, how=f"make {path.parent} again")
         adapter.fill(tensors)
     return adapter
+
+
+class Pool:
+    """A pool's adapters are read when they are asked for, or once where all of them are small.
+
+    Attributes:
+        first: of them, whose layers all have.
+        numbers: of one of them.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Look at the file of a pool.
+
+        Raises:
+            ArtifactError: as of `load_adapter`.
+        """
+        self._path = path
+        self._adapter = load_adapter(path) if path.exists() and path.stat().st_size <= IN_MEMORY else None
+        self.first = self.select([0])
+        self.numbers = trainable(self.first.parameters())
+
+    def select(self, runs: Sequence[int]) -> Adapter:
+        """Return the adapters at some places, in this order."""
+        return load_adapter(self._path, runs) if self._adapter is None else self._adapter.select(runs)
 
 
 def _runs_of(stored: Any, runs: Sequence[int]) -> Tensor:  # noqa: ANN401 - safetensors has no types

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Literal, Self
 
 import torch
@@ -262,6 +262,18 @@ class Inventory(Adapter):
         for target, bank in zip(mixed.banks(), self.banks(), strict=True):
             target.copy_(torch.tensordot(weights.to(bank), bank, 1))
         return mixed
+
+    @torch.no_grad()
+    def joined_runs(self, runs: Tensor, weights: Tensor) -> Self:
+        """Put LoRAs side by side: k become one of k times the rank, with all A stacked, and all B times their weights."""
+        count = runs.shape[1]
+        config = replace(self.config, rank=count * self.rank, alpha=count * self.alpha)  # whose scaling is that of one
+        joined = type(self)(self.shapes, config, runs=len(runs))
+        for to_a, to_b, bank_a, bank_b in zip(joined.lora_A, joined.lora_B, self.lora_A, self.lora_B, strict=True):
+            weighted = bank_b[runs] * weights.to(bank_b)[..., None, None, None, None, None]
+            to_a.copy_(bank_a[runs].movedim(1, -2).flatten(-2))  # [groups, layers, 1, 1, d_in, k * r]
+            to_b.copy_(weighted.movedim(1, -3).flatten(-3, -2))
+        return joined
 
     @torch.no_grad()
     def merge_runs(self, groups: Sequence[Mapping[int, str]], merge: Merge) -> Self:

@@ -294,8 +294,10 @@ class Cell:
             predictor = self._opened()
             generation = replace(predictor.generation, **{name: value for name, value in how.items() if value is not None})
             predictor.require(questions)
+            prompts = self._asker.prompts(questions) if predictor.reads_prompts else ()
             with silent("", 0) as bar:
-                answers = predictor.answers(questions, self._asker.samples(questions), bar, generation=generation)
+                samples = self._asker.samples(questions)
+                answers = predictor.answers(questions, samples, bar, generation=generation, prompts=prompts)
             notes = [note for note in predictor.notes if note not in self._noted]
             self._noted |= frozenset(notes)
         for note in notes:

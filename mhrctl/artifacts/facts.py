@@ -99,6 +99,7 @@ class PoolMember(Facts):
     licence: str | None = Field(description="as its README says")
     rank: int
     alpha: float
+    samples: int = Field(0, description="inputs that it was trained on, beside it", exclude_if=lambda count: not count)
 
 
 class PretrainFacts(Facts):

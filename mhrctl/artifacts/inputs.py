@@ -13,7 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from mhrctl.artifacts.names import ADAPTERS, BACKBONE_EXAMPLES, CARD, TASKS, TEST_EXAMPLES, TOKENIZER, TRAINING_EXAMPLES
+from mhrctl.artifacts.names import (
+    ADAPTERS,
+    BACKBONE_EXAMPLES,
+    CARD,
+    SAMPLES,
+    TASKS,
+    TEST_EXAMPLES,
+    TOKENIZER,
+    TRAINING_EXAMPLES,
+)
 
 Place = Literal[
     "sources",
@@ -37,7 +46,7 @@ Of the user's are `sources` (whatever the source of the tasks reads), `tasks` an
 hash).
 """
 
-Case = Literal["scratch", "private", "soup", "new_lora", "named"]
+Case = Literal["scratch", "private", "index", "new_lora", "named", "sampled"]
 """What decides that a stage reads a file: that the backbone is trained here, or what its method does."""
 
 CASES: frozenset[Case] = frozenset(get_args(Case))
@@ -110,8 +119,9 @@ INPUTS: Mapping[str, tuple[Input, ...]] = {
     "adapt": (
         *_TEST_TASKS,
         _BACKBONE,
-        Input("index", None, "index", "place", when="soup"),
+        Input("index", None, "index", "place", when="index"),
         Input("start", ADAPTERS, "start", "place"),
+        Input("start", SAMPLES, "samples", when="sampled"),
         Input("start", CARD, "start_card", when="named"),  # the names of a pool's adapters
         Input("start", CARD, "start_card", when="new_lora"),  # the settings of the new LoRA
     ),

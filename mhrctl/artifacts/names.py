@@ -49,6 +49,12 @@ SOUP = "soup.safetensors"
 SOUP_TASKS = "soup.csv"
 
 
+ROUTES = "routes.csv"
+
+
+SAMPLES = "samples.parquet"
+
+
 ROUTING = "routing.json"
 
 

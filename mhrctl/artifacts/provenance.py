@@ -19,9 +19,9 @@ from mhrctl.artifacts import cards, inputs
 from mhrctl.artifacts.cards import Card, F, read_card
 from mhrctl.artifacts.facts import Facts
 from mhrctl.artifacts.inputs import Case, Place, Places
-from mhrctl.artifacts.names import CARD
+from mhrctl.artifacts.names import CARD, SAMPLES
 from mhrctl.artifacts.ownership import require_apart
-from mhrctl.config.cells import Cell
+from mhrctl.config.cells import Cell, reads_index
 from mhrctl.config.methods import BACKBONE
 from mhrctl.config.sections import AdaptParams, BackboneParams, EvaluateParams, PretrainParams
 from mhrctl.config.sources import SOURCES
@@ -82,7 +82,7 @@ class Provenance:
             (place, folder)
             for place in places
             for folder in inputs.given(self.places, place)
-            if (place != "index" or "soup" in self.cases) and not (folder / CARD).exists()
+            if (place != "index" or "index" in self.cases) and not (folder / CARD).exists()
         ]
         if missing:
             commands = [f"`{command}`" for each in missing for command in self._commands(*each)]
@@ -113,7 +113,7 @@ class Provenance:
         names = {"pretrain": "pretrain", "average": "average", "adapt": "adapt", "evaluate": "evaluate"}
         if cell.extra_steps:
             names |= {"pretrain": "pretrain-extra", "evaluate": "evaluate-zero-shot"}
-        if cell.row.needs_index:
+        if "index" in self.cases:
             names |= {"adapt": "adapt-soup"}
         places: tuple[Place, ...] = ("backbone", "pretrain", "start")
         folders = [folder for place in places for folder in inputs.given(self.places, place)]
@@ -209,18 +209,25 @@ def of_index(encoder: str, revision: str, examples: int, *, prepared: Path, root
 def of_adapt(
     cell: Cell, params: AdaptParams, *, prepared: Path, backbone: Path, start: Path, index: Path | None, root: Path
 ) -> Provenance:
-    """Return the provenance of an adaptation: AdapterSoup asks the index, a new LoRA has settings of the pre-training's card.
+    """Return the provenance of an adaptation: some ask the index, a new LoRA has settings of the pre-training's card.
 
     Raises:
-        ArtifactError: if AdapterSoup's index is missing.
+        ArtifactError: if the index is needed, and missing.
     """
-    is_complete = True
-    if cell.row.needs_index and index is not None:
+    is_complete, cases = True, _cases(cell)
+    if cell.row.needs_index:
+        holds: dict[Case, bool] = {
+            "index": reads_index(cell.row, params),
+            "sampled": reads_index(cell.row, params) and (start / SAMPLES).exists(),
+            "named": cell.row.routes_queries or params.soup_by == "name" or params.leave_out != "nothing",
+        }
+        cases |= {case for case, is_held in holds.items() if is_held}
+    if "index" in cases and index is not None:
         encoder = read_card(index, stage="index", command="mhrctl index").params
         is_complete = _is_fixed(encoder["encoder"], encoder["revision"], root)
     places: Places = {"prepare": prepared, "backbone": backbone, "index": index, "start": start}
     settings = {"cell": cell.model_dump(), "adapt": params.model_dump()}
-    return Provenance("adapt", settings, places, _cases(cell), is_complete, rounds=True)
+    return Provenance("adapt", settings, places, cases, is_complete, rounds=True)
 
 
 def of_evaluate(
@@ -237,7 +244,6 @@ def _cases(cell: Cell) -> set[Case]:
     row = cell.row
     holds: dict[Case, bool] = {
         "private": row.is_private,
-        "soup": row.needs_index,
         "new_lora": row.adds_lora,
         "named": row.router is not None,
     }

@@ -132,7 +132,8 @@ def adapt(
         )
     facts = card.facts
     took = display.duration(time.monotonic() - began)
-    reached = [*_reached(facts, params.adapt, out, prepared), f"{counted(facts.parameters.adaptation, 'parameter')} a task"]
+    parameters = f"{counted(facts.parameters.adaptation, 'parameter')} a task" if facts.parameters.adaptation else "no training"
+    reached = [*_reached(facts, params.adapt, out, prepared), parameters]
     reached += [f"chosen with {_evaluations(facts)} evaluations"] if facts.evaluations else []
     adapted = f"adapted {called} to {counted(len(facts.tasks), 'task')} in {took}: {', '.join(reached)}"
     display.done(f"{adapted}{_undecided(facts)}")

@@ -152,6 +152,7 @@ def evaluate(
             out=out,
             scores=scores,
             execution=Execution(accelerator, speed, display.track, recorder, device_map=device_map),
+            root=where.root,
         )
     for line in _lines(metrics):
         display.done(f"{called} {line}")

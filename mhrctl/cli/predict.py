@@ -199,7 +199,8 @@ def _answer(predictor: Predictor, asker: Asker, inputs: Sequence[_Input], sink: 
         for each in inputs:
             for asked in _batches(asker, each):
                 questions = [question for question, _ in asked]
-                answers = predictor.answers(questions, [sample for _, sample in asked], bar)
+                prompts = asker.prompts(questions) if predictor.reads_prompts else ()
+                answers = predictor.answers(questions, [sample for _, sample in asked], bar, prompts=prompts)
                 for question, answer in zip(questions, answers, strict=True):
                     _write(sink, _record(question, answer, scores=scores))
                     done += 1

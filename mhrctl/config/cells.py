@@ -141,6 +141,11 @@ class CellParams(Closed):
     evaluate: EvaluateParams
 
 
+def reads_index(row: Method, params: AdaptParams) -> bool:
+    """Return whether an adaptation asks the index of training tasks."""
+    return row.routes_queries or (row.makes_soup and params.soup_by == "inputs")
+
+
 def grid_cells(params: Params) -> list[Cell]:
     """Return every cell of the grid, in the order of params.yaml."""
     return [

@@ -115,6 +115,28 @@ class ArrowOptions(NoOptions):
     )
 
 
+class RouteOptions(NoOptions):
+    """These are the settings of a router over the adapters of a pool (LoraRetriever, arXiv 2402.09997)."""
+
+    top_k: int = Field(3, ge=1, description="nearest of what a query is compared with, whose adapters answer it together")
+    similarity: Literal["cosine", "product"] = Field(
+        "cosine", description="of a query and a mean of inputs: with lengths divided out, or with the mean's as it is"
+    )
+
+
+class TaskRouteOptions(RouteOptions):
+    """These are the settings of a router over tasks, for each of which an adapter is chosen (LORAUTER, arXiv 2601.21795)."""
+
+    temperature: float = Field(0.2, gt=0, description="similarities are divided by it before their softmax")
+    softmax: Literal["nearest", "all"] = Field(
+        "nearest", description="over the nearest tasks, or over all, of whose weights those of the nearest are kept"
+    )
+    examples: int = Field(200, ge=1, description="validation examples of a training task at most")
+    first: int | None = Field(
+        None, ge=1, description="examples that all adapters are tried on; null for few enough that one is left in the end"
+    )
+
+
 @dataclass(frozen=True)
 class Method:
     """A method is one row of the methods table.
@@ -132,10 +154,13 @@ class Method:
         is_matched: whether its one LoRA has the rank of all skills of an inventory together, and so as many numbers.
         start: what adaptation starts from: `pretrain` (what was pre-trained), `average` (the mean of its skills or copies),
             `soup` (one adapter made of those of the most similar training tasks), `pool` (all adapters, and a router over
-            them), or `new_lora` (a new LoRA on the tuned weights).
+            them), `route` (nothing: each query is answered by adapters of its own choice), or `new_lora` (a new LoRA on the
+            tuned weights).
+        router: the class in `mhrctl.adapters` that routes over a pool, if it starts from that; named as `adapter` is.
+        compares: what a query that is routed is compared with: the validation inputs of `tasks`, or the training inputs of
+            `adapters`.
         merge: how a soup is made: `mean` of all A and of all B, `search` for weights of their sums, or a name of
             `mhrctl.adapters.merging.RULES`.
-        router: the class in `mhrctl.adapters` that routes over a pool, if it starts from that; named as `adapter` is.
         trains: what adaptation trains: everything it starts from, only the routing of the new task, or nothing.
         settings: {section: settings} that make the row what it is; params.yaml may set them at the method.
         options: the type of the method's own settings of pre-training, `pretrain.options` in params.yaml.
@@ -151,9 +176,10 @@ class Method:
     routing: Routing = "none"
     multi_head: bool = False
     is_matched: bool = False
-    start: Literal["pretrain", "average", "soup", "pool", "new_lora"] = "pretrain"
-    merge: str = "mean"
+    start: Literal["pretrain", "average", "soup", "pool", "route", "new_lora"] = "pretrain"
     router: str | None = None
+    compares: Literal["tasks", "adapters"] = "tasks"
+    merge: str = "mean"
     trains: Literal["adapter", "routing", "nothing"] = "adapter"
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     options: type[NoOptions] = NoOptions
@@ -207,8 +233,18 @@ class Method:
 
     @property
     def needs_index(self) -> bool:
-        """Whether adaptation chooses among training tasks by the index, so that what it starts from depends on the shots."""
+        """Whether adaptation chooses from a pool, by the index or by the shots, and so there is nothing before it."""
+        return self.makes_soup or self.routes_queries
+
+    @property
+    def makes_soup(self) -> bool:
+        """Whether adaptation starts from one adapter that is made of several of a pool."""
         return self.start == "soup"
+
+    @property
+    def routes_queries(self) -> bool:
+        """Whether each query is answered by adapters of a pool that are chosen for it, and nothing is trained."""
+        return self.start == "route"
 
     @property
     def adds_lora(self) -> bool:
@@ -245,6 +281,23 @@ def _merge(name: str, summary: str, options: type[NoOptions], marker: str) -> Me
         merge=name,
         adapt_options=options,
         look=(PURPLE, marker),
+    )
+
+
+def _router(
+    name: str, summary: str, compares: Literal["tasks", "adapters"], options: type[NoOptions], look: tuple[str, str]
+) -> Method:
+    """A row that routes queries over what AdapterSoup averages."""
+    return Method(
+        name,
+        summary,
+        POOLED,
+        routing="private",
+        start="route",
+        compares=compares,
+        trains="nothing",
+        adapt_options=options,
+        look=look,
     )
 
 
@@ -428,6 +481,12 @@ _ROWS = (
         adapt_options=ArrowOptions,
         look=(SKY, "^"),
     ),
+    _router(
+        "lorauter", "a pool's adapters mixed for each query, by the tasks nearest to it", "tasks", TaskRouteOptions, (SKY, "o")
+    ),
+    _router(
+        "lora_retriever", "a pool's adapters mixed for each query, the nearest alike", "adapters", RouteOptions, (SKY, "D")
+    ),
 )
 METHODS = {row.name: row for row in _ROWS}
 
@@ -449,38 +508,39 @@ READERS: Mapping[tuple[str, str], Callable[[Method], bool]] = {
     ("pretrain", "uniform_steps"): lambda row: row.learns_routing,
     ("adapt", "routing_lr"): lambda row: row.adapts_routing,
     ("adapt", "lr"): lambda row: row.trains == "adapter",
-    ("adapt", "soup_size"): lambda row: row.needs_index,
-    ("adapt", "soup_min_cosine"): lambda row: row.needs_index,
-    ("adapt", "soup_by"): lambda row: row.needs_index,
+    ("adapt", "soup_size"): lambda row: row.makes_soup,
+    ("adapt", "soup_min_cosine"): lambda row: row.makes_soup,
+    ("adapt", "soup_by"): lambda row: row.makes_soup,
+    ("adapt", "leave_out"): lambda row: row.needs_index or row.router is not None,
 }
 """{(section, setting): whether a method reads it}, of those that not every method reads. The sections themselves are shared by
 all methods; what is set for one method, one cell or by `--set` must be read by it."""
 
 
-VALIDATING = frozenset(
+CHOOSING = frozenset(
     {
         "shots",
         "validation",
         "validate_on",
-        "select",
-        "beams",
-        "max_new_tokens",
+        "leave_out",
+        "options",
         "precision",
         "loss",
         "mc_weight",
         "unlikelihood_weight",
         "length_norm",
         "label_smoothing",
-        "options",
     }
 )
-"""The settings of adaptation that a method reads which trains nothing: whose examples validate it, and how."""
+"""The settings of adaptation that methods read which only choose: whose examples, and their loss."""
+VALIDATING = CHOOSING | {"select", "beams", "max_new_tokens"}
+"""Those that methods read which make one adapter without training it, and validate it."""
 
 
 def reads(row: Method, section: str, key: str) -> bool:
     """Whether a setting of a section can change anything of a method."""
     reader = READERS.get((section, key))
-    if row.trains_nothing and section == "adapt" and key not in VALIDATING:
+    if row.trains_nothing and section == "adapt" and key not in (VALIDATING if row.router else CHOOSING):
         return False
     return reader is None or reader(row)
 

@@ -241,6 +241,12 @@ def _folded(settings: Settings, cell: Cell, section: str) -> Closed:
         _require_options(settings, cell, section, folded.options, row, row.options)
     if isinstance(folded, AdaptParams):
         _require_options(settings, cell, section, folded.options, cell.row, cell.row.adapt_options)
+        if cell.row.makes_soup and folded.leave_out == "examples":
+            where = setting_at(settings, cell, section, "leave_out")
+            raise ParamsError(
+                f"{where}: cell {cell.name}: adapt.leave_out examples: {cell.method} chooses by the examples of the test task;"
+                " set adapter, or leave it out for this method"
+            )
     return folded
 
 

@@ -263,14 +263,25 @@ class AdaptParams(OptimisationParams):
     soup_min_cosine: Annotated[float, Field(ge=-1, le=1)] = Field(
         0.15, description="adapter_soup and merges: their least similarity (the best one always counts)"
     )
-    soup_by: Literal["inputs", "loss"] = added(
+    soup_by: Literal["inputs", "loss", "name"] = added(
         "inputs",
         description="adapter_soup and merges: the adapters that become one are those of the tasks whose inputs are the most"
-        " similar, or those with the least loss on the shots, of which there are `soup_size`",
+        " similar, those with the least loss on the shots, of which there are `soup_size`, or the one of the test task's name",
+    )
+    leave_out: Literal["nothing", "adapter", "examples"] = added(
+        "nothing",
+        description="of a pool: nothing, the adapter of the test task's own name, or that and the test task's examples, which"
+        " then choose nothing",
     )
     options: dict[str, Any] = added(
         {}, description="the method's own settings, such as the density of ties; see docs/methods.md"
     )
+
+    @model_validator(mode="after")
+    def _an_adapter_of_a_name_is_not_left_out(self) -> AdaptParams:
+        if self.soup_by == "name" and self.leave_out != "nothing":
+            raise SettingError(f"leave_out {self.leave_out}: soup_by name takes the adapter that this leaves out", "leave_out")
+        return self
 
 
 class EvaluateParams(Closed):

@@ -1,20 +1,56 @@
-"""The index has training tasks by the mean embedding of their inputs."""
+"""The index has training tasks by the mean embedding of their inputs, and what embeds these."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from safetensors import safe_open
 
-from mhrctl.artifacts.cards import read_card
+from mhrctl.artifacts.cards import Card, read_card
+from mhrctl.artifacts.facts import IndexFacts
 from mhrctl.artifacts.names import INDEX
 from mhrctl.artifacts.reading import reading
 from mhrctl.data.similarity import Array, Encoder, SentenceEncoder, TfIdfEncoder, cosines
-from mhrctl.errors import ArtifactError, DataError
+from mhrctl.errors import ArtifactError, DataError, listed
+
+
+@dataclass(frozen=True)
+class EncoderName:
+    """This says which encoder made vectors, so that whoever reads them can open it again.
+
+    Attributes:
+        name: `tfidf`, a hub id, or a folder, as params.yaml has it.
+        revision: on the hub.
+        identity: what the encoder said of itself.
+    """
+
+    name: str
+    revision: str
+    identity: str
+
+    def open(self, tensors: Mapping[str, Array], folder: Path, *, root: Path, device: str) -> Encoder:
+        """Load the encoder.
+
+        Args:
+            tensors: that stand beside the vectors: of TF-IDF its weights, `idf`.
+            folder: where they stand.
+            root: what a relative folder of the encoder is relative to.
+            device: where to run it.
+
+        Raises:
+            ArtifactError: if it has changed since.
+            DataError: if it cannot be loaded.
+        """
+        if "idf" in tensors:
+            return TfIdfEncoder(tensors["idf"])
+        encoder = SentenceEncoder(place_of(self.name, root), revision=self.revision, device=device)
+        if encoder.identity != self.identity:
+            raise ArtifactError(f"{folder}: made with another encoder ({self.identity}); run `mhrctl index`")
+        return encoder
 
 
 @dataclass(frozen=True)
@@ -31,8 +67,27 @@ class Index:
     vectors: Array
     encoder: Encoder
 
-    def nearest(self, texts: Sequence[str]) -> list[tuple[str, float]]:
-        """Return all tasks with their similarity to the mean of some texts, the most similar first.
+    def of_pool(self, names: Sequence[str], samples: Mapping[str, Sequence[str]]) -> Index:
+        """Return an index of a pool's adapters by their own samples, or else by the training tasks whose names they bear.
+
+        Args:
+            names: of the adapters.
+            samples: {adapter: inputs that it was trained on}, of those that have any.
+
+        Raises:
+            DataError: if there is nothing to know the inputs of an adapter by.
+        """
+        places = {task: place for place, task in enumerate(self.tasks)}
+        if bare := [name for name in names if name not in samples and name not in places]:
+            raise DataError(
+                f"pool: there are no samples of {listed(bare)}, nor training tasks of these names; name a file of `samples` in"
+                " the list that `mhrctl import --pool` reads"
+            )
+        vectors = [self.mean(samples[name]) if name in samples else self.vectors[places[name]] for name in names]
+        return Index(list(names), np.stack(vectors), self.encoder)
+
+    def mean(self, texts: Sequence[str]) -> Array:
+        """Return the mean embedding of some texts, [d].
 
         Raises:
             DataError: if the encoder gives the texts a vector that is not finite.
@@ -40,7 +95,15 @@ class Index:
         vector: Array = self.encoder.encode(texts).mean(0)
         if not np.isfinite(vector).all():
             raise DataError(f"encoder {self.encoder.identity}: gives {texts[0][:40]!r} ... a vector that is not finite")
-        return self._ranked(vector)
+        return vector
+
+    def nearest(self, texts: Sequence[str]) -> list[tuple[str, float]]:
+        """Return all tasks with their similarity to the mean of some texts, the most similar first.
+
+        Raises:
+            DataError: if the encoder gives the texts a vector that is not finite.
+        """
+        return self._ranked(self.mean(texts))
 
     def nearest_to(self, task: str) -> list[tuple[str, float]]:
         """Return all other tasks with their similarity to one of the tasks, the most similar first."""
@@ -70,16 +133,15 @@ def load_index(folder: Path, *, root: Path, device: str = "cpu") -> Index:
         vectors = tensors["vectors"]
     if bad := [name for name, tensor in tensors.items() if not np.isfinite(tensor).all()]:
         raise ArtifactError(f"{folder / INDEX}: {', '.join(bad)} hold NaN or infinity; run `mhrctl index --force`")
-    known: Encoder
-    if "idf" in tensors:
-        known = TfIdfEncoder(tensors["idf"])
-    else:
-        known = SentenceEncoder(_place(card.params["encoder"], root), revision=card.params["revision"], device=device)
-        if known.identity != card.facts.encoder:
-            raise ArtifactError(f"{folder}: made with another encoder ({card.facts.encoder}); run `mhrctl index`")
-    return Index(tasks, vectors, known)
+    return Index(tasks, vectors, encoder_of(card).open(tensors, folder, root=root, device=device))
 
 
-def _place(encoder: str, root: Path) -> str:
+def encoder_of(card: Card[IndexFacts]) -> EncoderName:
+    """Return which encoder an index was made with."""
+    return EncoderName(card.params["encoder"], card.params["revision"], card.facts.encoder)
+
+
+def place_of(encoder: str, root: Path) -> str:
+    """Return the folder of an encoder if that is one, else its name."""
     folder = root / encoder
     return str(folder) if folder.is_dir() else encoder

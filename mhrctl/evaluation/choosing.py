@@ -15,22 +15,26 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from mhrctl.adapters.files import load_adapter
+from mhrctl.adapters.files import Pool
+from mhrctl.artifacts.names import ADAPTERS
 from mhrctl.config.cells import Cell
 from mhrctl.config.methods import HubOptions
 from mhrctl.config.sections import AdaptParams
 from mhrctl.data.examples import Sample
 from mhrctl.data.shots import TaskShots
+from mhrctl.errors import ParamsError, listed
 from mhrctl.evaluation.composing import compose
 from mhrctl.evaluation.prediction import own_rows, sample_losses
 from mhrctl.models.attach import attach
 from mhrctl.models.precision import set_precision
 from mhrctl.training.execution import Execution
 from mhrctl.training.objective import Objective, objective_of
-from mhrctl.training.start import Soup, soup_of
+from mhrctl.training.start import Soup, candidates, soup_by_inputs
 
 TOGETHER = 32
 """Adapters that are read and tried at a time: a matter of memory, not of results."""
+NAMED = 5
+"""Test tasks that a message names."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,14 @@ class Halving:
     exhaustive: int
 
 
-def halve(losses: Callable[[list[int], range], Sequence[float]], *, candidates: int, examples: int, keep: int) -> Halving:
+def halve(
+    losses: Callable[[list[int], range], Sequence[float]],
+    *,
+    candidates: int,
+    examples: int,
+    keep: int,
+    first: int | None = None,
+) -> Halving:
     """Find the candidates with the least loss.
 
     Args:
@@ -58,10 +69,11 @@ def halve(losses: Callable[[list[int], range], Sequence[float]], *, candidates: 
         candidates: how many there are; of equals the earlier is better.
         examples: how many there are.
         keep: how many to find, at least.
+        first: examples that all are tried on; None for as few as leave `keep` when all examples were seen.
     """
     rounds = max(0, math.ceil(math.log2(candidates / keep)))
     left, totals, seen, spent = list(range(candidates)), [0.0] * candidates, 0, 0
-    until = max(1, examples >> rounds)
+    until = max(1, min(first or examples >> rounds, examples))
     while seen < examples:
         for candidate, loss in zip(left, losses(left, range(seen, until)), strict=True):
             totals[candidate] += loss
@@ -72,10 +84,43 @@ def halve(losses: Callable[[list[int], range], Sequence[float]], *, candidates: 
     return Halving(best, [totals[candidate] / examples for candidate in best], spent, candidates * examples)
 
 
+@dataclass(frozen=True)
+class Tried:
+    """Adapters of a pool are tried on samples.
+
+    Attributes:
+        pool: the adapters.
+        backbone: frozen, with slots or without.
+        objective: the loss.
+        execution: where to run the backbone.
+    """
+
+    pool: Pool
+    backbone: PreTrainedModel
+    objective: Objective
+    execution: Execution
+
+    def losses(self, runs: Sequence[int], samples: Sequence[Sample]) -> list[float]:
+        """Return the summed losses of some adapters on some samples."""
+        sums: list[float] = []
+        for first in range(0, len(runs), TOGETHER):
+            adapter = self.pool.select(runs[first : first + TOGETHER])
+            attach(self.backbone, adapter)
+            means = sample_losses(
+                self.execution.adapted(self.backbone, adapter),
+                [samples] * adapter.runs,
+                own_rows(adapter.runs),
+                objective=self.objective,
+                device=self.execution.accelerator.device,
+            )
+            sums += [mean * len(samples) for mean in means]
+        return sums
+
+
 def choose_soup(
     cell: Cell,
     params: AdaptParams,
-    file: Path,
+    start: Path,
     names: Sequence[str],
     shots: Sequence[TaskShots],
     backbone: PreTrainedModel,
@@ -90,7 +135,7 @@ def choose_soup(
     Args:
         cell: which is adapted.
         params: the cell's resolved section.
-        file: of the pool.
+        start: output of the pre-training, the pool.
         names: of its adapters.
         shots: of the test tasks.
         backbone: frozen, with slots or without.
@@ -100,27 +145,38 @@ def choose_soup(
         execution: where to run the backbone.
 
     Raises:
-        ParamsError: if the inputs choose, and there is no index.
+        ParamsError: if the inputs choose, and there is no index, or names do, and there is no adapter of one.
     """
     set_precision(backbone, params.precision)
     if params.soup_by == "inputs":
-        soup = soup_of(cell.row, params, names, shots, prepared, index, root, str(execution.accelerator.device))
+        soup = soup_by_inputs(cell.row, params, start, names, shots, prepared, index, root, str(execution.accelerator.device))
+    elif params.soup_by == "name":
+        soup = _by_name(names, shots)
     else:
-        soup = _by_loss(params, file, names, shots, backbone, execution)
+        soup = _by_loss(params, start / ADAPTERS, names, shots, backbone, execution)
     if cell.row.merge != "search":
         return soup
     options, objective = HubOptions.model_validate(params.options), objective_of(params)
-    weights = compose(soup, options, file, shots, backbone, seed=cell.seed, objective=objective, execution=execution)
+    weights = compose(
+        soup, options, start / ADAPTERS, shots, backbone, seed=cell.seed, objective=objective, execution=execution
+    )
     return replace(soup, weights=weights)
 
 
 def soup_table(soup: Soup, params: AdaptParams) -> tuple[list[str], list[tuple[Any, ...]]]:
     """Return the columns and rows of what was chosen, with the weights if they were searched for."""
-    header = ["task", "training_task", "cosine" if params.soup_by == "inputs" else "loss"]
+    number = {"inputs": ["cosine"], "loss": ["loss"], "name": []}[params.soup_by]
+    header = ["task", "training_task", *number]
     if not soup.weights:
         return header, list(soup.notes)
     weights = (round(weight, 4) for of_task in soup.weights for weight in of_task)
     return [*header, "weight"], [(*note, weight) for note, weight in zip(soup.notes, weights, strict=True)]
+
+
+def _by_name(names: Sequence[str], shots: Sequence[TaskShots]) -> Soup:
+    if missing := [task.name for task in shots if task.name not in names]:
+        raise ParamsError(f"adapt.soup_by name: the pool has no adapter that is called {listed(missing, NAMED)}")
+    return Soup([[names.index(task.name)] for task in shots], [(task.name, task.name) for task in shots])
 
 
 def _by_loss(
@@ -131,43 +187,23 @@ def _by_loss(
     backbone: PreTrainedModel,
     execution: Execution,
 ) -> Soup:
-    objective, soup = objective_of(params), Soup([], [])
+    tried, soup = Tried(Pool(file), backbone, objective_of(params), execution), Soup([], [])
     with execution.track("choose", len(shots)) as bar:
         for task in shots:
+            places = candidates(params, names, task.name)
 
-            def losses(left: list[int], part: range, samples: Sequence[Sample] = task.train) -> list[float]:
-                return _summed(file, left, samples[part.start : part.stop], backbone, objective, execution)
+            def losses(
+                left: list[int], part: range, samples: Sequence[Sample] = task.train, places: Sequence[int] = places
+            ) -> list[float]:
+                runs = [places[candidate] for candidate in left]
+                return tried.losses(runs, samples[part.start : part.stop])
 
-            size = min(params.soup_size, len(names))
-            chosen = halve(losses, candidates=len(names), examples=len(task.train), keep=size)
-            soup.groups.append(chosen.best)
-            of_task = zip(chosen.best, chosen.losses, strict=True)
+            size = min(params.soup_size, len(places))
+            chosen = halve(losses, candidates=len(places), examples=len(task.train), keep=size)
+            group = [places[candidate] for candidate in chosen.best]
+            soup.groups.append(group)
+            of_task = zip(group, chosen.losses, strict=True)
             soup.notes.extend((task.name, names[place], round(loss, 4)) for place, loss in of_task)
             soup.evaluations[task.name] = (chosen.spent, chosen.exhaustive)
             bar.advance(note=task.name)
     return soup
-
-
-def _summed(
-    file: Path,
-    runs: Sequence[int],
-    samples: Sequence[Sample],
-    backbone: PreTrainedModel,
-    objective: Objective,
-    execution: Execution,
-) -> list[float]:
-    """The summed losses of some adapters on some samples."""
-    sums: list[float] = []
-    for first in range(0, len(runs), TOGETHER):
-        adapter = load_adapter(file, runs[first : first + TOGETHER])
-        attach(backbone, adapter)
-        model = execution.adapted(backbone, adapter)
-        means = sample_losses(
-            model,
-            [samples] * adapter.runs,
-            own_rows(adapter.runs),
-            objective=objective,
-            device=execution.accelerator.device,
-        )
-        sums += [mean * len(samples) for mean in means]
-    return sums

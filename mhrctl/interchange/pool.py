@@ -25,7 +25,8 @@ from mhrctl.interchange.peft import CONFIG, TENSORS, read_peft
 from mhrctl.interchange.weights import SkillWeights
 
 LIST = ".jsonl"
-_KEYS = ("adapter", "name", "revision")
+_KEYS = ("adapter", "name", "revision", "samples")
+_OF_ONE = {"name": "name", "samples": "file of samples"}
 _EXAMPLE = '{"adapter": "a/folder", "name": "its name"} a line, and the name of the file ends in .jsonl'
 
 
@@ -39,6 +40,7 @@ class Member:
         folder: where it is.
         revision: the commit, of one of the hub.
         licence: as its README says, if it does.
+        samples: the file of inputs that it was trained on, if there is one.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Member:
     folder: Path
     revision: str | None = None
     licence: str | None = None
+    samples: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,8 @@ def members_of(sources: Sequence[str]) -> list[Member]:
 
     Args:
         sources: folders that peft's `save_pretrained` wrote; folders of such folders; ids of the hub, with `@revision` or not;
-            files of JSON Lines with `adapter`, which is one of these, and `name` and `revision` if need be.
+            files of JSON Lines with `adapter`, which is one of these, and if need be `name`, `revision`, and `samples`: a
+            file of JSON Lines with inputs that it was trained on.
 
     Raises:
         DataError: if there is nothing, or two have one name.
@@ -103,31 +107,53 @@ def _members(source: str, root: Path) -> Iterator[Member]:
 
 
 def _listed(path: Path) -> Iterator[Member]:
+    for where, record in _objects(path):
+        if not isinstance(record.get("adapter"), str):
+            raise DataError(f"{where}: no `adapter`; a line is {_EXAMPLE}")
+        if wrong := [key for key, value in record.items() if key not in _KEYS or not isinstance(value, str)]:
+            raise DataError(f"{where}: {listed(wrong)}: a line has the texts {listed(_KEYS)}")
+        revision = f"@{record['revision']}" if record.get("revision") else ""
+        members = list(_members(f"{record['adapter']}{revision}", path.parent))
+        if len(members) > 1 and (given := record.keys() & _OF_ONE):
+            what = listed(sorted(_OF_ONE[key] for key in given))
+            raise DataError(f"{where}: {record['adapter']} has {len(members)} adapters, and one {what} was given")
+        samples = path.parent / record["samples"] if record.get("samples") else None
+        for member in members:
+            yield replace(member, name=record.get("name") or member.name, samples=samples or member.samples)
+
+
+def samples_of(member: Member) -> list[str]:
+    """Return the inputs that an adapter of a pool was trained on, as its file of samples has them; nothing without one.
+
+    Raises:
+        DataError: if the file cannot be read, or a line has no text `input`.
+    """
+    if member.samples is None:
+        return []
+    texts = []
+    for where, record in _objects(member.samples):
+        if not isinstance(record.get("input"), str) or not record["input"].strip():
+            raise DataError(f"{where}: no text `input`, which a sample of {member.name} has")
+        texts.append(record["input"])
+    if not texts:
+        raise DataError(f"{member.samples}: has no samples of {member.name}")
+    return texts
+
+
+def _objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(file and line, what stands there) of JSON Lines."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeError) as error:
         raise DataError(f"{path}: cannot be read ({error})") from None
     for number, line in enumerate(lines, start=1):
         if line.strip():
-            record = _record(f"{path}:{number}", line)
-            revision = f"@{record['revision']}" if record.get("revision") else ""
-            members = list(_members(f"{record['adapter']}{revision}", path.parent))
-            if len(members) > 1 and record.get("name"):
-                raise DataError(f"{path}:{number}: {record['adapter']} has {len(members)} adapters, and one name was given")
-            for member in members:
-                yield replace(member, name=record.get("name") or member.name)
-
-
-def _record(where: str, line: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not JSON ({error})") from None
-    if not isinstance(record, dict) or not isinstance(record.get("adapter"), str):
-        raise DataError(f"{where}: no `adapter`; a line is {_EXAMPLE}")
-    if wrong := [key for key, value in record.items() if key not in _KEYS or not isinstance(value, str)]:
-        raise DataError(f"{where}: {listed(wrong)}: a line has the texts {listed(_KEYS)}")
-    return record
+            where = f"{path}:{number}"
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise DataError(f"{where}: not JSON ({error})") from None
+            yield where, record if isinstance(record, dict) else {}
 
 
 def _in_folder(folder: Path, name: str, source: str, revision: str | None = None) -> Member:

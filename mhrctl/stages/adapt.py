@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +18,8 @@ from mhrctl.adapters.adapter import Adapter, stack_runs, trainable
 from mhrctl.adapters.files import save_adapter
 from mhrctl.artifacts import provenance
 from mhrctl.artifacts.cards import Card, read_card, write_card
-from mhrctl.artifacts.facts import AdaptFacts, Parameters
-from mhrctl.artifacts.names import ADAPTERS, SOUP, SOUP_TASKS, VALIDATION
+from mhrctl.artifacts.facts import AdaptFacts, Parameters, PretrainFacts
+from mhrctl.artifacts.names import ADAPTERS, ROUTES, SOUP, SOUP_TASKS, VALIDATION
 from mhrctl.artifacts.writing import write_csv, writing
 from mhrctl.config.cells import Cell
 from mhrctl.config.sections import AdaptParams
@@ -28,6 +29,7 @@ from mhrctl.errors import DivergedError, ParamsError, StoppedError, counted, in_
 from mhrctl.evaluation.choosing import choose_soup, soup_table
 from mhrctl.evaluation.metrics import choices_to_score, references_of, score_all
 from mhrctl.evaluation.prediction import Generation, answer, of_runs, own_rows, sample_losses
+from mhrctl.evaluation.routes import HEADER, Choice, choose_routes
 from mhrctl.models.backbones import open_backbone
 from mhrctl.models.precision import set_precision
 from mhrctl.tracking.by_task import ByTask
@@ -64,6 +66,7 @@ def adapt(
     """Write `adapters.safetensors`, one run a test task, and `validation.csv` (score by task and step) into `out`.
 
     AdapterSoup and merges also write what they start from, `soup.safetensors`, and whose adapters that is made of, `soup.csv`.
+    Routers train nothing: their `adapters.safetensors` has what routing needs, and `routes.csv` says it.
 
     Args:
         cell: method, heads and seed.
@@ -74,7 +77,7 @@ def adapt(
         out: the output folder.
         scratch: folder for the checkpoints of an adaptation in progress.
         execution: how to train; its recorder takes the validation scores.
-        index: output of the index stage; AdapterSoup and merges need it.
+        index: output of the index stage; routers need it, and AdapterSoup and merges by inputs.
         root: what a relative folder of the index's encoder is relative to.
 
     Raises:
@@ -92,20 +95,13 @@ def adapt(
         shots = draw_shots(
             prepared, shots=params.shots, validation=params.validation, seed=cell.seed, validate_on=params.validate_on
         )
-    soup = None
-    if cell.row.needs_index:
-        soup = choose_soup(
-            cell,
-            params,
-            start / ADAPTERS,
-            start_card.facts.tasks,
-            shots,
-            frozen,
-            prepared=prepared,
-            index=index,
-            root=root,
-            execution=execution,
-        )
+    made = provenance.of_adapt(cell, params, prepared=prepared, backbone=backbone, start=start, index=index, root=root)
+    places: _Places = {"prepared": prepared, "index": index, "root": root, "execution": execution}
+    pool = start_card.facts.tasks
+    if cell.row.routes_queries:
+        choice = choose_routes(cell, params, start, pool, shots, frozen, **places)
+        return _write_routes(choice, shots, start_card.facts, made, out, execution)
+    soup = choose_soup(cell, params, start, pool, shots, frozen, **places) if cell.row.makes_soup else None
     begin = start_of(cell, params, frozen, start / ADAPTERS, start_card, soup)
     set_precision(frozen, params.precision)
     together = execution.together(begin.base)
@@ -115,7 +111,6 @@ def adapt(
     undecided: set[str] = set()
     report = ByTask(execution.recorder, tasks=len(shots))
     bench = _Bench(f"adapt {cell.name}", frozen, tokenizer, params, cell.seed, execution, report)
-    made = provenance.of_adapt(cell, params, prepared=prepared, backbone=backbone, start=start, index=index, root=root)
     key, total = made.key(threads=execution.threads), params.steps * -(-len(shots) // together)
     with execution.track(f"adapt {cell.name}", total, about=_about(shots, params, total, execution)) as bar:
         for first in range(0, len(shots), together):
@@ -166,6 +161,42 @@ def adapt(
         path.unlink()
     best_of = {f"best/{name}": score for name, score in facts.validation.items()}
     execution.recorder.summary(best_of | {"best_mean": fmean(best)})
+    return card
+
+
+class _Places(TypedDict):
+    """What chooses from a pool reads, besides the pool and the shots."""
+
+    prepared: Path
+    index: Path | None
+    root: Path
+    execution: Execution
+
+
+def _write_routes(
+    choice: Choice,
+    shots: Sequence[TaskShots],
+    pool: PretrainFacts,
+    made: provenance.Provenance,
+    out: Path,
+    execution: Execution,
+) -> Card[AdaptFacts]:
+    """Write what a router needs."""
+    facts = AdaptFacts(
+        suite=pool.suite,
+        tasks=[task.name for task in shots],
+        shots={task.name: (len(task.groups), len(task.validation)) for task in shots},
+        validation={},
+        rouge_tokenizers={task.name: task.rouge_tokenizer for task in shots},
+        evaluations=choice.evaluations,
+        backbone=pool.backbone,
+        parameters=Parameters(adaptation=0),
+    )
+    with writing(out) as folder:
+        choice.routes.save(folder / ADAPTERS)
+        write_csv(folder / ROUTES, HEADER, choice.notes)
+        card = made.card(facts, threads=execution.threads)
+        write_card(folder, card)
     return card
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from mhrctl.adapters.adapter import Adapter
 from mhrctl.adapters.files import load_adapter
@@ -26,16 +24,13 @@ from mhrctl.config.sections import EvaluateParams
 from mhrctl.data.examples import Examples
 from mhrctl.data.table import rouge_tokenizers, task_metrics
 from mhrctl.errors import ArtifactError, DivergedError, listed
+from mhrctl.evaluation.answering import TaskAnswers, TestSplits
 from mhrctl.evaluation.metrics import (
     MIXED,
-    Answer,
-    References,
-    choices_to_score,
     recorded_metrics,
-    references_of,
-    score_all,
 )
-from mhrctl.evaluation.prediction import Generation, answer
+from mhrctl.evaluation.prediction import Generation
+from mhrctl.evaluation.router import Router
 from mhrctl.evaluation.scores import (
     PHASES,
     CellMetrics,
@@ -49,32 +44,9 @@ from mhrctl.evaluation.scores import (
 )
 from mhrctl.models.attach import attach, linear_shapes
 from mhrctl.models.backbones import open_backbone
-from mhrctl.models.folding import foldable, folded
 from mhrctl.models.layouts import layout_name
 from mhrctl.models.precision import set_precision
-from mhrctl.models.speed import Speed
 from mhrctl.training.execution import Execution
-
-
-@dataclass(frozen=True)
-class TaskAnswers:
-    """These are answers to a task's test split in one phase, with their scores in percent.
-
-    Attributes:
-        task: name.
-        phase: before or after adaptation.
-        ids: of the examples.
-        answers: one an example.
-        references: what each answer is scored against.
-        scores: {metric that is recorded of the task: one an example}.
-    """
-
-    task: str
-    phase: Phase
-    ids: Sequence[str]
-    answers: Sequence[Answer]
-    references: Sequence[References]
-    scores: Mapping[str, Sequence[float]]
 
 
 def evaluate(
@@ -88,6 +60,7 @@ def evaluate(
     out: Path,
     scores: Path,
     execution: Execution,
+    root: Path = Path(),
 ) -> CellMetrics:
     """Write `predictions.parquet` and `scores.csv` (by task and phase) into `out`, and the cell's scores.
 
@@ -104,6 +77,7 @@ def evaluate(
         out: the output folder.
         scores: the JSON of the cell's scores.
         execution: how to run; its recorder takes the scores.
+        root: what a relative folder of a router's encoder is relative to.
 
     Raises:
         ArtifactError: if an input folder is missing or was made for another backbone or other tasks, or a task has nothing to
@@ -121,16 +95,20 @@ def evaluate(
         require_backbone(start_card, start, frozen.fingerprint, backbone)
         require_made_from(start_card, start, {"prepare": prepared})
     linears = linear_shapes(model)  # before any is adapted
-    adapters = load_phases(cell, start, adapted, model)
+    router = open_router(cell, start, adapted, model, root, str(execution.accelerator.device))
+    adapters = {} if router else load_phases(cell, start, adapted, model)
     set_precision(model, params.precision)
     execution.place(model)
     known, tokenizers = task_metrics(prepared), rouge_tokenizers(prepared)
     metric_of = {task: known[task] for task in examples.tasks}
     tokenizer_of = {task: tokenizers[task] for task in examples.tasks}
     generation = Generation(params.beams, params.max_new_tokens, params.length_norm)
-    test = _Test(model, tokenizer, examples, metric_of, tokenizer_of, generation, execution)
+    test = TestSplits(model, tokenizer, examples, metric_of, tokenizer_of, generation, execution)
     try:
-        results = [result for phase, adapter in adapters.items() for result in test.answers(phase, adapter)]
+        if router:
+            results = test.routed(router)
+        else:
+            results = [result for phase, adapter in adapters.items() for result in test.answers(phase, adapter)]
     except DivergedError as error:
         raise DivergedError(
             f"evaluate {cell.name if cell else BACKBONE}: {error}: its adapters have diverged, or the backbone is unfit; train"
@@ -140,7 +118,7 @@ def evaluate(
     recorded = recorded_metrics(metric_of.values())
     best = adapted_card.facts.validation if adapted_card else {}
     metrics = CellMetrics(
-        **_point(cell, start_card, adapted_card, adapters, linears),
+        **_point(cell, start_card, adapted_card, [router.pool.first] if router else adapters.values(), linears),
         suite=read_card(prepared, stage="prepare", command="mhrctl prepare").facts.suite,
         backbone=frozen.name,
         frozen=_weights(frozen),
@@ -207,7 +185,7 @@ def _point(
     cell: Cell | None,
     start: Card[PretrainFacts] | None,
     adapted: Card[AdaptFacts] | None,
-    adapters: Mapping[Phase, Adapter | None],
+    adapters: Iterable[Adapter | None],
     linears: Iterable[str],
 ) -> dict[str, Any]:
     """Which point of the grid the scores are of, and the sizes of its adapters."""
@@ -218,7 +196,7 @@ def _point(
         "method": cell.method,
         "heads": cell.heads,
         "variant": cell.variant,
-        "layout": next((layout_name(each.shapes, linears) for each in adapters.values() if each and each.shapes), None),
+        "layout": next((layout_name(each.shapes, linears) for each in adapters if each and each.shapes), None),
         "extra_steps": cell.extra_steps,
         "seed": cell.seed,
         "trial": cell.trial,
@@ -230,6 +208,17 @@ def _point(
             adaptation=adapted.facts.parameters.adaptation if adapted else 0,
         ),
     }
+
+
+def open_router(
+    cell: Cell | None, start: Path | None, adapted: Path | None, backbone: PreTrainedModel, root: Path, device: str
+) -> Router | None:
+    """The router of a cell that has one, whose slots the backbone then has."""
+    if cell is None or start is None or adapted is None or not cell.row.routes_queries:
+        return None
+    router = Router.open(adapted, start, root=root, device=device)
+    attach(backbone, router.pool.first)
+    return router
 
 
 def load_phases(
@@ -251,85 +240,13 @@ def read_phases(
     if adapted and cell.row.router:
         only = load_adapter(adapted / ADAPTERS)
         return {"zero_shot": only, "adapted": only}  # of all tasks, whatever their shots
-    soup = adapted / SOUP if adapted and cell.row.needs_index else None
+    soup = adapted / SOUP if adapted and cell.row.makes_soup else None
     before: Adapter | None = load_adapter(soup) if soup else load_adapter(start / ADAPTERS).average()
     after = load_adapter(adapted / ADAPTERS) if adapted else None
     if cell.row.adds_lora and before is not None:
         before.put_into(backbone)
         before = None
     return {"zero_shot": before, "adapted": after} if after else {"zero_shot": before}
-
-
-@dataclass(frozen=True)
-class _Test:
-    """The test of a cell: what both of its phases have in common.
-
-    Attributes:
-        backbone: frozen, on the device.
-        tokenizer: of the backbone.
-        examples: the test splits of all tasks.
-        metrics: {task: its metric}.
-        rouge_tokenizers: {task: what its ROUGE cuts texts into tokens by}.
-        generation: how answers come about.
-        execution: how to run.
-    """
-
-    backbone: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    examples: Examples
-    metrics: Mapping[str, str]
-    rouge_tokenizers: Mapping[str, str]
-    generation: Generation
-    execution: Execution
-
-    def answers(self, phase: Phase, adapter: Adapter | None) -> list[TaskAnswers]:
-        """Answer and score all tasks in one phase, some tasks to a batch."""
-        results: list[TaskAnswers] = []
-        names = self.examples.tasks
-        together = self.execution.together(adapter)
-        with folded_if_shared(self.backbone, adapter, self.execution.speed) as attached:
-            by_task = attached is not None and attached.runs == len(names)
-            for first in range(0, len(names), together):
-                tasks = list(range(first, min(first + together, len(names))))
-                parts = [self.examples.of(tasks=[names[task]]) for task in tasks]
-                adapters = attached.select(tasks) if attached and by_task else attached
-                answers = answer(
-                    self.execution.adapted(self.backbone, adapters),
-                    self.tokenizer,
-                    [part.scored() for part in parts],
-                    [self._choices(part) for part in parts],
-                    generation=self.generation,
-                    device=self.execution.accelerator.device,
-                    track=self.execution.track,
-                    names=[names[task] for task in tasks],
-                )
-                results += [self._scored(phase, part, said) for part, said in zip(parts, answers, strict=True)]
-        return results
-
-    def _scored(self, phase: Phase, examples: Examples, answers: Sequence[Answer]) -> TaskAnswers:
-        """Score a task's answers: zero-shot against all targets, adapted against the one that was drawn."""
-        task = examples.column("task")[0]
-        texts: list[list[str]] = examples.column("targets")
-        if phase == "adapted":
-            drawn = examples.column("reference")
-            texts = [[targets[reference]] for targets, reference in zip(texts, drawn, strict=True)]
-        references = references_of(texts, examples.column("choices"), self.rouge_tokenizers[task])
-        scores = {name: score_all(name, answers, references) for name in recorded_metrics([self.metrics[task]])}
-        return TaskAnswers(task, phase, examples.column("id"), answers, references, scores)
-
-    def _choices(self, part: Examples) -> Sequence[Sequence[str]]:
-        """The answer choices of a task's examples, if its answers are chosen."""
-        return choices_to_score(self.metrics[part.column("task")[0]], part.column("choices"))
-
-
-@contextmanager
-def folded_if_shared(backbone: PreTrainedModel, adapter: Adapter | None, speed: Speed) -> Iterator[Adapter | None]:
-    """Fold an adapter that serves all tasks into the weights, if they are fp32, and give what is left to attach."""
-    if adapter is not None and speed.folding and foldable(backbone, adapter):
-        with folded(backbone, adapter):
-            yield None
-    else:
-        yield adapter
 
 
 def _by_task(

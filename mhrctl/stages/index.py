@@ -1,4 +1,4 @@
-"""The stage `index` holds the training tasks by the mean embedding of their inputs, for AdapterSoup."""
+"""The stage `index` holds the training tasks by the mean embedding of their inputs, to choose from a pool by."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mhrctl.artifacts.facts import IndexFacts
 from mhrctl.artifacts.names import INDEX, TRAINING_EXAMPLES
 from mhrctl.artifacts.reading import reading
 from mhrctl.artifacts.writing import writing
-from mhrctl.data.index import _place
+from mhrctl.data.index import place_of
 from mhrctl.data.similarity import TFIDF, Array, Encoder, SentenceEncoder, TfIdfEncoder
 from mhrctl.data.table import training_data_sets
 from mhrctl.errors import DataError, in_section
@@ -60,7 +60,7 @@ def index(
         known: Encoder = fitted
     else:
         with in_section("index"):
-            known = SentenceEncoder(_place(encoder, root), revision=revision, device=device)
+            known = SentenceEncoder(place_of(encoder, root), revision=revision, device=device)
     with track("index", len(prompts)) as bar:
         vectors = []
         for task, texts in prompts.items():

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -27,6 +27,8 @@ from mhrctl.stages.prepare import FILES, prompt_of
 from mhrctl.suites.reading import describe, parse
 from mhrctl.suites.source import source_module
 from mhrctl.suites.task import Example, Suite, Task
+
+T = TypeVar("T")
 
 
 class Line(BaseModel):
@@ -135,7 +137,19 @@ class Asker:
         Raises:
             DataError: if a prompt has no token, or cannot be cut to what is allowed.
         """
-        samples: dict[int, Sample] = {}
+        return self._of_each(questions, Examples.scored)
+
+    def prompts(self, questions: Sequence[Question]) -> list[str]:
+        """Return the texts whose tokens `samples` has.
+
+        Raises:
+            DataError: as of `samples`.
+        """
+        return self._of_each(questions, lambda examples: examples.column("prompt"))
+
+    def _of_each(self, questions: Sequence[Question], take: Callable[[Examples], list[T]]) -> list[T]:
+        """What is taken of each question's example as the prepare stage would have made it."""
+        taken: dict[int, T] = {}
         by_prompt: dict[tuple[str, str], list[int]] = {}
         for place, question in enumerate(questions):
             by_prompt.setdefault((question.task, question.definition), []).append(place)
@@ -143,8 +157,8 @@ class Asker:
             encoder = self._encoder(name, definition)
             examples = [_example(questions[place]) for place in places]
             table = encoder.table([("test", example, 0) for example in examples], SCHEMA)
-            samples.update(zip(places, Examples(table, [name]).scored(), strict=True))
-        return [samples[place] for place in range(len(questions))]
+            taken.update(zip(places, take(Examples(table, [name])), strict=True))
+        return [taken[place] for place in range(len(questions))]
 
     def _encoder(self, name: str, definition: str) -> Encoder:
         if (name, definition) not in self._encoders:

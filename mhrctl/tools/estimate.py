@@ -113,6 +113,7 @@ def estimate(params: CellParams, shape: Shape, tasks: TaskCounts, longest: Lengt
     import torch
 
     from mhrctl.adapters.build import adapter_class
+    from mhrctl.data.similarity import FEATURES
     from mhrctl.models.attach import shape_adapters
     from mhrctl.training.checkpoint import COPIES
 
@@ -133,6 +134,8 @@ def estimate(params: CellParams, shape: Shape, tasks: TaskCounts, longest: Lengt
     if cell.extra_steps:
         outputs["pretrain", cell.name] = _file(start)
         trained, at_once = _trained(start), 1
+    elif row.routes_queries:
+        outputs["adapt", cell.name] = FP32 * FEATURES * (tasks.datasets + tasks.test)  # TF-IDF's, which are the longest
     else:
         with torch.device("meta"):
             after = start.for_new_tasks([0] * tasks.test, train_skills=row.trains == "adapter")

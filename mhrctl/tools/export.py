@@ -67,6 +67,11 @@ def export(
         DataError: if there is no such task.
         ArtifactError: if a number of the result is not finite.
     """
+    if stage == "adapt" and cell.row.routes_queries:
+        raise ParamsError(
+            f"{cell.name}: each query is answered by a mixture of its own, so that there is no one adapter to export; export"
+            f" the pool with `mhrctl export {cell.start[1].name} --stage pretrain`, or a merge of it"
+        )
     if stage == "average" and not cell.row.has_average:
         raise ParamsError(f"--stage average: {cell.method} has no skills to average; export --stage pretrain or --stage adapt")
     source = project.output(stage, cell.name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -20,7 +20,7 @@ from mhrctl.artifacts.inputs import OPTIONAL
 from mhrctl.artifacts.names import Project
 from mhrctl.artifacts.versions import STAGE_VERSIONS
 from mhrctl.artifacts.writing import write_text
-from mhrctl.config.cells import NAME, Cell, CellParams, grid_cells
+from mhrctl.config.cells import NAME, Cell, CellParams, grid_cells, reads_index
 from mhrctl.config.complaints import complaint
 from mhrctl.config.fields import Closed
 from mhrctl.config.methods import BACKBONE
@@ -40,8 +40,9 @@ def expand(settings: Settings, project: Project) -> dict[Path, str]:
         {file: text}: one JSON a cell, the index, and the versions of the stages.
     """
     cells = grid_cells(settings.params)
+    by_index = {cell.name for cell in cells if reads_index(cell.row, resolve_cell(settings, cell).adapt)}
     files = {
-        project.cell_index: HEADER + _yaml({"cells": stage_cells(cells)}),
+        project.cell_index: HEADER + _yaml({"cells": stage_cells(cells, by_index)}),
         project.stage_versions: _json(STAGE_VERSIONS),
         project.optional_sections: _json(_optional(settings.params)),
     }
@@ -68,8 +69,12 @@ def _changed(params: CellParams) -> dict[str, Any]:
     return {name: getattr(params, name).model_dump(exclude_defaults=True) for name in CellParams.model_fields}
 
 
-def stage_cells(cells: list[Cell]) -> dict[str, dict[str, dict[str, Any]]]:
+def stage_cells(cells: list[Cell], by_index: Container[str]) -> dict[str, dict[str, dict[str, Any]]]:
     """Sort a grid's cells by what must be done for them.
+
+    Args:
+        cells: of the grid.
+        by_index: names of those whose adaptation asks the index.
 
     Returns:
         {stage of dvc.yaml: {cell: what the stage needs to know of it}}.
@@ -77,7 +82,7 @@ def stage_cells(cells: list[Cell]) -> dict[str, dict[str, dict[str, Any]]]:
     adapted = [cell for cell in cells if not cell.extra_steps]
     extra = [cell for cell in cells if cell.extra_steps]
     averaged = [cell.origin[1] for cell in cells if cell.origin[0] == "average"]
-    soups = [cell for cell in adapted if cell.row.needs_index]
+    soups = [cell for cell in adapted if cell.name in by_index]
     return {
         "pretrain": {cell.pretrain_cell.name: {} for cell in cells},
         "average": {cell.name: {} for cell in averaged},

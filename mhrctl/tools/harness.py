@@ -181,6 +181,8 @@ def _attached(cell: Cell | None, asked: Asked, tasks: Tasks, project: Project, b
     inputs = inputs_of(project, cell)
     if cell is None:
         return _Attached(None, None, (), inputs)
+    if cell.row.routes_queries:
+        raise ParamsError(f"--harness: {cell.name} answers each query by a mixture of its own, and the harness by one adapter")
     stage, origin = cell.start
     start, adapted = project.output(stage, origin.name), project.output("adapt", cell.name)
     made_for_tests = cell.row.needs_index or cell.row.trains_nothing

@@ -24,11 +24,11 @@ from mhrctl.data.examples import Sample
 from mhrctl.data.framing import Framed
 from mhrctl.data.tokenization import bare_tokens
 from mhrctl.errors import DataError, DivergedError, ParamsError
+from mhrctl.evaluation.answering import folded_if_shared
 from mhrctl.evaluation.prediction import BATCH_TOKENS, Generation, own_rows, predict
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.backbones import vocabulary
 from mhrctl.models.generation import stops
-from mhrctl.stages.evaluate import folded_if_shared
 from mhrctl.tools.harness_tasks import Way
 from mhrctl.training.execution import Execution
 

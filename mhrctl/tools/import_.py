@@ -18,10 +18,11 @@ from mhrctl.artifacts.ownership import require_apart
 from mhrctl.artifacts.writing import writing
 from mhrctl.config.cells import Cell
 from mhrctl.config.methods import METHODS
+from mhrctl.data.samples import write_samples
 from mhrctl.errors import ArtifactError, ParamsError
 from mhrctl.interchange.checkpoints import read_any
 from mhrctl.interchange.convert import to_adapter
-from mhrctl.interchange.pool import form_of, members_of, stacked
+from mhrctl.interchange.pool import form_of, members_of, samples_of, stacked
 from mhrctl.models.attach import linear_shapes
 from mhrctl.models.backbones import location, pretrained_config, require_prepared, shape_model
 
@@ -102,7 +103,7 @@ def import_pool(
     cell = Cell(method="adapter_soup", variant=variant, seed=seed, pretrain_seed=pretrain_seed)
     members = members_of(sources)
     out = target.place(cell, [member.folder for member in members], overwrite=overwrite)
-    form = form_of(members, target.shapes)
+    form, samples = form_of(members, target.shapes), {member.name: samples_of(member) for member in members}
     numbers = form.rank * sum(map(sum, form.shapes.values()))
     facts = target.facts(
         tasks=[member.name for member in members],
@@ -115,6 +116,7 @@ def import_pool(
                 licence=member.licence,
                 rank=rank,
                 alpha=alpha,
+                samples=len(samples[member.name]),
             )
             for member, rank, alpha in zip(members, form.ranks, form.alphas, strict=True)
         ],
@@ -122,6 +124,8 @@ def import_pool(
     with writing(out) as folder:
         with TemporaryDirectory(dir=folder) as scratch:
             save_runs(stacked(members, form, target.shapes, Path(scratch)), form.shapes, form.config, folder / ADAPTERS)
+        if any(samples.values()):
+            write_samples(samples, folder)
         settings = {"cell": cell.pretrain_cell.model_dump(), "imported": "pool"}
         content = digest_of({Path(member.name): each.sha256 for member, each in zip(members, facts.pool, strict=True)})
         card = replace(Card.of("pretrain", settings, {}, facts), parents={"imported": content})

@@ -15,7 +15,7 @@ from typing import Literal
 
 from mhrctl.artifacts.names import TASKS, TEST_EXAMPLES, TRAINING_EXAMPLES, Project
 from mhrctl.artifacts.reading import DAMAGE, read_json_of, reading
-from mhrctl.config.methods import Method
+from mhrctl.config.methods import Method, TaskRouteOptions
 from mhrctl.config.sections import AdaptParams, EvaluateParams, OptimisationParams, PretrainParams, ScratchParams
 from mhrctl.config.tasks import PrepareParams
 from mhrctl.errors import ArtifactError, MhrctlError
@@ -225,6 +225,8 @@ class Suite:
     def adapt(self, row: Method, params: AdaptParams) -> Work:
         """Return the work of adapting to all test tasks, if no task's patience ends before."""
         texts, tasks = self.texts.test, self.tasks.test
+        if row.routes_queries:
+            return self._chosen(row, params)
         factor = FROZEN if row.adds_lora else _factor(row)
         batches = tasks if factor == WHOLE else math.ceil(tasks / Speed.together)
         updates = batches * params.steps * params.accumulation
@@ -244,6 +246,16 @@ class Suite:
             phases: before adaptation, or before and after.
         """
         return self._answered(phases * self.texts.tested, params.beams, params.max_new_tokens)
+
+    def _chosen(self, row: Method, params: AdaptParams) -> Work:
+        """The work of choosing each task's adapter by successive halving, if each task has as many examples as may be."""
+        if row.compares == "adapters":
+            return Work()
+        tasks, pool = self.tasks.datasets + self.tasks.test, max(1, self.tasks.datasets)
+        examples = TaskRouteOptions.model_validate(params.options).examples
+        rounds = math.ceil(math.log2(pool))
+        tried = tasks * (1 + rounds) * pool * max(1, examples >> rounds)  # in each round half as many, on twice as many
+        return Work(FORWARD * tried * self.weights.read(self.texts.training), tasks * max(examples, rounds))
 
     def _trained(self, examples: float, texts: Lengths, factor: int, updates: float) -> Work:
         return Work(factor * examples * self.weights.read(texts), PASSES * updates)

@@ -19,15 +19,17 @@ from mhrctl.config.cells import Cell
 from mhrctl.config.sections import EvaluateParams
 from mhrctl.data.examples import Sample
 from mhrctl.errors import ArtifactError, DataError, DivergedError, ParamsError, listed
+from mhrctl.evaluation.answering import folded_if_shared
 from mhrctl.evaluation.metrics import Answer
 from mhrctl.evaluation.prediction import Generation, answer
+from mhrctl.evaluation.router import Router
 from mhrctl.interchange.checkpoints import read_any
 from mhrctl.interchange.convert import to_adapter
 from mhrctl.models.attach import attach, inject, linear_shapes
 from mhrctl.models.backbones import open_backbone
 from mhrctl.models.precision import set_precision
 from mhrctl.progress import Bar
-from mhrctl.stages.evaluate import folded_if_shared, load_phases, read_cards
+from mhrctl.stages.evaluate import load_phases, open_router, read_cards
 from mhrctl.tools.asking import Question
 from mhrctl.training.execution import Execution
 
@@ -43,16 +45,18 @@ class Fitted:
     """An adapter, and the tasks that it is for.
 
     Attributes:
-        adapter: of all of them; None is the bare backbone.
+        adapter: of all of them; None is the bare backbone, or a router.
         places: {task: its run, or the row of the routing}; None where the adapter answers every task alike.
         is_routed: whether the places are rows of the routing of one run.
         note: what to say of the tasks that it answers.
+        router: that composes an adapter for each question, in place of one.
     """
 
     adapter: Adapter | None
     places: Mapping[str, int] | None = None
     is_routed: bool = False
     note: str | None = None
+    router: Router | None = None
 
     @property
     def is_shared(self) -> bool:
@@ -135,8 +139,19 @@ class Predictor:
         """The tasks that have an adapter of their own, or a routing; none where the same answers all."""
         return list(dict.fromkeys(task for fitted in self._adapters for task in fitted.places or ()))
 
+    @property
+    def reads_prompts(self) -> bool:
+        """Whether answers depend on the texts of prompts, and not on their tokens and tasks alone."""
+        return any(fitted.router for fitted in self._adapters)
+
     def answers(
-        self, questions: Sequence[Question], samples: Sequence[Sample], bar: Bar, *, generation: Generation | None = None
+        self,
+        questions: Sequence[Question],
+        samples: Sequence[Sample],
+        bar: Bar,
+        *,
+        generation: Generation | None = None,
+        prompts: Sequence[str] = (),
     ) -> list[Answer]:
         """Answer questions, in their order.
 
@@ -145,6 +160,7 @@ class Predictor:
             samples: their tokens.
             bar: advances with each that is answered.
             generation: how answers come about; None for what the predictor was made with.
+            prompts: their texts, if the predictor reads them.
 
         Raises:
             DataError: if a task has no adapter.
@@ -158,6 +174,10 @@ class Predictor:
         for number, places in by_adapter.items():
             fitted = self._adapters[number]
             self._answered_by.setdefault(number, {}).update(dict.fromkeys(questions[place].task for place in places))
+            if fitted.router:
+                answers |= self._routed(fitted.router, places, questions, samples, prompts, generation)
+                bar.advance(len(places))
+                continue
             with folded_if_shared(self._backbone, fitted.adapter, self._execution.speed) as attached:
                 for batch in self._batches(fitted, questions, places):
                     answers |= self._answered(replace(fitted, adapter=attached), batch, questions, samples, generation)
@@ -191,6 +211,27 @@ class Predictor:
             batch.append(run)
         if batch:
             yield batch
+
+    def _routed(
+        self,
+        router: Router,
+        places: Sequence[int],
+        questions: Sequence[Question],
+        samples: Sequence[Sample],
+        prompts: Sequence[str],
+        generation: Generation,
+    ) -> dict[int, Answer]:
+        answers = router.answers(
+            [questions[place].task for place in places],
+            [prompts[place] for place in places],
+            [samples[place] for place in places],
+            [questions[place].choices for place in places],
+            backbone=self._backbone,
+            tokenizer=self._tokenizer,
+            generation=generation,
+            execution=self._execution,
+        )
+        return dict(zip(places, answers, strict=True))
 
     def _answered(
         self,
@@ -251,7 +292,7 @@ def of_cell(
         ParamsError: if the cell has nothing of the stage.
     """
     if cell is None or stage == "adapt":
-        backbone, tokenizer, adapters = _adapted(cell, project, base)
+        backbone, tokenizer, adapters = _adapted(cell, project, base, device=str(execution.accelerator.device))
     else:
         source = project.output(stage, cell.name)
         if stage == "average" and not cell.row.has_average:
@@ -280,7 +321,7 @@ def _opened(
 
 
 def _adapted(
-    cell: Cell | None, project: Project, base: Base | None
+    cell: Cell | None, project: Project, base: Base | None, *, device: str
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, list[Fitted]]:
     prepared, start, adapted = project.output("prepare"), None, None
     if cell is not None:
@@ -291,6 +332,8 @@ def _adapted(
     backbone, tokenizer = _opened(project, adapted_card or start_card, adapted if adapted_card else start, base)
     if start_card and start and adapted_card and adapted:
         require_made_from(adapted_card, adapted, {"prepare": prepared, "start": start})
+    if router := open_router(cell, start, adapted, backbone, project.root, device):
+        return backbone, tokenizer, [Fitted(None, router=router)]
     phases = load_phases(cell, start, adapted, backbone)
     before, after = phases["zero_shot"], phases.get("adapted")
     if cell is None or after is None or adapted_card is None:

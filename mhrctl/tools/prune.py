@@ -170,7 +170,7 @@ def prune(leftovers: Leftovers, project: Project) -> None:
 
 def _needed(cells: Sequence[Cell]) -> dict[str, set[str]]:
     """{stage with folders of cells: the cells that it has}."""
-    by_stage = stage_cells(list(cells))
+    by_stage = stage_cells(list(cells), by_index=())  # which stage of adaptation a cell has does not matter
     return {
         "pretrain": {*by_stage["pretrain"], *by_stage["pretrain_extra"]},
         "average": {*by_stage["average"]},

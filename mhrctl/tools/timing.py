@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from mhrctl.artifacts.cards import try_card
 from mhrctl.artifacts.names import Project
-from mhrctl.config.cells import Cell, CellParams, grid_cells
+from mhrctl.config.cells import Cell, CellParams, grid_cells, reads_index
 from mhrctl.config.fields import Closed
 from mhrctl.config.methods import BACKBONE
 from mhrctl.config.resolve import Settings, resolve_cell
@@ -136,7 +136,8 @@ def jobs_of(settings: Settings) -> list[Job]:
     named = {cell.name: cell for cell in [*(cell.pretrain_cell for cell in cells), *cells]}
     params = {name: resolve_cell(settings, cell) for name, cell in named.items()}
     jobs = [Job("prepare"), Job("backbone")]
-    for stage, names in stage_cells(cells).items():
+    by_index = [cell.name for cell in cells if reads_index(cell.row, params[cell.name].adapt)]
+    for stage, names in stage_cells(cells, by_index).items():
         command = stage.partition("_")[0]
         jobs += [Job(command, named[name], params[name]) for name in names if command != "index"]
         jobs += [Job("index")] if command == "index" and names else []
@@ -163,7 +164,7 @@ def _work(
         "pretrain": suite.pretrain(cell.row, pretrain, extra=extra),
         "average": None,
         "adapt": suite.adapt(cell.row, adapt),
-        "evaluate": suite.evaluate(evaluate, phases=1 if extra else PHASES),
+        "evaluate": suite.evaluate(evaluate, phases=1 if extra or cell.row.routes_queries else PHASES),
     }
 
 

@@ -14,12 +14,13 @@ from mhrctl.adapters.adapter import Adapter
 from mhrctl.adapters.build import router_over_pool
 from mhrctl.adapters.files import load_adapter
 from mhrctl.adapters.merging import RULES, Merge
-from mhrctl.artifacts.cards import Card, read_card, require_made_from, require_tasks
-from mhrctl.artifacts.facts import PretrainFacts
+from mhrctl.artifacts.cards import Card, read_card, require_made_from
+from mhrctl.artifacts.facts import IndexFacts, PretrainFacts
 from mhrctl.config.cells import Cell
 from mhrctl.config.methods import METHODS, Method
 from mhrctl.config.sections import AdaptParams, PretrainParams
-from mhrctl.data.index import load_index
+from mhrctl.data.index import Index, load_index
+from mhrctl.data.samples import read_samples
 from mhrctl.data.shots import TaskShots
 from mhrctl.data.similarity import select
 from mhrctl.errors import ParamsError, in_section
@@ -53,13 +54,13 @@ class Soup:
 
     Attributes:
         groups: for each test task the places of the chosen training tasks.
-        notes: (test task, training task, cosine or loss) of them.
+        notes: (test task, training task, cosine or loss) of them, without a number where their name chose them.
         evaluations: where losses chose, {test task: evaluations of an adapter on an example, and how many all would be}.
         weights: of the adapters of each group, where the method searches for them.
     """
 
     groups: list[list[int]]
-    notes: list[tuple[str, str, float]]
+    notes: list[tuple[str, str, float] | tuple[str, str]]
     evaluations: dict[str, tuple[int, int]] = field(default_factory=dict)
     weights: list[list[float]] = field(default_factory=list)
 
@@ -125,22 +126,63 @@ def mixing(groups: Sequence[Sequence[int]], weights: Sequence[Sequence[float]], 
     return matrix
 
 
-def soup_of(
+def candidates(params: AdaptParams, names: Sequence[str], task: str) -> list[int]:
+    """Return the places of a pool's adapters that a test task may use.
+
+    Args:
+        params: the cell's resolved section.
+        names: of the adapters.
+        task: the test task.
+
+    Raises:
+        ParamsError: if there is none.
+    """
+    places = [place for place, name in enumerate(names) if params.leave_out == "nothing" or name != task]
+    if not places:
+        raise ParamsError(f"adapt.leave_out {params.leave_out}: the pool has no adapter but that of {task}")
+    return places
+
+
+def open_index(row: Method, index: Path | None, *, prepared: Path, root: Path, device: str) -> tuple[Index, Card[IndexFacts]]:
+    """Open the index of what was prepared.
+
+    Args:
+        row: the method that needs it.
+        index: output of the index stage.
+        prepared: output of the prepare stage.
+        root: what a relative folder of the index's encoder is relative to.
+        device: of the encoder.
+
+    Raises:
+        ParamsError: if there is no index.
+        ArtifactError: if it was made of other examples.
+    """
+    if index is None:
+        raise ParamsError(f"{row.name} needs the index of training tasks; run `mhrctl index`")
+    known = load_index(index, root=root, device=device)
+    card = read_card(index, stage="index", command="mhrctl index")
+    require_made_from(card, index, {"prepare": prepared})
+    return known, card
+
+
+def soup_by_inputs(
     row: Method,
     params: AdaptParams,
-    training_tasks: Sequence[str],
+    pool: Path,
+    names: Sequence[str],
     shots: Sequence[TaskShots],
     prepared: Path,
     index: Path | None,
     root: Path,
     device: str,
 ) -> Soup:
-    """Choose for each test task the training tasks whose adapters become one.
+    """Choose for each test task the adapters with the most similar inputs, which become one.
 
     Args:
         row: the method.
         params: the cell's resolved section.
-        training_tasks: whose adapters there are.
+        pool: output of the pre-training.
+        names: of its adapters.
         shots: of the test tasks.
         prepared: output of the prepare stage.
         index: output of the index stage.
@@ -149,20 +191,18 @@ def soup_of(
 
     Raises:
         ParamsError: if there is no index.
+        DataError: if the inputs of an adapter are not known.
     """
-    if index is None:
-        raise ParamsError(f"{row.name} needs the index of training tasks; run `mhrctl index`")
-    known = load_index(index, root=root, device=device)
-    card = read_card(index, stage="index", command="mhrctl index")
-    require_tasks(card, index, list(training_tasks))
-    require_made_from(card, index, {"prepare": prepared})
+    tasks, card = open_index(row, index, prepared=prepared, root=root, device=device)
+    known = tasks.of_pool(names, read_samples(pool, card.params["examples"]))
     soup = Soup([], [])
     for task in shots:
-        nearest = known.nearest(task.prompts)
+        usable = {names[place] for place in candidates(params, names, task.name)}
+        nearest = [(name, cosine) for name, cosine in known.nearest(task.prompts) if name in usable]
         chosen = [
             nearest[place]
             for place in select([cosine for _, cosine in nearest], top=params.soup_size, min_cosine=params.soup_min_cosine)
         ]
-        soup.groups.append([training_tasks.index(name) for name, _ in chosen])
+        soup.groups.append([names.index(name) for name, _ in chosen])
         soup.notes.extend((task.name, name, round(cosine, 4)) for name, cosine in chosen)
     return soup

@@ -112,10 +112,10 @@ def test_parents_stand_in_a_card_as_they_always_did() -> None:
     """The order is part of a card's bytes: first what is read in any case, then what some cells read."""
     assert [*inputs.parents("backbone", PLACES, {"scratch"})] == ["tokenizer", "examples", "backbone_examples"]
     assert [*inputs.parents("backbone", PLACES, {"hub"})] == ["tokenizer"]
-    assert [*inputs.parents("pretrain", {**PLACES, "start": None}, {"private", "soup"})] == ["prepare", "backbone", "tasks"]
+    assert [*inputs.parents("pretrain", {**PLACES, "start": None}, {"private", "index"})] == ["prepare", "backbone", "tasks"]
     always = ["examples", "tasks", "tokenizer", "backbone", "start"]
     assert [*inputs.parents("adapt", PLACES, {"learned", "pretrain"})] == always
-    assert [*inputs.parents("adapt", PLACES, {"private", "soup"})] == [*always, "index"]
+    assert [*inputs.parents("adapt", PLACES, {"private", "index"})] == [*always, "index"]
     assert [*inputs.parents("adapt", PLACES, {"none", "new_lora"})] == [*always, "start_card"]
     assert [*inputs.parents("adapt", PLACES, {"none", "named"})] == [*always, "start_card"]
 
@@ -126,7 +126,7 @@ def test_a_place_that_dvc_names_whole_is_watched_whole() -> None:
         *(ROOT / "prepare" / name for name in ("test_tasks.parquet", "tasks.json", "tokenizer")),
         *(ROOT / "backbone/card.json", ROOT / "pretrain/x/adapters.safetensors"),
     ]
-    assert ROOT / "index" in inputs.watched("adapt", PLACES, {"soup"})
+    assert ROOT / "index" in inputs.watched("adapt", PLACES, {"index"})
 
 
 def test_a_place_may_be_several_files() -> None:

@@ -80,7 +80,7 @@ def test_a_scheme_trains_what_the_method_trains() -> None:
     """Where the routing alone is trained, or nothing, the skills are kept; only whole weights have no sign before them."""
     for name, scheme in schemes.SCHEMES.items():
         row = METHODS[name]
-        assert bool(scheme.kept) == (row.trains_routing_alone or row.trains_nothing), name
+        assert bool(scheme.kept) == (row.trains != "adapter"), name
         assert (scheme.sign == "") == row.adapter.startswith("weights:"), name
         assert (schemes.average in scheme.after) == (row.start == "average" and row.mixes_skills), name
 
