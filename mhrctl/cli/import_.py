@@ -53,7 +53,7 @@ def import_(
         raise ParamsError(f"{len(paths)} adapters: one becomes a cell; several become a pool with --pool")
     where, settings = open_project(project)
     quieten()
-    from mhrctl.tools.import_ import import_adapter, import_pool
+    from mhrctl.tools.import_ import import_adapter, import_pool, keep
 
     grid, heads = settings.params.grid, None
     if cell is not None:
@@ -82,7 +82,10 @@ def import_(
         f" parameters; go on with `mhrctl adapt {imported.name}`"
     )
     if any(trained == each.pretrain_cell for each in grid_cells(settings.params)):
-        display.done(
-            f"note: {trained.name} is in the grid: `dvc repro` would pre-train it,"
-            f" `dvc commit pretrain@{trained.name}` keeps this"
-        )
+        if keep(imported, where):
+            display.done(f"note: {trained.name} is in the grid, and DVC has it as pre-trained; `mhrctl run` goes on from it")
+        else:
+            display.done(
+                f"note: {trained.name} is in the grid: `dvc repro` would pre-train it,"
+                f" `dvc commit pretrain@{trained.name}` keeps this"
+            )

@@ -17,6 +17,9 @@ from mhrctl.artifacts.reading import reading
 from mhrctl.data.similarity import Array, Encoder, SentenceEncoder, TfIdfEncoder, cosines
 from mhrctl.errors import ArtifactError, DataError, listed
 
+NAMED = 5
+"""Adapters that a message names."""
+
 
 @dataclass(frozen=True)
 class EncoderName:
@@ -80,8 +83,8 @@ class Index:
         places = {task: place for place, task in enumerate(self.tasks)}
         if bare := [name for name in names if name not in samples and name not in places]:
             raise DataError(
-                f"pool: there are no samples of {listed(bare)}, nor training tasks of these names; name a file of `samples` in"
-                " the list that `mhrctl import --pool` reads"
+                f"pool: there are no samples of {listed(bare, NAMED)}, nor training tasks of these names; name a file of"
+                " `samples` in the list that `mhrctl import --pool` reads"
             )
         vectors = [self.mean(samples[name]) if name in samples else self.vectors[places[name]] for name in names]
         return Index(list(names), np.stack(vectors), self.encoder)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +17,7 @@ from mhrctl.artifacts.facts import Parameters, PoolMember, PretrainFacts
 from mhrctl.artifacts.hashing import digest, digest_of
 from mhrctl.artifacts.names import ADAPTERS, Project
 from mhrctl.artifacts.ownership import require_apart
-from mhrctl.artifacts.writing import writing
+from mhrctl.artifacts.writing import replacing, write_csv, writing
 from mhrctl.config.cells import Cell
 from mhrctl.config.methods import METHODS
 from mhrctl.data.samples import write_samples
@@ -25,6 +27,10 @@ from mhrctl.interchange.convert import to_adapter
 from mhrctl.interchange.pool import form_of, members_of, samples_of, stacked
 from mhrctl.models.attach import linear_shapes
 from mhrctl.models.backbones import location, pretrained_config, require_prepared, shape_model
+from mhrctl.training.log import LOG_COLUMNS
+
+DVC = ".dvc"
+"""The folder that makes a project one of DVC's."""
 
 
 def import_adapter(
@@ -71,7 +77,8 @@ def import_adapter(
             multi_task=trainable(adapter.skill_parameters()), routing=trainable(adapter.routing_parameters())
         ),
     )
-    with writing(out) as folder:
+    with replacing(project.training_log(cell.pretrain_cell.name)) as log, writing(out) as folder:
+        write_csv(log, LOG_COLUMNS, [])
         save_adapter(adapter, folder / ADAPTERS)
         settings = {"cell": cell.pretrain_cell.model_dump(), "imported": path.name}
         card = Card.of("pretrain", settings, {"imported": path}, facts)
@@ -121,7 +128,8 @@ def import_pool(
             for member, rank, alpha in zip(members, form.ranks, form.alphas, strict=True)
         ],
     )
-    with writing(out) as folder:
+    with replacing(project.training_log(cell.pretrain_cell.name)) as log, writing(out) as folder:
+        write_csv(log, LOG_COLUMNS, [])
         with TemporaryDirectory(dir=folder) as scratch:
             save_runs(stacked(members, form, target.shapes, Path(scratch)), form.shapes, form.config, folder / ADAPTERS)
         if any(samples.values()):
@@ -131,6 +139,23 @@ def import_pool(
         card = replace(Card.of("pretrain", settings, {}, facts), parents={"imported": content})
         write_card(folder, card)
     return cell, card
+
+
+def keep(cell: Cell, project: Project) -> bool:
+    """Tell DVC that what was imported is what its stage makes, so that it is not pre-trained in its place.
+
+    Args:
+        cell: that was imported.
+        project: in whose grid its pre-training is.
+
+    Returns:
+        Whether DVC knows now: not in a project without it, or whose dvc.yaml is not in step with the grid.
+    """
+    if not (project.root / DVC).is_dir():
+        return False
+    command = [sys.executable, "-m", "dvc", "commit", "--force", "--quiet", f"pretrain@{cell.pretrain_cell.name}"]
+    said = subprocess.run(command, cwd=project.root, stdin=subprocess.DEVNULL, capture_output=True, check=False)  # noqa: S603
+    return said.returncode == 0
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,8 @@ def test_capabilities_stand_on_the_class() -> None:
     assert Scales(SHAPES).routes_by == "none"
     with pytest.raises(TypeError, match="not averaged over runs"):
         Scales(SHAPES, runs=2).mean_of_runs([[0, 1]])
+    with pytest.raises(TypeError, match="not joined"):
+        Scales(SHAPES, runs=2).joined_runs(torch.tensor([[0]]), torch.ones(1, 1))
     with pytest.raises(TypeError, match="not merged"):
         Scales(SHAPES, runs=2).merge_runs([{0: "a"}], Merge(RULES["ties"]))
 

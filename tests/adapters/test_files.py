@@ -10,10 +10,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from mhrctl.adapters import files
 from mhrctl.adapters.adapter import Adapter
 from mhrctl.adapters.build import adapter_kinds
 from mhrctl.adapters.config import InventoryConfig
-from mhrctl.adapters.files import load_adapter, save_adapter
+from mhrctl.adapters.files import Pool, load_adapter, save_adapter
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.mosa import MoSA
 from mhrctl.adapters.scales import Scales
@@ -116,3 +117,20 @@ def test_numbers_that_are_not_finite_are_neither_written_nor_read(tmp_path: Path
     with pytest.raises(DivergedError, match=r"^new.safetensors, which was to be written: a.q.lora_A holds NaN or infinity; "):
         save_adapter(adapter, tmp_path / "new.safetensors")
     assert not (tmp_path / "new.safetensors").exists()
+
+
+@pytest.mark.parametrize("in_memory", [0, 2**28])
+def test_a_pool_gives_the_adapters_that_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_memory: int) -> None:
+    adapters = randomised(Inventory({"a.q": (8, 16)}, InventoryConfig(rank=2), runs=4))
+    save_adapter(adapters, tmp_path / "x.safetensors")
+    monkeypatch.setattr(files, "IN_MEMORY", in_memory)
+    pool = Pool(tmp_path / "x.safetensors")
+    assert pool.numbers == 2 * (8 + 16)
+    for runs in ([0], [2, 1]):
+        expected = adapters.select(runs).state_dict()
+        assert all(torch.equal(pool.select(runs).state_dict()[name], tensor) for name, tensor in expected.items())
+
+
+def test_there_is_no_pool(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"x.safetensors"):
+        Pool(tmp_path / "x.safetensors")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
@@ -32,6 +33,27 @@ def test_a_cell_of_the_grid_is_noted(copy: Path, exported: Path, run: Run, capfd
     assert run("import", exported, "--replace", "-C", copy) == 0
     note = "note: lora-s0 is in the grid: `dvc repro` would pre-train it, `dvc commit pretrain@lora-s0` keeps this"
     assert capfd.readouterr().err.splitlines()[-1] == note
+
+
+@pytest.mark.parametrize(
+    ("code", "said"), [(0, "DVC has it as pre-trained; `mhrctl run` goes on from it"), (1, "`dvc repro` would")]
+)
+def test_dvc_is_told_of_a_cell_of_the_grid(
+    copy: Path, exported: Path, run: Run, capfd: Capture, monkeypatch: pytest.MonkeyPatch, code: int, said: str
+) -> None:
+    """If it can be; the log of a training that was none has no rows."""
+    commands: list[list[str]] = []
+
+    def told(command: list[str], **_options: object) -> CompletedProcess[str]:
+        commands.append(command)
+        return CompletedProcess(command, code)
+
+    (copy / ".dvc").mkdir()
+    monkeypatch.setattr("mhrctl.tools.import_.subprocess.run", told)
+    assert run("import", exported, "--replace", "-C", copy) == 0
+    assert [command[2:] for command in commands] == [["dvc", "commit", "--force", "--quiet", "pretrain@lora-s0"]]
+    assert said in capfd.readouterr().err.splitlines()[-1]
+    assert (copy / "data/metrics/pretrain/lora-s0.csv").read_text().splitlines() == ["step,loss,lr,routing_lr,tokens"]
 
 
 @pytest.mark.parametrize(

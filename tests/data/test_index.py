@@ -48,6 +48,19 @@ def test_ranks_are_by_cosine_and_equals_keep_their_order() -> None:
     assert known.nearest_to("again") == [("first", 1.0), ("other", 0.0)]
 
 
+def test_a_pool_is_known_by_its_samples_or_by_names() -> None:
+    encoder = TfIdfEncoder.fit(["ant bee", "cat dog", "elk fox"])
+    known = Index(["insects", "pets"], encoder.encode(["ant bee", "cat dog"]), encoder)
+    pool = known.of_pool(["pets", "game", "insects"], {"game": ["elk", "fox"], "insects": ["ant"]})
+    assert pool.tasks == ["pets", "game", "insects"]
+    means = [known.vectors[1], encoder.encode(["elk", "fox"]).mean(0), encoder.encode(["ant"])[0]]
+    assert np.array_equal(pool.vectors, np.stack(means))
+    with pytest.raises(
+        DataError, match=r"pool: there are no samples of game, nor training tasks of these names; name a file of"
+    ):
+        known.of_pool(["pets", "game"], {})
+
+
 def test_there_is_no_index_to_open(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"no finished index output; run `mhrctl index`"):
         load_index(tmp_path / "index", root=tmp_path)

@@ -16,7 +16,7 @@ from mhrctl.adapters.files import load_adapter, save_runs
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.errors import DataError
 from mhrctl.interchange.peft import CONFIG, TENSORS
-from mhrctl.interchange.pool import Member, form_of, members_of, stacked
+from mhrctl.interchange.pool import Member, form_of, members_of, samples_of, stacked
 
 SHAPES = {"a.q": (6, 4), "a.v": (6, 4), "b.o": (4, 6)}
 
@@ -137,15 +137,41 @@ def test_an_ia3_is_no_member(tmp_path: Path) -> None:
         form_of(members(folder), SHAPES)
 
 
+def test_samples_stand_beside_the_list(tmp_path: Path) -> None:
+    write_lora(tmp_path / "lists/one")
+    (tmp_path / "lists/inputs.jsonl").write_text('{"input": "a b"}\n\n{"input": "c", "target": "d"}\n')
+    (tmp_path / "lists/pool.jsonl").write_text('{"adapter": "one", "samples": "inputs.jsonl"}\n')
+    (member,) = members(tmp_path / "lists/pool.jsonl")
+    assert samples_of(member) == ["a b", "c"]
+    assert samples_of(members(tmp_path / "lists/one")[0]) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("\n", r"inputs.jsonl: has no samples of one"),
+        ('{"input": "a"}\n{"prompt": "b"}\n', r"inputs.jsonl:2: no text `input`, which a sample of one has"),
+        ("[1]\n", r"inputs.jsonl:1: no text `input`"),
+        (None, r"inputs.jsonl: cannot be read"),
+    ],
+)
+def test_samples_that_cannot_be_read_are_refused(tmp_path: Path, content: str | None, said: str) -> None:
+    if content is not None:
+        (tmp_path / "inputs.jsonl").write_text(content)
+    with pytest.raises(DataError, match=said):
+        samples_of(Member("one", "one", tmp_path, samples=tmp_path / "inputs.jsonl"))
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
         ("{", r"list.jsonl:2: not JSON"),
         ('{"name": "x"}', r"list.jsonl:2: no `adapter`; a line is \{"),
-        ('{"adapter": "one", "rank": "3"}', r"list.jsonl:2: rank: a line has the texts adapter, name, revision"),
+        ('{"adapter": "one", "rank": "3"}', r"list.jsonl:2: rank: a line has the texts adapter, name, revision, samples"),
         ('{"adapter": "nowhere/"}', r"nowhere"),
         ('{"adapter": "./none"}', r"\./none: no such folder, nor a list \(\.jsonl\) of adapters"),
         ('{"adapter": ".", "name": "x"}', r"list.jsonl:2: \. has 2 adapters, and one name was given"),
+        ('{"adapter": ".", "samples": "x"}', r"list.jsonl:2: \. has 2 adapters, and one file of samples was given"),
         ('{"adapter": "one"}', r"pool: two adapters are called one; give them names in a file"),
     ],
 )

@@ -174,6 +174,7 @@ def test_an_export_says_where_it_came_from(walked_all: Path, run: Run) -> None:
             "as no single one does; export the pool (`mhrctl export adapter_soup-s0 --stage pretrain`)",
         ),
         (["-m", "full_ft_then_lora"], "--to peft: the LoRA of full_ft_then_lora belongs on tuned weights; use --merge"),
+        (["-m", "lorauter"], "lorauter-s0: each query is answered by a mixture of its own, so that there is no one adapter"),
         (["-m", "mhr", "--heads", "2"], "run `mhrctl adapt mhr-h2-s0`"),
         (["-m", "lora", "--extra-steps", "3"], "--extra-steps: such a cell is not adapted; export --stage pretrain"),
         ([], "name the cell, such as mhr-h8-s0, or its --method"),

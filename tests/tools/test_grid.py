@@ -61,6 +61,22 @@ def test_one_pretraining_can_serve_all_seeds(project: Path) -> None:
     assert cells["adapt"]["mhr_mu-h4-s1"] == {"start": "average/mhr-h4-s7"}
 
 
+def test_adaptations_that_ask_no_index_do_not_wait_for_it(project: Path) -> None:
+    where = Project(project)
+    rows = "    adapter_soup: {adapt: {soup_by: loss}}\n"
+    where.params.write_text(where.params.read_text() + rows)
+    sync(load_params(where.params), where)
+    cells = YAML(typ="safe").load(where.cell_index)["cells"]
+    assert cells["adapt"]["adapter_soup-s0"] == {"start": "pretrain/adapter_soup-s0"}
+    assert cells["index"] == cells["adapt_soup"] == {}
+    where.params.write_text(where.params.read_text() + "    ties:\n    lorauter:\n")
+    sync(load_params(where.params), where)
+    cells = YAML(typ="safe").load(where.cell_index)["cells"]
+    assert "adapter_soup-s0" in cells["adapt"]
+    assert [*cells["adapt_soup"]] == ["ties-s0", "lorauter-s0"]
+    assert cells["index"] == {"tasks": {}}
+
+
 def test_a_cell_outside_the_grid_is_rejected(project: Path) -> None:
     with pytest.raises(ArtifactError, match=r"no such cell; add it to `grid`"):
         read_cell(Project(project), "mhr-h9-s0")

@@ -374,6 +374,14 @@ def test_answers_that_are_not_finite_are_no_scores(scored: Path, tmp_path: Path,
     assert not Project(folder).harness("lora-s0").exists()
 
 
+def test_a_router_is_refused(walked_all: Path, accelerator: Accelerator) -> None:
+    params = load_params(walked_all / "params.yaml").params.evaluate
+    asked = Asked([], [], adapter=None)
+    subject = Subject(Cell(method="lorauter"), params)
+    with pytest.raises(ParamsError, match="--harness: lorauter-s0 answers each query by a mixture of its own"):
+        list(evaluate([subject], asked, project=Project(walked_all), execution=Execution(accelerator)))
+
+
 @pytest.mark.parametrize("method", ["adapter_soup", "full_ft", "full_ft_lora", "ia3"])
 def test_every_kind_of_adapter_answers(walked_all: Path, tmp_path: Path, accelerator: Accelerator, method: str) -> None:
     if method not in METHODS:

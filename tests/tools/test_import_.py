@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mhrctl.adapters.files import load_adapter
+from mhrctl.data.routes import load_routes
 from mhrctl.interchange.convert import to_weights
 from mhrctl.interchange.peft import write_peft
 from mhrctl.models.backbones import sized_model
@@ -126,6 +127,37 @@ def test_a_pool_that_left_comes_back_as_runs_and_is_adapted_from(copy_of_all: Pa
             torch.testing.assert_close(after()[name][run_], slot[0], rtol=0, atol=0)
     assert run("adapt", "-m", "ties", "--seed", 7, "-C", copy) == 0
     assert run("evaluate", "-m", "ties", "--seed", 7, "-C", copy) == 0
+
+
+def test_adapters_of_other_tasks_are_found_by_their_samples(
+    copy_of_all: Path, tmp_path: Path, run: Run, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Their names are of no task here, so that without samples nothing is known of them."""
+    pool = load_adapter(copy_of_all / "data/pretrain/adapter_soup-s0/adapters.safetensors")
+    for place, (name, text) in enumerate({"insects": "ant bee", "pets": "cat dog"}.items()):
+        write_peft(tmp_path / "pool" / name, to_weights(pool.select([place])), base="toy", revision=None)
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"input": text}) + "\n")
+    lines = [{"adapter": f"pool/{name}", "samples": f"{name}.jsonl"} for name in ("insects", "pets")]
+    (tmp_path / "list.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert run("import", "--pool", tmp_path / "pool", "--seed", 7, "-C", copy_of_all) == 0
+    for method in ("lora_retriever", "adapter_soup"):
+        assert run("adapt", "-m", method, "--seed", 7, "-C", copy_of_all) == 2
+        assert "pool: there are no samples of insects, pets, nor training tasks of these names" in capfd.readouterr().err
+    assert run("import", "--pool", tmp_path / "list.jsonl", "--seed", 7, "--replace", "-C", copy_of_all) == 0
+    card = json.loads((copy_of_all / "data/pretrain/adapter_soup-s7/card.json").read_text())
+    assert [each["samples"] for each in card["facts"]["pool"]] == [1, 1]
+    for method, *settings in (("lora_retriever", "--set", "adapt.options.top_k=1"), ("adapter_soup",), ("lorauter",)):
+        assert run("adapt", "-m", method, "--seed", 7, "-C", copy_of_all, *settings) == 0
+    routes = load_routes(copy_of_all / "data/adapt/lora_retriever-s7/adapters.safetensors", root=copy_of_all)
+    assert [routes.of("any", [text])[0][0] for text in ("bee", "a dog")] == [(0, 1.0), (1, 1.0)]
+    assert "samples" in json.loads((copy_of_all / "data/adapt/lora_retriever-s7/card.json").read_text())["parents"]
+    capfd.readouterr()
+    assert run("adapt", "-m", "adapter_soup", "--seed", 7, "-C", copy_of_all) == 0
+    assert "up to date" in capfd.readouterr().err
+    (tmp_path / "pets.jsonl").write_text(json.dumps({"input": "elk fox"}) + "\n")
+    assert run("import", "--pool", tmp_path / "list.jsonl", "--seed", 7, "--replace", "-C", copy_of_all) == 0
+    assert run("adapt", "-m", "adapter_soup", "--seed", 7, "-C", copy_of_all) == 0
+    assert "adapted adapter_soup-s7" in capfd.readouterr().err
 
 
 def test_a_pool_and_an_adapter_are_told_apart(copy: Path, tmp_path: Path, run: Run, capfd: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+import mhrctl as package
 from mhrctl.adapters.files import load_adapter, save_adapter
 from mhrctl.artifacts.names import ADAPTERS, Project
 from mhrctl.config.cells import Cell
@@ -33,7 +34,8 @@ from tests.conftest import CELLS, OTHERS, Run, mhrctl, reseal
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")  # peft calls it
 FILE = Path("in.jsonl")
-EVERY = [*CELLS, *OTHERS]
+ROUTERS = [name for name, row in METHODS.items() if row.routes_queries]
+EVERY = [name for name in (*CELLS, *OTHERS) if name not in ROUTERS]
 NOISE = 3.0
 """Of numbers by which a backbone that has learned nothing says this and that."""
 
@@ -69,7 +71,7 @@ def answers(predictor: Predictor, project: Path, lines: Sequence[dict[str, Any]]
     questions = [asker.question(json.dumps(line), FILE, number) for number, line in enumerate(lines, 1)]
     predictor.require(questions)
     with silent("", 0) as bar:
-        return predictor.answers(questions, asker.samples(questions), bar)
+        return predictor.answers(questions, asker.samples(questions), bar, prompts=asker.prompts(questions))
 
 
 def recorded(project: Path, cell: str, phase: str) -> dict[tuple[str, str], str]:
@@ -113,6 +115,34 @@ def test_answers_of_every_method_are_those_that_were_evaluated(lively: Path, exe
     predictor = of_cell(cell, settings(lively), stage="adapt", project=Project(lively), execution=execution)
     assert_as_recorded(predictor, lively, cell.name)
     assert predictor.notes == []
+
+
+@pytest.mark.parametrize("method", ROUTERS)
+def test_routed_answers_are_those_that_were_evaluated(
+    copy_of_all: Path, execution: Execution, method: str, tmp_path: Path
+) -> None:
+    """Also of several cells on one backbone, in batches of lines of many tasks."""
+    cell, where = cell_of(method), Project(copy_of_all)
+    enliven(copy_of_all, "pretrain", "adapter_soup-s0")
+    assert mhrctl("adapt", "-m", method, "-C", copy_of_all) == 0
+    assert mhrctl("evaluate", "-m", method, "-C", copy_of_all) == 0
+    base = open_base(where)
+    of_cell(cell_of("lora"), settings(copy_of_all), stage="adapt", project=where, execution=execution, base=base)
+    predictor = of_cell(cell, settings(copy_of_all), stage="adapt", project=where, execution=execution, base=base)
+    assert predictor.reads_prompts
+    assert (predictor.tasks, predictor.notes) == ([], [])
+    for phase in ("zero_shot", "adapted"):
+        assert_as_recorded(predictor, copy_of_all, cell.name, phase)
+    lines = lines_of_tests(copy_of_all)
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert mhrctl("predict", tmp_path / "in.jsonl", "-m", method, "-C", copy_of_all, "-o", tmp_path / "out.jsonl") == 0
+    before = recorded(copy_of_all, cell.name, "adapted")
+    said = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
+    assert {(line["task"], line["id"]): line["answer"] for line in said} == before
+    assert len(set(before.values())) > 1
+    with package.Project(copy_of_all).cell(cell.name) as loaded:
+        inputs = [{"task": line["task"], "input": line["input"]} for line in lines]
+        assert loaded.generate(inputs) == [before[line["task"], line["id"]] for line in lines]
 
 
 def test_the_answers_that_were_evaluated_differ(lively: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from mhrctl.config.methods import METHODS
 from mhrctl.config.sections import AdaptParams
 from mhrctl.errors import ParamsError
-from mhrctl.training.start import Start, soup_of
+from mhrctl.training.start import Start, candidates, open_index
 
 
 class Asked:
@@ -41,4 +41,10 @@ def test_a_batch_of_tasks_has_its_part_of_the_start() -> None:
 
 def test_a_soup_needs_the_index() -> None:
     with pytest.raises(ParamsError, match=r"adapter_soup needs the index of training tasks; run `mhrctl index`"):
-        soup_of(METHODS["adapter_soup"], cast("AdaptParams", None), [], [], Path("none"), None, Path(), "cpu")
+        open_index(METHODS["adapter_soup"], None, prepared=Path("none"), root=Path(), device="cpu")
+
+
+@pytest.mark.parametrize(("leave_out", "left"), [("nothing", [0, 1]), ("adapter", [1]), ("examples", [1])])
+def test_the_adapter_of_a_tasks_name_may_be_left_out(leave_out: str, left: list[int]) -> None:
+    params = AdaptParams.model_construct(leave_out=leave_out)  # type: ignore[arg-type]
+    assert candidates(params, ["new", "other"], "new") == left
