@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,10 +46,9 @@ class Weighing:
     temperature: float | None = None
     softmax: Literal["nearest", "all"] = "nearest"
 
-    def similarities(self, queries: Array, vectors: Array) -> Array:
-        """Compare queries [n, d] with vectors [rows, d]: [n, rows], rounded, so that equals are equal on any machine."""
-        similar: Array = (_unit(queries) @ (_unit(vectors) if self.similarity == "cosine" else vectors).T).round(6)
-        return similar
+    def compared(self, vectors: Array) -> Array:
+        """Return the vectors [rows, d] whose products with a query of unit length are its similarities."""
+        return _unit(vectors) if self.similarity == "cosine" else vectors
 
     def __call__(self, similar: Sequence[float], order: Sequence[str]) -> list[tuple[int, float]]:
         """Weigh the nearest.
@@ -110,16 +110,21 @@ class Routes:
             raise DataError(f"task {task}: there is no task with examples to compare its queries with")
         order = [self.names[row] for row in rows]
         return [
-            self._summed([(int(adapters[rows[row]]), weight) for row, weight in self.weighing(similar, order)])
-            for similar in self._similar(texts, self.vectors[rows])
+            self._summed([(int(adapters[rows[row]]), weight) for row, weight in self.weighing(similar[rows].tolist(), order)])
+            for similar in self._similar(texts)
         ]
 
-    def _similar(self, texts: Sequence[str], vectors: Array) -> Iterator[list[float]]:
+    @cached_property
+    def _compared(self) -> Array:
+        return self.weighing.compared(self.vectors)
+
+    def _similar(self, texts: Sequence[str]) -> Iterator[Array]:
+        """The similarities of each query to all rows, rounded, so that equals are equal on any machine."""
         for first in range(0, len(texts), TEXTS):
             queries = self.encoder.encode(texts[first : first + TEXTS])
             if not np.isfinite(queries).all():
                 raise DataError(f"encoder {self.encoder.identity}: gives a query a vector that is not finite")
-            yield from self.weighing.similarities(queries, vectors).tolist()
+            yield from (_unit(queries) @ self._compared.T).round(6)
 
     def _summed(self, weighed: Sequence[tuple[int, float]]) -> Mixture:
         """The weights of rows with the same adapter add up."""

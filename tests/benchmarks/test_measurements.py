@@ -21,6 +21,7 @@ from benchmarks import (
     gpu,
     grid,
     memory,
+    routing,
     scoring,
     side_by_side,
     starting,
@@ -135,6 +136,15 @@ def test_side_by_side() -> None:
 
 def test_scoring() -> None:
     assert_sane(scoring.measure(scoring.Plan("micro", 2, rows=3, choices=2)), 1)
+
+
+def test_routing_grows_with_pools() -> None:
+    measured = routing.measure(routing.Plan("micro", (2, 5), rank=1, repetitions=2))
+    assert_sane(measured, 6)
+    assert set(measured.figures) == {
+        *(f"{method}, {size} adapters" for method in ("lorauter", "lora_retriever") for size in (2, 5)),
+        "one adapter",
+    }
 
 
 def test_checks_are_a_part_of_a_step() -> None:

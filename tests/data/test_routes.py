@@ -59,8 +59,8 @@ def test_without_a_temperature_all_are_alike_and_equals_go_by_name() -> None:
 
 def test_a_product_leaves_the_length_of_a_mean() -> None:
     short, query = np.array([[0.5, 0.0], [0.6, 0.6]], np.float32), np.array([[1.0, 0.0]], np.float32)
-    assert Weighing(1, "product").similarities(query, short)[0].tolist() == pytest.approx([0.5, 0.6])
-    assert Weighing(1).similarities(query, short)[0].tolist() == pytest.approx([1.0, 0.5**0.5], abs=1e-6)
+    assert (query @ Weighing(1, "product").compared(short).T)[0].tolist() == pytest.approx([0.5, 0.6])
+    assert (query @ Weighing(1).compared(short).T)[0].tolist() == pytest.approx([1.0, 0.5**0.5], abs=1e-6)
 
 
 def test_rows_with_the_same_adapter_add_up() -> None:
