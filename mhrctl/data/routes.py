@@ -135,7 +135,7 @@ class Routes:
 
     def save(self, path: Path) -> None:
         """Write them."""
-        tensors = {"vectors": self.vectors, "adapters": self.adapters}
+        tensors: dict[str, np.ndarray[Any, Any]] = {"vectors": self.vectors, "adapters": self.adapters}
         if isinstance(self.encoder, TfIdfEncoder):
             tensors["idf"] = self.encoder.idf
         said = {name: getattr(self, name) for name in ("names", "tasks", "pool")}

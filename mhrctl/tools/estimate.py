@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mhrctl.config.cells import CellParams
+from mhrctl.config.methods import Method
 from mhrctl.config.sections import QUANTISERS, BackboneParams, OptimisationParams, QuantisationName
 from mhrctl.config.tasks import SCRATCH_FRAMINGS, FramingName
 from mhrctl.data.loading import json_object
@@ -113,7 +114,6 @@ def estimate(params: CellParams, shape: Shape, tasks: TaskCounts, longest: Lengt
     import torch
 
     from mhrctl.adapters.build import adapter_class
-    from mhrctl.data.similarity import FEATURES
     from mhrctl.models.attach import shape_adapters
     from mhrctl.training.checkpoint import COPIES
 
@@ -135,7 +135,7 @@ def estimate(params: CellParams, shape: Shape, tasks: TaskCounts, longest: Lengt
         outputs["pretrain", cell.name] = _file(start)
         trained, at_once = _trained(start), 1
     elif row.routes_queries:
-        outputs["adapt", cell.name] = FP32 * FEATURES * (tasks.datasets + tasks.test)  # TF-IDF's, which are the longest
+        outputs["adapt", cell.name] = _routes(row, tasks)
     else:
         with torch.device("meta"):
             after = start.for_new_tasks([0] * tasks.test, train_skills=row.trains == "adapter")
@@ -178,6 +178,14 @@ def activations(shape: Shape, longest: Lengths) -> int:
     tokens: dict[Side, float] = {"inputs": longest.inputs, "targets": targets, "both": both, "output": targets}
     sizes = ((side, shape.linears[name]) for name, side in sides(shape.linears).items())
     return round(sum(tokens[side] * (d_in + d_out) for side, (d_in, d_out) in sizes))
+
+
+def _routes(row: Method, tasks: TaskCounts) -> int:
+    """Bytes of what a router needs, with vectors of TF-IDF, which are the longest, and places of adapters."""
+    from mhrctl.data.similarity import FEATURES
+
+    rows = tasks.datasets + (tasks.test if row.compares == "tasks" else 0)
+    return FP32 * FEATURES * (rows + 1) + 2 * FP32 * (tasks.test + 1) * rows
 
 
 def _file(adapter: Adapter) -> int:

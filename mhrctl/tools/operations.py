@@ -254,7 +254,8 @@ class Suite:
         tasks, pool = self.tasks.datasets + self.tasks.test, max(1, self.tasks.datasets)
         examples = TaskRouteOptions.model_validate(params.options).examples
         rounds = math.ceil(math.log2(pool))
-        tried = tasks * (1 + rounds) * pool * max(1, examples >> rounds)  # in each round half as many, on twice as many
+        first = max(1, examples >> rounds)
+        tried = tasks * pool * first * (1 + rounds / 2)  # in each round half as many, on as many examples again
         return Work(FORWARD * tried * self.weights.read(self.texts.training), tasks * max(examples, rounds))
 
     def _trained(self, examples: float, texts: Lengths, factor: int, updates: float) -> Work:

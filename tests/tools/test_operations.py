@@ -123,6 +123,13 @@ def test_validations_are_counted_with_the_start(settings: dict[str, Any], times:
     assert validations(AdaptParams(**ADAPT | settings)) == times
 
 
+def test_a_router_tries_adapters_on_examples_and_trains_nothing() -> None:
+    suite, example = suite_of(Lengths(10, 2)), 1000 * 10 + 600 * 2
+    work = suite.adapt(METHODS["lorauter"], AdaptParams(**ADAPT, options={"examples": 32}))
+    assert work.operations == 2 * 7 * (4 * 8 + 2 * 8 + 1 * 16) * example  # each of 7 tasks halves 4 adapters
+    assert suite.adapt(METHODS["lora_retriever"], AdaptParams(**ADAPT)).operations == 0
+
+
 def test_choices_are_read_and_texts_generated() -> None:
     generated, chosen = suite_of(Lengths(10, 2)), suite_of(Lengths(10, 2, choices=3))
     params = EvaluateParams(max_new_tokens=8)

@@ -46,5 +46,5 @@ def test_a_soup_needs_the_index() -> None:
 
 @pytest.mark.parametrize(("leave_out", "left"), [("nothing", [0, 1]), ("adapter", [1]), ("examples", [1])])
 def test_the_adapter_of_a_tasks_name_may_be_left_out(leave_out: str, left: list[int]) -> None:
-    params = AdaptParams.model_construct(leave_out=leave_out)  # type: ignore[arg-type]
+    params = AdaptParams.model_validate({"steps": 1, "batch_size": 1, "shots": 1, "evaluate_every": 1, "leave_out": leave_out})
     assert candidates(params, ["new", "other"], "new") == left
