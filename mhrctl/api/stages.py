@@ -137,7 +137,7 @@ class Stages:
         return self._run("average", cell, settings, seed=seed, threads=threads, force=force)
 
     def index(self, *, settings: Settings | None = None, recipe: str | None = None, **how: Unpack[StageOptions]) -> Output:
-        """Embed each training task's inputs, for AdapterSoup.
+        """Embed each training task's inputs, for soups and routers.
 
         Args:
             settings: as of `prepare`.

@@ -39,7 +39,7 @@ def import_(
         ),
     ],
     pool: Annotated[
-        bool, typer.Option("--pool", help="Take all LoRAs that are named as a pool, for adapter_soup and merges.")
+        bool, typer.Option("--pool", help="Take all LoRAs that are named as a pool, for soups, merges and routers.")
     ] = False,
     method: MethodOption = None,
     variant: VariantOption = None,

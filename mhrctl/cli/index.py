@@ -31,7 +31,7 @@ from mhrctl.cli.options import (
 )
 from mhrctl.cli.threads import expected_threads, taken_threads
 
-app = App(help="Embed each training task's inputs, for AdapterSoup.", invoke_without_command=True)
+app = App(help="Embed each training task's inputs, for soups and routers.", invoke_without_command=True)
 
 
 @app.callback()
@@ -44,7 +44,7 @@ def index(
     threads: ThreadsOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Embed each training task's inputs, for AdapterSoup; `mhrctl index query` asks which tasks are similar."""
+    """Embed each training task's inputs, for soups and routers; `mhrctl index query` asks which tasks are similar."""
     if context.invoked_subcommand:
         return
     where, settings = open_project(project, set_, recipe, reads=["index"])

@@ -221,7 +221,7 @@ class PretrainParams(OptimisationParams):
 
 
 class IndexParams(Closed):
-    """The section sets the index of training tasks by their inputs, for AdapterSoup."""
+    """The section sets the index of training tasks by their inputs, for soups and routers."""
 
     encoder: str = Field("tfidf", description="`tfidf` (needs no model), or a sentence-transformers model: hub id or folder")
     revision: str = Field("main", description="revision of an encoder from the hub")
