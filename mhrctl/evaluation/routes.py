@@ -122,7 +122,8 @@ def choose_routes(
         DataError: if the inputs of an adapter are not known.
     """
     known, card = open_index(cell.row, index, prepared=prepared, root=root, device=str(execution.accelerator.device))
-    usable = [list(range(len(names))), *(candidates(params, names, task.name) for task in shots)]
+    by_name = sorted(range(len(names)), key=names.__getitem__)  # so that of equals it is not the order of the pool that chooses
+    usable = [by_name, *(sorted(candidates(params, names, task.name), key=names.__getitem__) for task in shots)]
     weighing = Weighing(**cell.row.adapt_options.model_validate(params.options).model_dump(exclude={"examples", "first"}))
     if cell.row.compares == "adapters":
         rows = _by_adapters(known.of_pool(names, read_samples(start, card.params["examples"])), usable)
