@@ -17,6 +17,7 @@ from mhrctl.adapters.adapter import Adapter
 from mhrctl.adapters.files import load_adapter, save_adapter
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.errors import ArtifactError
+from mhrctl.evaluation import answering
 from mhrctl.evaluation.scores import read_metrics
 from mhrctl.evaluation.text_scores import exact_match, rouge_l
 from mhrctl.models.folding import folded
@@ -73,7 +74,7 @@ def test_folding_changes_no_prediction(copy: Path, run: Run, monkeypatch: pytest
         rows = pq.read_table(copy / f"data/evaluate/{cell}/predictions.parquet").to_pylist()
         return [row["prediction"] for row in rows if row["phase"] == phase]
 
-    monkeypatch.setattr(evaluate, "folded", noticed)
+    monkeypatch.setattr(answering, "folded", noticed)
     with_choices(copy / "tasks/test/twice.jsonl")  # the answers of the other task are generated
     start = copy / f"data/pretrain/{name}/adapters.safetensors"
     adapter = load_adapter(start)
