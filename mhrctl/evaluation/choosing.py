@@ -24,7 +24,7 @@ from mhrctl.data.examples import Sample
 from mhrctl.data.shots import TaskShots
 from mhrctl.errors import ParamsError, listed
 from mhrctl.evaluation.composing import compose
-from mhrctl.evaluation.prediction import own_rows, sample_losses
+from mhrctl.evaluation.prediction import sample_losses
 from mhrctl.models.attach import attach
 from mhrctl.models.precision import set_precision
 from mhrctl.training.execution import Execution
@@ -93,12 +93,14 @@ class Tried:
         backbone: frozen, with slots or without.
         objective: the loss.
         execution: where to run the backbone.
+        rows: of a batch, where there are fewer adapters: each then reads several samples at a time.
     """
 
     pool: Pool
     backbone: PreTrainedModel
     objective: Objective
     execution: Execution
+    rows: int = 1
 
     def losses(self, runs: Sequence[int], samples: Sequence[Sample]) -> list[float]:
         """Return the summed losses of some adapters on some samples."""
@@ -106,14 +108,17 @@ class Tried:
         for first in range(0, len(runs), TOGETHER):
             adapter = self.pool.select(runs[first : first + TOGETHER])
             attach(self.backbone, adapter)
+            groups = min(len(samples), max(1, self.rows // adapter.runs))
+            parts = [samples[place::groups] for place in range(groups)]
             means = sample_losses(
                 self.execution.adapted(self.backbone, adapter),
-                [samples] * adapter.runs,
-                own_rows(adapter.runs),
+                parts * adapter.runs,
+                [[0] * groups] * adapter.runs,
                 objective=self.objective,
                 device=self.execution.accelerator.device,
             )
-            sums += [mean * len(samples) for mean in means]
+            totals = [mean * len(part) for mean, part in zip(means, parts * adapter.runs, strict=True)]
+            sums += [sum(totals[place : place + groups]) for place in range(0, len(totals), groups)]
         return sums
 
 

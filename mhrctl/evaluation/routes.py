@@ -27,7 +27,7 @@ from mhrctl.data.shots import TaskShots
 from mhrctl.data.similarity import Array
 from mhrctl.data.table import training_data_sets
 from mhrctl.errors import ParamsError
-from mhrctl.evaluation.choosing import Tried, halve
+from mhrctl.evaluation.choosing import TOGETHER, Tried, halve
 from mhrctl.models.precision import set_precision
 from mhrctl.training.execution import Execution
 from mhrctl.training.objective import objective_of
@@ -129,7 +129,7 @@ def choose_routes(
         rows = _by_adapters(known.of_pool(names, read_samples(start, card.params["examples"])), usable)
     else:
         set_precision(backbone, params.precision)
-        tried = Tried(Pool(start / ADAPTERS), backbone, objective_of(params), execution)
+        tried = Tried(Pool(start / ADAPTERS), backbone, objective_of(params), execution, rows=TOGETHER)
         rows = _by_tasks(known, tried, names, usable, shots, prepared=prepared, params=params)
     adapters = np.array(rows.adapters).reshape(len(rows.names), len(usable)).T
     for task, of_task in zip(shots, adapters[1:], strict=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,14 @@ def test_a_task_has_the_adapter_with_the_least_loss(study: Study) -> None:
         assert choice.routes.adapters[number, row] == np.argmin(losses)
         assert (task.name, task.name, choice.routes.pool[int(np.argmin(losses))], round(min(losses), 4)) in choice.notes
         assert choice.evaluations[task.name] == (3 * len(task.train), 3 * len(task.train))
+
+
+def test_losses_are_the_same_however_many_samples_are_read_at_a_time(study: Study) -> None:
+    tried = Tried(Pool(study.start / ADAPTERS), study.backbone, objective_of(study.params), study.execution)
+    for task in study.shots:
+        one = tried.losses([0, 1, 2], task.train)
+        assert replace(tried, rows=7).losses([0, 1, 2], task.train) == pytest.approx(one, rel=1e-5)
+        assert replace(tried, rows=100).losses([2], task.train) == pytest.approx(one[2:], rel=1e-5)
 
 
 def test_halving_tries_fewer(study: Study) -> None:
