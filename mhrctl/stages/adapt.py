@@ -102,7 +102,7 @@ def adapt(
         choice = choose_routes(cell, params, start, pool, shots, frozen, **places)
         return _write_routes(choice, shots, start_card.facts, made, out, execution)
     soup = choose_soup(cell, params, start, pool, shots, frozen, **places) if cell.row.makes_soup else None
-    begin = start_of(cell, params, frozen, start / ADAPTERS, start_card, soup)
+    begin = start_of(cell, params, frozen, start / ADAPTERS, start_card, soup, [task.name for task in shots])
     set_precision(frozen, params.precision)
     together = execution.together(begin.base)
     trained: list[dict[str, Tensor]] = []

@@ -77,6 +77,7 @@ def start_of(
     pretrained: Path,
     start_card: Card[PretrainFacts],
     soup: Soup | None,
+    tasks: Sequence[str] = (),
 ) -> Start:
     """Return what adaptation starts from; the backbone then has its slots.
 
@@ -87,6 +88,7 @@ def start_of(
         pretrained: the file of its pre-training or average.
         start_card: of the same.
         soup: whose adapters become one, if the method does that.
+        tasks: the test tasks.
     """
     if cell.row.adds_lora:
         load_adapter(pretrained).put_into(backbone)
@@ -95,13 +97,22 @@ def start_of(
             new = new_adapter(backbone, METHODS["lora"], lora, heads=1, seed=cell.seed, tasks=1)
         return Start(new, by_task=False, trains_skills=True)
     if cell.row.router:
-        pool = load_adapter(pretrained)
-        with in_section("adapt"):
-            base = router_over_pool(cell.row, pool, start_card.facts.tasks, params.options)
+        base = _routed(cell.row, params, pretrained, start_card.facts.tasks, tasks)
     else:
         base = _made(soup, cell, params, pretrained, start_card.facts.tasks) if soup else load_adapter(pretrained)
     attach(backbone, base)
-    return Start(base, by_task=soup is not None, trains_skills=cell.row.trains == "adapter")
+    by_task = soup is not None or (cell.row.router is not None and params.leave_out != "nothing")
+    return Start(base, by_task=by_task, trains_skills=cell.row.trains == "adapter")
+
+
+def _routed(row: Method, params: AdaptParams, pretrained: Path, names: Sequence[str], tasks: Sequence[str]) -> Adapter:
+    """Make the router over a pool, with a run for each test task whose own adapter is left out."""
+    left_out: list[str] = []
+    if params.leave_out != "nothing":
+        left_out = [task for task in tasks if candidates(params, names, task)]
+    pool = load_adapter(pretrained)
+    with in_section("adapt"):
+        return router_over_pool(row, pool, names, params.options, left_out=left_out)
 
 
 def _made(soup: Soup, cell: Cell, params: AdaptParams, pretrained: Path, training_tasks: Sequence[str]) -> Adapter:

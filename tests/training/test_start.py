@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from transformers import T5ForConditionalGeneration
 
+from mhrctl.adapters.experts import Arrow
+from mhrctl.adapters.files import save_adapter
+from mhrctl.adapters.inventory import Inventory
+from mhrctl.config.cells import Cell
 from mhrctl.config.methods import METHODS
 from mhrctl.config.sections import AdaptParams
 from mhrctl.errors import ParamsError
-from mhrctl.training.start import Start, candidates, open_index
+from mhrctl.models.attach import inject
+from mhrctl.training.start import Start, candidates, open_index, start_of
 
 
 class Asked:
@@ -48,3 +55,19 @@ def test_a_soup_needs_the_index() -> None:
 def test_the_adapter_of_a_tasks_name_may_be_left_out(leave_out: str, left: list[int]) -> None:
     params = AdaptParams.model_validate({"steps": 1, "batch_size": 1, "shots": 1, "evaluate_every": 1, "leave_out": leave_out})
     assert candidates(params, ["new", "other"], "new") == left
+
+
+def test_a_router_over_a_pool_leaves_out_the_adapter_of_each_tasks_name(
+    tmp_path: Path, tiny_t5: T5ForConditionalGeneration
+) -> None:
+    pool = Inventory(inject(tiny_t5, ["q"]), runs=2)
+    save_adapter(pool, tmp_path / "adapters.safetensors")
+    card: Any = SimpleNamespace(facts=SimpleNamespace(tasks=["new", "other"]))
+    for leave_out, left in (("nothing", ()), ("adapter", (0, None)), ("examples", (0, None))):
+        said = {"steps": 1, "batch_size": 1, "shots": 1, "evaluate_every": 1, "leave_out": leave_out}
+        params = AdaptParams.model_validate(said)
+        file = tmp_path / "adapters.safetensors"
+        start = start_of(Cell(method="arrow"), params, tiny_t5, file, card, None, ["new", "newer"])
+        assert isinstance(start.base, Arrow)
+        assert start.base.left_out == left
+        assert start.by_task == bool(left)
