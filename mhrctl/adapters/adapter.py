@@ -56,6 +56,7 @@ class Adapter(nn.Module, ABC):
         replaces_weights: whether it stands in place of the backbone's weights, rather than beside adapted layers. One batch
             then has one set of weights, so runs are trained one after the other.
         has_alignment: whether the gradients of tasks on it can be compared.
+        is_low_rank: whether its slots are `down` and `up` alone, so that another adapter can lie under it.
         shapes: {layer name: (d_in, d_out)} of the layers that it adapts; empty if it adapts none.
         dropout: of the updates' inputs while training.
         token_routing: how layers mix its experts, of an adapter that has some; None routes no tokens.
@@ -67,6 +68,7 @@ class Adapter(nn.Module, ABC):
     exports_to: ClassVar[frozenset[Form]] = frozenset({"peft", "merge"})
     replaces_weights: ClassVar[bool] = False
     has_alignment: ClassVar[bool] = True
+    is_low_rank: ClassVar[bool] = False
     shapes: Shapes
     dropout: float = 0.0
     token_routing: TokenRouting | None = None
@@ -101,6 +103,11 @@ class Adapter(nn.Module, ABC):
     def routes_by(self) -> Literal["none", "task", "token"]:
         """What decides the mixture that a row of a batch gets: nothing, the row's task, or in each layer what it reads."""
         return "none" if self.token_routing is None else "token"
+
+    @property
+    def top(self) -> Adapter:
+        """What files hold: itself, without what is frozen under it."""
+        return self
 
     @property
     def averageable(self) -> bool:

@@ -37,11 +37,12 @@ IN_MEMORY = 2**28
 
 
 def save_adapter(adapter: Adapter, path: Path) -> None:
-    """Write an adapter, with its kind and settings as the file's metadata.
+    """Write an adapter, without what is frozen under it, with its kind and settings as the file's metadata.
 
     Raises:
         DivergedError: if one of its numbers is not finite.
     """
+    adapter = adapter.top
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in adapter.tensors().items()}
     require_finite(tensors, f"{path.name}, which was to be written", error=DivergedError, how="lower the learning rates")
     save_file(tensors, path, {adapter.kind: json.dumps(adapter.settings())})

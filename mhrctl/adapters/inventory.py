@@ -41,6 +41,7 @@ class Inventory(Adapter):
     """
 
     kind = "lora"
+    is_low_rank = True
 
     def __init__(self, shapes: Shapes, config: InventoryConfig = InventoryConfig(), *, tasks: int = 1, runs: int = 1) -> None:
         """Make a new inventory.

@@ -102,6 +102,14 @@ class PoolMember(Facts):
     samples: int = Field(0, description="inputs that it was trained on, beside it", exclude_if=lambda count: not count)
 
 
+class Lower(Facts):
+    """This says which output is frozen under an adapter."""
+
+    stage: str
+    cell: str
+    sha256: str = Field(description="of its adapters")
+
+
 class PretrainFacts(Facts):
     """These are the facts of a pre-training, and of the average of its skills."""
 
@@ -116,6 +124,10 @@ class PretrainFacts(Facts):
     )
     pool: list[PoolMember] = Field(
         [], description="of each adapter that was trained elsewhere, where it is from", exclude_if=lambda pool: not pool
+    )
+    under: Lower | None = Field(None, description="what is frozen under the adapters", exclude_if=lambda under: under is None)
+    skills: list[str] = Field(
+        [], description="of a pool, the adapters that the skills were at the beginning", exclude_if=lambda skills: not skills
     )
 
 
@@ -141,6 +153,7 @@ class AdaptFacts(Facts):
         description="where losses chose from a pool, {task: evaluations of an adapter on an example, and of all on all}",
         exclude_if=lambda evaluations: not evaluations,
     )
+    under: Lower | None = Field(None, description="what is frozen under the adapters", exclude_if=lambda under: under is None)
     backbone: str = Field(description="its fingerprint")
     parameters: Annotated[
         Parameters,
@@ -180,6 +193,9 @@ class ExportFacts(Facts):
     base: Base
     suite: str
     backbone: str = Field(description="its fingerprint")
+    stacked: bool = Field(
+        False, description="whether it belongs on the adapter in the folder beside", exclude_if=lambda stacked: not stacked
+    )
 
 
 class HarnessTasksFacts(Facts):
