@@ -37,9 +37,12 @@ Place = Literal[
     "index",
     "start",
     "adapted",
+    "under",
+    "pool",
     "metrics",
 ]
 """Whose a file is: the output of a stage, what a cell starts from (`start`) or was adapted to (`adapted`), or the user's own.
+Two are outputs of other cells, which settings name: what is frozen under an adapter, and the pool that skills come from.
 
 Of the user's are `sources` (whatever the source of the tasks reads), `tasks` and `test_tasks` (those of them that are hashed),
 `tokenizer`, `weights` (the folder of a local backbone) and `encoder` (that of the index's, which no row has: the index has its
@@ -107,6 +110,9 @@ INPUTS: Mapping[str, tuple[Input, ...]] = {
         Input("prepare", TASKS, "tasks", when="private"),  # which names the data sets that get an adapter each
         _BACKBONE,
         Input("start", ADAPTERS, "start", "place"),
+        Input("under", ADAPTERS, "under", "place"),
+        Input("pool", ADAPTERS, "pool", "place"),
+        Input("pool", CARD, "pool_card"),  # the names of its adapters
     ),
     "average": (
         Input("pretrain", ADAPTERS, "pretrain", "place"),
@@ -124,6 +130,7 @@ INPUTS: Mapping[str, tuple[Input, ...]] = {
         Input("start", SAMPLES, "samples", when="sampled"),
         Input("start", CARD, "start_card", when="named"),  # the names of a pool's adapters
         Input("start", CARD, "start_card", when="new_lora"),  # the settings of the new LoRA
+        Input("under", ADAPTERS, "under", "place"),
     ),
     "evaluate": (
         *_TEST_TASKS,
@@ -132,6 +139,7 @@ INPUTS: Mapping[str, tuple[Input, ...]] = {
         Input("start", CARD, "start_card"),
         Input("adapted", ADAPTERS, "adapted", "place"),
         Input("adapted", CARD, "adapted_card"),
+        Input("under", ADAPTERS, "under", "place"),
     ),
     "report": (Input("metrics", dependency="itself"),),
 }

@@ -77,7 +77,7 @@ class Provenance:
         Raises:
             ArtifactError: names the last that is missing, and the commands that make all of them.
         """
-        places: tuple[Place, ...] = ("prepare", "backbone", "index", "pretrain", "start", "adapted")
+        places: tuple[Place, ...] = ("prepare", "backbone", "index", "under", "pool", "pretrain", "start", "adapted")
         missing = [
             (place, folder)
             for place in places
@@ -99,6 +99,8 @@ class Provenance:
             return [f"mhrctl {place}"]
         if place == "adapted":
             return [f"mhrctl adapt {cell.name}"]
+        if place in ("under", "pool"):
+            return [f"mhrctl {folder.parent.name} {folder.name}"]
         stage, origin = cell.start if folder.name == cell.start[1].name else cell.origin
         if stage == "average" and place == "start":
             is_pretrained = (folder.parents[1] / "pretrain" / folder.name / CARD).exists()
@@ -115,6 +117,10 @@ class Provenance:
             names |= {"pretrain": "pretrain-extra", "evaluate": "evaluate-zero-shot"}
         if "index" in self.cases:
             names |= {"adapt": "adapt-soup"}
+        if inputs.given(self.places, "under"):
+            names = {stage: f"{stage}-over" for stage in names}
+        if inputs.given(self.places, "pool"):
+            names |= {"pretrain": "pretrain-pool"}
         places: tuple[Place, ...] = ("backbone", "pretrain", "start")
         folders = [folder for place in places for folder in inputs.given(self.places, place)]
         file = f"cells/{cell.name}.json"
@@ -184,10 +190,18 @@ def of_backbone(params: BackboneParams, *, prepared: Path, root: Path) -> Proven
 
 
 def of_pretrain(
-    cell: Cell, params: PretrainParams, *, prepared: Path, backbone: Path, start: Path | None, processes: int = 1
+    cell: Cell,
+    params: PretrainParams,
+    *,
+    prepared: Path,
+    backbone: Path,
+    start: Path | None,
+    under: Path | None = None,
+    pool: Path | None = None,
+    processes: int = 1,
 ) -> Provenance:
     """Return the provenance of a pre-training, in which each of several processes adds its micro-batches to a step."""
-    places: Places = {"prepare": prepared, "backbone": backbone, "start": start}
+    places: Places = {"prepare": prepared, "backbone": backbone, "start": start, "under": under, "pool": pool}
     many = {"processes": processes} if processes > 1 else {}
     settings = {"cell": cell.model_dump(), "pretrain": params.model_dump(), **many}
     return Provenance("pretrain", settings, places, _cases(cell), rounds=True)
@@ -207,7 +221,15 @@ def of_index(encoder: str, revision: str, examples: int, *, prepared: Path, root
 
 
 def of_adapt(
-    cell: Cell, params: AdaptParams, *, prepared: Path, backbone: Path, start: Path, index: Path | None, root: Path
+    cell: Cell,
+    params: AdaptParams,
+    *,
+    prepared: Path,
+    backbone: Path,
+    start: Path,
+    index: Path | None,
+    root: Path,
+    under: Path | None = None,
 ) -> Provenance:
     """Return the provenance of an adaptation: some ask the index, a new LoRA has settings of the pre-training's card.
 
@@ -225,17 +247,24 @@ def of_adapt(
     if "index" in cases and index is not None:
         encoder = read_card(index, stage="index", command="mhrctl index").params
         is_complete = _is_fixed(encoder["encoder"], encoder["revision"], root)
-    places: Places = {"prepare": prepared, "backbone": backbone, "index": index, "start": start}
+    places: Places = {"prepare": prepared, "backbone": backbone, "index": index, "start": start, "under": under}
     settings = {"cell": cell.model_dump(), "adapt": params.model_dump()}
     return Provenance("adapt", settings, places, cases, is_complete, rounds=True)
 
 
 def of_evaluate(
-    cell: Cell | None, params: EvaluateParams, *, prepared: Path, backbone: Path, start: Path | None, adapted: Path | None
+    cell: Cell | None,
+    params: EvaluateParams,
+    *,
+    prepared: Path,
+    backbone: Path,
+    start: Path | None,
+    adapted: Path | None,
+    under: Path | None = None,
 ) -> Provenance:
     """Return the provenance of an evaluation; of the bare backbone if `cell` is None, and zero-shot only if `adapted` is."""
     identity = cell.model_dump() if cell else {"method": BACKBONE}
-    places: Places = {"prepare": prepared, "backbone": backbone, "start": start, "adapted": adapted}
+    places: Places = {"prepare": prepared, "backbone": backbone, "start": start, "adapted": adapted, "under": under}
     return Provenance("evaluate", {"cell": identity, "evaluate": params.model_dump()}, places, rounds=True)
 
 

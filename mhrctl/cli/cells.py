@@ -195,3 +195,8 @@ def output_of(project: Project, output: tuple[str, Cell]) -> Path:
     """Name the folder of a stage's output for a cell."""
     stage, cell = output
     return project.output(stage, cell.name)
+
+
+def other_of(project: Project, output: tuple[str, Cell] | None) -> Path | None:
+    """Name the folder of another cell's output that settings name; None where they name none."""
+    return output_of(project, output) if output else None

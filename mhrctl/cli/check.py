@@ -55,6 +55,7 @@ from mhrctl.tools.check import (
     shape_of,
     shortages,
     unknown_task,
+    unmade,
     unmeasured,
 )
 from mhrctl.tools.estimate import FP32, Estimate, Shape, estimate, human_size
@@ -209,7 +210,7 @@ def _look(settings: Settings, where: Project, cells: Sequence[CellParams], *, sy
     with look.complaining():
         _estimate_all(look, settings, where, tasks, groups)
     look.problems += _unknown_tasks(settings, where, groups)
-    look.notes += [f"warning: {line}"] if (line := unmeasured(cells)) else []
+    look.notes += [f"warning: {line}" for line in (unmeasured(cells), unmade(cells, where)) if line]
     with look.complaining():
         look.notes += check_backbone(params, where)
     if synced:

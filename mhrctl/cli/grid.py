@@ -37,7 +37,7 @@ def sync(
     as_json: JsonOption = False,
 ) -> None:
     """Write the grid of params.yaml into data/cells; needed after each edit of params.yaml and each upgrade of mhrctl."""
-    from mhrctl.tools.grid import differences, expand, out_of_date
+    from mhrctl.tools.grid import differences, expand, named_outputs, out_of_date
     from mhrctl.tools.grid import sync as write
     from mhrctl.tools.prune import find_leftovers
 
@@ -52,7 +52,7 @@ def sync(
     if check and changes:
         raise ArtifactError(out_of_date(changes, where))
     display.done("up to date" if not changes else f"{len(changes)} files written")
-    if not check and (left := find_leftovers(grid_cells(settings.params), where).cells):
+    if not check and (left := find_leftovers(grid_cells(settings.params), where, named_outputs(settings)).cells):
         display.done(f"outputs of {counted(len(left), 'cell')} that the grid has not; `mhrctl grid prune` lists them")
 
 
@@ -70,13 +70,13 @@ def prune(
     as_json: JsonOption = False,
 ) -> None:
     """List or remove outputs, scores, logs and dvc.lock entries of cells that are not in the grid."""
-    from mhrctl.tools.grid import require_in_step
+    from mhrctl.tools.grid import named_outputs, require_in_step
     from mhrctl.tools.prune import find_leftovers, set_apart
     from mhrctl.tools.prune import prune as remove
 
     where, settings = open_project(project)
     require_in_step(settings, where)
-    every = find_leftovers(grid_cells(settings.params), where)
+    every = find_leftovers(grid_cells(settings.params), where, named_outputs(settings))
     left, by_hand = (every, None) if also_by_hand else set_apart(every, where)
     record = _record(left, by_hand, where)
     if not as_json:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias, get_args
 
 from pydantic import model_validator
 
 from mhrctl.config.fields import Closed, NonNegative, Positive, Seed, is_variant
 from mhrctl.config.grid import PLAIN, MethodAxes
-from mhrctl.config.methods import METHODS, Method, method
+from mhrctl.config.methods import METHODS, POOLED, Method, method
 from mhrctl.config.params import Params
 from mhrctl.config.reading import shown
 from mhrctl.config.sections import AdaptParams, EvaluateParams, PretrainParams
@@ -50,6 +50,12 @@ def label_called(name: str, labels: Iterable[str]) -> str | None:
 
 StartStage = Literal["pretrain", "average"]
 """A stage whose output a cell can start from."""
+Output: TypeAlias = "tuple[StartStage, Cell]"
+"""Of a stage, for a cell."""
+Lowered = Literal["pretrain", "adapt", "evaluate"]
+"""A stage in which an adapter can lie under that of the cell."""
+LOWERED: tuple[Lowered, ...] = get_args(Lowered)
+"""All of them; a later one takes what the one before has, unless its section says another."""
 
 
 class Cell(Closed):
@@ -139,6 +145,81 @@ class CellParams(Closed):
     pretrain: PretrainParams
     adapt: AdaptParams
     evaluate: EvaluateParams
+
+    def others(self) -> list[Output]:
+        """Return the outputs of other cells that settings name.
+
+        Raises:
+            ParamsError: if one cannot be used; begins with the setting.
+        """
+        named = [self.pool(), *(self.under(stage) for stage in LOWERED)]
+        return [output for output in named if output]
+
+    def under(self, stage: Lowered) -> Output | None:
+        """Return the output that is frozen under the adapter of a stage, if there is one.
+
+        Raises:
+            ParamsError: if it is no single adapter, or the cell cannot lie on any; names the setting.
+        """
+        said = {"pretrain": self.pretrain.under, "adapt": self.adapt.under, "evaluate": self.evaluate.under}
+        for section in reversed(LOWERED[: LOWERED.index(stage) + 1]):
+            if name := said[section]:
+                return lower_named(name, f"{section}.under {name}", self.cell)
+        return None
+
+    def pool(self) -> Output | None:
+        """The output of which the skills of pre-training are at the beginning, if there is one.
+
+        Raises:
+            ParamsError: if it is no pool, or the method has no skills; names the setting.
+        """
+        name, row = self.pretrain.pool, self.cell.pretrain_cell.row
+        if name is None or self.cell.extra_steps:  # which go on from what there is
+            return None
+        where = f"pretrain.pool {name}"
+        if not row.takes_pool:
+            raise ParamsError(f"{where}: {row.name} has no skills that could be of a pool; set it at poly, mhr or random_mu")
+        cell = _named(name, where, self.cell.pretrain_cell.seed)
+        if cell.method != POOLED:
+            raise ParamsError(f"{where}: {cell.method} pre-trains no pool; name a cell of {POOLED}, trained here or imported")
+        return "pretrain", cell
+
+
+def lower_named(name: str, where: str, cell: Cell) -> Output:
+    """Return the output that a setting puts under the adapters of a cell.
+
+    Args:
+        name: of a cell; without a seed, that of the upper cell's pre-training.
+        where: the setting, for errors.
+        cell: the upper one.
+
+    Raises:
+        ParamsError: if it is no single LoRA, or the upper cell trains none.
+    """
+    if not cell.row.is_stacked:
+        raise ParamsError(f"{where}: {cell.method} cannot be trained on another adapter; set it at methods that train LoRAs")
+    if cell.extra_steps:
+        raise ParamsError(f"{where}: extra steps are not trained on another adapter; leave out one of them")
+    lower = _named(name, where, cell.pretrain_cell.seed)
+    if not lower.row.is_single or not lower.row.is_stacked:
+        raise ParamsError(f"{where}: {lower.method} is no single LoRA; name a cell of lora, poly_mu, mhr_mu or their like")
+    return lower.start
+
+
+def _named(name: str, where: str, seed: int) -> Cell:
+    """The cell that a setting names, with its seed or as of another one's seed.
+
+    Raises:
+        ParamsError: if it is none; says where.
+    """
+    match = _CALLED.fullmatch(name)
+    if match is None or match["method"] not in METHODS:
+        raise ParamsError(f"{where}: no name of a cell, such as lora-s{seed}")
+    numbers = {axis: int(match[axis]) for axis in ("heads", "extra_steps", "seed") if match[axis]}
+    try:
+        return Cell(method=match["method"], variant=match["variant"] or PLAIN, **{"seed": seed} | numbers)
+    except ParamsError as error:
+        raise ParamsError(f"{where}: {error}") from None
 
 
 def reads_index(row: Method, params: AdaptParams) -> bool:

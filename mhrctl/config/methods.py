@@ -252,6 +252,16 @@ class Method:
         return self.start == "new_lora"
 
     @property
+    def is_stacked(self) -> bool:
+        """Whether an adapter can be frozen under what it trains: under LoRAs, unless they come of a pool."""
+        return self.adapter not in _OTHER_THAN_LORAS and not self.is_private
+
+    @property
+    def takes_pool(self) -> bool:
+        """Whether its skills can be LoRAs of a pool at the beginning."""
+        return self.mixes_skills and self.adapter == "inventory:Inventory"
+
+    @property
     def trains_routing_alone(self) -> bool:
         """Whether adaptation leaves the skills as they are."""
         return self.trains == "routing"
@@ -261,6 +271,8 @@ class Method:
         """Whether adaptation makes the adapter of all test tasks, and leaves it as it is."""
         return self.trains == "nothing"
 
+
+_OTHER_THAN_LORAS = ("scales:Scales", "weights:Weights")
 
 POOLED = "adapter_soup"
 """The method whose pre-training is a pool: an adapter for each training task, or those that others trained."""
@@ -506,6 +518,11 @@ READERS: Mapping[tuple[str, str], Callable[[Method], bool]] = {
     ("pretrain", "temperature"): lambda row: row.learns_routing,
     ("pretrain", "straight_through"): lambda row: row.learns_routing,
     ("pretrain", "uniform_steps"): lambda row: row.learns_routing,
+    ("pretrain", "under"): lambda row: row.is_stacked,
+    ("pretrain", "pool"): lambda row: row.takes_pool,
+    ("pretrain", "pool_by"): lambda row: row.takes_pool,
+    ("adapt", "under"): lambda row: row.is_stacked,
+    ("evaluate", "under"): lambda row: row.is_stacked,
     ("adapt", "routing_lr"): lambda row: row.adapts_routing,
     ("adapt", "lr"): lambda row: row.trains == "adapter",
     ("adapt", "soup_size"): lambda row: row.makes_soup,

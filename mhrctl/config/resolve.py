@@ -25,7 +25,7 @@ from mhrctl.errors import ParamsError, unknown
 PARAMS_FILE = "params.yaml"
 CELL_SECTIONS = ("pretrain", "adapt", "evaluate")
 
-STRUCTURE = {"skills", "rank", "alpha", "dropout", "targets", "granularity", "routing_blocks"}
+STRUCTURE = {"skills", "rank", "alpha", "dropout", "targets", "granularity", "routing_blocks", "under", "pool", "pool_by"}
 """Settings of `pretrain` that make an adapter; training it on keeps what it has."""
 
 
@@ -203,7 +203,13 @@ def resolve_cell(settings: Settings, cell: Cell) -> CellParams:
     Raises:
         ParamsError: if a setting has no such key or a wrong value; names the cell and where the setting stands.
     """
-    return CellParams(cell=cell, **{section: _folded(settings, cell, section) for section in CELL_SECTIONS})
+    resolved = CellParams(cell=cell, **{section: _folded(settings, cell, section) for section in CELL_SECTIONS})
+    try:
+        resolved.others()
+    except ParamsError as error:
+        section, _, key = str(error).partition(" ")[0].partition(".")
+        raise ParamsError(f"{setting_at(settings, cell, section, key)}: cell {cell.name}: {error}") from None
+    return resolved
 
 
 def require_read(settings: Settings, cell: Cell) -> None:

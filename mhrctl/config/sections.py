@@ -189,6 +189,17 @@ class PretrainParams(OptimisationParams):
         description="the step to keep: the last, or of those that are validated, the last among them, the one of least loss",
     )
     options: dict[str, Any] = added({}, description="the method's own settings, such as mosa's copies; see docs/methods.md")
+    under: str | None = added(
+        None, description="a cell, such as lora-s100, whose single adapter is frozen under what is trained; see docs/stacks.md"
+    )
+    pool: str | None = added(
+        None, description="a cell of adapter_soup, of whose LoRAs the skills are at the beginning; see docs/pools.md"
+    )
+    pool_by: Literal["useful", "clusters"] = added(
+        "useful",
+        description="which of the pool's: those under which the losses of the training tasks are least, or one of each cluster"
+        " of similar updates",
+    )
     align_every: NonNegative = Field(0, description="steps between measurements of gradient alignment; 0 for none")
     align_tasks: Annotated[int, Field(ge=2, le=MAX_COUNT)] = Field(16, description="training tasks drawn for it")
     align_examples: Positive = Field(16, description="training examples of each")
@@ -211,6 +222,19 @@ class PretrainParams(OptimisationParams):
         if self.validate_every and not self.validate_examples:
             said = f"validate_every {self.validate_every} needs validate_examples of 1 or more, not 0"
             raise SettingError(said, "validate_examples")
+        return self
+
+    @model_validator(mode="after")
+    def _adapters_of_others_fit(self) -> PretrainParams:
+        if self.under and self.pool:
+            raise SettingError("skills of a pool are trained with nothing under them: leave out `pool` or `under`", "under")
+        if self.under and self.align_every:
+            raise SettingError("align_every measures an adapter with nothing under it; leave it out", "align_every")
+        if self.pool and self.pool_by == "useful" and not self.validate_examples:
+            said = "pool_by useful tries the pool on validation examples: it needs validate_examples of 1 or more"
+            raise SettingError(said, "validate_examples")
+        if self.pool is None and self.pool_by != "useful":
+            raise SettingError(f"pool_by {self.pool_by} chooses of a pool; name one with `pool`", "pool_by")
         return self
 
     @model_validator(mode="after")
@@ -276,6 +300,9 @@ class AdaptParams(OptimisationParams):
     options: dict[str, Any] = added(
         {}, description="the method's own settings, such as the density of ties; see docs/methods.md"
     )
+    under: str | None = added(
+        None, description="as pretrain.under, of the adaptation; null for what pre-training has; see docs/stacks.md"
+    )
 
     @model_validator(mode="after")
     def _an_adapter_of_a_name_is_not_left_out(self) -> AdaptParams:
@@ -291,6 +318,9 @@ class EvaluateParams(Closed):
     length_norm: Fraction = Field(1.0, description="exponent of the length that choice scores are divided by")
     max_new_tokens: Tokens = Field(128, description="longest prediction")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="of the backbone")
+    under: str | None = added(
+        None, description="a cell whose adapter takes the place of what lay under in training; see docs/stacks.md"
+    )
 
 
 class ReportParams(Closed):

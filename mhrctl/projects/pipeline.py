@@ -4,25 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mhrctl.artifacts.inputs import OPTIONAL, SETTINGS, Place, dependencies
 from mhrctl.artifacts.names import Project
+from mhrctl.config.cells import LOWERED
 from mhrctl.config.methods import BACKBONE
+from mhrctl.config.params import Params
 
 PROJECT = Project(Path())
 
 PIPELINE: Mapping[str, tuple[str, frozenset[Place]]] = {
     "prepare": ("prepare", frozenset()),
     "backbone": ("backbone", frozenset()),
-    "pretrain": ("pretrain", frozenset({"start"})),
+    "pretrain": ("pretrain", frozenset({"start", "under", "pool"})),
+    "pretrain-over": ("pretrain", frozenset({"start", "pool"})),
+    "pretrain-pool": ("pretrain", frozenset({"start", "under"})),
     "average": ("average", frozenset()),
-    "pretrain-extra": ("pretrain", frozenset()),
+    "pretrain-extra": ("pretrain", frozenset({"under", "pool"})),
     "index": ("index", frozenset()),
-    "adapt": ("adapt", frozenset({"index"})),
-    "adapt-soup": ("adapt", frozenset()),
-    "evaluate": ("evaluate", frozenset()),
-    "evaluate-zero-shot": ("evaluate", frozenset({"adapted"})),
-    "evaluate-backbone": ("evaluate", frozenset({"start", "adapted"})),
+    "adapt": ("adapt", frozenset({"index", "under"})),
+    "adapt-over": ("adapt", frozenset({"index"})),
+    "adapt-soup": ("adapt", frozenset({"under"})),
+    "evaluate": ("evaluate", frozenset({"under"})),
+    "evaluate-over": ("evaluate", frozenset()),
+    "evaluate-zero-shot": ("evaluate", frozenset({"adapted", "under"})),
+    "evaluate-backbone": ("evaluate", frozenset({"start", "adapted", "under"})),
     "report": ("report", frozenset()),
 }
 """{stage of dvc.yaml: the command that it runs, and the places of its inputs that its cells do not have}."""
@@ -34,9 +41,31 @@ PLACES: Mapping[Place, Sequence[str]] = {
     "index": [str(PROJECT.output("index"))],
     "start": [str(PROJECT.data / "${item.start}")],
     "adapted": [str(PROJECT.output("adapt", "${key}"))],
+    "under": [str(PROJECT.data / "${item.under}")],
+    "pool": [str(PROJECT.data / "${item.pool}")],
     "metrics": [str(PROJECT.metrics)],
 }
 """{place: its name in dvc.yaml}; `${...}` is of a cell, which `data/cells/index.yaml` lists."""
+
+
+OPTIONAL_STAGES: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "pretrain-over": (("pretrain", "under"),),
+    "pretrain-pool": (("pretrain", "pool"),),
+    "adapt-over": (("pretrain", "under"), ("adapt", "under")),
+    "evaluate-over": (("pretrain", "under"), ("adapt", "under"), ("evaluate", "under")),
+}
+"""{stage of cells that read what their settings name: the settings of which dvc.yaml has it where one is set}."""
+
+
+def optional_stages(params: Params) -> list[str]:
+    """Return which of `OPTIONAL_STAGES` a project has: those that any cell may need."""
+    grid = params.grid
+    parts: list[tuple[str, Mapping[str, Any]]] = [(each, vars(getattr(params, each))) for each in LOWERED]
+    for part in (*grid.methods.values(), *grid.variants.values(), *grid.overrides.values()):
+        parts += [(each, getattr(part, each, {})) for each in LOWERED]
+    parts += [("adapt", axes.search) for axes in grid.methods.values()]
+    named = {(section, key) for section, settings in parts for key in ("under", "pool") if settings.get(key)}
+    return [stage for stage, settings in OPTIONAL_STAGES.items() if named & {*settings}]
 
 
 def stage_dependencies(users: Mapping[Place, Sequence[str]]) -> dict[str, list[str]]:

@@ -17,7 +17,7 @@ from mhrctl.config.params import Params
 from mhrctl.config.sections import BackboneParams
 from mhrctl.config.sources import SOURCES, TOKENIZERS
 from mhrctl.config.tasks import FramingName, PrepareParams
-from mhrctl.projects.pipeline import stage_dependencies, stage_settings
+from mhrctl.projects.pipeline import optional_stages, stage_dependencies, stage_settings
 
 PLAIN = re.compile(r"[\w.-]+")
 """What a list of YAML may hold without quotes, unless it reads as something else than a string."""
@@ -95,7 +95,13 @@ def dvc_yaml(params: Params) -> str:
         "tokenizer": [backbone] if backbone and params.prepare.tokenizer == backbone else [],
         "weights": [backbone] if backbone else [],
     }
-    return rendered("dvc.yaml", reads=stage_dependencies(users), settings=stage_settings(), tables=params.report.tables)
+    return rendered(
+        "dvc.yaml",
+        reads=stage_dependencies(users),
+        settings=stage_settings(),
+        tables=params.report.tables,
+        optional=optional_stages(params),
+    )
 
 
 def task_files(params: PrepareParams) -> list[str]:

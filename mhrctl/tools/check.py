@@ -5,7 +5,7 @@ Nothing is fetched, and nothing large is read: what needs either is said to be u
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from mhrctl.artifacts import provenance
 from mhrctl.artifacts.cards import facts_in
 from mhrctl.artifacts.facts import PrepareFacts
-from mhrctl.artifacts.names import TASKS, Project
+from mhrctl.artifacts.names import CARD, TASKS, Project
 from mhrctl.artifacts.reading import read_json_of
-from mhrctl.config.cells import CellParams
+from mhrctl.config.cells import CellParams, Output
 from mhrctl.config.methods import METHODS
 from mhrctl.config.params import Params
 from mhrctl.config.recipes import RECIPES
@@ -224,6 +224,23 @@ def unmeasured(cells: Iterable[CellParams]) -> str | None:
         f"pretrain.align_every: the training tasks of {methods} share no adapter, so `mhrctl pretrain` will refuse"
         f" {listed(list(refused))}; set it at single methods (grid.methods.NAME.pretrain), or to 0 for these (grid.overrides)"
     )
+
+
+def unmade(cells: Sequence[CellParams], project: Project) -> str | None:
+    """Say which outputs that settings name are neither there nor of a cell of the grid, in a line; None if there are none."""
+    made = {(stage, cell.name) for each in cells for stage, cell in _made_for(each)}
+    named = dict.fromkeys((stage, cell.name) for each in cells for stage, cell in each.others())
+    lacking = [output for output in named if output not in made and not (project.output(*output) / CARD).exists()]
+    if not lacking:
+        return None
+    missing = [f"{stage}/{name}" for stage, name in lacking]
+    return f"settings name {listed(missing)}, which are not there and which the grid does not make; import or pre-train them"
+
+
+def _made_for(params: CellParams) -> list[Output]:
+    """What the grid makes for a cell that another can lie on, or take skills from."""
+    cell = params.cell
+    return [("pretrain", cell.pretrain_cell), cell.origin, cell.start]
 
 
 def prepared_tasks(project: Project) -> TaskCounts | None:

@@ -18,7 +18,7 @@ from mhrctl.errors import MhrctlError, counted, listed, nearest
 from mhrctl.progress import PROGRESS_SECONDS
 from mhrctl.running.forked import FORKSERVER
 from mhrctl.tools.estimate import human_size
-from mhrctl.tools.grid import differences, expand, out_of_date
+from mhrctl.tools.grid import differences, expand, named_outputs, out_of_date
 from mhrctl.tools.installation import Finding, State, extras, versions
 from mhrctl.tools.machine import abilities, devices, storage
 from mhrctl.tools.prune import find_leftovers
@@ -94,7 +94,7 @@ def project(where: Project) -> Iterator[Finding]:
     yield Finding("params.yaml", f"can be read: {counted(len(cells), 'cell')}", facts={"cells": len(cells)})
     yield from _pipeline(where)
     yield from _grid(settings, where)
-    left = find_leftovers(cells, where)
+    left = find_leftovers(cells, where, named_outputs(settings))
     size = sum(map(left.size, left.cells))
     facts = {"cells": left.cells, "bytes": size}
     if left.cells:

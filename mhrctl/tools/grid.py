@@ -20,7 +20,7 @@ from mhrctl.artifacts.inputs import OPTIONAL
 from mhrctl.artifacts.names import Project
 from mhrctl.artifacts.versions import STAGE_VERSIONS
 from mhrctl.artifacts.writing import write_text
-from mhrctl.config.cells import NAME, Cell, CellParams, grid_cells, reads_index
+from mhrctl.config.cells import LOWERED, NAME, Cell, CellParams, Output, grid_cells, reads_index
 from mhrctl.config.complaints import complaint
 from mhrctl.config.fields import Closed
 from mhrctl.config.methods import BACKBONE
@@ -29,6 +29,7 @@ from mhrctl.config.reading import read_text, shown
 from mhrctl.config.resolve import Settings, resolve_cell
 from mhrctl.config.sections import EvaluateParams
 from mhrctl.errors import ArtifactError, MhrctlError, ParamsError, counted
+from mhrctl.projects.pipeline import optional_stages
 
 HEADER = "# Generated from params.yaml by `mhrctl grid sync`; not edited by hand.\n"
 
@@ -40,14 +41,13 @@ def expand(settings: Settings, project: Project) -> dict[Path, str]:
         {file: text}: one JSON a cell, the index, and the versions of the stages.
     """
     cells = grid_cells(settings.params)
-    by_index = {cell.name for cell in cells if reads_index(cell.row, resolve_cell(settings, cell).adapt)}
+    resolved = [resolve_cell(settings, cell) for cell in dict.fromkeys([*(cell.pretrain_cell for cell in cells), *cells])]
     files = {
-        project.cell_index: HEADER + _yaml({"cells": stage_cells(cells, by_index)}),
+        project.cell_index: HEADER + _yaml({"cells": all_stage_cells(resolved, settings.params)}),
         project.stage_versions: _json(STAGE_VERSIONS),
         project.optional_sections: _json(_optional(settings.params)),
     }
-    for cell in dict.fromkeys([*(cell.pretrain_cell for cell in cells), *cells]):
-        files[project.cell_file(cell.name)] = _json(_changed(resolve_cell(settings, cell)))
+    files |= {project.cell_file(each.cell.name): _json(_changed(each)) for each in resolved}
     files[project.cell_file(BACKBONE)] = _json({"evaluate": settings.params.evaluate.model_dump(exclude_defaults=True)})
     return files
 
@@ -93,6 +93,33 @@ def stage_cells(cells: list[Cell], by_index: Container[str]) -> dict[str, dict[s
         "evaluate": {cell.name: {"start": _folder(cell.start)} for cell in adapted},
         "evaluate_zero_shot": {cell.name: {"start": _folder(cell.start)} for cell in extra},
     }
+
+
+def all_stage_cells(cells: Sequence[CellParams], params: Params) -> dict[str, dict[str, dict[str, Any]]]:
+    """Sort a grid's cells as `stage_cells` does, and set apart those that read outputs which their settings name.
+
+    Args:
+        cells: of the grid, with those of their pre-trainings.
+        params: that have the grid.
+    """
+    by_index = {each.cell.name for each in cells if reads_index(each.cell.row, each.adapt)}
+    by_stage = stage_cells(grid_cells(params), by_index)
+    optional = optional_stages(params)
+    by_stage |= {name.replace("-", "_"): {} for name in optional}
+    for each in cells if optional else ():
+        others: dict[str, tuple[str, Output | None]] = {f"{stage}_over": ("under", each.under(stage)) for stage in LOWERED}
+        others["pretrain_pool"] = "pool", each.pool()
+        for apart, (place, output) in others.items():
+            stage = apart.partition("_")[0]
+            if output and each.cell.name in by_stage[stage]:
+                by_stage[apart][each.cell.name] = by_stage[stage].pop(each.cell.name) | {place: _folder(output)}
+    return by_stage
+
+
+def named_outputs(settings: Settings) -> list[Output]:
+    """Return the outputs that settings of the grid name: what lies under adapters, and pools."""
+    cells = grid_cells(settings.params) if optional_stages(settings.params) else []
+    return [output for cell in cells for output in resolve_cell(settings, cell).others()]
 
 
 def _folder(output: tuple[str, Cell]) -> str:

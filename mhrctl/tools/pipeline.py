@@ -12,6 +12,7 @@ from mhrctl.artifacts.names import Project
 from mhrctl.config.params import Params
 from mhrctl.config.reading import Document, read_text, read_yaml
 from mhrctl.errors import ArtifactError, ParamsError, listed
+from mhrctl.projects.pipeline import OPTIONAL_STAGES
 from mhrctl.projects.templates import dvc_yaml
 
 DVC_FILE, DVC_FOLDER = "dvc.yaml", ".dvc"
@@ -32,6 +33,11 @@ def pipeline_gaps(params: Params, project: Project) -> list[str]:
         return []
     wanted = YAML(typ="safe", pure=True).load(dvc_yaml(params))["stages"]
     gaps = [f"has no stage {name}" for name in wanted if name not in stages]
+    gaps += [
+        f"has the stage {name}, which no setting of params.yaml asks for now: DVC refuses it; take it out"
+        for name in OPTIONAL_STAGES
+        if name in stages and name not in wanted
+    ]
     for name in [name for name in wanted if name in stages and _body(stages[name]).get("cmd") == _body(wanted[name])["cmd"]]:
         has, needs = _named(stages[name]), _named(wanted[name])
         gaps += [f"stage {name} does not name {section} {word}" for section, word in sorted(needs - has)]

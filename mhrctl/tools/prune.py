@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,15 @@ from mhrctl.artifacts.locking import locked
 from mhrctl.artifacts.names import CARD, Project
 from mhrctl.artifacts.ownership import foreign_files
 from mhrctl.artifacts.writing import replacing, write_text
-from mhrctl.config.cells import Cell
+from mhrctl.config.cells import Cell, Output
 from mhrctl.config.methods import BACKBONE
 from mhrctl.errors import ArtifactError
+from mhrctl.projects.pipeline import PIPELINE
 from mhrctl.tools.grid import stage_cells
 
 CELL_STAGES = ("pretrain", "average", "adapt", "evaluate")
 """These stages have an output folder a cell."""
-FOLDED = {"pretrain-extra": "pretrain", "adapt-soup": "adapt", "evaluate-zero-shot": "evaluate"}
+FOLDED = {name: stage for name, (stage, _) in PIPELINE.items() if name != stage}
 """{stage of dvc.yaml: the stage whose folder it writes to}, where the two have different names."""
 WRITTEN = (".json", ".csv")
 """Endings of the scores and logs that stages write."""
@@ -61,14 +62,17 @@ class Leftovers:
         return sum(_size(path) for path in self.paths.get(cell, ()))
 
 
-def find_leftovers(cells: Sequence[Cell], project: Project) -> Leftovers:
+def find_leftovers(cells: Sequence[Cell], project: Project, others: Iterable[Output] = ()) -> Leftovers:
     """Look for what no cell of the grid needs; a pre-training or average that another cell starts from is needed.
 
     Args:
         cells: of the grid.
         project: where to look.
+        others: outputs that settings of the grid name.
     """
     needed = _needed(cells)
+    for output_stage, cell in others:
+        needed[output_stage].add(cell.name)
     anything = set().union(*needed.values())
     paths: dict[str, list[Path]] = {}
     for stage, name, path in _cell_paths(project):

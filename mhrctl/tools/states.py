@@ -10,7 +10,7 @@ from mhrctl.artifacts import provenance
 from mhrctl.artifacts.cards import read_card
 from mhrctl.artifacts.names import CARD, Project
 from mhrctl.artifacts.provenance import Provenance
-from mhrctl.config.cells import CellParams
+from mhrctl.config.cells import LOWERED, CellParams, Output
 from mhrctl.errors import ArtifactError
 
 State = Literal["missing", "out of date", "up to date"]
@@ -36,6 +36,7 @@ def states_of(params: CellParams, project: Project, *, threads: int | None = Non
     adapted = None if cell.extra_steps else project.output("adapt", cell.name)
     first = cell if cell.extra_steps else cell.pretrain_cell
     pretrained = project.output("pretrain", first.name)
+    under = {each: _folder(params.under(each), project) for each in LOWERED}
     went_on = project.output(cell.origin[0], cell.origin[1].name) if cell.extra_steps else None
 
     def averaged() -> Provenance:
@@ -46,7 +47,15 @@ def states_of(params: CellParams, project: Project, *, threads: int | None = Non
         "pretrain": (
             pretrained,
             [project.training_log(first.name)],
-            lambda: provenance.of_pretrain(first, params.pretrain, prepared=prepared, backbone=frozen, start=went_on),
+            lambda: provenance.of_pretrain(
+                first,
+                params.pretrain,
+                prepared=prepared,
+                backbone=frozen,
+                start=went_on,
+                under=under["pretrain"],
+                pool=_folder(params.pool(), project),
+            ),
         )
     }
     if stage == "average":
@@ -56,15 +65,34 @@ def states_of(params: CellParams, project: Project, *, threads: int | None = Non
             adapted,
             [],
             lambda: provenance.of_adapt(
-                cell, params.adapt, prepared=prepared, backbone=frozen, start=start, index=index, root=project.root
+                cell,
+                params.adapt,
+                prepared=prepared,
+                backbone=frozen,
+                start=start,
+                index=index,
+                root=project.root,
+                under=under["adapt"],
             ),
         )
     stages["evaluate"] = (
         project.output("evaluate", cell.name),
         [project.scores(cell.name)],
-        lambda: provenance.of_evaluate(cell, params.evaluate, prepared=prepared, backbone=frozen, start=start, adapted=adapted),
+        lambda: provenance.of_evaluate(
+            cell,
+            params.evaluate,
+            prepared=prepared,
+            backbone=frozen,
+            start=start,
+            adapted=adapted,
+            under=under["evaluate"],
+        ),
     )
     return {name: _state(*of_stage, threads) for name, of_stage in stages.items()}
+
+
+def _folder(output: Output | None, project: Project) -> Path | None:
+    return project.output(output[0], output[1].name) if output else None
 
 
 def _state(folder: Path, beside: list[Path], made: Made, threads: int | None) -> State:
