@@ -23,6 +23,7 @@ from mhrctl.cli.cells import (
     SeedOption,
     VariantOption,
     chosen_cell,
+    other_of,
     output_of,
 )
 from mhrctl.cli.options import (
@@ -90,8 +91,9 @@ def adapt(
     out = where.output("adapt", called)
     start = output_of(where, params.cell.start)
     prepared, frozen, index = where.output("prepare"), where.output("backbone"), where.output("index")
+    under = other_of(where, params.under("adapt"))
     made = provenance.of_adapt(
-        params.cell, params.adapt, prepared=prepared, backbone=frozen, start=start, index=index, root=where.root
+        params.cell, params.adapt, prepared=prepared, backbone=frozen, start=start, index=index, root=where.root, under=under
     )
     if nothing_to_do(made, out, threads=expected_threads(threads, device), force=force):
         return
@@ -117,6 +119,7 @@ def adapt(
             start=start,
             out=out,
             index=index,
+            under=under,
             root=where.root,
             scratch=where.scratch,
             execution=Execution(

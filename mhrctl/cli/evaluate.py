@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -24,6 +25,7 @@ from mhrctl.cli.cells import (
     SeedOption,
     VariantOption,
     chosen_cell,
+    other_of,
     output_of,
     require_alone,
 )
@@ -103,7 +105,7 @@ def evaluate(
             raise ParamsError("--harness: takes no --zero-shot (but --adapter zero_shot), --track and --force; leave them out")
         read_all = [_settings(where, each, set_, recipe) for each in choices]
         run_harness(
-            {point.name if point else BACKBONE: (point, params) for params, point in read_all},
+            {point.name if point else BACKBONE: (point, params) for params, point, _ in read_all},
             tasks,
             project=where,
             folders=harness_tasks,
@@ -119,17 +121,17 @@ def evaluate(
     if len(choices) > 1:
         raise ParamsError(f"{choices[1].name}: one cell at a time is evaluated, but for --harness; `mhrctl run` takes all")
 
-    def read() -> tuple[EvaluateParams, Cell | None]:
+    def read() -> tuple[EvaluateParams, Cell | None, Path | None]:
         return _settings(where, choices[0], set_, recipe)
 
-    params, point = read()
+    params, point, under = read()
     called = point.name if point else BACKBONE
     if point:
         start = output_of(where, point.start)
         adapted = None if zero_shot or point.extra_steps else where.output("adapt", called)
     out, scores = where.output("evaluate", called), where.scores(called)
     prepared, frozen = where.output("prepare"), where.output("backbone")
-    made = provenance.of_evaluate(point, params, prepared=prepared, backbone=frozen, start=start, adapted=adapted)
+    made = provenance.of_evaluate(point, params, prepared=prepared, backbone=frozen, start=start, adapted=adapted, under=under)
     if nothing_to_do(made, out, scores, threads=expected_threads(threads, device), force=force):
         return
     accelerator = open_accelerator(device, threads)
@@ -149,6 +151,7 @@ def evaluate(
             backbone=frozen,
             start=start,
             adapted=adapted,
+            under=under,
             out=out,
             scores=scores,
             execution=Execution(accelerator, speed, display.track, recorder, device_map=device_map),
@@ -161,19 +164,19 @@ def evaluate(
 
 def _settings(
     where: Project, choice: CellChoice, sets: Sequence[str], recipe: str | None
-) -> tuple[EvaluateParams, Cell | None]:
-    """The settings of an evaluation, and the cell that is chosen: none is the bare backbone."""
+) -> tuple[EvaluateParams, Cell | None, Path | None]:
+    """The settings of an evaluation, the cell that is chosen (none is the bare backbone), and the output under its adapters."""
     if choice.name == BACKBONE and choice.method is None:
         choice = replace(choice, method=BACKBONE, name=None)
     if choice.cell == BACKBONE:
         require_alone(choice, sets, recipe)
-        return read_bare(where), None
+        return read_bare(where), None, None
     if choice.method == BACKBONE:
         if choice != CellChoice(BACKBONE):
             raise ParamsError("--method backbone has no --heads, --variant, --extra-steps, --seed and --cell; leave them out")
-        return open_project(where.root, sets, recipe, reads=["evaluate"])[1].params.evaluate, None
+        return open_project(where.root, sets, recipe, reads=["evaluate"])[1].params.evaluate, None, None
     params = chosen_cell(where.root, choice, sets, recipe, reads="evaluate")[1]
-    return params.evaluate, params.cell
+    return params.evaluate, params.cell, other_of(where, params.under("evaluate"))
 
 
 def _lines(metrics: CellMetrics) -> Iterator[str]:

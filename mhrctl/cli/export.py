@@ -69,13 +69,16 @@ def export(
     merge: Annotated[
         bool, typer.Option("--merge", help="Write whole models, with the adapter merged into the weights.")
     ] = False,
+    stack: Annotated[
+        bool, typer.Option("--stack", help="Write what lies under an adapter as a folder in its own, not joined into one LoRA.")
+    ] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Folder to write to. [default: one in data/export]")] = None,
     project: ProjectOption = HERE,
 ) -> None:
     """Write adapters as PEFT folders, or merged into the backbone's weights."""
     asked = CellChoice(method, heads, variant, seed, extra_steps, name=one_name(name, cell))
     if to is Target.HARNESS:
-        if asked != CellChoice() or merge or stage is not ExportStage.ADAPT:
+        if asked != CellChoice() or merge or stack or stage is not ExportStage.ADAPT:
             raise ParamsError("--to harness: writes the project's test tasks, which are of no cell; leave out all but --task")
         _tasks(project, task, out)
         return
@@ -88,7 +91,7 @@ def export(
     from mhrctl.tools.export import export as write
 
     serving = to is Target.SERVING
-    folders = write(chosen, stage=stage.value, tasks=task, merge=merge, project=where, out=out, serving=serving)
+    folders = write(chosen, stage=stage.value, tasks=task, merge=merge, project=where, out=out, serving=serving, stack=stack)
     what = "merged model" if merge else "PEFT folder"
     into = folders[0].parent
     if serving:

@@ -148,11 +148,13 @@ def answering_cell(cell: Cell, stage: PredictStage) -> Cell:
 
 def _adapters(folders: Sequence[Path]) -> list[Path]:
     """Exported folders: those that are named, and those within a named one that is none itself."""
-    return [each for folder in folders for each in (sorted(_inside(folder)) or [folder])]
+    return [each for folder in folders for each in (_inside(folder) or [folder])]
 
 
-def _inside(folder: Path) -> Iterator[Path]:
-    return (file.parent for file in folder.glob(f"*/{ADAPTER_CONFIG}")) if folder.is_dir() else iter(())
+def _inside(folder: Path) -> list[Path]:
+    if not folder.is_dir() or (folder / ADAPTER_CONFIG).exists():
+        return []
+    return sorted(file.parent for file in folder.glob(f"*/{ADAPTER_CONFIG}"))
 
 
 def _chosen(folder: Path, choice: CellChoice, adapters: Sequence[Path]) -> tuple[Project, Cell | None, EvaluateParams]:

@@ -28,6 +28,7 @@ from mhrctl.cli.cells import (
     SeedOption,
     VariantOption,
     chosen_cell,
+    other_of,
     output_of,
 )
 from mhrctl.cli.options import (
@@ -91,8 +92,16 @@ def pretrain(
     out, log = where.output("pretrain", trained.name), where.training_log(trained.name)
     prepared, frozen = where.output("prepare"), where.output("backbone")
     start = output_of(where, trained.origin) if trained.extra_steps else None
+    under, pool = other_of(where, params.under("pretrain")), other_of(where, params.pool())
     made = provenance.of_pretrain(
-        trained, params.pretrain, prepared=prepared, backbone=frozen, start=start, processes=launched_processes()
+        trained,
+        params.pretrain,
+        prepared=prepared,
+        backbone=frozen,
+        start=start,
+        under=under,
+        pool=pool,
+        processes=launched_processes(),
     )
     if nothing_to_do(made, out, log, threads=expected_threads(threads, device), force=force):
         return
@@ -113,6 +122,8 @@ def pretrain(
             prepared=prepared,
             backbone=frozen,
             start=start,
+            under=under,
+            pool=pool,
             out=out,
             log=log,
             scratch=where.scratch,

@@ -16,9 +16,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mhrctl.adapters.adapter import Adapter, stack_runs, trainable
 from mhrctl.adapters.files import save_adapter
+from mhrctl.adapters.stack import load_lower
 from mhrctl.artifacts import provenance
 from mhrctl.artifacts.cards import Card, read_card, write_card
 from mhrctl.artifacts.facts import AdaptFacts, Parameters, PretrainFacts
+from mhrctl.artifacts.lower import lower_of, require_lower
 from mhrctl.artifacts.names import ADAPTERS, ROUTES, SOUP, SOUP_TASKS, VALIDATION
 from mhrctl.artifacts.writing import write_csv, writing
 from mhrctl.config.cells import Cell
@@ -61,6 +63,7 @@ def adapt(
     scratch: Path,
     execution: Execution,
     index: Path | None = None,
+    under: Path | None = None,
     root: Path = Path(),
 ) -> Card[AdaptFacts]:
     """Write `adapters.safetensors`, one run a test task, and `validation.csv` (score by task and step) into `out`.
@@ -78,6 +81,7 @@ def adapt(
         scratch: folder for the checkpoints of an adaptation in progress.
         execution: how to train; its recorder takes the validation scores.
         index: output of the index stage; routers need it, and AdapterSoup and merges by inputs.
+        under: output of the pretrain or average stage whose adapter is frozen under what is adapted.
         root: what a relative folder of the index's encoder is relative to.
 
     Raises:
@@ -90,19 +94,23 @@ def adapt(
         raise ParamsError(f"cell {cell.name}: extra steps are for zero-shot evaluation; run `mhrctl evaluate {cell.name}`")
     stage, origin = cell.start
     start_card = read_card(start, stage=stage, command=f"mhrctl {stage} {origin.name}", cell=origin)
+    require_lower(start_card, start, under, swapped=params.under is not None)
     frozen, tokenizer = open_backbone(prepared, backbone, start_card, start)
     with in_section("adapt"):
         shots = draw_shots(
             prepared, shots=params.shots, validation=params.validation, seed=cell.seed, validate_on=params.validate_on
         )
-    made = provenance.of_adapt(cell, params, prepared=prepared, backbone=backbone, start=start, index=index, root=root)
+    made = provenance.of_adapt(
+        cell, params, prepared=prepared, backbone=backbone, start=start, index=index, root=root, under=under
+    )
     places: _Places = {"prepared": prepared, "index": index, "root": root, "execution": execution}
     pool = start_card.facts.tasks
     if cell.row.routes_queries:
         choice = choose_routes(cell, params, start, pool, shots, frozen, **places)
         return _write_routes(choice, shots, start_card.facts, made, out, execution)
     soup = choose_soup(cell, params, start, pool, shots, frozen, **places) if cell.row.makes_soup else None
-    begin = start_of(cell, params, frozen, start / ADAPTERS, start_card, soup, [task.name for task in shots])
+    lower, names = load_lower(under, start_card.facts.backbone), [task.name for task in shots]
+    begin = start_of(cell, params, frozen, start / ADAPTERS, start_card, soup, names, lower)
     set_precision(frozen, params.precision)
     together = execution.together(begin.base)
     trained: list[dict[str, Tensor]] = []
@@ -146,6 +154,7 @@ def adapt(
         undecided=[task.name for task in shots if task.name in undecided],
         rouge_tokenizers={task.name: task.rouge_tokenizer for task in shots},
         evaluations=soup.evaluations if soup else {},
+        under=lower_of(under),
         backbone=start_card.facts.backbone,
         parameters=Parameters(adaptation=trainable(trained_parameters(result).values()) // len(shots)),
     )

@@ -13,12 +13,14 @@ from transformers import PreTrainedModel
 
 from mhrctl.adapters.adapter import Adapter
 from mhrctl.adapters.files import load_adapter
+from mhrctl.adapters.stack import load_lower, over
 from mhrctl.artifacts import provenance
 from mhrctl.artifacts.cards import Card, read_card, require_backbone, require_made_from, require_tasks, write_card
 from mhrctl.artifacts.facts import AdaptFacts, BackboneFacts, EvaluateFacts, PretrainFacts
+from mhrctl.artifacts.lower import lower_folder, require_lower
 from mhrctl.artifacts.names import ADAPTERS, PREDICTIONS, SCORES, SOUP, TEST_EXAMPLES
 from mhrctl.artifacts.writing import as_json, replacing, write_csv, writing
-from mhrctl.config.cells import Cell
+from mhrctl.config.cells import Cell, lower_named
 from mhrctl.config.methods import BACKBONE
 from mhrctl.config.sections import EvaluateParams
 from mhrctl.data.examples import Examples
@@ -57,6 +59,7 @@ def evaluate(
     backbone: Path,
     start: Path | None,
     adapted: Path | None,
+    under: Path | None = None,
     out: Path,
     scores: Path,
     execution: Execution,
@@ -74,6 +77,7 @@ def evaluate(
         backbone: output of the backbone stage.
         start: output of the pretrain or average stage that adaptation started from; None for the bare backbone.
         adapted: output of the adapt stage; None evaluates zero-shot only.
+        under: output of the pretrain or average stage whose adapter lies under those of the cell.
         out: the output folder.
         scores: the JSON of the cell's scores.
         execution: how to run; its recorder takes the scores.
@@ -94,9 +98,11 @@ def evaluate(
     if start_card and start:
         require_backbone(start_card, start, frozen.fingerprint, backbone)
         require_made_from(start_card, start, {"prepare": prepared})
+    if adapted_card and adapted:
+        require_lower(adapted_card, adapted, under, swapped=params.under is not None)
     linears = linear_shapes(model)  # before any is adapted
     router = open_router(cell, start, adapted, model, root, str(execution.accelerator.device))
-    adapters = {} if router else load_phases(cell, start, adapted, model)
+    adapters = {} if router else load_phases(cell, start, adapted, model, load_lower(under, frozen.fingerprint))
     set_precision(model, params.precision)
     execution.place(model)
     known, tokenizers = task_metrics(prepared), rouge_tokenizers(prepared)
@@ -130,7 +136,7 @@ def evaluate(
         examples=len(examples),
         tasks=len(examples.tasks),
     )
-    made = provenance.of_evaluate(cell, params, prepared=prepared, backbone=backbone, start=start, adapted=adapted)
+    made = provenance.of_evaluate(cell, params, prepared=prepared, backbone=backbone, start=start, adapted=adapted, under=under)
     with replacing(scores) as table, writing(out) as folder:
         _write_predictions(folder, results, recorded)
         _write_scores(folder, means, recorded)
@@ -196,7 +202,7 @@ def _point(
         "method": cell.method,
         "heads": cell.heads,
         "variant": cell.variant,
-        "layout": next((layout_name(each.shapes, linears) for each in adapters if each and each.shapes), None),
+        "layout": next((layout_name(each.top.shapes, linears) for each in adapters if each and each.top.shapes), None),
         "extra_steps": cell.extra_steps,
         "seed": cell.seed,
         "trial": cell.trial,
@@ -221,20 +227,40 @@ def open_router(
     return router
 
 
+def lower_of_outputs(
+    cell: Cell, params: EvaluateParams, card: Card[PretrainFacts] | Card[AdaptFacts], folder: Path
+) -> Path | None:
+    """Return the output under the adapters of another: what `evaluate.under` names, else what they were trained on.
+
+    Args:
+        cell: whose adapters.
+        params: the cell's resolved section.
+        card: of the upper output.
+        folder: of the upper output, `data/<stage>/<cell>`.
+    """
+    if params.under is None:
+        return lower_folder(card, folder)
+    stage, lower = lower_named(params.under, f"evaluate.under {params.under}", cell)
+    return folder.parents[1] / stage / lower.name
+
+
 def load_phases(
-    cell: Cell | None, start: Path | None, adapted: Path | None, backbone: PreTrainedModel
+    cell: Cell | None, start: Path | None, adapted: Path | None, backbone: PreTrainedModel, under: Adapter | None = None
 ) -> dict[Phase, Adapter | None]:
     """The adapter of each phase, whose slots the backbone then has; None is the backbone as it is."""
-    phases = read_phases(cell, start, adapted, backbone)
+    phases = read_phases(cell, start, adapted, backbone, under)
     if attached := phases["zero_shot"] or phases.get("adapted"):
         attach(backbone, attached)
     return phases
 
 
 def read_phases(
-    cell: Cell | None, start: Path | None, adapted: Path | None, backbone: PreTrainedModel
+    cell: Cell | None, start: Path | None, adapted: Path | None, backbone: PreTrainedModel, under: Adapter | None = None
 ) -> dict[Phase, Adapter | None]:
-    """The adapter of each phase, of which the backbone has no slots yet; weights that a LoRA is added to are put into it."""
+    """The adapter of each phase, of which the backbone has no slots yet; weights that a LoRA is added to are put into it.
+
+    What lies under the adapters of a cell lies under that of each phase.
+    """
     if cell is None or start is None:
         return {"zero_shot": None}
     if adapted and cell.row.router:
@@ -246,7 +272,8 @@ def read_phases(
     if cell.row.adds_lora and before is not None:
         before.put_into(backbone)
         before = None
-    return {"zero_shot": before, "adapted": after} if after else {"zero_shot": before}
+    before = over(under, before) if before else None
+    return {"zero_shot": before, "adapted": over(under, after)} if after else {"zero_shot": before}
 
 
 def _by_task(

@@ -20,10 +20,12 @@ from transformers import PreTrainedModel
 from mhrctl.adapters.adapter import Adapter, stack_runs, trainable
 from mhrctl.adapters.build import adapter_class
 from mhrctl.adapters.files import load_adapter, save_adapter
+from mhrctl.adapters.stack import load_lower, over
 from mhrctl.analysis.alignment import gradient_alignment, require_shared, task_batches
 from mhrctl.artifacts import provenance
 from mhrctl.artifacts.cards import Card, read_card, require_backbone, require_made_from, write_card
 from mhrctl.artifacts.facts import Kept, Parameters, PretrainFacts
+from mhrctl.artifacts.lower import lower_of, require_lower
 from mhrctl.artifacts.names import ADAPTERS, LOG, TRAINING_EXAMPLES, VALIDATION
 from mhrctl.artifacts.writing import replacing, write_csv, write_rows, write_text, writing
 from mhrctl.config.cells import Cell
@@ -66,6 +68,8 @@ def pretrain(
     prepared: Path,
     backbone: Path,
     start: Path | None = None,
+    under: Path | None = None,
+    pool: Path | None = None,
     out: Path,
     log: Path,
     scratch: Path,
@@ -79,6 +83,8 @@ def pretrain(
         prepared: output of the prepare stage.
         backbone: output of the backbone stage.
         start: the single adapter that a cell with extra steps trains on; None starts from nothing.
+        under: output of the pretrain or average stage whose adapter is frozen under what is trained.
+        pool: output of the pretrain stage of whose adapters the skills are at the beginning.
         out: the output folder.
         log: the same log as a CSV for git and DVC's plots: step, loss, rates, tokens seen, and any gradient alignment and
             validation loss.
@@ -115,14 +121,25 @@ def pretrain(
             origin_card = read_card(start, stage=stage, command=f"mhrctl {stage} {origin.name}", cell=origin)
             require_backbone(origin_card, start, fingerprint, backbone)
             require_made_from(origin_card, start, {"prepare": prepared})
+            require_lower(origin_card, start, under)
             adapter = load_adapter(start / ADAPTERS)
-            attach(frozen, adapter)
+        with in_section("pretrain"):
+            adapter = over(load_lower(under, fingerprint), adapter)
+        attach(frozen, adapter)
         set_precision(frozen, params.precision)
         place(frozen)
     counts = Parameters(multi_task=trainable(adapter.skill_parameters()), routing=trainable(adapter.routing_parameters()))
-    facts = PretrainFacts(suite=prepared_card.facts.suite, tasks=tasks, backbone=fingerprint, parameters=counts)
+    facts = PretrainFacts(
+        suite=prepared_card.facts.suite,
+        tasks=tasks,
+        backbone=fingerprint,
+        parameters=counts,
+        under=lower_of(under),
+    )
     many = execution.accelerator.num_processes
-    made = provenance.of_pretrain(cell, params, prepared=prepared, backbone=backbone, start=start, processes=many)
+    made = provenance.of_pretrain(
+        cell, params, prepared=prepared, backbone=backbone, start=start, under=under, pool=pool, processes=many
+    )
     card = made.card(facts, threads=execution.threads)
     key = json.dumps(card.record)
     trained = f"{counted(len(tasks), 'task')}, {counted(counts.multi_task + counts.routing, 'parameter')}"

@@ -67,6 +67,8 @@ def align(
         ArtifactError: if an input is missing or does not fit.
     """
     require_shared(cell, f"--method {cell.method}")
+    if at == "start" and params.under is not None:
+        raise ParamsError(f"pretrain.under {params.under}: alignment is of an adapter with nothing under it; leave it out")
     prepared, backbone = project.output("prepare"), project.output("backbone")
     require_prepared(prepared, backbone)
     known = Examples.open(prepared / TRAINING_EXAMPLES, project.scratch)
@@ -74,6 +76,8 @@ def align(
     batches = task_batches(known, tasks=tasks, size=examples, seed=cell.seed)
 
     def fits(card: Card[PretrainFacts], source: Path) -> None:
+        if card.facts.under is not None:
+            raise ParamsError(f"{source}: was trained on another adapter, and alignment is of one with nothing under it")
         require_backbone(card, source, fingerprint, backbone)
         require_tasks(card, source, known.tasks)
         require_made_from(card, source, {"prepare": prepared})

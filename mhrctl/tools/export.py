@@ -15,8 +15,10 @@ from mhrctl.adapters.adapter import Adapter
 from mhrctl.adapters.files import load_adapter
 from mhrctl.adapters.finite import require_finite
 from mhrctl.adapters.inventory import Inventory
+from mhrctl.adapters.stack import Stack, load_lower, over
 from mhrctl.artifacts.cards import Card, read_card, require_backbone, require_made_from, require_replaceable, write_card
 from mhrctl.artifacts.facts import BackboneFacts, Base, ExportFacts
+from mhrctl.artifacts.lower import lower_folder
 from mhrctl.artifacts.names import ADAPTERS, TOKENIZER, Project, folder_name
 from mhrctl.artifacts.ownership import require_apart
 from mhrctl.artifacts.writing import write_text, writing
@@ -35,6 +37,23 @@ from mhrctl.tools.model_card import KINDS, Kind, ends_beside, looked_up, model_c
 from mhrctl.tools.serving import require_servable_backbone, write_routes
 
 ExportStage = Literal["pretrain", "average", "adapt"]
+UNDER = "under"
+"""The folder, in that of an adapter, of what lies under it."""
+STACKED = """
+## Under it
+
+This adapter was trained on another, which lies in `under/` and stayed as it is. The two belong together:
+
+```python
+from peft import PeftModel
+
+model = PeftModel.from_pretrained(backbone, ".", adapter_name="upper")  # this folder
+model.load_adapter("under", adapter_name="under")
+model.base_model.set_adapter(["under", "upper"])
+```
+
+With another adapter in place of `under`, it is carried over to what that one was trained on.
+"""
 
 
 def export(
@@ -46,6 +65,7 @@ def export(
     project: Project,
     out: Path | None = None,
     serving: bool = False,
+    stack: bool = False,
 ) -> list[Path]:
     """Write a cell's adapters as PEFT folders, or merged into the backbone's weights.
 
@@ -58,6 +78,7 @@ def export(
         out: a folder for each task is made in it, or, of an adapter for all tasks, the folder itself;
             None is a folder of the project.
         serving: write PEFT folders that vLLM and SGLang load, one a task, and a routes.json beside them.
+        stack: write what is frozen under the adapters as a folder in each, rather than joined with them into one LoRA.
 
     Returns:
         The folders.
@@ -84,10 +105,13 @@ def export(
     if merge:  # the tokenizer of prepare goes with it
         require_prepared(project.output("prepare"), backbone)
     adapter = load_adapter(source / ADAPTERS)
+    under = load_lower(lower_folder(card, source), card.facts.backbone)
     by_task, routed = stage == "adapt" or cell.row.is_private, adapter
     if stage == "adapt":
         adapter = adapter.composed()
     _refuse(cell, adapter, stage, merge=merge, serving=serving)
+    _refuse_stack(under, adapter, stack=stack, plain=not merge and not serving)
+    adapter, below = (adapter, under) if stack else (_plain(over(under, adapter)), None)
     names: list[str] = card.facts.tasks if by_task else []
     if missing := [task for task in tasks if task not in names]:
         where = f"the {stage} output of {cell.name} is one adapter for all tasks" if not by_task else ""
@@ -95,7 +119,7 @@ def export(
     wanted: list[str | None] = [*(tasks or names)] or [None]
     into = out or project.output("export", "serving" if serving else stage) / cell.name
     folders = _folders(into, wanted, (source, backbone, project.output("prepare"), project.params))
-    kind, transposed, config = _shape(backbone, frozen, adapter)
+    kind, transposed, config = _shape(backbone, frozen, over(below, adapter))
     base = _base(backbone)
     shapes = _served_shapes(config, base, transposed=transposed) if serving else None
     tokenizer = saved_tokenizer(project.output("prepare") / TOKENIZER)
@@ -103,13 +127,13 @@ def export(
     ends = None if merge else ends_beside(base.name, config, tokenizer, revision=base.revision)
     for task, folder in zip(wanted, folders, strict=True):
         one = adapter.select([names.index(task)]) if task else adapter
-        facts = ExportFacts(task=task, base=base, suite=card.facts.suite, backbone=card.facts.backbone)
+        facts = ExportFacts(task=task, base=base, suite=card.facts.suite, backbone=card.facts.backbone, stacked=stack)
         with writing(folder) as aside:
             if merge:
                 _write_merged(one, start, project, tokenizer, aside)
             else:
                 how = {"base": base.name, "revision": base.revision, "task_type": kind.task_type}
-                _write_peft(aside, one, shapes, transposed=transposed, dropout=one.dropout, **how)
+                _write_peft(aside, one, below, shapes, transposed=transposed, dropout=one.dropout, **how)
             if brings_tokenizer:
                 tokenizer.save_pretrained(str(aside))
             name = _as_code(base, folder, project)
@@ -123,7 +147,7 @@ def export(
                 base="." if merge else name,
                 tokenizer="." if brings_tokenizer else name,
             )
-            write_text(aside / "README.md", card_text)
+            write_text(aside / "README.md", card_text + (STACKED if stack else ""))
             what = {"cell": cell.model_dump(), "stage": stage, "merged": merge}
             write_card(aside, Card.of("export", what, {stage: source / ADAPTERS}, facts))
     if serving:
@@ -147,8 +171,10 @@ def _served_shapes(config: PretrainedConfig, base: Base, *, transposed: bool) ->
     return linear_shapes(shape_model(config))
 
 
-def _write_peft(folder: Path, adapter: Adapter, shapes: Shapes | None, **how: Any) -> None:  # noqa: ANN401
-    """Write a PEFT folder: one of a server's form, where the shapes of the backbone's layers are given."""
+def _write_peft(folder: Path, adapter: Adapter, under: Adapter | None, shapes: Shapes | None, **how: Any) -> None:  # noqa: ANN401
+    """Write a PEFT folder: one of a server's form, where the shapes of the backbone's layers are given; under it another."""
+    if under is not None:
+        write_peft(folder / UNDER, to_weights(_plain(under)), **how)
     weights = to_weights(adapter)
     if shapes is None or not isinstance(weights, SkillWeights):
         write_peft(folder, weights, **how)
@@ -213,6 +239,20 @@ def _refuse(cell: Cell, adapter: Adapter, stage: ExportStage, *, merge: bool, se
         raise ParamsError(f"--to peft: {cell.method} tunes whole weights, which are no adapter; use --merge")
     if not merge and cell.row.adds_lora and stage == "adapt":
         raise ParamsError(f"--to peft: the LoRA of {cell.method} belongs on tuned weights; use --merge")
+
+
+def _refuse_stack(under: Adapter | None, adapter: Adapter, *, stack: bool, plain: bool) -> None:
+    """Reject a stack where there is none, where it cannot be said, and what cannot be joined."""
+    if stack and (under is None or not plain):
+        why = "nothing lies under these adapters" if under is None else "PEFT folders alone are stacked"
+        raise ParamsError(f"--stack: {why}; leave it out")
+    if under is not None and adapter.averageable:
+        raise ParamsError("a routed inventory on another adapter has no form in peft; export --stage adapt or --stage average")
+
+
+def _plain(adapter: Adapter) -> Adapter:
+    """An adapter joined with what lies under it, if anything does."""
+    return adapter.joined() if isinstance(adapter, Stack) else adapter
 
 
 def _tuned_weights(cell: Cell, stage: ExportStage, project: Project) -> Path | None:

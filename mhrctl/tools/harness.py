@@ -14,8 +14,9 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mhrctl.adapters.adapter import Adapter
-from mhrctl.artifacts.cards import read_card, require_backbone, require_made_from
-from mhrctl.artifacts.names import Project
+from mhrctl.adapters.stack import load_lower
+from mhrctl.artifacts.cards import known_digest, read_card, require_backbone, require_made_from
+from mhrctl.artifacts.names import ADAPTERS, Project
 from mhrctl.config.cells import Cell
 from mhrctl.config.methods import BACKBONE
 from mhrctl.config.sections import EvaluateParams
@@ -25,7 +26,7 @@ from mhrctl.evaluation.harness_scores import ZERO_SHOT, HarnessScore, inputs_of,
 from mhrctl.models.attach import inject, linear_shapes
 from mhrctl.models.backbones import open_backbone
 from mhrctl.models.precision import set_precision
-from mhrctl.stages.evaluate import read_cards, read_phases
+from mhrctl.stages.evaluate import lower_of_outputs, read_cards, read_phases
 from mhrctl.tools.harness_tasks import Asked, Tasks, Way, load_tasks, stated
 from mhrctl.training.execution import Execution
 
@@ -138,7 +139,7 @@ def _run_on(
     subjects: Sequence[Subject], asked: Asked, tasks: Tasks, project: Project, execution: Execution
 ) -> Iterator[Result]:
     backbone, tokenizer = open_backbone(project.output("prepare"), project.output("backbone"), None, None)
-    attached = {subject.name: _attached(subject.cell, asked, tasks, project, backbone) for subject in subjects}
+    attached = {subject.name: _attached(subject, asked, tasks, project, backbone) for subject in subjects}
     layers = {name for each in attached.values() for one in (each.zero_shot, each.adapted) if one for name in one.shapes}
     backbone.requires_grad_(requires_grad=False)
     if layers:
@@ -171,13 +172,13 @@ def _model(
     return HarnessModel(backbone, tokenizer, framed, execution=execution, **limits), in_turns
 
 
-def _attached(cell: Cell | None, asked: Asked, tasks: Tasks, project: Project, backbone: PreTrainedModel) -> _Attached:
+def _attached(subject: Subject, asked: Asked, tasks: Tasks, project: Project, backbone: PreTrainedModel) -> _Attached:
     """The adapters that a cell needs for what is asked.
 
     Raises:
         ArtifactError: if an output is missing, or was made from others.
     """
-    prepared = project.output("prepare")
+    cell, prepared = subject.cell, project.output("prepare")
     inputs = inputs_of(project, cell)
     if cell is None:
         return _Attached(None, None, (), inputs)
@@ -195,7 +196,10 @@ def _attached(cell: Cell | None, asked: Asked, tasks: Tasks, project: Project, b
     if adapted_card is not None:
         require_backbone(adapted_card, adapted, inputs["backbone"], project.output("backbone"))
         require_made_from(adapted_card, adapted, {"prepare": prepared, "start": start})
-    phases = read_phases(cell, start, after, backbone)
+    upper, folder = (adapted_card, adapted) if adapted_card else (start_card, start)
+    under = lower_of_outputs(cell, subject.params, upper, folder) if upper else None
+    inputs = {**inputs, **({"under": known_digest(under / ADAPTERS)} if under else {})}
+    phases = read_phases(cell, start, after, backbone, load_lower(under, inputs["backbone"]))
     names = adapted_card.facts.tasks if adapted_card else ()
     return _Attached(phases["zero_shot"], phases.get("adapted"), names, inputs)
 

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mhrctl.adapters.adapter import Adapter
 from mhrctl.adapters.files import load_adapter
+from mhrctl.adapters.stack import load_lower, over
 from mhrctl.artifacts.cards import Card, facts_in, read_card, require_backbone, require_made_from, try_card
 from mhrctl.artifacts.facts import AdaptFacts, ExportFacts, PretrainFacts
 from mhrctl.artifacts.names import ADAPTERS, TASKS, Project
@@ -29,7 +30,7 @@ from mhrctl.models.attach import attach, inject, linear_shapes
 from mhrctl.models.backbones import open_backbone
 from mhrctl.models.precision import set_precision
 from mhrctl.progress import Bar
-from mhrctl.stages.evaluate import load_phases, open_router, read_cards
+from mhrctl.stages.evaluate import load_phases, lower_of_outputs, open_router, read_cards
 from mhrctl.tools.asking import Question
 from mhrctl.training.execution import Execution
 
@@ -292,14 +293,15 @@ def of_cell(
         ParamsError: if the cell has nothing of the stage.
     """
     if cell is None or stage == "adapt":
-        backbone, tokenizer, adapters = _adapted(cell, project, base, device=str(execution.accelerator.device))
+        backbone, tokenizer, adapters = _adapted(cell, params, project, base, device=str(execution.accelerator.device))
     else:
         source = project.output(stage, cell.name)
         if stage == "average" and not cell.row.has_average:
             raise ParamsError(f"--stage average: {cell.method} has no skills to average; name --stage pretrain or adapt")
         card = read_card(source, stage=stage, command=f"mhrctl {stage} {cell.name}", cell=cell)
         backbone, tokenizer = _opened(project, card, source, base)
-        adapter = load_adapter(source / ADAPTERS)
+        lower = load_lower(lower_of_outputs(cell, params, card, source), card.facts.backbone)
+        adapter = over(lower, load_adapter(source / ADAPTERS))
         attach(backbone, adapter)
         tasks, prepared = card.facts.tasks, project.output("prepare")
         adapters = _pretrained(cell, adapter, tasks, prepared) if stage == "pretrain" else [Fitted(adapter)]
@@ -321,9 +323,9 @@ def _opened(
 
 
 def _adapted(
-    cell: Cell | None, project: Project, base: Base | None, *, device: str
+    cell: Cell | None, params: EvaluateParams, project: Project, base: Base | None, *, device: str
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, list[Fitted]]:
-    prepared, start, adapted = project.output("prepare"), None, None
+    prepared, start, adapted, lower = project.output("prepare"), None, None, None
     if cell is not None:
         stage, origin = cell.start
         start = project.output(stage, origin.name)
@@ -332,9 +334,10 @@ def _adapted(
     backbone, tokenizer = _opened(project, adapted_card or start_card, adapted if adapted_card else start, base)
     if start_card and start and adapted_card and adapted:
         require_made_from(adapted_card, adapted, {"prepare": prepared, "start": start})
+        lower = load_lower(lower_of_outputs(cell, params, adapted_card, adapted), adapted_card.facts.backbone)
     if router := open_router(cell, start, adapted, backbone, project.root, device):
         return backbone, tokenizer, [Fitted(None, router=router)]
-    phases = load_phases(cell, start, adapted, backbone)
+    phases = load_phases(cell, start, adapted, backbone, lower)
     before, after = phases["zero_shot"], phases.get("adapted")
     if cell is None or after is None or adapted_card is None:
         return backbone, tokenizer, [Fitted(before)]
@@ -386,6 +389,8 @@ def of_folders(folders: Sequence[Path], params: EvaluateParams, *, project: Proj
     shapes = linear_shapes(backbone)
     of_task: dict[str | None, Fitted] = {}
     for folder, card in zip(folders, cards, strict=True):
+        if card and card.facts.stacked:
+            raise ParamsError(f"--adapter {folder}: is one of two adapters; export it without --stack, or name its cell")
         if card and card.facts.backbone != fingerprint:
             raise ArtifactError(
                 f"--adapter {folder}: is for another backbone ({card.facts.base.name}, {card.facts.backbone[:12]}, and not"

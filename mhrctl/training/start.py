@@ -14,6 +14,7 @@ from mhrctl.adapters.adapter import Adapter
 from mhrctl.adapters.build import router_over_pool
 from mhrctl.adapters.files import load_adapter
 from mhrctl.adapters.merging import RULES, Merge
+from mhrctl.adapters.stack import over
 from mhrctl.artifacts.cards import Card, read_card, require_made_from
 from mhrctl.artifacts.facts import IndexFacts, PretrainFacts
 from mhrctl.config.cells import Cell
@@ -78,6 +79,7 @@ def start_of(
     start_card: Card[PretrainFacts],
     soup: Soup | None,
     tasks: Sequence[str] = (),
+    under: Adapter | None = None,
 ) -> Start:
     """Return what adaptation starts from; the backbone then has its slots.
 
@@ -89,6 +91,7 @@ def start_of(
         start_card: of the same.
         soup: whose adapters become one, if the method does that.
         tasks: the test tasks.
+        under: what is frozen under it, if anything is.
     """
     if cell.row.adds_lora:
         load_adapter(pretrained).put_into(backbone)
@@ -100,6 +103,7 @@ def start_of(
         base = _routed(cell.row, params, pretrained, start_card.facts.tasks, tasks)
     else:
         base = _made(soup, cell, params, pretrained, start_card.facts.tasks) if soup else load_adapter(pretrained)
+    base = over(under, base)
     attach(backbone, base)
     by_task = soup is not None or (cell.row.router is not None and params.leave_out != "nothing")
     return Start(base, by_task=by_task, trains_skills=cell.row.trains == "adapter")
