@@ -22,7 +22,7 @@ from mhrctl.adapters.config import AdapterConfig, InventoryConfig
 from mhrctl.adapters.granularity import routing_parts
 from mhrctl.adapters.merging import Merge
 from mhrctl.adapters.routing import coin_gates, new_routing, normalised, of_tasks, sampled
-from mhrctl.errors import listed
+from mhrctl.errors import ParamsError, listed
 
 
 class Inventory(Adapter):
@@ -291,6 +291,26 @@ class Inventory(Adapter):
                     a, b = merge(root * from_a[runs, layer].mT, root * from_b[runs, layer], generators)
                     to_a[place, layer], to_b[place, layer] = a.mT / root, b / root
         return merged
+
+    @torch.no_grad()
+    def begin_with(self, loras: Inventory) -> None:
+        """Make each skill the LoRA of a run, whose blocks go to the heads; a layer that those have not is left as it is.
+
+        What a skill has of more ranks stays as in a new one, which adds nothing.
+
+        Raises:
+            ParamsError: if their rank is larger, or they have other layers.
+        """
+        if loras.rank > self.rank:
+            raise ParamsError(f"rank {self.rank}: the LoRAs to begin with have {loras.rank}; set it to that or more")
+        if other := [name for name in loras.shapes if name not in self.shapes]:
+            raise ParamsError(f"targets: leave out layers that the LoRAs to begin with adapt: {listed(other, 3)}")
+        to, of, blocks = self.tensors(), loras.tensors(), (self.heads, -1)
+        for name in loras.shapes:
+            a, b = (of[f"{name}.{matrix}"][:, 0, 0] for matrix in ("lora_A", "lora_B"))  # [skills, d_in, r], [skills, r, d_out]
+            to[f"{name}.lora_A"][0, ..., : loras.rank] = a.unflatten(1, blocks).transpose(0, 1)
+            scaled = b * (loras.scaling / self.scaling)
+            to[f"{name}.lora_B"][0, :, :, : loras.rank] = scaled.unflatten(2, blocks).movedim(2, 0)
 
     def settings(self) -> dict[str, Any]:
         """Return the shapes, the settings flat, runs and tasks."""

@@ -48,9 +48,9 @@ class Stack(Adapter):
         """
         super().__init__()
         if not under.foldable:
-            raise ParamsError(f"one adapter without a routing can lie under another, and {under.kind} here is none")
+            raise ParamsError(f"under: one adapter without a routing can lie under another, and {under.kind} here is none")
         if other := [each.kind for each in (under, upper) if not each.is_low_rank]:
-            raise ParamsError(f"LoRAs alone are stacked, and not {other[0]}")
+            raise ParamsError(f"under: LoRAs alone are stacked, and not {other[0]}")
         self.under, self.upper = under.requires_grad_(requires_grad=False).eval(), upper
         self.shapes = {**under.shapes, **upper.shapes}
         self.dropout, self.heads, self.scaling = upper.dropout, upper.heads, upper.scaling

@@ -117,10 +117,8 @@ class Provenance:
             names |= {"pretrain": "pretrain-extra", "evaluate": "evaluate-zero-shot"}
         if "index" in self.cases:
             names |= {"adapt": "adapt-soup"}
-        if inputs.given(self.places, "under"):
-            names = {stage: f"{stage}-over" for stage in names}
-        if inputs.given(self.places, "pool"):
-            names |= {"pretrain": "pretrain-pool"}
+        if inputs.given(self.places, "under") or inputs.given(self.places, "pool"):  # which `--set` may say
+            return None
         places: tuple[Place, ...] = ("backbone", "pretrain", "start")
         folders = [folder for place in places for folder in inputs.given(self.places, place)]
         file = f"cells/{cell.name}.json"

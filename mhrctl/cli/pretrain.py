@@ -54,7 +54,11 @@ from mhrctl.cli.sharding import ShardOption, take_sharding
 from mhrctl.cli.signals import seconds_between_checkpoints, stopping
 from mhrctl.cli.threads import expected_threads, taken_threads
 from mhrctl.config.cells import CellParams
+from mhrctl.errors import listed
 from mhrctl.models.speed import Speed
+
+NAMED = 8
+"""Adapters of a pool that the last line names; the card has them all."""
 
 
 def pretrain(
@@ -144,7 +148,9 @@ def pretrain(
         reached = _reached(out)
         reached.append(f"{counts.multi_task:,} adapter and {counts.routing:,} routing parameters")
         took = display.duration(time.monotonic() - began)
-        display.done(f"pre-trained {trained.name} in {took}: {', '.join(reached)}{_kept(card.facts.kept)}")
+        display.done(
+            f"pre-trained {trained.name} in {took}: {', '.join(reached)}{_kept(card.facts.kept)}{_began(card.facts.skills)}"
+        )
 
 
 def _reached(out: Path) -> list[str]:
@@ -166,3 +172,8 @@ def _kept(kept: Sequence[Kept]) -> str:
         span = " to ".join(f"{step:,}" for step in sorted({min(steps), max(steps)}))
         return f"; kept the best step of each: {span}"
     return f"; kept step {steps[0]:,}, whose validation loss is {kept[0].validation_loss:.4f}"
+
+
+def _began(skills: Sequence[str]) -> str:
+    """Which adapters of a pool the skills were at the beginning."""
+    return f"; skills from {listed(skills, NAMED)}" if skills else ""

@@ -35,6 +35,7 @@ from mhrctl.data.examples import Examples
 from mhrctl.data.table import training_data_sets
 from mhrctl.data.windows import WindowedOrder
 from mhrctl.errors import DivergedError, ParamsError, StoppedError, counted, in_section
+from mhrctl.evaluation.skills import Tried, begin_with
 from mhrctl.evaluation.validation import Validation, first_examples, mean_loss
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import attach, new_adapter
@@ -123,8 +124,7 @@ def pretrain(
             require_made_from(origin_card, start, {"prepare": prepared})
             require_lower(origin_card, start, under)
             adapter = load_adapter(start / ADAPTERS)
-        with in_section("pretrain"):
-            adapter = over(load_lower(under, fingerprint), adapter)
+        adapter = over(load_lower(under, fingerprint), adapter)
         attach(frozen, adapter)
         set_precision(frozen, params.precision)
         place(frozen)
@@ -147,9 +147,10 @@ def pretrain(
     if params.validate_every:
         with in_section("pretrain"):
             training.validation.require_samples()
+    skills = training.begin(adapter, pool) if pool else []
     rows, kept = training.private(adapter) if private else training.shared(adapter)
     losses = training.validation_losses(adapter, list(data_sets))
-    card = replace(card, facts=facts.model_copy(update={"kept": kept}))
+    card = replace(card, facts=facts.model_copy(update={"kept": kept, "skills": skills}))
     if execution.accelerator.is_main_process:
         columns = training.columns
         with replacing(log) as table, writing(out) as folder:
@@ -202,6 +203,13 @@ class _Training:
         examples = self.params.batch_size * self.params.accumulation * self.execution.accelerator.num_processes
         about = f"{counted(total, 'step')} of {counted(examples, 'example')}, {self.execution.accelerator.device}"
         return self.execution.track(f"pretrain {self.cell.name}", total, about=f"{self.trained}, {about}")
+
+    def begin(self, adapter: Adapter, pool: Path) -> list[str]:
+        """Make the skills LoRAs of a pool, and return their names."""
+        if self.params.pool_by == "useful":
+            self.validation.require_samples()
+        tried = Tried(self.validation.samples, self.backbone, self.objective, self.execution)
+        return begin_with(pool, adapter, self.params, tried, seed=self.cell.seed)
 
     def shared(self, adapter: Adapter) -> tuple[list[list[Any]], list[Kept]]:
         """Train one adapter, routed or not, on all tasks in proportion to their examples.
