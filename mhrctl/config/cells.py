@@ -215,6 +215,8 @@ def _named(name: str, where: str, seed: int) -> Cell:
     match = _CALLED.fullmatch(name)
     if match is None or match["method"] not in METHODS:
         raise ParamsError(f"{where}: no name of a cell, such as lora-s{seed}")
+    if METHODS[match["method"]].multi_head and not match["heads"]:
+        raise ParamsError(f"{where}: name its heads too, as in {match['method']}-h8")
     numbers = {axis: int(match[axis]) for axis in ("heads", "extra_steps", "seed") if match[axis]}
     try:
         return Cell(method=match["method"], variant=match["variant"] or PLAIN, **{"seed": seed} | numbers)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mhrctl.config.cells import Cell, cell_called, cell_of, grid_cells, label_called, label_of, method_of
+from mhrctl.config.cells import LOWERED, Cell, cell_called, cell_of, grid_cells, label_called, label_of, method_of
 from mhrctl.config.methods import METHODS
 from mhrctl.config.params import Params
 from mhrctl.config.resolve import load_params, resolve_cell
@@ -164,3 +164,48 @@ def test_a_label_goes_by_its_method_where_it_is_the_only_one() -> None:
     assert list(meant.values()) == ["lora", "mhr-h8", "mhr-h8", "mhr-h8", "mhr_z-h64", None, None]
     with pytest.raises(ParamsError, match="mhr_z can be mhr_z-h8, mhr_z-h64; name one of them"):
         label_called("mhr_z", labels)
+
+
+def stacked(path: Path, *sets: str, method: str = "mhr_mu", **axes: int) -> list[str | None]:
+    """What lies under a cell in each stage, by the settings of all methods."""
+    settings = load_params(path, sets)
+    resolved = resolve_cell(settings, cell_of(settings.params, method, **axes))
+    outputs = [resolved.under(stage) for stage in LOWERED]
+    return [f"{output[0]}/{output[1].name}" if output else None for output in outputs]
+
+
+def test_a_stage_takes_what_lay_under_the_one_before(project_file: Path) -> None:
+    assert stacked(project_file) == [None, None, None]
+    assert stacked(project_file, "pretrain.under=lora") == ["pretrain/lora-s0"] * 3
+    assert stacked(project_file, "adapt.under=poly_mu", seed=3) == [None, "average/poly-s3", "average/poly-s3"]
+    sets = ["pretrain.under=lora-s7", "evaluate.under=mhr_mu-h4-light-s1"]
+    assert stacked(project_file, *sets) == ["pretrain/lora-s7", "pretrain/lora-s7", "average/mhr-h4-light-s1"]
+    assert stacked(project_file, "grid.pretrain_seed=5", "adapt.under=lora", seed=1) == [None, *["pretrain/lora-s5"] * 2]
+
+
+@pytest.mark.parametrize(
+    ("method", "sets", "said"),
+    [
+        ("lora", "adapt.under=mhr_mu", "adapt.under mhr_mu: name its heads too, as in mhr_mu-h8"),
+        ("lora", "pretrain.under=ia3", "pretrain.under ia3: ia3 is no single LoRA; name a cell of lora, poly_mu, mhr_mu or"),
+        ("lora", "pretrain.under=adapter_soup", "adapter_soup is no single LoRA"),
+        ("lora", "adapt.under=../lora", "no name of a cell, such as lora-s0"),
+        ("ia3", "adapt.under=lora", "adapt.under lora: ia3 cannot be trained on another adapter"),
+        ("adapter_soup", "pretrain.under=lora", "pretrain.under lora: adapter_soup cannot be trained on another adapter"),
+        ("mhr", "pretrain.pool=lora", "pretrain.pool lora: lora pre-trains no pool; name a cell of adapter_soup"),
+        ("lora", "pretrain.pool=adapter_soup", "pretrain.pool adapter_soup: lora has no skills that could be of a pool"),
+    ],
+)
+def test_what_cannot_lie_under_a_cell_is_rejected(project_file: Path, method: str, sets: str, said: str) -> None:
+    with pytest.raises(ParamsError, match=re.escape(f"params.yaml: cell {method}-")) as raised:
+        stacked(project_file, sets, method=method)
+    assert said in str(raised.value)
+
+
+def test_extra_steps_go_on_from_skills_that_there_are(project_file: Path) -> None:
+    settings = load_params(project_file, ["grid.methods.mhr.pretrain.pool=adapter_soup-s9"])
+    cell = cell_of(settings.params, "mhr_mu")
+    output = resolve_cell(settings, cell).pool()
+    assert output is not None
+    assert (output[0], output[1].name) == ("pretrain", "adapter_soup-s9")
+    assert resolve_cell(settings, cell.model_copy(update={"extra_steps": 3})).pool() is None

@@ -25,6 +25,7 @@ from mhrctl.tools.check import (
     prepared_tasks,
     shortages,
     unknown_task,
+    unmade,
     unmeasured,
     vocab_size,
 )
@@ -72,6 +73,22 @@ def test_alignment_that_cannot_be_measured_is_said(project: Path) -> None:
     params.write_text(params.read_text().replace("  skills: 2", "  skills: 2\n  align_every: 2"))
     params.write_text(params.read_text() + f"  overrides: {{{', '.join(off)}}}\n")
     assert unmeasured_of(project) is None
+
+
+def test_outputs_that_nothing_makes_are_said(project: Path) -> None:
+    def unmade_of(*sets: str) -> str | None:
+        settings = load_params(project / "params.yaml", sets)
+        return unmade([resolve_cell(settings, cell) for cell in grid_cells(settings.params)], Project(project))
+
+    assert unmade_of() is None
+    assert unmade_of("adapt.under=lora") is None
+    assert unmade_of("adapt.under=mhr_mu-h4") is None
+    said = str(unmade_of("adapt.under=lora-s100", "grid.methods.poly.pretrain.pool=adapter_soup"))
+    assert said.startswith("settings name pretrain/lora-s100, pretrain/adapter_soup-s0, which are not there and which the grid")
+    made = project / "data/pretrain/lora-s100/card.json"
+    made.parent.mkdir(parents=True)
+    made.write_text("{}")
+    assert unmade_of("adapt.under=lora-s100") is None
 
 
 def test_tasks_that_are_prepared_count(project: Path) -> None:

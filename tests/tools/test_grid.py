@@ -17,7 +17,8 @@ from mhrctl.config.cells import Cell
 from mhrctl.config.methods import BACKBONE
 from mhrctl.config.resolve import load_params, resolve_cell
 from mhrctl.errors import ArtifactError, MhrctlError, ParamsError
-from mhrctl.tools.grid import differences, expand, read_bare, read_cell, require_in_step, sync
+from mhrctl.projects.templates import dvc_yaml
+from mhrctl.tools.grid import differences, expand, named_outputs, read_bare, read_cell, require_in_step, sync
 from tests.config.mutations import complaint_of
 
 
@@ -219,3 +220,29 @@ def test_what_params_may_leave_out_is_written_for_dvc(project: Path) -> None:
     where.params.write_text(where.params.read_text().replace("recipe: null", "recipe: t0").replace("[1, 2]", "[4]"))
     sections = json.loads(expand(load_params(where.params), where)[where.optional_sections])
     assert sections == {"recipe": "t0", "index": {"examples": 9}, "report": {"tables": [4]}}
+
+
+def test_cells_that_read_outputs_which_settings_name_are_stages_of_their_own(project: Path) -> None:
+    """And a grid without any has the lists that it always had."""
+    where = Project(project)
+    before = expand(load_params(where.params), where)[where.cell_index]
+    text = where.params.read_text().replace("    poly:\n", "    poly: {pretrain: {pool: adapter_soup-s9}}\n    poly_mu:\n")
+    where.params.write_text(text.replace("mhr_z: {heads: [4]}", "mhr_z: {heads: [4], adapt: {under: poly_mu}}"))
+    settings = load_params(where.params)
+    cells = YAML(typ="safe").load(expand(settings, where)[where.cell_index])["cells"]
+    assert not any(stage.endswith(("_over", "_pool")) for stage in YAML(typ="safe").load(before)["cells"])
+    assert cells["pretrain_pool"] == {"poly-s0": {"pool": "pretrain/adapter_soup-s9"}}
+    assert list(cells["pretrain"]) == ["lora-s0", "mhr-h4-s0"]
+    over = {"mhr_z-h4-s0": {"start": "pretrain/mhr-h4-s0", "under": "average/poly-s0"}}
+    assert (cells["adapt_over"], cells["evaluate_over"]) == (over, over)
+    assert "pretrain_over" not in cells
+    assert {"mhr_z-h4-s0"}.isdisjoint({**cells["adapt"], **cells["evaluate"]})
+    stages = YAML(typ="safe").load(dvc_yaml(settings.params))["stages"]
+    assert {name for name in stages if name.endswith(("-over", "-pool"))} == {"pretrain-pool", "adapt-over", "evaluate-over"}
+    assert "data/${item.under}" in stages["adapt-over"]["do"]["deps"]
+    assert stages["pretrain-pool"]["foreach"] == "${cells.pretrain_pool}"
+    assert "data/${item.pool}" in stages["pretrain-pool"]["do"]["deps"]
+    named = [(stage, cell.name) for stage, cell in named_outputs(settings)]
+    assert {*named} == {("average", "poly-s0"), ("pretrain", "adapter_soup-s9")}
+    plain = YAML(typ="safe").load(dvc_yaml(load_params(where.params, ["grid.methods={lora: {}}"]).params))["stages"]
+    assert not any("item.under" in str(stage) or "item.pool" in str(stage) for stage in plain.values())

@@ -28,6 +28,14 @@ def test_gaps_of_dvc_yaml(project: Path) -> None:
         f"{path}: has no stage index",
         f"{path}: stage prepare does not name deps tasks",
     ]
+    path.write_text(dvc_yaml(loaded(project, "adapt.under=lora")))
+    assert pipeline_gaps(loaded(project, "adapt.under=lora"), Project(project)) == []
+    assert pipeline_gaps(params, Project(project)) == [
+        f"{path}: has the stage {name}, which no setting of params.yaml asks for now: DVC refuses it; take it out"
+        for name in ("adapt-over", "evaluate-over")
+    ]
+    path.write_text(dvc_yaml(params))
+    assert f"{path}: has no stage adapt-over" in pipeline_gaps(loaded(project, "adapt.under=lora"), Project(project))
     for text, said in (
         ("stages: [", r"dvc.yaml:1: not valid YAML"),
         ("a: 1\n", r"dvc.yaml: has no stages"),

@@ -8,7 +8,7 @@ import pytest
 from dvc.repo import Repo
 
 from mhrctl.artifacts.names import Project
-from mhrctl.config.cells import grid_cells
+from mhrctl.config.cells import Cell, grid_cells
 from mhrctl.config.resolve import load_params
 from mhrctl.errors import ArtifactError
 from mhrctl.tools.prune import find_leftovers, prune, set_apart
@@ -93,6 +93,16 @@ def test_only_what_no_cell_needs_is_listed(where: Project) -> None:
     assert left.entries_of("mhr-h4-s0") == []
     assert left.size("poly-s9") == 8 * 4
     assert left.size("adapter_soup-s0") == 0
+
+
+def test_what_settings_name_is_needed(where: Project) -> None:
+    cells = grid_cells(load_params(where.params).params)
+    assert "poly-s9" in find_leftovers(cells, where).cells
+    output = where.output("pretrain", "poly-s9")
+    output.mkdir(parents=True)
+    left = find_leftovers(cells, where, [("pretrain", Cell(method="poly", seed=9))])
+    assert output not in left.paths["poly-s9"]
+    assert where.output("adapt", "poly-s9") in left.paths["poly-s9"]
 
 
 def test_pruning_removes_it_and_nothing_else(where: Project) -> None:
