@@ -92,7 +92,8 @@ class Stack(Adapter):
 
     def forward(self, task_ids: Tensor | None = None) -> dict[str, Tensor]:
         """Join the slots of both along the rank; a layer that one of them adapts has its slots."""
-        slots, under = self.upper(task_ids), self.under()
+        slots: dict[str, Tensor] = self.upper(task_ids)
+        under = self.under()
         groups = len(next(iter(slots.values())))
         for name, frozen in under.items():
             lower = frozen.expand(groups, -1, -1)

@@ -332,7 +332,7 @@ def _adapted(
         adapted = project.output("adapt", cell.name)
     start_card, adapted_card = read_cards(cell, start, adapted)
     backbone, tokenizer = _opened(project, adapted_card or start_card, adapted if adapted_card else start, base)
-    if start_card and start and adapted_card and adapted:
+    if cell and start and adapted_card and adapted:
         require_made_from(adapted_card, adapted, {"prepare": prepared, "start": start})
         lower = load_lower(lower_of_outputs(cell, params, adapted_card, adapted), adapted_card.facts.backbone)
     if router := open_router(cell, start, adapted, backbone, project.root, device):

@@ -166,10 +166,10 @@ def test_a_label_goes_by_its_method_where_it_is_the_only_one() -> None:
         label_called("mhr_z", labels)
 
 
-def stacked(path: Path, *sets: str, method: str = "mhr_mu", **axes: int) -> list[str | None]:
+def stacked(path: Path, *sets: str, method: str = "mhr_mu", seed: int | None = None) -> list[str | None]:
     """What lies under a cell in each stage, by the settings of all methods."""
     settings = load_params(path, sets)
-    resolved = resolve_cell(settings, cell_of(settings.params, method, **axes))
+    resolved = resolve_cell(settings, cell_of(settings.params, method, seed=seed))
     outputs = [resolved.under(stage) for stage in LOWERED]
     return [f"{output[0]}/{output[1].name}" if output else None for output in outputs]
 

@@ -126,7 +126,8 @@ def test_the_useful_ones_do_not_depend_on_the_order_of_the_pool(monkeypatch: pyt
         return [sum(table[names[run]][task] for task in seen) for run in runs]
 
     monkeypatch.setattr(skills, "summed_losses", losses)
-    tried = Tried(samples, *[SimpleNamespace(track=silent)] * 3)  # type: ignore[list-item]
+    nothing: Any = SimpleNamespace(track=silent)
+    tried = Tried(samples, nothing, nothing, nothing)
     assert [names[place] for place in useful(Path(), names, tried, count=2)] == ["c", "e"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -117,7 +118,7 @@ def test_what_comes_from_the_hub_is_no_dependency(tmp_path: Path) -> None:
 
 
 def test_the_page_of_stacks_shows_the_stages_as_they_are_written(project: Path) -> None:
-    page = (Path(__file__).parents[2] / "docs/stacks.md").read_text()
+    page = (ROOT / "docs/stacks.md").read_text()
     (block,) = [text for text in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if "pretrain-over" in text]
     stages = YAML(typ="safe").load(dvc_yaml(load_params(project / "params.yaml", ["pretrain.under=lora"]).params))["stages"]
     assert YAML(typ="safe").load(block) == {name: stage for name, stage in stages.items() if name.endswith("-over")}
