@@ -299,8 +299,11 @@ class Inventory(Adapter):
         What a skill has of more ranks stays as in a new one, which adds nothing.
 
         Raises:
+            ValueError: if there are not as many.
             ParamsError: if their rank is larger, or they have other layers.
         """
+        if loras.runs != self.skills:
+            raise ValueError(f"{loras.runs} LoRAs for {self.skills} skills")
         if loras.rank > self.rank:
             raise ParamsError(f"rank {self.rank}: the LoRAs to begin with have {loras.rank}; set it to that or more")
         if other := [name for name in loras.shapes if name not in self.shapes]:

@@ -196,12 +196,12 @@ def lower_named(name: str, where: str, cell: Cell) -> Output:
     Raises:
         ParamsError: if it is no single LoRA, or the upper cell trains none.
     """
-    if not cell.row.is_stacked:
+    if not cell.row.can_be_stacked:
         raise ParamsError(f"{where}: {cell.method} cannot be trained on another adapter; set it at methods that train LoRAs")
     if cell.extra_steps:
         raise ParamsError(f"{where}: extra steps are not trained on another adapter; leave out one of them")
     lower = _named(name, where, cell.pretrain_cell.seed)
-    if not lower.row.is_single or not lower.row.is_stacked:
+    if not lower.row.is_single or not lower.row.can_be_stacked:
         raise ParamsError(f"{where}: {lower.method} is no single LoRA; name a cell of lora, poly_mu, mhr_mu or their like")
     return lower.start
 

@@ -252,7 +252,7 @@ class Method:
         return self.start == "new_lora"
 
     @property
-    def is_stacked(self) -> bool:
+    def can_be_stacked(self) -> bool:
         """Whether an adapter can be frozen under what it trains: under LoRAs, unless they come of a pool."""
         return self.adapter not in _OTHER_THAN_LORAS and not self.is_private
 
@@ -518,11 +518,11 @@ READERS: Mapping[tuple[str, str], Callable[[Method], bool]] = {
     ("pretrain", "temperature"): lambda row: row.learns_routing,
     ("pretrain", "straight_through"): lambda row: row.learns_routing,
     ("pretrain", "uniform_steps"): lambda row: row.learns_routing,
-    ("pretrain", "under"): lambda row: row.is_stacked,
+    ("pretrain", "under"): lambda row: row.can_be_stacked,
     ("pretrain", "pool"): lambda row: row.takes_pool,
     ("pretrain", "pool_by"): lambda row: row.takes_pool,
-    ("adapt", "under"): lambda row: row.is_stacked,
-    ("evaluate", "under"): lambda row: row.is_stacked,
+    ("adapt", "under"): lambda row: row.can_be_stacked,
+    ("evaluate", "under"): lambda row: row.can_be_stacked,
     ("adapt", "routing_lr"): lambda row: row.adapts_routing,
     ("adapt", "lr"): lambda row: row.trains == "adapter",
     ("adapt", "soup_size"): lambda row: row.makes_soup,

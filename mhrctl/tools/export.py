@@ -45,11 +45,8 @@ STACKED = """
 This adapter was trained on another, which lies in `under/` and stayed as it is. The two belong together:
 
 ```python
-from peft import PeftModel
-
-model = PeftModel.from_pretrained(backbone, ".", adapter_name="upper")  # this folder
-model.load_adapter("under", adapter_name="under")
-model.base_model.set_adapter(["under", "upper"])
+model.load_adapter(".", adapter_name="under", subfolder="under")
+model.base_model.set_adapter(["under", "default"])  # the one that is loaded above
 ```
 
 With another adapter in place of `under`, it is carried over to what that one was trained on.

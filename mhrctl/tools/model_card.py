@@ -328,8 +328,8 @@ def addressed(text: str, repo: str, *, former: str = ".") -> str:
         repo: `OWNER/NAME`.
         former: what the code names: the folder, or the repository that it was pulled from.
     """
-    for begin in ("from_pretrained(", ", "):
-        text = text.replace(f"{begin}{json.dumps(former)})", f"{begin}{json.dumps(repo)})")
+    for begin, end in (("from_pretrained(", ")"), (", ", ")"), ("load_adapter(", ",")):
+        text = text.replace(f"{begin}{json.dumps(former)}{end}", f"{begin}{json.dumps(repo)}{end}")
     return text.replace(IN_FOLDER, "", 1)
 
 

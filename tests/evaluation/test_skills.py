@@ -164,3 +164,5 @@ def test_what_cannot_be_skills_is_refused_in_a_line(
 def test_a_rank_that_is_too_small_is_refused() -> None:
     with pytest.raises(ParamsError, match="rank 1: the LoRAs to begin with have 2; set it to that or more"):
         Inventory(SHAPES, InventoryConfig(skills=2)).begin_with(Inventory(SHAPES, InventoryConfig(rank=2), runs=2))
+    with pytest.raises(ValueError, match="1 LoRAs for 2 skills"):
+        Inventory(SHAPES, InventoryConfig(skills=2)).begin_with(Inventory(SHAPES))

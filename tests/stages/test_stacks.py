@@ -22,6 +22,7 @@ from mhrctl.artifacts.names import ADAPTERS
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import attach
 from mhrctl.models.backbones import load_backbone
+from mhrctl.tools.model_card import addressed
 from tests.adapters.test_inventory import randomised
 from tests.conftest import PARAMS, Run, mhrctl, reseal
 from tests.models.made import logits_of
@@ -175,15 +176,16 @@ def test_exports_give_our_logits_in_peft(stacked: Path, tmp_path: Path, run: Run
         joined = peft.PeftModel.from_pretrained(base(stacked), tmp_path / "joined" / task).eval()
         assert json.loads((tmp_path / "joined" / task / "adapter_config.json").read_text())["r"] == 2
         torch.testing.assert_close(logits(joined), expected)
-        stack = peft.PeftModel.from_pretrained(base(stacked), tmp_path / "stack" / task, adapter_name="upper")
-        stack.load_adapter(tmp_path / "stack" / task / "under", adapter_name="under")
-        cast("Any", stack.base_model).set_adapter(["under", "upper"])
+        stack = peft.PeftModel.from_pretrained(base(stacked), tmp_path / "stack" / task)
+        stack.load_adapter(tmp_path / "stack" / task, adapter_name="under", subfolder="under")
+        cast("Any", stack.base_model).set_adapter(["under", "default"])
         torch.testing.assert_close(logits(stack.eval()), expected)
         torch.testing.assert_close(
             logits(AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "merged" / task).eval()), expected, atol=1e-4, rtol=1e-4
         )
     readme = (tmp_path / "stack/swap/README.md").read_text()
-    assert 'model.base_model.set_adapter(["under", "upper"])' in readme
+    assert 'model.base_model.set_adapter(["under", "default"])' in readme
+    assert 'model.load_adapter("me/mine", adapter_name="under", subfolder="under")' in addressed(readme, "me/mine")
     capfd.readouterr()
     asked = tmp_path / "in.jsonl"
     asked.write_text('{"input": "ant bee"}')
