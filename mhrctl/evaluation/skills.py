@@ -69,16 +69,16 @@ def begin_with(pool: Path, adapter: Adapter, params: PretrainParams, tried: Trie
     """
     card = read_card(pool, stage="pretrain", command=f"mhrctl pretrain {pool.name}")
     names, file, count = card.facts.tasks, pool / ADAPTERS, params.skills
+    if len(names) < count:
+        raise ParamsError(f"pretrain.skills {count}: the pool {pool.name} has {counted(len(names), 'adapter')}")
+    if params.pool_by == "clusters":
+        chosen = clustered(file, names, count=count, seed=seed)
+    else:
+        chosen = useful(file, names, tried, count=count)
+    loras = load_adapter(file, chosen)
+    if not (isinstance(adapter, Inventory) and isinstance(loras, Inventory)):
+        raise ParamsError(f"pretrain.pool {pool.name}: holds {loras.kind}, of which no skills can be made; name one of LoRAs")
     with in_section("pretrain"):
-        if len(names) < count:
-            raise ParamsError(f"skills {count}: the pool {pool.name} has {counted(len(names), 'adapter')}")
-        if params.pool_by == "clusters":
-            chosen = clustered(file, names, count=count, seed=seed)
-        else:
-            chosen = useful(file, names, tried, count=count)
-        loras = load_adapter(file, chosen)
-        if not (isinstance(adapter, Inventory) and isinstance(loras, Inventory)):
-            raise ParamsError(f"pool {pool.name}: holds {loras.kind}, of which no skills can be made; name one of LoRAs")
         adapter.begin_with(loras)
     return [names[place] for place in chosen]
 
@@ -153,7 +153,8 @@ def clustered(file: Path, names: Sequence[str], *, count: int, seed: int) -> lis
     order = sorted(range(len(names)), key=names.__getitem__)
     with reading(file), safe_open(file, "pt") as stored:
         products = inner_products(stored.get_tensor, load_adapter(file, [0]).shapes)[order][:, order]
-    return [order[place] for place in medoids(products, count=count, seed=seed)]
+    with in_section("pretrain"):
+        return [order[place] for place in medoids(products, count=count, seed=seed)]
 
 
 def inner_products(tensor: Callable[[str], Tensor], shapes: Shapes) -> Tensor:
