@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from mhrctl.adapters.adapter import Adapter, Objective
+from mhrctl.adapters.adapter import Adapter, Losses, Objective
 from mhrctl.adapters.config import InventoryConfig
 from mhrctl.adapters.files import load_adapter
 from mhrctl.adapters.inventory import Inventory
@@ -75,6 +75,11 @@ class Stack(Adapter):
         return self.upper.runs
 
     @property
+    def tasks(self) -> int:
+        """Tasks of which the upper adapter has something of their own."""
+        return self.upper.tasks
+
+    @property
     def routes_by(self) -> Literal["none", "task"]:
         """What the upper adapter is routed by."""
         return self.upper.routes_by
@@ -128,7 +133,7 @@ class Stack(Adapter):
         """Mix the routing of the upper adapter with the uniform one."""
         self.upper.interpolate(learned)
 
-    def objective(self, objective: Objective) -> Objective:
+    def objective(self, objective: Objective) -> Losses:
         """Return what the upper adapter minimises."""
         return self.upper.objective(objective)
 

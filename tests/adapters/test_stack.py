@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,14 @@ from torch import Tensor
 from transformers import T5ForConditionalGeneration
 
 from mhrctl.adapters.adapter import Adapter, trainable
+from mhrctl.adapters.build import build_adapter
 from mhrctl.adapters.config import InventoryConfig
 from mhrctl.adapters.files import load_adapter, save_adapter
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.scales import Scales
 from mhrctl.adapters.stack import Stack, load_lower, over
+from mhrctl.config.methods import METHODS, Method
+from mhrctl.config.sections import PretrainParams
 from mhrctl.errors import ParamsError
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import attach, find_layers, linear_shapes
@@ -70,6 +74,45 @@ def test_each_run_and_group_has_the_lower_one(tiny_t5: T5ForConditionalGeneratio
     if skills > 1:
         torch.testing.assert_close(logits(tiny_t5, Stack(under, upper), groups), logits(changed, upper, groups))
         torch.testing.assert_close(logits(tiny_t5, Stack(under, upper).average()), logits(changed, upper.average()))
+
+
+@pytest.mark.parametrize(
+    "row", [row for row in METHODS.values() if row.pretrain == row.name and row.can_be_stacked], ids=lambda row: row.name
+)
+def test_every_method_that_can_be_stacked_has_the_lower_one(tiny_t5: T5ForConditionalGeneration, row: Method) -> None:
+    shapes = find_layers(linear_shapes(tiny_t5), ["v", "wo"])
+    settings = PretrainParams(steps=0, batch_size=1, rank=2, skills=2)
+    upper = build_adapter(row, settings, shapes, tiny_t5, heads=2 if row.multi_head else 1, tasks=3)
+    under = lora(tiny_t5, ["q", "v"], LOWER)
+    if not upper.is_low_rank:
+        with pytest.raises(ParamsError, match=f"LoRAs alone are stacked, and not {upper.kind}"):
+            Stack(under, upper)
+        return
+    with torch.no_grad():
+        for parameter in upper.skill_parameters():
+            parameter.normal_()
+    stack, ids = Stack(under, upper).eval(), torch.tensor([[2, 0]])
+    new = stack.for_new_tasks([4, 5], train_skills=True)
+    for one, other in (
+        (stack, upper),
+        (stack.average(), upper.average()),
+        (new, new.top),
+        (new.composed(), new.composed().top),
+    ):
+        given = ids if one is stack else torch.zeros(2, 1, dtype=torch.long)
+        slots, expected = one.eval()(given), other.eval()(given)
+        for name in other.shapes:
+            sizes = [slots[f"{name}.down"].shape[1] - expected[f"{name}.down"].shape[1]]
+            assert sizes == [2 if name in under.shapes else 0]
+            torch.testing.assert_close(
+                product(slots, name), product(expected, name) + product(under(), name, of=name in under.shapes)
+            )
+    assert (new.runs, stack.tasks) == (2, upper.tasks)
+
+
+def product(slots: Mapping[str, Tensor], name: str, *, of: bool = True) -> Tensor:
+    """The update of a layer for each group; nothing where it is of another."""
+    return slots[f"{name}.up"].mT @ slots[f"{name}.down"] if of else torch.zeros(1)
 
 
 def test_joined_they_are_one_lora_of_both_ranks(tiny_t5: T5ForConditionalGeneration) -> None:
