@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from transformers import T5ForConditionalGeneration
+from transformers import LlamaConfig, LlamaForCausalLM, T5ForConditionalGeneration
 
 from mhrctl.adapters.adapter import Adapter, trainable
 from mhrctl.adapters.build import build_adapter
@@ -169,3 +170,16 @@ def test_what_is_no_single_lora_is_refused(tiny_t5: T5ForConditionalGeneration) 
         Stack(lora(tiny_t5, ["v"], InventoryConfig(skills=2)), plain)
     assert over(None, plain) is plain
     assert load_lower(None, "") is None
+
+
+@pytest.mark.parametrize("packs", [False, True])
+def test_a_causal_model_has_the_sum_of_both_too(packs: bool) -> None:
+    torch.manual_seed(0)
+    config = LlamaConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, vocab_size=64)
+    config.pad_token_id = 0
+    model: Any = LlamaForCausalLM(config).eval()
+    model.PACKS = packs
+    under = lora(model, ["q_proj", "up_proj"], LOWER)
+    upper = lora(model, ["q_proj", "v_proj"], InventoryConfig(skills=2), tasks=2)
+    groups = torch.tensor([[1, 0]])
+    torch.testing.assert_close(logits(model, Stack(under, upper), groups), logits(with_lower(model, under), upper, groups))
