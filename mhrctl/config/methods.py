@@ -272,7 +272,7 @@ class Method:
         return self.trains == "nothing"
 
 
-_OTHER_THAN_LORAS = ("scales:Scales", "weights:Weights")
+_OTHER_THAN_LORAS = ("scales:Scales", "weights:Weights", "experts:HydraLoRA")
 
 POOLED = "adapter_soup"
 """The method whose pre-training is a pool: an adapter for each training task, or those that others trained."""

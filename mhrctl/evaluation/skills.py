@@ -11,7 +11,6 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,7 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from mhrctl.adapters.adapter import Adapter, Shapes
-from mhrctl.adapters.files import load_adapter
+from mhrctl.adapters.files import Pool, load_adapter
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.artifacts.cards import read_card
 from mhrctl.artifacts.names import ADAPTERS
@@ -28,37 +27,31 @@ from mhrctl.artifacts.reading import reading
 from mhrctl.config.sections import PretrainParams
 from mhrctl.data.examples import Sample
 from mhrctl.errors import ParamsError, counted, in_section
-from mhrctl.evaluation.choosing import halve, summed_losses
+from mhrctl.evaluation.choosing import Tried, halve
 from mhrctl.training.execution import Execution
-from mhrctl.training.objective import Objective
+from mhrctl.training.objective import objective_of
 
 
-@dataclass(frozen=True)
-class Tried:
-    """Adapters of a pool are tried on this.
-
-    Attributes:
-        samples: {training task: its validation samples}.
-        backbone: frozen, with slots or without.
-        objective: the loss.
-        execution: where to run the backbone.
-    """
-
-    samples: Mapping[int, Sequence[Sample]]
-    backbone: PreTrainedModel
-    objective: Objective
-    execution: Execution
-
-
-def begin_with(pool: Path, adapter: Adapter, params: PretrainParams, tried: Tried, *, seed: int) -> list[str]:
+def begin_with(
+    folder: Path,
+    adapter: Adapter,
+    params: PretrainParams,
+    samples: Sequence[Sequence[Sample]],
+    backbone: PreTrainedModel,
+    *,
+    seed: int,
+    execution: Execution,
+) -> list[str]:
     """Make the skills of a new inventory LoRAs of a pool.
 
     Args:
-        pool: output of the pretrain stage, or what was imported in its place.
+        folder: of the pool: output of the pretrain stage, or what was imported in its place.
         adapter: the inventory.
         params: the resolved section of its cell.
-        tried: on what the useful ones are found.
+        samples: the validation samples of each training task, by which the useful ones are found.
+        backbone: frozen, with slots or without.
         seed: of the cell.
+        execution: where to run the backbone.
 
     Returns:
         The names of the LoRAs, a skill each.
@@ -67,32 +60,33 @@ def begin_with(pool: Path, adapter: Adapter, params: PretrainParams, tried: Trie
         ParamsError: if the pool is too small, or its LoRAs do not fit.
         ArtifactError: if there is no such pool.
     """
-    card = read_card(pool, stage="pretrain", command=f"mhrctl pretrain {pool.name}")
-    names, file, count = card.facts.tasks, pool / ADAPTERS, params.skills
+    card = read_card(folder, stage="pretrain", command=f"mhrctl pretrain {folder.name}")
+    names, file, count = card.facts.tasks, folder / ADAPTERS, params.skills
     if len(names) < count:
-        raise ParamsError(f"pretrain.skills {count}: the pool {pool.name} has {counted(len(names), 'adapter')}")
+        raise ParamsError(f"pretrain.skills {count}: the pool {folder.name} has {counted(len(names), 'adapter')}")
     if params.pool_by == "clusters":
         chosen = clustered(file, names, count=count, seed=seed)
     else:
-        chosen = useful(file, names, tried, count=count)
+        tried = Tried(Pool(file), backbone, objective_of(params), execution)
+        chosen = useful(names, samples, tried, count=count)
     loras = load_adapter(file, chosen)
     if not (isinstance(adapter, Inventory) and isinstance(loras, Inventory)):
-        raise ParamsError(f"pretrain.pool {pool.name}: holds {loras.kind}, of which no skills can be made; name one of LoRAs")
+        raise ParamsError(f"pretrain.pool {folder.name}: holds {loras.kind}, of which no skills can be made; name one of LoRAs")
     with in_section("pretrain"):
         adapter.begin_with(loras)
     return [names[place] for place in chosen]
 
 
-def useful(file: Path, names: Sequence[str], tried: Tried, *, count: int) -> list[int]:
+def useful(names: Sequence[str], samples: Sequence[Sequence[Sample]], tried: Tried, *, count: int) -> list[int]:
     """Choose the adapters under which the losses of the training tasks are least.
 
     Successive halving finds for each task as many of the best as are wanted in all. Of these, one after the other is taken
     by which the sum over tasks, of the least loss under any that was taken, falls the most.
 
     Args:
-        file: of the pool.
-        names: of its adapters; by their order those of equal loss are taken.
-        tried: on what.
+        names: of the pool's adapters; by their order those of equal loss are taken.
+        samples: of each training task.
+        tried: tries adapters on them.
         count: how many are wanted.
 
     Returns:
@@ -100,14 +94,13 @@ def useful(file: Path, names: Sequence[str], tried: Tried, *, count: int) -> lis
     """
     order = sorted(range(len(names)), key=names.__getitem__)
     losses: list[dict[int, float]] = []
-    with tried.execution.track("choose", len(tried.samples)) as bar:
-        for samples in tried.samples.values():
+    with tried.execution.track("choose", len(samples)) as bar:
+        for of_task in samples:
 
-            def losses_of(left: list[int], part: range, samples: Sequence[Sample] = samples) -> list[float]:
-                runs, seen = [order[place] for place in left], samples[part.start : part.stop]
-                return summed_losses(file, runs, seen, tried.backbone, tried.objective, tried.execution)
+            def losses_of(left: list[int], part: range, of_task: Sequence[Sample] = of_task) -> list[float]:
+                return tried.losses([order[place] for place in left], of_task[part.start : part.stop])
 
-            best = halve(losses_of, candidates=len(order), examples=len(samples), keep=count)
+            best = halve(losses_of, candidates=len(order), examples=len(of_task), keep=count)
             losses.append(dict(zip(best.best, best.losses, strict=True)))
             bar.advance()
     return [order[place] for place in covering(losses, candidates=len(order), count=count)]

@@ -35,7 +35,7 @@ from mhrctl.data.examples import Examples
 from mhrctl.data.table import training_data_sets
 from mhrctl.data.windows import WindowedOrder
 from mhrctl.errors import DivergedError, ParamsError, StoppedError, counted, in_section
-from mhrctl.evaluation.skills import Tried, begin_with
+from mhrctl.evaluation.skills import begin_with
 from mhrctl.evaluation.validation import Validation, first_examples, mean_loss
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import attach, new_adapter
@@ -208,8 +208,8 @@ class _Training:
         """Make the skills LoRAs of a pool, and return their names."""
         if self.params.pool_by == "useful":
             self.validation.require_samples()
-        tried = Tried(self.validation.samples, self.backbone, self.objective, self.execution)
-        return begin_with(pool, adapter, self.params, tried, seed=self.cell.seed)
+        samples = list(self.validation.samples.values())
+        return begin_with(pool, adapter, self.params, samples, self.backbone, seed=self.cell.seed, execution=self.execution)
 
     def shared(self, adapter: Adapter) -> tuple[list[list[Any]], list[Kept]]:
         """Train one adapter, routed or not, on all tasks in proportion to their examples.

@@ -17,8 +17,7 @@ from mhrctl.adapters.files import load_adapter, save_adapter
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.artifacts.names import ADAPTERS
 from mhrctl.errors import ParamsError
-from mhrctl.evaluation import skills
-from mhrctl.evaluation.skills import Tried, clustered, covering, inner_products, medoids, useful
+from mhrctl.evaluation.skills import clustered, covering, inner_products, medoids, useful
 from mhrctl.progress import silent
 from tests.adapters.test_inventory import randomised
 from tests.conftest import Run
@@ -117,18 +116,16 @@ def test_skills_begin_as_loras_of_the_pool(pooled: Path, run: Run, by: str, capf
 
 
 @pytest.mark.parametrize("names", [list("abcde"), list("ecabd")])
-def test_the_useful_ones_do_not_depend_on_the_order_of_the_pool(monkeypatch: pytest.MonkeyPatch, names: list[str]) -> None:
+def test_the_useful_ones_do_not_depend_on_the_order_of_the_pool(names: list[str]) -> None:
     """`c` is the best for both tasks together, then `e` for the second; the others are worse for both."""
     table = {"a": (5.0, 5.0), "b": (6.0, 6.0), "c": (1.0, 2.0), "d": (3.0, 3.0), "e": (9.0, 0.5)}
-    samples: dict[int, list[Any]] = {0: [0] * 4, 1: [1] * 4}
+    samples: list[list[Any]] = [[0] * 4, [1] * 4]
 
-    def losses(_file: Path, runs: Sequence[int], seen: Sequence[int], *_: object) -> list[float]:
+    def losses(runs: Sequence[int], seen: Sequence[int]) -> list[float]:
         return [sum(table[names[run]][task] for task in seen) for run in runs]
 
-    monkeypatch.setattr(skills, "summed_losses", losses)
-    nothing: Any = SimpleNamespace(track=silent)
-    tried = Tried(samples, nothing, nothing, nothing)
-    assert [names[place] for place in useful(Path(), names, tried, count=2)] == ["c", "e"]
+    tried: Any = SimpleNamespace(losses=losses, execution=SimpleNamespace(track=silent))
+    assert [names[place] for place in useful(names, samples, tried, count=2)] == ["c", "e"]
 
 
 @pytest.mark.parametrize(
