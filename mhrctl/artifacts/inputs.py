@@ -39,10 +39,12 @@ Place = Literal[
     "adapted",
     "under",
     "pool",
+    "own",
     "metrics",
 ]
 """Whose a file is: the output of a stage, what a cell starts from (`start`) or was adapted to (`adapted`), or the user's own.
-Two are outputs of other cells, which settings name: what is frozen under an adapter, and the pool that skills come from.
+Two are outputs of other cells, which settings name: what is frozen under an adapter, and the pool that skills come from; `own`
+is the output of `prepare` where pre-training reads the test tasks' own examples too.
 
 Of the user's are `sources` (whatever the source of the tasks reads), `tasks` and `test_tasks` (those of them that are hashed),
 `tokenizer`, `weights` (the folder of a local backbone) and `encoder` (that of the index's, which no row has: the index has its
@@ -113,6 +115,7 @@ INPUTS: Mapping[str, tuple[Input, ...]] = {
         Input("under", ADAPTERS, "under", "place"),
         Input("pool", ADAPTERS, "pool", "place"),
         Input("pool", CARD, "pool_card"),  # the names of its adapters
+        Input("own", TEST_EXAMPLES, "test_tasks", "itself"),
     ),
     "average": (
         Input("pretrain", ADAPTERS, "pretrain", "place"),

@@ -53,6 +53,7 @@ ROUTES = "routes.csv"
 
 
 SAMPLES = "samples.parquet"
+CLAIMS = "claims.md"
 
 
 ROUTING = "routing.json"
@@ -150,3 +151,8 @@ def folder_name(task: str) -> str:
         return name
     mark = hashlib.sha256(task.encode()).hexdigest()[:16]
     return f"{name.encode()[: MAX_NAME - 17].decode(errors='ignore')}-{mark}"
+
+
+def table_file(name: int | str) -> str:
+    """Return the file that the report stage writes a table into: of the paper by its number, of ours by its name."""
+    return f"table{name}.md" if isinstance(name, int) else f"{name}.md"

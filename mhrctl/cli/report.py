@@ -18,13 +18,14 @@ from mhrctl.cli.options import HERE, ProjectOption, SetOption, open_project
 from mhrctl.cli.threads import prepare_threads
 from mhrctl.config.cells import grid_cells
 from mhrctl.config.methods import METHODS
-from mhrctl.errors import ArtifactError, ParamsError
+from mhrctl.errors import ArtifactError, ParamsError, unknown
 
 if TYPE_CHECKING:
     from mhrctl.config.sections import ReportParams
     from mhrctl.report.differences import Difference
     from mhrctl.report.results import Group, Results
     from mhrctl.report.table import Table
+    from mhrctl.report.tables import TableName
     from mhrctl.report.trials import Choice
 
 
@@ -46,7 +47,14 @@ class Format(StrEnum):
 
 
 def report(
-    tables: Annotated[list[int], typer.Option("--table", help="Print a table of the paper, 1 to 6; repeatable.")] = [],
+    tables: Annotated[
+        list[str],
+        typer.Option(
+            "--table",
+            metavar="TABLE",
+            help="Print a table of the paper, 1 to 6, or `pool`: adapters trained apart or together; repeatable.",
+        ),
+    ] = [],
     figures: Annotated[
         list[int], typer.Option("--figure", help="Draw a figure of the paper, 2, 3 or 4, as PNG and SVG; repeatable.")
     ] = [],
@@ -99,7 +107,7 @@ def report(
 
     trials = settings.params.report.trials
     results = read_results(where.metrics, trials)
-    printed = [build_table(number, results, expected) for number in tables]
+    printed = [build_table(_table_name(name), results, expected) for name in tables]
     if compare:
         printed.append(differences_table(results, against=to, labels=compare))
     printed += [_harness(where)] if harness else []
@@ -113,6 +121,20 @@ def report(
         _draw(where, figures, folder, results)
     if html:
         _write_html(where, expected, folder, settings.params.report)
+
+
+def _table_name(text: str) -> TableName:
+    """A table's name as it is typed.
+
+    Raises:
+        ParamsError: if there is none.
+    """
+    from mhrctl.report.tables import TABLES
+
+    names = {str(name): name for name in TABLES}
+    if text not in names:
+        raise ParamsError(f"--table: {unknown('table', text, names)}")
+    return names[text]
 
 
 def require_one_form(form: Format, *, as_json: bool) -> None:

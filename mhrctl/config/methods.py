@@ -523,6 +523,7 @@ READERS: Mapping[tuple[str, str], Callable[[Method], bool]] = {
     ("pretrain", "pool_by"): lambda row: row.takes_pool,
     ("adapt", "under"): lambda row: row.can_be_stacked,
     ("evaluate", "under"): lambda row: row.can_be_stacked,
+    ("pretrain", "test_tasks"): lambda row: row.is_private,
     ("adapt", "routing_lr"): lambda row: row.adapts_routing,
     ("adapt", "lr"): lambda row: row.trains == "adapter",
     ("adapt", "soup_size"): lambda row: row.makes_soup,

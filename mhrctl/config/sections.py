@@ -189,6 +189,11 @@ class PretrainParams(OptimisationParams):
         description="the step to keep: the last, or of those that are validated, the last among them, the one of least loss",
     )
     options: dict[str, Any] = added({}, description="the method's own settings, such as mosa's copies; see docs/methods.md")
+    test_tasks: bool = added(
+        False,
+        description="adapter_soup: train an adapter of its own for each test task too, on its examples outside of its test"
+        " split, with as many steps as for a training task; see docs/pools.md",
+    )
     under: str | None = added(
         None, description="a cell, such as lora-s100, whose single adapter is frozen under what is trained; see docs/stacks.md"
     )
@@ -326,7 +331,9 @@ class EvaluateParams(Closed):
 class ReportParams(Closed):
     """The section says what the report stage writes."""
 
-    tables: Annotated[list[Annotated[int, Field(ge=1, le=6)]], Once] = Field([1, 2], description="the paper's tables to write")
+    tables: Annotated[list[Annotated[int, Field(ge=1, le=6)] | Literal["pool"]], Once] = Field(
+        [1, 2], description="the paper's tables to write, and `pool`: whether adapters are to be trained apart or together"
+    )
     trials: Literal["by_task", "overall"] = Field(
         "by_task", description="of a search: the trial that is best in validation for each test task, or on the mean over tasks"
     )

@@ -138,6 +138,17 @@ class Examples:
         """Return the given rows, in the given order."""
         return Examples(self._table, self.tasks, self._rows[np.asarray(rows, np.int64)])
 
+    def joined(self, rows: pa.Table, tasks: Sequence[str]) -> Examples:
+        """Return these examples and those of further tasks, behind them.
+
+        Args:
+            rows: of the further tasks, with the columns that training reads.
+            tasks: their names.
+        """
+        table = pa.concat_tables([self._table.select(TOKEN_COLUMNS), rows.select(TOKEN_COLUMNS)])
+        further = np.arange(len(self._table), len(table))
+        return Examples(table, [*self.tasks, *tasks], np.concatenate([self._rows, further]))
+
     def scored(self) -> list[Sample]:
         """Return a sample a row, with the reference that scores count."""
         references = self.column("reference")

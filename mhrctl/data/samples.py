@@ -14,7 +14,9 @@ from mhrctl.artifacts.reading import reading
 
 
 def write_samples(samples: Mapping[str, Sequence[str]], folder: Path) -> None:
-    """Write {adapter: inputs} into the output of a pool."""
+    """Write {adapter: inputs} into the output of a pool, if there are any."""
+    if not samples:
+        return
     rows = [(name, text) for name, texts in samples.items() for text in texts]
     table = pa.table({"adapter": [name for name, _ in rows], "input": [text for _, text in rows]})
     pq.write_table(table, folder / SAMPLES, compression="zstd")

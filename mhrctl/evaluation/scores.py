@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from mhrctl.artifacts.reading import reading, verify_metrics
 from mhrctl.config.cells import Cell
+from mhrctl.config.fields import added
 from mhrctl.config.grid import PLAIN
 from mhrctl.config.methods import BACKBONE, METHODS
 from mhrctl.errors import ArtifactError, unknown
@@ -20,6 +21,10 @@ from mhrctl.evaluation.rouge import known_tokenizer
 from mhrctl.evaluation.text_scores import ENGLISH
 
 Phase = Literal["zero_shot", "adapted"]
+LeftOut = Literal["nothing", "adapter", "examples"]
+"""What of a test task may not be used where a pool's adapters become one, or are mixed (`adapt.leave_out`)."""
+ChosenBy = Literal["inputs", "loss", "name"]
+"""How a pool's adapters are chosen that become one (`adapt.soup_by`)."""
 PHASES: tuple[Phase, ...] = ("zero_shot", "adapted")
 SCORE = "score"
 """Names, beside the metrics, the mean of tasks each by its own metric."""
@@ -124,6 +129,8 @@ class CellMetrics(_Closed):
     seed: int | None
     trial: int = Field(0, description="of a search over settings of adaptation; 0 is no search, or its first")
     settings: dict[str, Any] = Field({}, description="of the trial")
+    leave_out: LeftOut = added("nothing", description="of a pool (adapt.leave_out)")
+    chosen_by: ChosenBy = added("inputs", description="of a pool's adapters (adapt.soup_by)")
     granularity: str | None = Field(None, description="of the routing; none where nothing is routed")
     skills: int | None = Field(None, description="of the inventory; none where there is none")
     suite: str

@@ -55,17 +55,24 @@ OPTIONAL_STAGES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "evaluate-over": (("pretrain", "under"), ("adapt", "under"), ("evaluate", "under")),
 }
 """{stage of cells that read what their settings name: the settings of which dvc.yaml has it where one is set}."""
+OWN = ("pretrain", "test_tasks")
+"""The setting by which pre-training reads the test tasks' own examples."""
 
 
 def optional_stages(params: Params) -> list[str]:
     """Return which of `OPTIONAL_STAGES` a project has: those that any cell may need."""
+    asked = settings_asked(params)
+    return [stage for stage, settings in OPTIONAL_STAGES.items() if asked & {*settings}]
+
+
+def settings_asked(params: Params) -> set[tuple[str, str]]:
+    """Return the settings by which a stage reads more than all projects' do, as far as any cell may have them."""
     grid = params.grid
     parts: list[tuple[str, Mapping[str, Any]]] = [(each, vars(getattr(params, each))) for each in LOWERED]
     for part in (*grid.methods.values(), *grid.variants.values(), *grid.overrides.values()):
         parts += [(each, getattr(part, each, {})) for each in LOWERED]
     parts += [("adapt", axes.search) for axes in grid.methods.values()]
-    named = {(section, key) for section, settings in parts for key in ("under", "pool") if settings.get(key)}
-    return [stage for stage, settings in OPTIONAL_STAGES.items() if named & {*settings}]
+    return {(section, key) for section, settings in parts for key in ("under", "pool", OWN[1]) if settings.get(key)}
 
 
 def stage_dependencies(users: Mapping[Place, Sequence[str]]) -> dict[str, list[str]]:

@@ -13,11 +13,12 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from mhrctl.artifacts.inputs import Place
+from mhrctl.artifacts.names import CLAIMS, table_file
 from mhrctl.config.params import Params
 from mhrctl.config.sections import BackboneParams
 from mhrctl.config.sources import SOURCES, TOKENIZERS
 from mhrctl.config.tasks import FramingName, PrepareParams
-from mhrctl.projects.pipeline import optional_stages, stage_dependencies, stage_settings
+from mhrctl.projects.pipeline import OWN, PLACES, optional_stages, settings_asked, stage_dependencies, stage_settings
 
 PLAIN = re.compile(r"[\w.-]+")
 """What a list of YAML may hold without quotes, unless it reads as something else than a string."""
@@ -94,12 +95,13 @@ def dvc_yaml(params: Params) -> str:
         "sources": task_files(params.prepare),
         "tokenizer": [backbone] if backbone and params.prepare.tokenizer == backbone else [],
         "weights": [backbone] if backbone else [],
+        "own": [*PLACES["prepare"]] if OWN in settings_asked(params) else [],
     }
     return rendered(
         "dvc.yaml",
         reads=stage_dependencies(users),
         settings=stage_settings(),
-        tables=params.report.tables,
+        report=[table_file(table) for table in params.report.tables] + [CLAIMS] * params.report.claims,
         optional=optional_stages(params),
     )
 

@@ -198,6 +198,7 @@ def _point(
     if cell is None or start is None:
         return {"method": BACKBONE, "heads": None, "seed": None, "parameters": Parameters(multi_task=0, adaptation=0)}
     routed = start.params.get("pretrain", {}) if cell.row.mixes_skills else {}
+    chosen = adapted.params.get("adapt", {}) if adapted and cell.row.is_private else {}
     return {
         "method": cell.method,
         "heads": cell.heads,
@@ -207,6 +208,8 @@ def _point(
         "seed": cell.seed,
         "trial": cell.trial,
         "settings": dict(cell.settings),
+        "leave_out": chosen.get("leave_out", "nothing"),
+        "chosen_by": chosen.get("soup_by", "inputs") if cell.row.makes_soup else "inputs",
         "granularity": routed.get("granularity"),
         "skills": routed.get("skills"),
         "parameters": Parameters(

@@ -26,12 +26,14 @@ from mhrctl.artifacts import provenance
 from mhrctl.artifacts.cards import Card, read_card, require_backbone, require_made_from, write_card
 from mhrctl.artifacts.facts import Kept, Parameters, PretrainFacts
 from mhrctl.artifacts.lower import lower_of, require_lower
-from mhrctl.artifacts.names import ADAPTERS, LOG, TRAINING_EXAMPLES, VALIDATION
+from mhrctl.artifacts.names import ADAPTERS, LOG, TEST_EXAMPLES, TRAINING_EXAMPLES, VALIDATION
 from mhrctl.artifacts.writing import replacing, write_csv, write_rows, write_text, writing
 from mhrctl.config.cells import Cell
 from mhrctl.config.sections import PretrainParams
 from mhrctl.data.batches import Batch, MixedBatches, Order, RunBatches
 from mhrctl.data.examples import Examples
+from mhrctl.data.own_examples import OwnExamples
+from mhrctl.data.samples import write_samples
 from mhrctl.data.table import training_data_sets
 from mhrctl.data.windows import WindowedOrder
 from mhrctl.errors import DivergedError, ParamsError, StoppedError, counted, in_section
@@ -107,9 +109,8 @@ def pretrain(
         raise ParamsError(f"--shard: {cell.row.name} trains all weights, and only frozen ones are divided among processes")
     prepared_card = read_card(prepared, stage="prepare", command="mhrctl prepare")
     require_prepared(prepared, backbone)
-    examples = Examples.open(prepared / TRAINING_EXAMPLES, scratch)
     private = cell.row.is_private
-    data_sets = training_data_sets(prepared) if private else {}
+    examples, data_sets, own = _examples(prepared, scratch, private=private, test_tasks=params.test_tasks)
     tasks = list(data_sets) if private else examples.tasks
     with execution.loading() as place:
         frozen, fingerprint = load_backbone(backbone)
@@ -158,12 +159,25 @@ def pretrain(
             write_csv(folder / VALIDATION, ("task", "loss"), losses.items())
             write_text(folder / LOG, "".join(json.dumps(dict(zip(columns, row, strict=True))) + "\n" for row in rows))
             write_rows(table, columns, rows)
+            write_samples(own, folder)
             write_card(folder, card, beside={log.name: table})
         for path in checkpoints_of(scratch, cell.name):
             path.unlink()
     if losses:
         execution.recorder.summary({"validation_loss": fmean(losses.values())})
     return card
+
+
+def _examples(
+    prepared: Path, scratch: Path, *, private: bool, test_tasks: bool
+) -> tuple[Examples, dict[str, list[str]], dict[str, list[str]]]:
+    """What is trained on, the data sets with an adapter each, and {test task: its own inputs} of those among them."""
+    examples = Examples.open(prepared / TRAINING_EXAMPLES, scratch)
+    data_sets = training_data_sets(prepared) if private else {}
+    if not test_tasks:
+        return examples, data_sets, {}
+    own = OwnExamples.read(prepared / TEST_EXAMPLES)
+    return own.beside(examples), data_sets | {task: [task] for task in own.inputs}, own.inputs
 
 
 def _new(frozen: PreTrainedModel, cell: Cell, params: PretrainParams, *, tasks: int) -> Adapter:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from mhrctl.artifacts.names import CLAIMS, table_file
 from mhrctl.artifacts.writing import write_csv, write_json, write_text
 from mhrctl.evaluation.scores import PHASES, SCORE, read_metrics
 from mhrctl.report.claims import judge
@@ -13,7 +14,7 @@ from mhrctl.report.differences import differences_table
 from mhrctl.report.logs import read_logs
 from mhrctl.report.results import Group, Results, fold_seeds
 from mhrctl.report.table import Table, markdown
-from mhrctl.report.tables import build_table
+from mhrctl.report.tables import TableName, build_table
 from mhrctl.report.tables.claims import claims_table
 from mhrctl.report.tables.ours import results_table
 from mhrctl.report.trials import Choice
@@ -26,7 +27,7 @@ def report(
     metrics: Path,
     out: Path,
     *,
-    tables: Sequence[int],
+    tables: Sequence[TableName],
     expected_cells: Sequence[str],
     trials: Choice = "by_task",
     margin: float | None = None,
@@ -36,7 +37,7 @@ def report(
     Args:
         metrics: folder of the scores and logs, `data/metrics`.
         out: the output folder, which is there.
-        tables: numbers in the paper.
+        tables: numbers in the paper, or `pool`.
         expected_cells: the grid's cells; those without scores are named.
         trials: how those of a search are chosen.
         margin: the difference of scores that claims take for none; None writes nothing of claims.
@@ -53,12 +54,12 @@ def report(
     ours = results_table(results, expected_cells)
     write_text(out / "results.md", markdown(ours))
     for number in tables:
-        write_text(out / f"table{number}.md", markdown(build_table(number, results, expected_cells)))
+        write_text(out / table_file(number), markdown(build_table(number, results, expected_cells)))
     write_text(out / "differences.md", markdown(differences_table(results)))
     logs = read_logs(metrics / "pretrain")
     if margin is not None:
         judged = claims_table(judge(results, logs, margin=margin), margin=margin, metric=results.metric_name)
-        write_text(out / "claims.md", markdown(judged))
+        write_text(out / CLAIMS, markdown(judged))
     scores = (*results.recorded, SCORE)
     write_csv(out / "scores.csv", (*POINT, *scores, "trial", "multi_task", "adaptation"), _score_rows(results, scores))
     curves = [(log.cell, step, loss) for log in logs for step, loss in zip(log.steps, log.losses, strict=True)]

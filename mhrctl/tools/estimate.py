@@ -118,7 +118,7 @@ def estimate(params: CellParams, shape: Shape, tasks: TaskCounts, longest: Lengt
     from mhrctl.training.checkpoint import COPIES
 
     cell, row = params.cell, params.cell.row
-    rows = tasks.datasets if row.is_private else tasks.training
+    rows = tasks.datasets + tasks.test * params.pretrain.test_tasks if row.is_private else tasks.training
     try:
         with in_section("pretrain"):
             if row.adds_lora or not adapter_class(row).replaces_weights:

@@ -213,7 +213,7 @@ class Suite:
         texts, steps = self.texts.training, params.steps
         updates: float = steps
         if row.is_private and not extra:  # steps are divided among data sets, of which some are trained side by side
-            sets = max(1, self.tasks.datasets)
+            sets = max(1, self.tasks.datasets + self.tasks.test * params.test_tasks)
             updates = math.ceil(steps / sets) * math.ceil(sets / Speed.together)
         factor = FROZEN if extra else _factor(row)
         trained = self._trained(steps * _examples(params), texts, factor, updates * params.accumulation)

@@ -76,7 +76,7 @@ def test_methods_are_compared(scored: Path, run: Run, capfd: Capture) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--table", 7], "unknown table '7' (known: 1, 2, 3, 4, 5, 6)"),
+        (["--table", 7], "unknown table '7' (known: 1, 2, 3, 4, 5, 6, pool)"),
         (["--figure", 1], "unknown figure '1' (known: 2, 3, 4)"),
         (["--compare", "mrh-h4"], "unknown method 'mrh-h4'; did you mean 'mhr-h4'? (known: lora, mhr-h4)"),
         (["--to", "lora"], "--to lora: name what is compared to it with --compare"),
