@@ -199,8 +199,8 @@ def of_pretrain(
     processes: int = 1,
 ) -> Provenance:
     """Return the provenance of a pre-training, in which each of several processes adds its micro-batches to a step."""
-    own = prepared if params.test_tasks else None
-    places: Places = {"prepare": prepared, "backbone": backbone, "start": start, "under": under, "pool": pool, "own": own}
+    of_tests = prepared if params.test_tasks else None
+    places: Places = {"prepare": prepared, "backbone": backbone, "start": start, "under": under, "pool": pool, "own": of_tests}
     many = {"processes": processes} if processes > 1 else {}
     settings = {"cell": cell.model_dump(), "pretrain": params.model_dump(), **many}
     return Provenance("pretrain", settings, places, _cases(cell), rounds=True)

@@ -110,7 +110,7 @@ def pretrain(
     prepared_card = read_card(prepared, stage="prepare", command="mhrctl prepare")
     require_prepared(prepared, backbone)
     private = cell.row.is_private
-    examples, data_sets, own = _examples(prepared, scratch, private=private, test_tasks=params.test_tasks)
+    examples, data_sets, of_tests = _examples(prepared, scratch, private=private, test_tasks=params.test_tasks)
     tasks = list(data_sets) if private else examples.tasks
     with execution.loading() as place:
         frozen, fingerprint = load_backbone(backbone)
@@ -159,7 +159,7 @@ def pretrain(
             write_csv(folder / VALIDATION, ("task", "loss"), losses.items())
             write_text(folder / LOG, "".join(json.dumps(dict(zip(columns, row, strict=True))) + "\n" for row in rows))
             write_rows(table, columns, rows)
-            write_samples(own, folder)
+            write_samples(of_tests, folder)
             write_card(folder, card, beside={log.name: table})
         for path in checkpoints_of(scratch, cell.name):
             path.unlink()
@@ -176,8 +176,8 @@ def _examples(
     data_sets = training_data_sets(prepared) if private else {}
     if not test_tasks:
         return examples, data_sets, {}
-    own = OwnExamples.read(prepared / TEST_EXAMPLES)
-    return own.beside(examples), data_sets | {task: [task] for task in own.inputs}, own.inputs
+    of_tests = OwnExamples.read(prepared / TEST_EXAMPLES)
+    return of_tests.beside(examples), data_sets | {task: [task] for task in of_tests.inputs}, of_tests.inputs
 
 
 def _new(frozen: PreTrainedModel, cell: Cell, params: PretrainParams, *, tasks: int) -> Adapter:

@@ -70,9 +70,9 @@ def pool_table(results: Results, expected: Sequence[str]) -> Table:
         [row, *(_shown(by_uses.get(uses)) for uses in COLUMNS), str(max(each.shape[1] for each in by_uses.values()))]
         for row, by_uses in by_row.items()
     ]
-    own = yardstick.score("zero_shot")
+    score = yardstick.score("zero_shot")
     lines = [
-        f"Scores in percent of those of the task's own adapter ({yardstick.label}: {own.mean:.1f})" if own else "",
+        f"Scores in percent of those of the task's own adapter ({yardstick.label}: {score.mean:.1f})" if score else "",
         "; the mean over tasks and seeds",
         f", with {LEVEL:.0%} intervals by {RESAMPLES:,} resamples of both." if len(ones) >= FEWEST_TASKS else ".",
     ]

@@ -57,8 +57,8 @@ def test_merges_are_as_made_and_tuned_and_training_together_has_no_adapter_of_th
 
 
 def test_a_task_whose_own_adapter_scores_nothing_is_left_out_and_named(tmp_path: Path) -> None:
-    own = cell("adapter_soup", 0, 1.0, 1.0, variant="own", chosen_by="name")
-    cells = {"adapter_soup-own-s0": own, "poly-s0": cell("poly", 0, 1, 0.5)}
+    yardstick = cell("adapter_soup", 0, 1.0, 1.0, variant="own", chosen_by="name")
+    cells = {"adapter_soup-own-s0": yardstick, "poly-s0": cell("poly", 0, 1, 0.5)}
     cells["adapter_soup-own-s0"]["by_task"]["b"]["zero_shot"] = 0.0
     made = table(tmp_path, cells)
     assert "Left out, since its own adapter scores nothing: b." in made.notes
