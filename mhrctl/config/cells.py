@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from pydantic import model_validator
 
-from mhrctl.config.fields import Closed, NonNegative, Positive, Seed, is_variant
+from mhrctl.config.fields import Closed, NonNegative, Positive, Seed, added, is_variant
 from mhrctl.config.grid import PLAIN, MethodAxes
 from mhrctl.config.methods import METHODS, POOLED, Method, method
 from mhrctl.config.params import Params
@@ -67,6 +67,7 @@ class Cell(Closed):
         variant: of `grid.variants`.
         seed: of everything random in the cell.
         pretrain_seed: of the pre-training that it adapts from, if that is another.
+        pretrain_variant: likewise; its own variant then sets nothing of pre-training.
         extra_steps: further multi-task training of the single adapter that the method starts from; such a cell is evaluated
             zero-shot and not adapted (the paper's Table 5).
         trial: of a search over settings of adaptation, counted from 1; 0 where nothing is searched.
@@ -78,6 +79,7 @@ class Cell(Closed):
     variant: str = PLAIN
     seed: Seed = 0
     pretrain_seed: Seed | None = None
+    pretrain_variant: str | None = added(None, description="of the pre-training that it adapts from, if that is another")
     extra_steps: NonNegative = 0
     trial: NonNegative = 0
     settings: tuple[tuple[str, Any], ...] = ()
@@ -115,7 +117,8 @@ class Cell(Closed):
     def pretrain_cell(self) -> Cell:
         """The cell of the multi-task pre-training that this one starts from."""
         seed = self.seed if self.pretrain_seed is None else self.pretrain_seed
-        return Cell(method=self.row.pretrain, heads=self.heads, variant=self.variant, seed=seed)
+        variant = self.variant if self.pretrain_variant is None else self.pretrain_variant
+        return Cell(method=self.row.pretrain, heads=self.heads, variant=variant, seed=seed)
 
     @property
     def origin(self) -> tuple[StartStage, Cell]:
@@ -238,6 +241,7 @@ def grid_cells(params: Params) -> list[Cell]:
             variant=variant,
             seed=seed,
             pretrain_seed=params.grid.pretrain_seed,
+            pretrain_variant=params.grid.pretrain_variant(variant),
             extra_steps=extra_steps,
             trial=trial if axes.search and not extra_steps else 0,
             settings=tuple(settings.items()),
@@ -285,6 +289,7 @@ def cell_of(
         variant=variant or PLAIN,
         seed=grid.seeds[0] if seed is None else seed,
         pretrain_seed=grid.pretrain_seed,
+        pretrain_variant=grid.pretrain_variant(variant or PLAIN),
         extra_steps=extra_steps or 0,
     )
 

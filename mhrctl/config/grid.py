@@ -42,10 +42,19 @@ ExtraSteps: TypeAlias = Annotated[
 
 
 class Variant(Closed):
-    """A variant is another pre-training of a method: its layout, granularity or skills, and what adaptation needs with it."""
+    """A variant is another form of a method: other settings of its pre-training, of its adaptation, or of both.
 
-    pretrain: Annotated[PretrainPart, Field(min_length=1)] = Field(description="settings over the `pretrain` section")
+    One that sets nothing of pre-training shares that of `plain`.
+    """
+
+    pretrain: PretrainPart = Field({}, description="settings over the `pretrain` section")
     adapt: AdaptPart = Field({}, description="settings over the `adapt` section")
+
+    @model_validator(mode="after")
+    def _sets_something(self) -> Variant:
+        if not self.settings():
+            raise ValueError("sets nothing; give it settings of `pretrain`, `adapt` or both")
+        return self
 
     def settings(self) -> list[tuple[str, str]]:
         """Return the section and the key of what it sets."""
@@ -135,6 +144,11 @@ class GridParams(Closed):
                 said = "a name is lower-case letters, digits, _, at most 64, not `plain`, h8, s0, t1 or x100"
                 raise SettingError(f"variant {name!r}: {said}", name)
         return variants
+
+    def pretrain_variant(self, variant: str) -> str | None:
+        """Return the variant whose pre-training another shares, since it sets nothing of its own; None if it does."""
+        chosen = self.variants.get(variant)
+        return PLAIN if chosen and not chosen.pretrain else None
 
     @model_validator(mode="after")
     def _methods_and_heads_fit(self) -> GridParams:

@@ -331,7 +331,7 @@ class EvaluateParams(Closed):
 class ReportParams(Closed):
     """The section says what the report stage writes."""
 
-    tables: Annotated[list[Annotated[int, Field(ge=1, le=6)] | Literal["pool"]], Once] = Field(
+    tables: Annotated[list[Literal[1, 2, 3, 4, 5, 6, "pool"]], Once] = Field(
         [1, 2], description="the paper's tables to write, and `pool`: whether adapters are to be trained apart or together"
     )
     trials: Literal["by_task", "overall"] = Field(

@@ -209,3 +209,23 @@ def test_extra_steps_go_on_from_skills_that_there_are(project_file: Path) -> Non
     assert output is not None
     assert (output[0], output[1].name) == ("pretrain", "adapter_soup-s9")
     assert resolve_cell(settings, cell.model_copy(update={"extra_steps": 3})).pool() is None
+
+
+def test_a_variant_of_adaptation_alone_shares_the_plain_pre_training(project_file: Path) -> None:
+    text = project_file.read_text().replace(
+        "    poly:\n", "    poly: {variants: [plain, slow, light]}\n    poly_mu: {variants: [slow]}\n"
+    )
+    variants = "  variants: {slow: {adapt: {lr: 0.001}}, light: {pretrain: {targets: light}}}\n"
+    project_file.write_text(text.replace("  methods:\n", f"{variants}  methods:\n"))
+    params = load_params(project_file).params
+    cells = {cell.name: cell for cell in grid_cells(params) if cell.method in ("poly", "poly_mu")}
+    assert {name: cell.pretrain_cell.name for name, cell in cells.items()} == {
+        "poly-s0": "poly-s0",
+        "poly-slow-s0": "poly-s0",
+        "poly-light-s0": "poly-light-s0",
+        "poly_mu-slow-s0": "poly-s0",
+    }
+    stage, start = cells["poly_mu-slow-s0"].start
+    assert (stage, start.name) == ("average", "poly-s0")
+    assert cell_of(params, "poly", variant="slow").pretrain_cell.name == "poly-s0"
+    assert "pretrain_variant" not in cells["poly-light-s0"].model_dump()

@@ -20,7 +20,11 @@ LIGHT = "  seeds: [0]\n  variants: {light: {pretrain: {targets: light}}, block: 
     [
         ("    lora:", "    lora: {variants: [light]}", r"methods.lora.variants: unknown variant 'light' \(known: plain\)"),
         ("  seeds: [0]", "  seeds: [0]\n  variants: {h8: {pretrain: {rank: 2}}}", r"variant 'h8': a name is lower-case"),
-        ("  seeds: [0]", "  seeds: [0]\n  variants: {v: {adapt: {lr: 1.0}}}", r"grid.variants.v.pretrain: is missing"),
+        (
+            "  seeds: [0]",
+            "  seeds: [0]\n  variants: {v: {}}",
+            r"v: sets nothing; give it settings of `pretrain`, `adapt` or both",
+        ),
         ("    poly:", "    poly: {extra_steps: [5]}", r"poly has no `extra_steps`"),
         ("  skills: 2", "  skills: 2\n  straight_through: true", r"straight_through rounds sampled gates"),
         ("  skills: 2", "  skills: 2\n  routing_blocks: 2", r"routing_blocks 2 needs granularity block"),

@@ -94,7 +94,7 @@ def test_mistakes_are_rejected_with_file_line_and_key(project: Path, old: str, n
         ),
         ("  skills: 2", "  targets: [q, q]", r"params.yaml:12: pretrain.targets.1: 'q' occurs twice"),
         ("tables: [1, 2]", "tables: [1, 1]", r"params.yaml:32: report.tables.1: 1 occurs twice"),
-        ("tables: [1, 2]", "tables: [9]", r"params.yaml:32: report.tables.0: Input should be less than or equal to 6"),
+        ("tables: [1, 2]", "tables: [9]", r"params.yaml:32: report.tables.0: Input should be 1, 2, 3, 4, 5, 6 or 'pool'"),
         ("mhr: {heads: [4]}", "mhr: {heads: [4, 4]}", r"params.yaml:41: grid.methods.mhr.heads.1: 4 occurs twice"),
         ("    lora:", "    lora: {extra_steps: [5, 5]}", r"grid.methods.lora.extra_steps.1: 5 occurs twice"),
         ("    lora:", "    lora: {variants: [plain, plain]}", r"grid.methods.lora.variants.1: 'plain' occurs twice"),
