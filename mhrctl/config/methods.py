@@ -497,7 +497,7 @@ _ROWS = (
         "lorauter", "a pool's adapters mixed for each query, by the tasks nearest to it", "tasks", TaskRouteOptions, (SKY, "o")
     ),
     _router(
-        "lora_retriever", "a pool's adapters mixed for each query, the nearest alike", "adapters", RouteOptions, (SKY, "D")
+        "lora_retriever", "a pool's adapters mixed for each query, the nearest alike", "adapters", RouteOptions, (SKY, "X")
     ),
 )
 METHODS = {row.name: row for row in _ROWS}

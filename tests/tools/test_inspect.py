@@ -90,7 +90,15 @@ def write_index(tmp_path: Path, data_sets: dict[str, list[str]]) -> np.ndarray[A
     vectors = np.random.default_rng(0).normal(size=(len(data_sets), 6)).astype(np.float32)
     tensors = {"vectors": vectors, "idf": np.ones(6, np.float32)}
     save_file(tensors, folder / "index.safetensors", {"tasks": json.dumps(list(data_sets))})
-    write_card(folder, Card.of("index", {}, {}, IndexFacts(suite="made", tasks=list(data_sets), encoder="a test")))
+    write_card(
+        folder,
+        Card.of(
+            "index",
+            {"encoder": "tfidf", "revision": "main"},
+            {},
+            IndexFacts(suite="made", tasks=list(data_sets), encoder="a test"),
+        ),
+    )
     return vectors
 
 

@@ -101,7 +101,7 @@ def batch_of(task_ids: list[list[int]], *, inputs: list[int] = INPUTS, targets: 
 class Given(nn.Module):
     """An adapter whose slots are tensors of the test."""
 
-    replaces_weights = False
+    replaces_weights, routes_by, token_routing = False, "none", None
 
     def __init__(self, slots: Mapping[str, Tensor]) -> None:
         super().__init__()
