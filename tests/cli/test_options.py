@@ -120,7 +120,10 @@ def test_a_device_of_the_environment_is_checked_too(
         (["index", "query", "--task", "a", "--set", "index.examples=1"], "this command reads the section `adapt` only"),
         (["average", "-m", "mhr", "--set", "pretrain.lr=1"], "this command reads the section `grid` only"),
         (["report", "--set", "evaluate.beams=2"], "this command reads the section `report` only"),
-        (["report", "--table", "2", "--set", "report.tables=[1]"], "this command reads the settings report.trials, report.margin only"),
+        (
+            ["report", "--table", "2", "--set", "report.tables=[1]"],
+            "this command reads the settings report.trials, report.margin only",
+        ),
         (["evaluate", "-m", "backbone", "--set", "adapt.lr=1"], "this command reads the section `evaluate` only"),
         (["evaluate", "-m", "backbone", "--seed", "1"], "--method backbone has no --heads, --variant, --extra-steps, --seed"),
         (["evaluate", "--cell", "backbone", "--set", "evaluate.beams=2"], "--cell takes all settings from the cell's file"),
