@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mhrctl.config.methods import METHODS, READERS, Method, NoOptions, reads
+from mhrctl.config.methods import METHODS, READERS, Method, reads
+from mhrctl.config.options import NoOptions
 from mhrctl.models.attach import linear_shapes
 from mhrctl.models.backbones import sized_model
 from mhrctl.tools.count import PAPER_BACKBONE, USUAL, Counts, Sizes, count_methods

@@ -28,7 +28,7 @@ from mhrctl.adapters.adapter import Adapter, Form, Shapes
 from mhrctl.adapters.config import InventoryConfig
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.token_routing import TokenRouting
-from mhrctl.config.methods import ArrowOptions
+from mhrctl.config.options import ArrowOptions
 from mhrctl.errors import ParamsError, unknown
 
 

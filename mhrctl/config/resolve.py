@@ -14,7 +14,8 @@ from mhrctl.config.complaints import complaint, name
 from mhrctl.config.fields import Closed
 from mhrctl.config.grid import PLAIN, MethodAxes, Variant
 from mhrctl.config.grid import Override as CellOverride
-from mhrctl.config.methods import METHODS, Method, NoOptions, reads
+from mhrctl.config.methods import METHODS, Method, reads
+from mhrctl.config.options import NoOptions
 from mhrctl.config.overrides import Override, layer_of, over, put_into, read_overrides
 from mhrctl.config.params import Params
 from mhrctl.config.reading import Document, Place, read_yaml

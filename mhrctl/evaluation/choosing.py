@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from mhrctl.adapters.files import Pool
 from mhrctl.artifacts.names import ADAPTERS
 from mhrctl.config.cells import Cell
-from mhrctl.config.methods import HubOptions
+from mhrctl.config.options import HubOptions
 from mhrctl.config.sections import AdaptParams
 from mhrctl.data.examples import Sample
 from mhrctl.data.shots import TaskShots

@@ -18,7 +18,7 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from mhrctl.adapters.files import load_adapter
-from mhrctl.config.methods import HubOptions
+from mhrctl.config.options import HubOptions
 from mhrctl.data.shots import TaskShots
 from mhrctl.errors import ParamsError
 from mhrctl.evaluation.prediction import own_rows, sample_losses

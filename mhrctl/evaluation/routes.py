@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from mhrctl.adapters.files import Pool
 from mhrctl.artifacts.names import ADAPTERS, TRAINING_EXAMPLES
 from mhrctl.config.cells import Cell
-from mhrctl.config.methods import TaskRouteOptions
+from mhrctl.config.options import TaskRouteOptions
 from mhrctl.config.sections import AdaptParams
 from mhrctl.data.examples import Examples, Sample
 from mhrctl.data.index import Index, encoder_of

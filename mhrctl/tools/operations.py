@@ -15,7 +15,8 @@ from typing import Literal
 
 from mhrctl.artifacts.names import TASKS, TEST_EXAMPLES, TRAINING_EXAMPLES, Project
 from mhrctl.artifacts.reading import DAMAGE, read_json_of, reading
-from mhrctl.config.methods import Method, TaskRouteOptions
+from mhrctl.config.methods import Method
+from mhrctl.config.options import TaskRouteOptions
 from mhrctl.config.sections import AdaptParams, EvaluateParams, OptimisationParams, PretrainParams, ScratchParams
 from mhrctl.config.tasks import PrepareParams
 from mhrctl.errors import ArtifactError, MhrctlError

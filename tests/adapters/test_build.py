@@ -13,7 +13,8 @@ from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.merging import RULES, Merge
 from mhrctl.adapters.mosa import MoSA
 from mhrctl.adapters.token_routing import TokenRouting
-from mhrctl.config.methods import METHODS, MosaOptions
+from mhrctl.config.methods import METHODS
+from mhrctl.config.options import MosaOptions
 from mhrctl.config.sections import PretrainParams
 
 SHAPES = {"a.q": (8, 16), "a.v": (8, 8)}

@@ -19,7 +19,7 @@ from mhrctl.adapters.files import load_adapter, save_adapter
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.scales import Scales
 from mhrctl.adapters.token_routing import mixed
-from mhrctl.config.methods import ArrowOptions
+from mhrctl.config.options import ArrowOptions
 from mhrctl.errors import ParamsError
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import inject

@@ -12,7 +12,7 @@ import torch
 
 from mhrctl.adapters.files import load_adapter
 from mhrctl.adapters.inventory import Inventory
-from mhrctl.config.methods import HubOptions
+from mhrctl.config.options import HubOptions
 from mhrctl.evaluation import composing
 from mhrctl.evaluation.composing import Search
 from tests.conftest import Run
