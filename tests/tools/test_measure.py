@@ -14,9 +14,9 @@ from accelerate import Accelerator
 from mhrctl.artifacts.hashing import digest
 from mhrctl.artifacts.names import Project
 from mhrctl.config.resolve import Settings, load_params
+from mhrctl.evaluation import adaptation
 from mhrctl.evaluation.prediction import answer
 from mhrctl.progress import Track, silent
-from mhrctl.stages import adapt as adapting
 from mhrctl.suites.task import TaskCounts
 from mhrctl.tools import measure as measuring
 from mhrctl.tools.estimate import backbone_shape
@@ -95,7 +95,7 @@ def test_validations_count_as_often_as_they_come(copy: Path, measured: Measure, 
         sleep(pause)
         return answer(*args, **options)
 
-    monkeypatch.setattr(adapting, "answer", slow)
+    monkeypatch.setattr(adaptation, "answer", slow)
     only = ("grid.methods={lora: }", "adapt.steps=70")
     often, seldom = (measured(copy, *only, f"adapt.evaluate_every={every}").seconds["adapt@lora"] for every in (1, 70))
     assert often - seldom > 0.5 * (71 - 2) * pause
