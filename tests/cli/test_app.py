@@ -27,7 +27,7 @@ from tests.conftest import Run
         (["adapt", "--cell", "mhr-h2-s9"], "no such cell; add it to `grid` in params.yaml and run `mhrctl grid sync`"),
         (["adapt", "--cell", "lora-s0", "--seed", 1], "--cell takes all settings from the cell's file"),
         (["pretrain", "-m", "lora", "--device", "tpu"], "--device tpu: choose `auto` or `cpu`"),
-        (["report", "--table", 9], "unknown table '9' (known: 1, 2, 3, 4, 5, 6)"),
+        (["report", "--table", 9], "unknown table '9' (known: 1, 2, 3, 4, 5, 6, pool)"),
         (["prepare", "--set", "prepare.path=nowhere"], "nowhere: no such file or folder; set prepare.path"),
         (["prepare", "--set", "prepare.source=superni"], "no folder `tasks`; prepare.path must be a clone"),
     ],
