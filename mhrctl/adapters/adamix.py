@@ -10,30 +10,25 @@ is the same with masks, by which each copy keeps to entries of its own. In a fil
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from collections.abc import Mapping
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from mhrctl.adapters.adapter import Losses, Objective, Shapes
-from mhrctl.adapters.config import AdapterConfig, InventoryConfig
-from mhrctl.adapters.inventory import Inventory
-from mhrctl.adapters.mosa import Consistent
+from mhrctl.adapters.adapter import Shapes
+from mhrctl.adapters.config import InventoryConfig
+from mhrctl.adapters.copies import Copies
 
 
-class AdaMix(Inventory):
+class AdaMix(Copies):
     """AdaMix is an inventory of one skill of which there are copies.
 
     Attributes:
-        copies: how many.
         shared: the matrix of which there is one, `A` or `B`, or `none`.
-        consistency: weight of the divergence between two draws for a batch.
     """
 
     kind = "adamix"
-    exports_to = frozenset()  # its average leaves, as the LoRA that it is
-    has_alignment: ClassVar[bool] = False  # the gradients of A and of B are scaled apart by the mean over copies
 
     def __init__(self, shapes: Shapes, config: InventoryConfig, *, copies: int, shared: str, consistency: float = 0.0) -> None:
         """Make new copies of one LoRA.
@@ -45,23 +40,12 @@ class AdaMix(Inventory):
             shared: the matrix of which there is one, `A` or `B`, or `none`.
             consistency: weight of the divergence between two draws for a batch.
         """
-        super().__init__(shapes, config)
-        self.copies, self.shared, self.consistency = copies, shared, consistency
+        super().__init__(shapes, config, copies=copies, consistency=consistency)
+        self.shared = shared
         if shared != "A":
             self.lora_A = _copied(self.lora_A, copies)
         if shared != "B":
             self.lora_B = _copied(self.lora_B, copies)
-
-    @classmethod
-    def build(cls, config: AdapterConfig, shapes: Shapes, backbone: nn.Module) -> Self:  # noqa: ARG003 - layers suffice
-        """Make new copies of what is asked for."""
-        asked = config.inventory
-        return cls(shapes, InventoryConfig(rank=asked.rank, alpha=asked.alpha, dropout=asked.dropout), **config.options)
-
-    @property
-    def averageable(self) -> bool:
-        """Whether there are copies, which there are always."""
-        return True
 
     def forward(self, task_ids: Tensor | None = None) -> dict[str, Tensor]:  # noqa: ARG002 - nothing is routed
         """Compose the adapter of all rows: while training of copies that are drawn for each layer, else of their mean.
@@ -76,22 +60,6 @@ class AdaMix(Inventory):
             for place, name in enumerate(names):
                 slots[f"{name}.down"], slots[f"{name}.up"] = a[:, place].mT, b[:, place] * self.scaling
         return slots
-
-    def like_average(self) -> Inventory:
-        """Make an ordinary LoRA of the same rank."""
-        return self._plain(runs=1)
-
-    def composed(self) -> Inventory:
-        """Return the mean over the copies."""
-        return self.average()
-
-    def objective(self, objective: Objective) -> Losses:
-        """Return the losses of one draw, and how far a second draw's predictions are from them."""
-        return Consistent(objective, self.consistency) if self.consistency else objective
-
-    def for_new_tasks(self, seeds: Sequence[int], *, train_skills: bool) -> Inventory:
-        """Start adaptation from the mean over the copies."""
-        return self.average().for_new_tasks(seeds, train_skills=train_skills)
 
     def settings(self) -> dict[str, Any]:
         """Return the shapes, the LoRA's rank, alpha and dropout, and the copies."""

@@ -19,36 +19,31 @@ then change an entry of another's, whatever the optimizer does. In a file:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Self
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from mhrctl.adapters.adapter import Losses, Objective, Shapes
-from mhrctl.adapters.config import AdapterConfig, InventoryConfig
+from mhrctl.adapters.adapter import Shapes
+from mhrctl.adapters.config import InventoryConfig
+from mhrctl.adapters.copies import Copies
 from mhrctl.adapters.inventory import Inventory
 
 DIVIDED = {"hierarchical": ("lora_B",), "full": ("lora_A", "lora_B")}
 """{form: the matrices whose entries are divided among the copies}."""
 
 
-class MoSA(Inventory):
+class MoSA(Copies):
     """MoSA is an inventory of one skill whose entries belong to copies.
 
     Attributes:
-        copies: N.
         sparse: `hierarchical` or `full`, see `DIVIDED`.
-        consistency: weight of the divergence between two draws for a batch.
     """
 
     kind = "mosa"
-    exports_to = frozenset()  # its average leaves, as the LoRA that it is
-    has_alignment: ClassVar[bool] = False  # the gradients of A and of B are scaled apart by the mean over copies
 
     def __init__(self, shapes: Shapes, config: InventoryConfig, *, copies: int, sparse: str, consistency: float = 0.0) -> None:
         """Make new copies of one LoRA, and divide its entries.
@@ -60,24 +55,13 @@ class MoSA(Inventory):
             sparse: `hierarchical` or `full`.
             consistency: weight of the divergence between two draws for a batch.
         """
-        super().__init__(shapes, config)
-        self.copies, self.sparse, self.consistency = copies, sparse, consistency
+        super().__init__(shapes, config, copies=copies, consistency=consistency)
+        self.sparse = sparse
         self._moved: dict[tuple[str, int], Tensor] = {}
         for matrix in DIVIDED[sparse]:
             for place, bank in enumerate(getattr(self, matrix)):
                 self.register_buffer(f"start_{matrix}_{place}", bank.detach().clone())
                 self.register_buffer(f"owner_{matrix}_{place}", _partition(bank, copies))
-
-    @classmethod
-    def build(cls, config: AdapterConfig, shapes: Shapes, backbone: nn.Module) -> Self:  # noqa: ARG003 - layers suffice
-        """Make new copies of what is asked for."""
-        asked = config.inventory
-        return cls(shapes, InventoryConfig(rank=asked.rank, alpha=asked.alpha, dropout=asked.dropout), **config.options)
-
-    @property
-    def averageable(self) -> bool:
-        """Whether there are copies, which there are always."""
-        return True
 
     def forward(self, task_ids: Tensor | None = None) -> dict[str, Tensor]:  # noqa: ARG002 - nothing is routed
         """Compose the adapter of all rows: while training of copies that are drawn for each layer, else of their mean.
@@ -93,10 +77,6 @@ class MoSA(Inventory):
                 slots[f"{name}.up"] = bank_b[:, place, 0, 0] * self.scaling
         return slots
 
-    def like_average(self) -> Inventory:
-        """Make an ordinary LoRA of the same rank."""
-        return self._plain(runs=1)
-
     @torch.no_grad()
     def average(self) -> Inventory:
         """Return the mean over the copies, an ordinary LoRA of the same rank."""
@@ -105,14 +85,6 @@ class MoSA(Inventory):
             for target, mean in zip(getattr(merged, matrix), banks, strict=True):
                 target.copy_(mean)
         return merged
-
-    def composed(self) -> Inventory:
-        """Return the mean over the copies."""
-        return self.average()
-
-    def objective(self, objective: Objective) -> Losses:
-        """Return the losses of one draw, and how far a second draw's predictions are from them."""
-        return Consistent(objective, self.consistency) if self.consistency else objective
 
     def constrain(self, optimizer: Optimizer) -> None:
         """Hold the entries of copies that a step did not draw, and their moments, to what they were before it.
@@ -167,10 +139,6 @@ class MoSA(Inventory):
             self._start(matrix, place).copy_(torch.stack([tensors[f"{name}.{matrix}.start"] for name in names], 1))
             self._owner(matrix, place).copy_(torch.stack([tensors[f"{name}.{matrix}.owner"] for name in names], 1))
 
-    def for_new_tasks(self, seeds: Sequence[int], *, train_skills: bool) -> Inventory:
-        """Start adaptation from the mean over the copies."""
-        return self.average().for_new_tasks(seeds, train_skills=train_skills)
-
     def copy(self, number: int) -> dict[str, list[Tensor]]:
         """Return the matrices of one copy, as they are stacked: {`lora_A` or `lora_B`: one bank for each shape of layer}."""
         return self._with_divided(
@@ -218,29 +186,6 @@ class MoSA(Inventory):
         return self.get_buffer(f"owner_{matrix}_{place}")
 
 
-@dataclass(frozen=True)
-class Consistent:
-    """It gives the losses of one draw, plus half of `weight` times the divergence of two draws' predictions, taken both ways.
-
-    Each way the other side is held fixed, so that either draw moves towards what the other says.
-
-    Attributes:
-        objective: gives the losses.
-        weight: of the divergence.
-    """
-
-    objective: Objective
-    weight: float
-
-    def __call__(self, model: Any, batch: Any, *, runs: int) -> Tensor:  # noqa: ANN401 - types of rooms above
-        """See `Losses`."""
-        first, second = (self.objective.logits(model, batch) for _ in range(2))
-        divergences = (_divergence(first, second.detach()) + _divergence(second, first.detach())) / 2
-        divergences = divergences.masked_fill(batch.labels < 0, 0.0)  # where no token is counted
-        losses = self.objective.of_logits(first, batch, runs=runs)
-        return losses + self.weight * self.objective.over_runs(divergences, batch, runs=runs)
-
-
 def _moments(optimizer: Optimizer, parameter: nn.Parameter) -> Iterator[tuple[str, Tensor]]:
     """What an optimizer keeps for each entry of a parameter, such as Adam's moments: its name and values."""
     for name, value in optimizer.state[parameter].items():
@@ -255,12 +200,6 @@ def _of_all_processes(moved: Tensor) -> Tensor:
     numbers = moved.to(torch.uint8)
     dist.all_reduce(numbers, op=dist.ReduceOp.MAX)
     return numbers.bool()
-
-
-def _divergence(logits: Tensor, fixed: Tensor) -> Tensor:
-    """KL(fixed || logits) of each token, [rows, length]."""
-    target = F.log_softmax(fixed.float(), -1)
-    return F.kl_div(F.log_softmax(logits.float(), -1), target, reduction="none", log_target=True).sum(-1)
 
 
 def _partition(bank: Tensor, copies: int) -> Tensor:

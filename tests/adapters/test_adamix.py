@@ -10,9 +10,9 @@ import torch
 
 from mhrctl.adapters.adamix import AdaMix
 from mhrctl.adapters.config import InventoryConfig
+from mhrctl.adapters.copies import Consistent
 from mhrctl.adapters.files import load_adapter, save_adapter
 from mhrctl.adapters.inventory import Inventory
-from mhrctl.adapters.mosa import Consistent
 from mhrctl.training.objective import Objective
 
 SHAPES = {"a.q": (8, 12), "a.v": (8, 12), "b.o": (12, 8)}

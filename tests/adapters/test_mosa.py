@@ -1,4 +1,4 @@
-"""The mixture of sparse adapters: masks that hold under AdamW, draws, the mean over copies, the consistency term."""
+"""The mixture of sparse adapters: masks that hold under AdamW, draws, the mean over copies."""
 
 from __future__ import annotations
 
@@ -9,23 +9,15 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional as F
-from transformers import T5ForConditionalGeneration
 
 from mhrctl.adapters.config import InventoryConfig
 from mhrctl.adapters.files import load_adapter, save_adapter
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.mosa import DIVIDED, MoSA
 from mhrctl.config.sections import PretrainParams
-from mhrctl.data.batches import Batch, collate
-from mhrctl.data.examples import Sample
-from mhrctl.models.adapted import AdaptedModel
-from mhrctl.models.attach import inject
-from mhrctl.training.objective import Objective
 from mhrctl.training.optimizers import optimizer_of
 
 SHAPES = {"a.q": (8, 12), "a.v": (8, 12), "b.o": (12, 8)}
@@ -176,41 +168,6 @@ def test_training_equals_copies_that_are_held_one_by_one() -> None:
             assert torch.equal(adapter.copy(number)[m][0][outside], start[outside])
 
 
-def tiny_batch() -> Batch:
-    rows = ([3, 4, 5], [6, 7, 1]), ([8, 9], [10, 1])
-    return collate([Sample(0, np.array(ids), np.array(target)) for ids, target in rows], [[0, 0]])
-
-
-@pytest.mark.parametrize("kind", ["token_mean", "example_sum"])
-def test_the_consistency_term_is_half_of_both_divergences(tiny_t5: T5ForConditionalGeneration, kind: str) -> None:
-    torch.manual_seed(0)
-    adapter = MoSA(inject(tiny_t5, ["q", "v"]), InventoryConfig(rank=4), copies=2, sparse="full", consistency=0.7).train()
-    moved(adapter)
-    model, batch = AdaptedModel(tiny_t5, adapter), tiny_batch()
-    plain = Objective(kind, 0.1)
-    torch.manual_seed(3)
-    loss = adapter.objective(plain)(model, batch, runs=1).sum()
-    ours = torch.autograd.grad(loss, list(adapter.parameters()))
-    torch.manual_seed(3)
-    first, second = (F.log_softmax(plain.logits(model, batch), -1) for _ in range(2))
-    torch.manual_seed(3)
-    alone = plain(model, batch, runs=1).sum()
-    towards_first = (first.detach().exp() * (first.detach() - second)).sum(-1)  # the side that is held fixed has no gradient
-    towards_second = (second.detach().exp() * (second.detach() - first)).sum(-1)
-    both = (towards_first + towards_second)[batch.labels >= 0]
-    divergence = both.mean() / 2 if kind == "token_mean" else both.sum() / 2 / 2
-    assert divergence > 1e-4
-    expected = alone + 0.7 * divergence
-    torch.testing.assert_close(loss, expected)
-    for gradient, reference in zip(ours, torch.autograd.grad(expected, list(adapter.parameters())), strict=True):
-        torch.testing.assert_close(gradient, reference, rtol=1e-4, atol=1e-6)
-
-
-def test_without_consistency_the_losses_are_as_they_were() -> None:
-    plain = Objective("token_mean", 0.0)
-    assert mixture().objective(plain) is plain
-
-
 @pytest.mark.parametrize("sparse", list(DIVIDED))
 def test_a_file_brings_back_every_copy(sparse: str, tmp_path: Path) -> None:
     adapter = moved(mixture(sparse, consistency=0.5))
@@ -221,15 +178,6 @@ def test_a_file_brings_back_every_copy(sparse: str, tmp_path: Path) -> None:
     for number in range(COPIES):
         for matrix, of_copy in adapter.copy(number).items():
             assert all(torch.equal(one, other) for one, other in zip(of_copy, back.copy(number)[matrix], strict=True))
-
-
-def test_adaptation_starts_from_the_average() -> None:
-    adapter = moved(mixture())
-    new = adapter.for_new_tasks([1, 2], train_skills=True)
-    assert type(new) is Inventory
-    assert new.runs == 2
-    for bank, merged in zip(new.parameters(), adapter.average().parameters(), strict=True):
-        assert all(torch.equal(run, merged[0]) for run in bank)
 
 
 def test_what_it_can_do_is_said_by_its_class() -> None:
