@@ -100,8 +100,8 @@ class Adapter(nn.Module, ABC):
         return 0
 
     @property
-    def routes_by(self) -> Literal["none", "task", "token"]:
-        """What decides the mixture that a row of a batch gets: nothing, the row's task, or in each layer what it reads."""
+    def routes_by(self) -> Literal["none", "task", "token", "input"]:
+        """What decides the mixture that a row of a batch gets: nothing, its task, each token that a layer reads, or its prompt."""
         return "none" if self.token_routing is None else "token"
 
     @property
@@ -131,6 +131,21 @@ class Adapter(nn.Module, ABC):
             {parameter or slot of the backbone: tensor} for `torch.func.functional_call`; slots have the groups, ordered by
             run, as their first axis.
         """
+
+    def of_prompts(self, means: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Compose the adapters of each row of a batch by its prompt, where that routes them.
+
+        Args:
+            means: {adapted layer: the mean of what it reads of each row's prompt in the frozen backbone, [rows, d_in]}; the rows
+                are ordered by run, equally many of each, or are all of the only run.
+
+        Returns:
+            As `forward`, with a group for each row.
+
+        Raises:
+            TypeError: if adapters of this kind are not routed by prompts.
+        """
+        raise TypeError(f"{self.kind}: adapters of this kind are not routed by prompts (layers: {len(means)})")
 
     @abstractmethod
     def average(self) -> Adapter:

@@ -111,7 +111,7 @@ def build_adapter(
     together = settings.skills if row.is_matched else 1  # skills in one LoRA, each scaled as it would be alone
     inventory = InventoryConfig(
         heads=heads,
-        skills=settings.skills if row.mixes_skills or row.routes_tokens else 1,
+        skills=settings.skills if row.mixes_skills or row.has_experts else 1,
         rank=together * settings.rank,
         alpha=together * settings.alpha,
         routing="random" if row.routing == "random" else "learned",

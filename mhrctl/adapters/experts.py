@@ -44,7 +44,6 @@ class Experts(Inventory):
     exports_to: ClassVar[frozenset[Form]] = frozenset()
     is_low_rank: ClassVar[bool] = False
     is_a_shared: ClassVar[bool] = False
-    token_routing: TokenRouting
 
     def __init__(self, shapes: Shapes, config: InventoryConfig, *, tasks: int = 1, runs: int = 1) -> None:
         """Make new experts; at first each has the same A, and B is zero.
@@ -56,7 +55,7 @@ class Experts(Inventory):
             runs: independent adapters.
         """
         super().__init__(shapes, replace(config, skills=1), tasks=tasks, runs=runs)
-        self.config, self.skills, self.token_routing = config, config.skills, TokenRouting()
+        self.config, self.skills = config, config.skills
         self.lora_A = _repeated(self.lora_A, 1 if self.is_a_shared else self.skills)
         self.lora_B = _repeated(self.lora_B, self.skills)
         self.router = nn.ParameterList()
@@ -65,7 +64,7 @@ class Experts(Inventory):
             self.router.append(nn.Parameter(torch.empty(runs, len(names), self.skills, d_in).uniform_(-bound, bound)))
 
     @property
-    def routes_by(self) -> Literal["none", "task", "token"]:
+    def routes_by(self) -> Literal["none", "task", "token", "input"]:
         """The token."""
         return "token"
 
@@ -128,6 +127,7 @@ class HydraLoRA(Experts):
 
     kind = "hydra_lora"
     is_a_shared = True
+    token_routing = TokenRouting()
 
 
 class Arrow(Experts):
@@ -138,6 +138,7 @@ class Arrow(Experts):
     """
 
     kind = "arrow"
+    token_routing: TokenRouting
 
     def __init__(
         self,

@@ -107,7 +107,7 @@ class Inventory(Adapter):
         return 0 if self.routing is None else self.routing.shape[2]
 
     @property
-    def routes_by(self) -> Literal["none", "task", "token"]:
+    def routes_by(self) -> Literal["none", "task", "token", "input"]:
         """The task, where there are several skills."""
         return "none" if self.skills == 1 else "task"
 
@@ -135,7 +135,17 @@ class Inventory(Adapter):
             `<layer>.down` [n, r, d_in] and `<layer>.up` [n, r, d_out] with the scaling folded in; the n groups are
             ordered by run.
         """
-        weights = None if self.skills == 1 else self.routing_weights(required(task_ids))
+        return self.slots_of(None if self.skills == 1 else self.routing_weights(required(task_ids)))
+
+    def slots_of(self, weights: Tensor | None) -> dict[str, Tensor]:
+        """Mix the skills of every layer.
+
+        Args:
+            weights: [runs, groups a run, layers, heads, skills]; None for one skill.
+
+        Returns:
+            As `forward`.
+        """
         slots: dict[str, Tensor] = {}
         first = 0
         for names, bank_a, bank_b in zip(self.stacks.values(), self.lora_A, self.lora_B, strict=True):

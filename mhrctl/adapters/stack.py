@@ -80,7 +80,7 @@ class Stack(Adapter):
         return self.upper.tasks
 
     @property
-    def routes_by(self) -> Literal["none", "task", "token"]:
+    def routes_by(self) -> Literal["none", "task", "token", "input"]:
         """What the upper adapter is routed by."""
         return self.upper.routes_by
 

@@ -25,12 +25,13 @@ from mhrctl.config.options import (
     MTLOptions,
     NoOptions,
     RouteOptions,
+    SmearOptions,
     SumOptions,
     TaskRouteOptions,
 )
 from mhrctl.errors import ParamsError, unknown
 
-Routing = Literal["none", "learned", "random", "task", "token", "private"]
+Routing = Literal["none", "learned", "random", "task", "token", "input", "private"]
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class Method:
         adapter: the class in `mhrctl.adapters` that pre-training trains, as `module:Class`; by name, since nothing here loads
             torch.
         routing: over the skills of the inventory: `none` (one skill), `learned`, `random` (a draw for each example), `task`
-            (no skills, but numbers of each training task's own in each layer), `token` (in each layer, by what it reads), or
-            `private` (an adapter of its own for each).
+            (no skills, but numbers of each training task's own in each layer), `token` (in each layer, by what it reads), `input`
+            (in each layer, by the mean of what it reads of an example's prompt), or `private` (an adapter of its own for each).
         multi_head: whether the number of heads is the user's; otherwise it is one.
         is_matched: whether its one LoRA has the rank of all skills of an inventory together, and so as many numbers.
         start: what adaptation starts from: `pretrain` (what was pre-trained), `average` (the mean of its skills or copies),
@@ -85,7 +86,7 @@ class Method:
     @property
     def is_single(self) -> bool:
         """Whether adaptation starts from one adapter without a routing of tasks, which can be trained on."""
-        return self.start == "average" or (self.start == "pretrain" and self.routing in ("none", "token"))
+        return self.start == "average" or (self.start == "pretrain" and self.routing in ("none", "token", "input"))
 
     @property
     def start_stage(self) -> Literal["pretrain", "average"]:
@@ -106,6 +107,16 @@ class Method:
     def routes_tokens(self) -> bool:
         """Whether pre-training trains several experts, between which each layer chooses by what it reads."""
         return self.routing == "token"
+
+    @property
+    def routes_inputs(self) -> bool:
+        """Whether pre-training trains several experts, which each layer mixes for an example by what it reads of the prompt."""
+        return self.routing == "input"
+
+    @property
+    def has_experts(self) -> bool:
+        """Whether pre-training trains several adapters and in each layer a router, and knows no tasks."""
+        return self.routes_tokens or self.routes_inputs
 
     @property
     def learns_routing(self) -> bool:
@@ -168,7 +179,7 @@ class Method:
         return self.trains == "nothing"
 
 
-_OTHER_THAN_LORAS = ("scales:Scales", "weights:Weights", "experts:HydraLoRA")
+_OTHER_THAN_LORAS = ("scales:Scales", "weights:Weights", "experts:HydraLoRA", "smear:SMEAR")
 
 POOLED = "adapter_soup"
 """The method whose pre-training is a pool: an adapter for each training task, or those that others trained."""
@@ -362,6 +373,15 @@ _ROWS = (
         look=(SKY, "P"),
     ),
     Method(
+        "smear",
+        "LoRAs averaged for each example by a router that reads its prompt; all tuned",
+        "smear",
+        "smear:SMEAR",
+        routing="input",
+        options=SmearOptions,
+        look=(SKY, "v"),
+    ),
+    Method(
         "lora_hub",
         "as adapter_soup, by weights that are searched for without gradients",
         POOLED,
@@ -406,7 +426,7 @@ BACKBONE = "backbone"
 
 
 READERS: Mapping[tuple[str, str], Callable[[Method], bool]] = {
-    ("pretrain", "skills"): lambda row: row.mixes_skills or row.routes_tokens or row.is_matched,
+    ("pretrain", "skills"): lambda row: row.mixes_skills or row.has_experts or row.is_matched,
     ("pretrain", "granularity"): lambda row: row.mixes_skills,
     ("pretrain", "routing_blocks"): lambda row: row.mixes_skills,
     ("pretrain", "routing_lr"): lambda row: row.learns_routing,

@@ -55,6 +55,14 @@ class CPolyOptions(NoOptions):
     private_skills: int = Field(1, ge=1, description="skills of each task alone, beside the `pretrain.skills` of all")
 
 
+class SmearOptions(NoOptions):
+    """These are the settings of SMEAR, the soft merging of experts (arXiv 2306.03745)."""
+
+    expert_dropout: float = Field(
+        0.1, ge=0, lt=1, description="part of the LoRAs that an example does without in a layer, while training"
+    )
+
+
 class SumOptions(NoOptions):
     """These are the settings of a merge that adds updates up."""
 

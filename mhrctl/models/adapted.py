@@ -60,7 +60,7 @@ class AdaptedModel(nn.Module):
             The cross-entropy of each target token in fp32, [rows * c, longest target], 0 after the end of a target; or the
             logits, [rows * c, longest target, vocabulary].
         """
-        slots = self._slots(task_ids)
+        slots = self._slots(task_ids, inputs)
 
         def run() -> Tensor:
             if with_logits:
@@ -95,7 +95,7 @@ class AdaptedModel(nn.Module):
         Returns:
             The tokens of the answers alone, [rows, longest answer].
         """
-        return self.kind.generate(self._slots(task_ids), inputs, **options)
+        return self.kind.generate(self._slots(task_ids, inputs), inputs, **options)
 
     @torch.no_grad()
     def greedy(self, task_ids: Tensor | None) -> Greedy | None:
@@ -104,6 +104,8 @@ class AdaptedModel(nn.Module):
         Args:
             task_ids: as in `forward`, of all groups.
         """
+        if self._is_routed_by_prompts:  # which are not there yet
+            return None
         return self.kind.greedy(self._slots(task_ids))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -114,9 +116,27 @@ class AdaptedModel(nn.Module):
             self.adapter._apply(fn, recurse)  # type: ignore[no-untyped-call] # noqa: SLF001 - as a module's `to` does
         return self
 
-    def _slots(self, task_ids: Tensor | None) -> dict[str, Tensor]:
+    @property
+    def _is_routed_by_prompts(self) -> bool:
+        return self.adapter is not None and self.adapter.routes_by == "input"
+
+    @torch.no_grad()
+    def _prompts_read(self, inputs: Ragged) -> Means:
+        """What adapted layers read of prompts alone, without any adapter: in a decoder, at the token that it starts with."""
+        rows = len(inputs.lengths)
+        start = Ragged(inputs.tokens.new_zeros(rows), (1,) * rows)  # the last token of a target is predicted and never read
+        was_training = self.backbone.training
+        self.backbone.eval()
+        with self.reading(inputs, start) as means:
+            with_weights(self.backbone, lambda: self.kind.logits({}, inputs, start))
+        self.backbone.train(was_training)
+        return means
+
+    def _slots(self, task_ids: Tensor | None, inputs: Ragged | None = None) -> dict[str, Tensor]:
         if self.adapter is None:
             return {}
+        if self._is_routed_by_prompts and inputs is not None:
+            return self.adapter.of_prompts(self._prompts_read(inputs))
         if self.adapter.token_routing is not None:  # another adapter of the same layers may have another
             for name in self.adapter.shapes:
                 self.backbone.get_submodule(name).token_routing = self.adapter.token_routing  # type: ignore[assignment]
