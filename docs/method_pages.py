@@ -25,6 +25,7 @@ ROUTED = {
     "random": "drawn: a fair coin for each example, skill and layer",
     "task": "none over skills: each task has numbers of its own in each layer",
     "token": "in each layer and for each token, by what the layer reads",
+    "input": "in each layer and for each example, by the mean of what the frozen layer reads of its prompt",
     "private": "a LoRA for each training task (of T0, for each data set), and no mixing",
 }
 STARTS = {

@@ -320,6 +320,14 @@ def shared_a(top: float, trained: bool) -> Drawing:
     yield text(FIRST + THIN + 6, top + 76, "one A, and a B each")
 
 
+def routed_prompts(top: float, trained: bool) -> Drawing:
+    """LoRAs, and a router that weighs them for each prompt."""
+    yield from skills(top, trained=trained)
+    for place, colour in enumerate(SKILLS):
+        yield _box(FIRST + place * STEP, top + 98, 48, 13, colour, trained=trained)
+    yield text(MODEL, top + 109, "router")
+
+
 def routed_tokens(top: float, trained: bool) -> Drawing:  # noqa: ARG001 - nobody trains anything of it
     """The LoRAs of a pool, and how three tokens are sent to them."""
     yield from skills(top, trained=False)
@@ -341,6 +349,7 @@ HEIGHTS: Mapping[Part, int] = {
     private_skills: 232,
     new_private_skill: 182,
     shared_a: NAMES,
+    routed_prompts: NAMES,
     routed_tokens: ROWS,
     vectors: NAMES,
     choices: CHOICES,
@@ -422,6 +431,11 @@ SCHEMES = {
     ),
     "hydra_lora": Scheme(
         "LoRAs with one A and a router of tokens are trained on all tasks and tuned for a new one", [shared_a], [shared_a]
+    ),
+    "smear": Scheme(
+        "LoRAs and a router that averages them for each prompt are trained on all tasks and tuned for a new one",
+        [routed_prompts],
+        [routed_prompts],
     ),
     "arrow": Scheme("Each task has a LoRA; layers send each token to some of them", [each_its_lora], [], [routed_tokens]),
     "mosa": Scheme("Copies of one LoRA train their own entries; a new task tunes their mean", [copies], [mean_of_copies]),

@@ -101,7 +101,7 @@ class Adapter(nn.Module, ABC):
 
     @property
     def routes_by(self) -> Literal["none", "task", "token", "input"]:
-        """What decides the mixture that a row of a batch gets: nothing, its task, each token that a layer reads, or its prompt."""
+        """What decides the mixture that a row of a batch gets: nothing, its task, each token that is read, or its prompt."""
         return "none" if self.token_routing is None else "token"
 
     @property
@@ -136,7 +136,7 @@ class Adapter(nn.Module, ABC):
         """Compose the adapters of each row of a batch by its prompt, where that routes them.
 
         Args:
-            means: {adapted layer: the mean of what it reads of each row's prompt in the frozen backbone, [rows, d_in]}; the rows
+            means: {adapted layer: the mean of what it reads in the frozen backbone of each row's prompt, [rows, d_in]}; rows
                 are ordered by run, equally many of each, or are all of the only run.
 
         Returns:

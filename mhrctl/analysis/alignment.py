@@ -82,6 +82,8 @@ def why_unshared(row: Method) -> str | None:
     """Say why the training tasks of a method share no adapter whose gradients can be compared; None if they do."""
     if adapter_class(row).replaces_weights:
         return f"{row.name} tunes all weights and has no adapter"
+    if row.routes_inputs:
+        return f"{row.name} composes an adapter for each example, so that no task has one"
     if not adapter_class(row).has_alignment:
         return f"what the training tasks of {row.name} share is not what they are trained by"
     if row.is_private:

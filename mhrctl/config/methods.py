@@ -45,8 +45,9 @@ class Method:
         adapter: the class in `mhrctl.adapters` that pre-training trains, as `module:Class`; by name, since nothing here loads
             torch.
         routing: over the skills of the inventory: `none` (one skill), `learned`, `random` (a draw for each example), `task`
-            (no skills, but numbers of each training task's own in each layer), `token` (in each layer, by what it reads), `input`
-            (in each layer, by the mean of what it reads of an example's prompt), or `private` (an adapter of its own for each).
+            (no skills, but numbers of each training task's own in each layer), `token` (in each layer, by what it reads),
+            `input` (in each layer, by the mean of what it reads of an example's prompt), or `private` (an adapter of its own
+            for each).
         multi_head: whether the number of heads is the user's; otherwise it is one.
         is_matched: whether its one LoRA has the rank of all skills of an inventory together, and so as many numbers.
         start: what adaptation starts from: `pretrain` (what was pre-trained), `average` (the mean of its skills or copies),

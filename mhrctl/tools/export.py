@@ -215,9 +215,10 @@ def merge_into(backbone: PreTrainedModel, adapter: Adapter) -> None:
 
 def _refuse(cell: Cell, adapter: Adapter, stage: ExportStage, *, merge: bool, serving: bool) -> None:
     """Reject what cannot leave in the form that was asked for."""
-    if adapter.routes_by == "token":
+    if adapter.routes_by in ("token", "input"):
         form = "--merge" if merge else "--to serving" if serving else "--to peft"
-        said = f"{form}: {cell.method} mixes its LoRAs for each token, as no single one does"
+        each = "token" if adapter.routes_by == "token" else "prompt"
+        said = f"{form}: {cell.method} mixes its LoRAs for each {each}, as no single one does"
         pool = f"export the pool (`mhrctl export {cell.pretrain_cell.name} --stage pretrain`)"
         how = pool if cell.row.router else f"answer with it by `mhrctl predict --method {cell.method}`"
         raise ParamsError(f"{said}; {how}")

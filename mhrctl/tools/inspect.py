@@ -218,6 +218,8 @@ def _require_routing(cell: Cell, stage: Stage) -> None:
         why = "gives each training task an adapter of its own, without a routing"
     elif row.routes_tokens:
         why = "routes tokens, in each layer by what it reads, and not tasks"
+    elif row.routes_inputs:
+        why = "routes examples, in each layer by what it reads of their prompts, and not tasks"
     elif not row.mixes_skills:
         why = "has no routing"
     elif not row.learns_routing:

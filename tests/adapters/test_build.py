@@ -12,6 +12,7 @@ from mhrctl.adapters.experts import Arrow, HydraLoRA
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.merging import RULES, Merge
 from mhrctl.adapters.mosa import MoSA
+from mhrctl.adapters.smear import SMEAR
 from mhrctl.adapters.token_routing import TokenRouting
 from mhrctl.config.methods import METHODS
 from mhrctl.config.options import MosaOptions
@@ -32,7 +33,7 @@ def test_every_row_has_an_adapter_and_a_start_of_a_single_kind(name: str) -> Non
     assert type(pretrained) is adapter_class(row)
     assert pretrained.runs == (5 if row.is_private else 1)
     assert pretrained.averageable == row.has_average
-    assert pretrained.routes_by == ("task" if row.routes_tasks else "token" if row.routes_tokens else "none")
+    assert pretrained.routes_by == ("task" if row.routes_tasks else row.routing if row.has_experts else "none")
     assert bool(pretrained.routing_parameters()) == row.learns_routing
     start = start_of(row, pretrained, SETTINGS, SHAPES, BACKBONE)
     assert start.runs == 1
@@ -76,6 +77,14 @@ def test_experts_are_as_many_as_skills_and_share_what_their_class_says() -> None
     assert isinstance(hydra, HydraLoRA)
     assert ([bank.shape[3] for bank in hydra.lora_A], [bank.shape[3] for bank in hydra.lora_B]) == ([1, 1], [3, 3])
     assert (hydra.rank, hydra.alpha, hydra.dropout) == (2, 4.0, 0.1)
+
+
+def test_the_dropout_of_experts_is_the_methods_option() -> None:
+    settings = SETTINGS.model_copy(update={"options": {"expert_dropout": 0.3}})
+    smear = build_adapter(METHODS["smear"], settings, SHAPES, BACKBONE, heads=1, tasks=5)
+    assert isinstance(smear, SMEAR)
+    assert (smear.skills, smear.expert_dropout) == (3, 0.3)
+    assert [bank.shape[3] for bank in (*smear.lora_A, *smear.lora_B)] == [3] * 4
 
 
 def test_a_router_over_a_pool_has_an_expert_for_each_adapter() -> None:

@@ -97,6 +97,7 @@ def test_kinds_are_those_of_the_methods_table() -> None:
         "mtl_lora": "MTLLoRA",
         "c_poly": "CPoly",
         "hydra_lora": "HydraLoRA",
+        "smear": "SMEAR",
         "arrow": "Arrow",
     }
 

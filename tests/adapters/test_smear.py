@@ -144,7 +144,7 @@ def test_files_keep_all_of_it(tmp_path: Path) -> None:
 def test_a_layer_that_reads_some_tokens_alone_is_refused() -> None:
     means = means_of(2)
     del means["a.v"]
-    with pytest.raises(ParamsError, match="^targets: smear needs layers that read every token of a prompt; leave out a.v$"):
+    with pytest.raises(ParamsError, match=r"^targets: smear needs layers that read every token of a prompt; leave out a\.v$"):
         smear().of_prompts(means)
 
 

@@ -271,7 +271,7 @@ def test_tasks_with_adapters_of_their_own_are_refused(tiny_t5: T5ForConditionalG
 @pytest.mark.parametrize("method", [name for name, row in METHODS.items() if row.pretrain == name])
 def test_which_methods_share_an_adapter(method: str) -> None:
     cell = Cell(method=method)
-    if method in ("full_ft", "adapter_soup", "mosa", "adamix", "mtl_lora", "c_poly"):
+    if method in ("full_ft", "adapter_soup", "mosa", "adamix", "mtl_lora", "c_poly", "smear"):
         with pytest.raises(ParamsError, match=f"^--here: .*{method} .*; gradient alignment is of lora, lora_big, lora_"):
             require_shared(cell, "--here")
         assert method in str(why_unshared(cell.row))

@@ -169,6 +169,7 @@ def test_an_export_says_where_it_came_from(walked_all: Path, run: Run) -> None:
             ["-m", "hydra_lora", "--merge"],
             "--merge: hydra_lora mixes its LoRAs for each token, as no single one does; answer with it by `mhrctl predict",
         ),
+        (["-m", "smear"], "--to peft: smear mixes its LoRAs for each prompt, as no single one does; answer with it by `mhrctl"),
         (
             ["-m", "arrow"],
             "as no single one does; export the pool (`mhrctl export adapter_soup-s0 --stage pretrain`)",

@@ -235,6 +235,7 @@ def test_a_shared_routing_is_one_part(tmp_path: Path, look: Callable[..., Findin
         ("full_ft", "adapt", "full_ft: has no routing; inspect --stage adapt is of poly, poly_z, mhr, mhr_z"),
         ("random_mu", "pretrain", "random_mu: draws its routing at random"),
         ("hydra_lora", "pretrain", "hydra_lora: routes tokens, in each layer by what it reads, and not tasks"),
+        ("smear", "adapt", "smear: routes examples, in each layer by what it reads of their prompts, and not tasks"),
         ("adapter_soup", "pretrain", "adapter_soup: gives each training task an adapter of its own"),
         ("mhr_mu", "adapt", "mhr_mu: adapts the average of the skills, without a routing; inspect --stage adapt is of poly,"),
     ],
