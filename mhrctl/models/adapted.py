@@ -60,7 +60,7 @@ class AdaptedModel(nn.Module):
             The cross-entropy of each target token in fp32, [rows * c, longest target], 0 after the end of a target; or the
             logits, [rows * c, longest target, vocabulary].
         """
-        slots = self._slots(task_ids, inputs)
+        slots = self._slots_of(task_ids, inputs)
 
         def run() -> Tensor:
             if with_logits:
@@ -95,7 +95,7 @@ class AdaptedModel(nn.Module):
         Returns:
             The tokens of the answers alone, [rows, longest answer].
         """
-        return self.kind.generate(self._slots(task_ids, inputs), inputs, **options)
+        return self.kind.generate(self._slots_of(task_ids, inputs), inputs, **options)
 
     @torch.no_grad()
     def greedy(self, task_ids: Tensor | None) -> Greedy | None:
@@ -104,7 +104,7 @@ class AdaptedModel(nn.Module):
         Args:
             task_ids: as in `forward`, of all groups.
         """
-        if self._is_routed_by_prompts:  # which are not there yet
+        if self.adapter is not None and self.adapter.routes_by == "input":  # of which there is none yet
             return None
         return self.kind.greedy(self._slots(task_ids))
 
@@ -116,9 +116,10 @@ class AdaptedModel(nn.Module):
             self.adapter._apply(fn, recurse)  # type: ignore[no-untyped-call] # noqa: SLF001 - as a module's `to` does
         return self
 
-    @property
-    def _is_routed_by_prompts(self) -> bool:
-        return self.adapter is not None and self.adapter.routes_by == "input"
+    def _slots_of(self, task_ids: Tensor | None, inputs: Ragged) -> dict[str, Tensor]:
+        if self.adapter is not None and self.adapter.routes_by == "input":
+            return self.adapter.of_prompts(self._prompts_read(inputs))
+        return self._slots(task_ids)
 
     @torch.no_grad()
     def _prompts_read(self, inputs: Ragged) -> Means:
@@ -132,11 +133,9 @@ class AdaptedModel(nn.Module):
         self.backbone.train(was_training)
         return means
 
-    def _slots(self, task_ids: Tensor | None, inputs: Ragged | None = None) -> dict[str, Tensor]:
+    def _slots(self, task_ids: Tensor | None) -> dict[str, Tensor]:
         if self.adapter is None:
             return {}
-        if self._is_routed_by_prompts and inputs is not None:
-            return self.adapter.of_prompts(self._prompts_read(inputs))
         if self.adapter.token_routing is not None:  # another adapter of the same layers may have another
             for name in self.adapter.shapes:
                 self.backbone.get_submodule(name).token_routing = self.adapter.token_routing  # type: ignore[assignment]

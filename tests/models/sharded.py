@@ -9,7 +9,7 @@ import json
 import sys
 import warnings
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from torch.distributed.tensor import DTensor
 
 from mhrctl.adapters.config import InventoryConfig
 from mhrctl.adapters.inventory import Inventory
+from mhrctl.adapters.smear import SMEAR
 from mhrctl.data.batches import Ragged
 from mhrctl.models import encoder_decoder as encoder_decoder_module
 from mhrctl.models import output
@@ -36,7 +37,7 @@ from tests.models.test_encoder_decoder import INPUTS, TARGETS, TASKS, rows
 
 @dataclass(frozen=True)
 class Case:
-    """A model, how it runs, and what it reads; `logits` are those that are there at a time."""
+    """A model, how it runs, and what it reads; `logits` are those that are there at a time, prompts may be read before."""
 
     family: str
     speed: dict[str, Any] = field(default_factory=dict)
@@ -45,6 +46,7 @@ class Case:
     dtype: str = "float32"
     reshards: bool = True
     logits: int | None = None
+    by_prompts: bool = False
 
     @property
     def targets(self) -> Ragged:
@@ -57,7 +59,10 @@ class Case:
         make = encoder_decoder if self.family in ENCODER_DECODERS else decoder
         backbone: Any = deepcopy(make(self.family)).to(getattr(torch, self.dtype))
         torch.manual_seed(0)
-        adapter = Inventory(inject(backbone, "full"), InventoryConfig(heads=4, skills=3, rank=2, alpha=2.0), tasks=3)
+        shapes, config = inject(backbone, "full"), InventoryConfig(heads=4, skills=3, rank=2, alpha=2.0)
+        adapter = Inventory(shapes, config, tasks=3)
+        if self.by_prompts:
+            adapter = SMEAR(shapes, replace(config, heads=1), expert_dropout=0.0)
         with torch.no_grad():
             for parameter in adapter.parameters():
                 parameter.add_(torch.randn_like(parameter) * 0.2)

@@ -30,6 +30,8 @@ CASES = {
     "llama in bf16, some logits at a time": Case("llama", packs=True, dtype="bfloat16", logits=200),
     "gpt2, padded, blocks kept": Case("gpt2", reshards=False),
     "mixtral": Case("mixtral", packs=True),
+    "t5, prompts read before": Case("t5", by_prompts=True),
+    "llama, prompts read before": Case("llama", packs=True, by_prompts=True),
 }
 ROUNDED = {"t5 of transformers", "t5 of transformers, some logits at a time"}
 """Gradients of the encoder's states are summed in another order there: first those of a block's two uses of them."""
