@@ -29,8 +29,8 @@ def card(project: Path, folder: str) -> Any:
     return json.loads((project / "data" / folder / "card.json").read_text())
 
 
-LORA, LAYERS, SKILLS, TRAINING_TASKS = 672, 18, 2, 3
-"""Numbers of a LoRA of rank 1 on all layers of the toy backbone, its layers, and what the toy project has."""
+LORA, READ, LAYERS, SKILLS, TRAINING_TASKS = 672, 320, 18, 2, 3
+"""Of the toy backbone: numbers of a LoRA of rank 1 on all layers, and of what they read; its layers; what its project has."""
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,7 @@ LORA, LAYERS, SKILLS, TRAINING_TASKS = 672, 18, 2, 3
         ("random_mu", SKILLS * LORA, 0, LORA),
         ("full_ft_then_lora", None, 0, LORA),
         ("full_ft", None, 0, None),
+        ("smear", SKILLS * (LORA + READ), 0, SKILLS * (LORA + READ)),
         ("arrow", TRAINING_TASKS * LORA, 0, 0),
     ],
 )
