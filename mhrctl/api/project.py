@@ -209,6 +209,7 @@ def init(
     tasks: str | os.PathLike[str] | None = None,
     tests: Sequence[str] = (),
     backbone: str | None = None,
+    pool: Sequence[str] = (),
     no_scm: bool = False,
     quiet: bool = False,
 ) -> Project:
@@ -220,6 +221,8 @@ def init(
         tasks: a file or folder of tasks, in place of three small examples in the project.
         tests: which of them are test tasks, where they do not say so.
         backbone: a hub id or a folder, in place of a small T5 that is trained here.
+        pool: LoRAs that others trained, to choose from: folders, lists, or `owner/name@revision` on the hub. Then the project
+            needs `tasks` and `backbone`, and no training tasks.
         no_scm: set DVC up without git, even inside a git repository.
         quiet: as of `Project`.
 
@@ -230,5 +233,5 @@ def init(
 
     made = Path(folder)
     place = None if tasks is None else Path(tasks)
-    initialise(made, suite, tasks=place, tests=tests, backbone=backbone, without_git=no_scm)
+    initialise(made, suite, tasks=place, tests=tests, backbone=backbone, pool=pool, without_git=no_scm)
     return Project(made, quiet=quiet)

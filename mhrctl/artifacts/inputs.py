@@ -39,6 +39,7 @@ Place = Literal[
     "adapted",
     "under",
     "pool",
+    "loras",
     "own",
     "metrics",
 ]
@@ -46,9 +47,9 @@ Place = Literal[
 Two are outputs of other cells, which settings name: what is frozen under an adapter, and the pool that skills come from; `own`
 is the output of `prepare` where pre-training reads the test tasks' own examples too.
 
-Of the user's are `sources` (whatever the source of the tasks reads), `tasks` and `test_tasks` (those of them that are hashed),
-`tokenizer`, `weights` (the folder of a local backbone) and `encoder` (that of the index's, which no row has: the index has its
-hash).
+Of the user's are `loras` (those that are imported), `sources` (whatever the source of the tasks reads), `tasks` and
+`test_tasks` (those of them that are hashed), `tokenizer`, `weights` (the folder of a local backbone) and `encoder` (that of the
+index's, which no row has: the index has its hash).
 """
 
 Case = Literal["scratch", "private", "index", "new_lora", "named", "sampled"]
@@ -115,6 +116,7 @@ INPUTS: Mapping[str, tuple[Input, ...]] = {
         Input("under", ADAPTERS, "under", "place"),
         Input("pool", ADAPTERS, "pool", "place"),
         Input("pool", CARD, "pool_card"),  # the names of its adapters
+        Input("loras", parent="loras", dependency="itself"),
         Input("own", TEST_EXAMPLES, "test_tasks", "itself"),
     ),
     "average": (
@@ -170,13 +172,20 @@ OPTIONAL: tuple[str, ...] = ("recipe", "index", "report")
 def parents(stage: str, places: Places, cases: AbstractSet[str] = frozenset()) -> dict[str, Path]:
     """Return {name: file or folder} of what a stage's card has the hashes of, first what is read in any case.
 
+    Of several in one place the second is called `<parent>_2`, and so on.
+
     Args:
         stage: the stage.
         places: what it is given.
         cases: its own, of `Case`; others do not matter.
     """
     hashed = sorted(_read(stage, cases), key=lambda row: row.when is not None)
-    return {row.parent: path for row in hashed if row.parent for path in row.paths(places)}
+    return {
+        row.parent if number == 1 else f"{row.parent}_{number}": path
+        for row in hashed
+        if row.parent
+        for number, path in enumerate(row.paths(places), 1)
+    }
 
 
 def watched(stage: str, places: Places, cases: AbstractSet[str] = frozenset()) -> list[Path]:

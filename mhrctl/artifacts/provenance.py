@@ -21,7 +21,7 @@ from mhrctl.artifacts.facts import Facts
 from mhrctl.artifacts.inputs import Case, Place, Places
 from mhrctl.artifacts.names import CARD, SAMPLES
 from mhrctl.artifacts.ownership import require_apart
-from mhrctl.config.cells import Cell, reads_index
+from mhrctl.config.cells import Cell, local_loras, reads_index
 from mhrctl.config.methods import BACKBONE
 from mhrctl.config.sections import AdaptParams, BackboneParams, EvaluateParams, PretrainParams
 from mhrctl.config.sources import SOURCES
@@ -196,14 +196,28 @@ def of_pretrain(
     start: Path | None,
     under: Path | None = None,
     pool: Path | None = None,
+    root: Path = Path(),
     processes: int = 1,
 ) -> Provenance:
-    """Return the provenance of a pre-training, in which each of several processes adds its micro-batches to a step."""
+    """Return the provenance of a pre-training, in which each of several processes adds its micro-batches to a step.
+
+    LoRAs that are imported, where they are relative in `root`, take the place of what is trained on.
+
+    Raises:
+        ArtifactError: if one of these is not there.
+    """
     of_tests = prepared if params.test_tasks else None
     places: Places = {"prepare": prepared, "backbone": backbone, "start": start, "under": under, "pool": pool, "own": of_tests}
     many = {"processes": processes} if processes > 1 else {}
     settings = {"cell": cell.model_dump(), "pretrain": params.model_dump(), **many}
-    return Provenance("pretrain", settings, places, _cases(cell), rounds=True)
+    if not params.loras:
+        return Provenance("pretrain", settings, places, _cases(cell), rounds=True)
+    local, pinned = local_loras(params.loras), [each for each in params.loras if COMMIT.fullmatch(each.rpartition("@")[2])]
+    if missing := [name for name in local if not (root / name).exists()]:
+        said = "no such file or folder, and an id of the hub has its revision, as in owner/name@main"
+        raise ArtifactError(f"pretrain.loras {missing[0]}: {said}")
+    places |= {"loras": [root / name for name in local]}
+    return Provenance("pretrain", settings, places, is_complete=len(local) + len(pinned) == len(params.loras))
 
 
 def of_average(pretrained: Path, card: Card[Facts]) -> Provenance:

@@ -57,6 +57,7 @@ from mhrctl.tools.check import (
     unknown_task,
     unmade,
     unmeasured,
+    untrained,
 )
 from mhrctl.tools.estimate import FP32, Estimate, Shape, estimate, human_size
 from mhrctl.tools.grid import differences, expand, out_of_date
@@ -210,7 +211,8 @@ def _look(settings: Settings, where: Project, cells: Sequence[CellParams], *, sy
     with look.complaining():
         _estimate_all(look, settings, where, tasks, groups)
     look.problems += _unknown_tasks(settings, where, groups)
-    look.notes += [f"warning: {line}" for line in (unmeasured(cells), unmade(cells, where)) if line]
+    warnings = unmeasured(cells), unmade(cells, where), untrained(cells, tasks, where)
+    look.notes += [f"warning: {line}" for line in warnings if line]
     with look.complaining():
         look.notes += check_backbone(params, where)
     if synced:
@@ -339,7 +341,7 @@ def _grid_table(where: Project, groups: Groups, estimates: Mapping[str, Sequence
             display.plain(label),
             _ranges([each.cell.seed for each in cells]),
             cell.origin[0],
-            _steps(first.pretrain),
+            "imported" if first.pretrain.loras else _steps(first.pretrain),
             "" if cell.extra_steps else _steps(first.adapt),
             human_size(group[0].disk) if group else UNKNOWN,
             human_size(group[0].memory) if group else UNKNOWN,

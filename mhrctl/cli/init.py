@@ -47,12 +47,21 @@ def init(
             autocompletion=complete_backbone,
         ),
     ] = None,
+    pool: Annotated[
+        list[str],
+        typer.Option(
+            "--pool",
+            metavar="LORAS",
+            help="LoRAs of others to choose from: a PEFT folder, a folder of them, a list (`.jsonl`), or"
+            " `owner/name@revision`; repeatable. Then TASKS need no training tasks.",
+        ),
+    ] = [],
     no_scm: Annotated[bool, typer.Option("--no-scm", help="Do without git, even inside a git repository.")] = False,
 ) -> None:
     """Make a project that `mhrctl run` runs: params.yaml, dvc.yaml, the expanded grid, a README, under DVC."""
     from mhrctl.tools.init import initialise
 
-    made = initialise(folder, suite, tasks=path, tests=test, backbone=backbone, without_git=no_scm)
+    made = initialise(folder, suite, tasks=path, tests=test, backbone=backbone, pool=pool, without_git=no_scm)
     if made.seen:
         display.done(made.seen)
     for name in made.extended:

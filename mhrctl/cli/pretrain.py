@@ -54,7 +54,7 @@ from mhrctl.cli.sharding import ShardOption, take_sharding
 from mhrctl.cli.signals import seconds_between_checkpoints, stopping
 from mhrctl.cli.threads import expected_threads, taken_threads
 from mhrctl.config.cells import CellParams
-from mhrctl.errors import listed
+from mhrctl.errors import counted, listed
 from mhrctl.models.speed import Speed
 
 NAMED = 8
@@ -105,6 +105,7 @@ def pretrain(
         start=start,
         under=under,
         pool=pool,
+        root=where.root,
         processes=launched_processes(),
     )
     if nothing_to_do(made, out, log, threads=expected_threads(threads, device), force=force):
@@ -128,6 +129,7 @@ def pretrain(
             start=start,
             under=under,
             pool=pool,
+            root=where.root,
             out=out,
             log=log,
             scratch=where.scratch,
@@ -144,6 +146,10 @@ def pretrain(
             ),
         )
     counts = card.facts.parameters
+    if card.facts.pool:
+        taken = counted(len(card.facts.pool), "LoRA")
+        display.done(f"imported {trained.name}: {taken} that others trained, {counts.multi_task:,} adapter parameters")
+        return
     if accelerator.is_main_process:
         reached = _reached(out)
         reached.append(f"{counts.multi_task:,} adapter and {counts.routing:,} routing parameters")

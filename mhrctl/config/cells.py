@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
 from pydantic import model_validator
@@ -155,6 +155,8 @@ class CellParams(Closed):
         Raises:
             ParamsError: if one cannot be used; begins with the setting.
         """
+        if self.pretrain.loras and self.cell.pretrain_cell.method != POOLED:
+            raise ParamsError(f"pretrain.loras: {self.cell.method} takes none; set it at {POOLED}")
         named = [self.pool(), *(self.under(stage) for stage in LOWERED)]
         return [output for output in named if output]
 
@@ -225,6 +227,11 @@ def _named(name: str, where: str, seed: int) -> Cell:
         return Cell(method=match["method"], variant=match["variant"] or PLAIN, **{"seed": seed} | numbers)
     except ParamsError as error:
         raise ParamsError(f"{where}: {error}") from None
+
+
+def local_loras(loras: Sequence[str]) -> list[str]:
+    """Return those of `pretrain.loras` that are folders or files: an id of the hub has an `@`."""
+    return [each for each in loras if "@" not in each]
 
 
 def reads_index(row: Method, params: AdaptParams) -> bool:

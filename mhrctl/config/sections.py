@@ -205,6 +205,11 @@ class PretrainParams(OptimisationParams):
         description="which of the pool's: those under which the losses of the training tasks are least, or one of each cluster"
         " of similar updates",
     )
+    loras: list[Annotated[str, Field(min_length=1)]] = added(
+        [],
+        description="adapter_soup: LoRAs that others trained, taken in place of training: folders, lists (.jsonl), or"
+        " owner/name@revision on the hub; see docs/pools.md",
+    )
     align_every: NonNegative = Field(0, description="steps between measurements of gradient alignment; 0 for none")
     align_tasks: Annotated[int, Field(ge=2, le=MAX_COUNT)] = Field(16, description="training tasks drawn for it")
     align_examples: Positive = Field(16, description="training examples of each")
@@ -240,6 +245,13 @@ class PretrainParams(OptimisationParams):
             raise SettingError(said, "validate_examples")
         if self.pool is None and self.pool_by != "useful":
             raise SettingError(f"pool_by {self.pool_by} chooses of a pool; name one with `pool`", "pool_by")
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_is_trained_beside_loras(self) -> PretrainParams:
+        for key in ("test_tasks", "under", "pool"):
+            if self.loras and getattr(self, key):
+                raise SettingError(f"loras are taken as they are, and {key} says how to train some; leave one out", key)
         return self
 
     @model_validator(mode="after")

@@ -49,7 +49,9 @@ class TfIdfEncoder:
 
     @classmethod
     def fit(cls, texts: Sequence[str]) -> TfIdfEncoder:
-        """Learn how rare words are."""
+        """Learn how rare words are; of no texts, all are as rare."""
+        if not texts:
+            return cls(np.ones(FEATURES, np.float32))
         from sklearn.feature_extraction.text import TfidfTransformer
 
         return cls(TfidfTransformer().fit(_counts(texts)).idf_.astype(np.float32))

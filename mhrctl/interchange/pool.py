@@ -73,18 +73,19 @@ class Form:
         return InventoryConfig(rank=self.rank, alpha=float(self.rank))
 
 
-def members_of(sources: Sequence[str]) -> list[Member]:
+def members_of(sources: Sequence[str], root: Path = Path()) -> list[Member]:
     """Find the adapters of a pool.
 
     Args:
         sources: folders that peft's `save_pretrained` wrote; folders of such folders; ids of the hub, with `@revision` or not;
             files of JSON Lines with `adapter`, which is one of these, and if need be `name`, `revision`, and `samples`: a
             file of JSON Lines with inputs that it was trained on.
+        root: what relative folders and files are relative to.
 
     Raises:
         DataError: if there is nothing, or two have one name.
     """
-    members = [member for source in sources for member in _members(source, Path())]
+    members = [member for source in sources for member in _members(source, root)]
     if twice := [name for name, count in Counter(member.name for member in members).items() if count > 1]:
         raise DataError(f"pool: two adapters are called {listed(twice)}; give them names in a file ({_EXAMPLE})")
     return members

@@ -8,7 +8,7 @@ from typing import Any
 
 from mhrctl.artifacts.inputs import OPTIONAL, SETTINGS, Place, dependencies
 from mhrctl.artifacts.names import Project
-from mhrctl.config.cells import LOWERED
+from mhrctl.config.cells import LOWERED, local_loras
 from mhrctl.config.methods import BACKBONE
 from mhrctl.config.params import Params
 
@@ -18,10 +18,10 @@ PIPELINE: Mapping[str, tuple[str, frozenset[Place]]] = {
     "prepare": ("prepare", frozenset()),
     "backbone": ("backbone", frozenset()),
     "pretrain": ("pretrain", frozenset({"start", "under", "pool"})),
-    "pretrain-over": ("pretrain", frozenset({"start", "pool"})),
-    "pretrain-pool": ("pretrain", frozenset({"start", "under", "own"})),
+    "pretrain-over": ("pretrain", frozenset({"start", "pool", "loras"})),
+    "pretrain-pool": ("pretrain", frozenset({"start", "under", "own", "loras"})),
     "average": ("average", frozenset()),
-    "pretrain-extra": ("pretrain", frozenset({"under", "pool", "own"})),
+    "pretrain-extra": ("pretrain", frozenset({"under", "pool", "own", "loras"})),
     "index": ("index", frozenset()),
     "adapt": ("adapt", frozenset({"index", "under"})),
     "adapt-over": ("adapt", frozenset({"index"})),
@@ -73,6 +73,14 @@ def settings_asked(params: Params) -> set[tuple[str, str]]:
         parts += [(each, getattr(part, each, {})) for each in LOWERED]
     parts += [("adapt", axes.search) for axes in grid.methods.values()]
     return {(section, key) for section, settings in parts for key in ("under", "pool", OWN[1]) if settings.get(key)}
+
+
+def loras_asked(params: Params) -> list[str]:
+    """Return the folders and files of LoRAs that any pre-training may import, as params.yaml names them."""
+    grid = params.grid
+    parts = [axes.pretrain for axes in (*grid.methods.values(), *grid.variants.values(), *grid.overrides.values())]
+    named = [*params.pretrain.loras, *(each for part in parts for each in part.get("loras", []))]
+    return list(dict.fromkeys(local_loras(named)))
 
 
 def stage_dependencies(users: Mapping[Place, Sequence[str]]) -> dict[str, list[str]]:

@@ -18,7 +18,15 @@ from mhrctl.config.params import Params
 from mhrctl.config.sections import BackboneParams
 from mhrctl.config.sources import SOURCES, TOKENIZERS
 from mhrctl.config.tasks import FramingName, PrepareParams
-from mhrctl.projects.pipeline import OWN, PLACES, optional_stages, settings_asked, stage_dependencies, stage_settings
+from mhrctl.projects.pipeline import (
+    OWN,
+    PLACES,
+    loras_asked,
+    optional_stages,
+    settings_asked,
+    stage_dependencies,
+    stage_settings,
+)
 
 PLAIN = re.compile(r"[\w.-]+")
 """What a list of YAML may hold without quotes, unless it reads as something else than a string."""
@@ -60,6 +68,7 @@ def params_yaml(
     backbone: BackboneParams | None,
     framing: FramingName | None = "encoder_decoder",
     chat: bool = False,
+    loras: Sequence[str] = (),
 ) -> str:
     """Return params.yaml of a new project.
 
@@ -70,6 +79,7 @@ def params_yaml(
         backbone: the user's, or the study's; None for a small one that is trained in the project.
         framing: that the backbone needs; None if it is not known.
         chat: whether prompts go through the tokenizer's chat template.
+        loras: that others trained, of a project of a pool.
     """
     tokenizer = backbone.name if backbone else None
     if backbone and backbone.source == "hub":
@@ -81,6 +91,7 @@ def params_yaml(
         "tokenizer": tokenizer,
         "framing": framing,
         "chat": chat,
+        "loras": loras,
     }
     return rendered(f"{template}.yaml", **words)
 
@@ -95,6 +106,7 @@ def dvc_yaml(params: Params) -> str:
         "sources": task_files(params.prepare),
         "tokenizer": [backbone] if backbone and params.prepare.tokenizer == backbone else [],
         "weights": [backbone] if backbone else [],
+        "loras": loras_asked(params),
         "own": [*PLACES["prepare"]] if OWN in settings_asked(params) else [],
     }
     return rendered(

@@ -28,6 +28,7 @@ from mhrctl.config.tasks import BACKBONE_KINDS, SCRATCH_FRAMINGS, FramingName
 from mhrctl.data.batches import Batch, Order, collate
 from mhrctl.data.denoising import language_modelling, span_corruption
 from mhrctl.data.examples import Examples, Sample
+from mhrctl.data.table import training_data_sets
 from mhrctl.data.tokenization import Ending, entries, saved_tokenizer, sentinel_ids
 from mhrctl.errors import DataError, ParamsError, StoppedError, counted
 from mhrctl.models.adapted import AdaptedModel
@@ -228,8 +229,11 @@ def train_scratch(
         key: identifies the training.
 
     Raises:
+        DataError: if there are no training tasks.
         StoppedError: if it is asked to stop, and has left a checkpoint.
     """
+    if not training_data_sets(prepared):
+        raise DataError("backbone.source scratch: there are no training tasks to train it on; name a model (hub, local)")
     torch.manual_seed(seed)
     batches = _Batches(prepared, tokenizer, params, seed=seed)
     size = max(entries(tokenizer), 1 + max(batches.sentinels, default=0))

@@ -38,6 +38,9 @@ def index(
 ) -> Card[IndexFacts]:
     """Write `index.safetensors` into `out`: the mean vector of every training task or data set, and their names.
 
+    Without training tasks it holds the encoder alone, by which a pool's samples and queries are compared; `tfidf` then knows of
+    no word that is rarer than another.
+
     Args:
         encoder: `tfidf`, or a sentence-transformers model: hub id, or a folder.
         revision: of an encoder on the hub.
@@ -70,7 +73,7 @@ def index(
                     f"index.encoder {encoder!r}: gives the inputs of {task} a vector that is not finite; set another"
                 )
             bar.advance(note=task)
-    tensors["vectors"] = np.stack(vectors)
+    tensors["vectors"] = np.stack(vectors) if vectors else known.encode([""])[:0]
     facts = IndexFacts(suite=parent.facts.suite, tasks=list(prompts), encoder=known.identity)
     with writing(out) as folder:
         save_file(tensors, folder / INDEX, {"tasks": json.dumps(list(prompts))})

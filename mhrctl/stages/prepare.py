@@ -77,7 +77,7 @@ def prepare(params: PrepareParams, *, root: Path, out: Path, scratch: Path, trac
     tasks = _selected(suite, params.test_tasks)
     divisions, tests = _divided(tasks, params, suite.dropped)
     tasks = [task for task in tasks if task.name not in suite.dropped]
-    _require_roles(suite, tasks)
+    _require_roles(suite, tasks, params)
     with writing(out) as folder:
         tokenizer = _tokenizer(params, root, _training_texts(params, suite.prompter, tasks, divisions, tests))
         tokenizer.save_pretrained(str(folder / TOKENIZER))
@@ -128,8 +128,10 @@ def _selected(suite: Suite, names: list[str]) -> list[Task]:
     return [task for task in suite.tasks if task.name not in suite.dropped]
 
 
-def _require_roles(suite: Suite, tasks: list[Task]) -> None:
-    for role in ("training", "test"):
+def _require_roles(suite: Suite, tasks: list[Task], params: PrepareParams) -> None:
+    """Require test tasks, and training tasks where a tokenizer is trained on them or the suite had some."""
+    needs_training = is_trained_here(params.tokenizer) or any(task.role == "training" for task in suite.tasks)
+    for role in ("training", "test") if needs_training else ("test",):
         if not any(task.role == role for task in tasks):
             name = next((task.name for task in suite.tasks if task.role == role and task.name in suite.dropped), None)
             why = f"; {name} {suite.dropped[name]}" if name else ""

@@ -36,9 +36,10 @@ from mhrctl.data.own_examples import OwnExamples
 from mhrctl.data.samples import write_samples
 from mhrctl.data.table import training_data_sets
 from mhrctl.data.windows import WindowedOrder
-from mhrctl.errors import DivergedError, ParamsError, StoppedError, counted, in_section
+from mhrctl.errors import DataError, DivergedError, ParamsError, StoppedError, counted, in_section
 from mhrctl.evaluation.skills import begin_with
 from mhrctl.evaluation.validation import Validation, first_examples, mean_loss
+from mhrctl.interchange.pool import members_of
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import attach, new_adapter
 from mhrctl.models.backbones import load_backbone, require_prepared
@@ -48,6 +49,7 @@ from mhrctl.progress import Bar
 from mhrctl.training.checkpoint import checkpoint_path, checkpoints_of, load_checkpoint, save_checkpoint
 from mhrctl.training.divergence import Training
 from mhrctl.training.execution import Execution
+from mhrctl.training.imported import Target, write_pool
 from mhrctl.training.log import LOG_COLUMNS, counted_on, is_due
 from mhrctl.training.loop import Schedule, Step, fit
 from mhrctl.training.objective import Objective, objective_of
@@ -56,6 +58,7 @@ from mhrctl.training.part import Part, left_by
 from mhrctl.training.pauses import Pauses
 from mhrctl.training.selection import BestSteps
 
+WITHOUT_TRAINING = "mark some as such, or take LoRAs that others trained (pretrain.loras of adapter_soup, `mhrctl import`)"
 CHECKPOINT_EVERY = 1000
 """Steps between checkpoints at the most, and however fast they are: a matter of what a killed run has to do again alone."""
 ALIGNMENT_COLUMNS = ("shared", "composed")
@@ -73,12 +76,15 @@ def pretrain(
     start: Path | None = None,
     under: Path | None = None,
     pool: Path | None = None,
+    root: Path = Path(),
     out: Path,
     log: Path,
     scratch: Path,
     execution: Execution,
 ) -> Card[PretrainFacts]:
     """Write `adapters.safetensors`, `validation.csv` (loss by training task) and `log.jsonl` into `out`, and the log as CSV.
+
+    LoRAs that `params.loras` names are taken as they are: then there is neither a validation nor a log but an empty CSV.
 
     Args:
         cell: method, heads and seed.
@@ -88,6 +94,7 @@ def pretrain(
         start: the single adapter that a cell with extra steps trains on; None starts from nothing.
         under: output of the pretrain or average stage whose adapter is frozen under what is trained.
         pool: output of the pretrain stage of whose adapters the skills are at the beginning.
+        root: what relative folders of `params.loras` are relative to.
         out: the output folder.
         log: the same log as a CSV for git and DVC's plots: step, loss, rates, tokens seen, and any gradient alignment and
             validation loss.
@@ -98,11 +105,15 @@ def pretrain(
     Raises:
         ParamsError: if the heads do not divide a layer, a target is no layer, there is no alignment to measure, or weights are
             to be divided among processes that cannot be.
-        DataError: if alignment is to be measured on one training task, or there is nothing to validate on.
+        DataError: if alignment is to be measured on one training task, there is nothing to train or to validate on, or a LoRA
+            cannot be used.
         ArtifactError: if an input folder is missing or does not fit.
         DivergedError: if a loss, a gradient or what is trained is not finite; the last good checkpoint stays.
         StoppedError: if it was asked to stop, and has left a checkpoint.
     """
+    if params.loras:
+        many = execution.accelerator.num_processes
+        return _import(cell, params, prepared=prepared, backbone=backbone, root=root, out=out, log=log, processes=many)
     if params.align_every:
         require_shared(cell, f"pretrain.align_every {params.align_every}")
     if execution.sharding and adapter_class(cell.row).replaces_weights:
@@ -168,12 +179,29 @@ def pretrain(
     return card
 
 
+def _import(
+    cell: Cell, params: PretrainParams, *, prepared: Path, backbone: Path, root: Path, out: Path, log: Path, processes: int
+) -> Card[PretrainFacts]:
+    """Take LoRAs that others trained in place of training."""
+    if processes > 1:
+        raise ParamsError("pretrain.loras: are taken by one process; run it without a launcher")
+    made = provenance.of_pretrain(cell, params, prepared=prepared, backbone=backbone, start=None, root=root)
+    target = Target.of(prepared, backbone)
+    return write_pool(members_of(params.loras, root), target, out=out, log=log, card_of=made.card)
+
+
 def _examples(
     prepared: Path, scratch: Path, *, private: bool, test_tasks: bool
 ) -> tuple[Examples, dict[str, list[str]], dict[str, list[str]]]:
-    """What is trained on, the data sets with an adapter each, and {test task: its own inputs} of those among them."""
+    """What is trained on, the data sets with an adapter each, and {test task: its own inputs} of those among them.
+
+    Raises:
+        DataError: if there is nothing to train on.
+    """
     examples = Examples.open(prepared / TRAINING_EXAMPLES, scratch)
     data_sets = training_data_sets(prepared) if private else {}
+    if not (examples.tasks or test_tasks):
+        raise DataError(f"{prepared}: there are no training tasks to pre-train on; {WITHOUT_TRAINING}")
     if not test_tasks:
         return examples, data_sets, {}
     of_tests = OwnExamples.read(prepared / TEST_EXAMPLES)

@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 from pydantic import ValidationError, model_validator
 
 from mhrctl.config.params import Params
-from mhrctl.config.tasks import PrepareParams
+from mhrctl.config.tasks import TRAINED_TOKENIZERS, PrepareParams
 from mhrctl.errors import DataError, unknown
 from mhrctl.progress import Track
 from mhrctl.suites.files import DataFiles, data_files
@@ -21,6 +21,7 @@ from mhrctl.suites.task import Example, Metrics, Role, Seen, Suite, Task, TaskCo
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 T = TypeVar("T")
 ENDING = ".jsonl"
+POOLS = "only a pool (`mhrctl init --pool`), with a prepare.tokenizer that is not trained here, does without"
 ROLES: tuple[Role, ...] = ("training", "test")
 NEARLY: dict[str, Role] = {"training": "training", "trainings": "training", "test": "test", "tests": "test", "testing": "test"}
 """{name of a folder, in small letters: the role that it can only mean}; a folder `train` means what is the default anyway."""
@@ -105,7 +106,7 @@ class _Draft:
 
 def read(params: PrepareParams, root: Path, *, metrics: Metrics, track: Track) -> Suite:  # noqa: ARG001 - of every source
     """Read the folder or file that `prepare.path` names."""
-    return read_jsonl(root / str(params.path), metrics=metrics, tests=params.test_tasks)
+    return read_jsonl(root / str(params.path), metrics=metrics, tests=params.test_tasks, needs=needed_roles(params))
 
 
 def check(params: Params, root: Path, *, metrics: Metrics) -> Seen:
@@ -114,12 +115,17 @@ def check(params: Params, root: Path, *, metrics: Metrics) -> Seen:
     inside = _files(path)
     if sum(file.stat().st_size for file in inside.files) > READABLE:
         return Seen(None, (f"the lines of {path}, which are many",), inside.notes)
-    suite = read_jsonl(path, metrics=metrics, tests=params.prepare.test_tasks)
+    suite = read_jsonl(path, metrics=metrics, tests=params.prepare.test_tasks, needs=needed_roles(params.prepare))
     suite.chosen(params.prepare.test_tasks)
     return Seen(TaskCounts.of(suite.tasks), notes=suite.notes)
 
 
-def read_jsonl(path: Path, *, metrics: Metrics, tests: Sequence[str] = ()) -> Suite:
+def needed_roles(params: PrepareParams) -> Sequence[Role]:
+    """Return the roles that some tasks must have: without training tasks there can be no tokenizer that is trained on them."""
+    return ROLES if params.tokenizer in TRAINED_TOKENIZERS else ("test",)
+
+
+def read_jsonl(path: Path, *, metrics: Metrics, tests: Sequence[str] = (), needs: Sequence[Role] = ROLES) -> Suite:
     """Read the user's tasks.
 
     Args:
@@ -128,6 +134,7 @@ def read_jsonl(path: Path, *, metrics: Metrics, tests: Sequence[str] = ()) -> Su
             `test`. Links are followed, hidden files are not read (`mhrctl.suites.files`).
         metrics: {name that a task may have as its metric: whether the metric is over answer choices}.
         tests: the test tasks, where no line and no folder says a role.
+        needs: roles of which there must be a task.
 
     Raises:
         DataError: naming file and line of what is malformed, or what is missing.
@@ -154,11 +161,11 @@ def read_jsonl(path: Path, *, metrics: Metrics, tests: Sequence[str] = ()) -> Su
     if not says_roles:
         _make_tests(drafts, tests)
     tasks = [_finished(drafts[name]) for name in sorted(drafts, key=lambda name: (drafts[name].role == "test", name))]
-    for role in ROLES:
+    for role in needs:
         if not any(task.role == role for task in tasks):
             how = f'mark lines with "role": "{role}" or put the task\'s file into a subfolder `{role}`'
             if not says_roles:
-                how = f"name some as prepare.test_tasks, {how}" if role == "test" else "prepare.test_tasks names all"
+                how = f"name some as prepare.test_tasks, {how}" if role == "test" else f"prepare.test_tasks names all; {POOLS}"
             examples = sum(len(task.examples) for task in tasks)
             raise NoRoleError(f"{path}: no {role} task; {how}", [] if says_roles else sorted(drafts), examples)
     return Suite("jsonl", tasks, notes=inside.notes)

@@ -65,7 +65,9 @@ def check_suite(params: Params, project: Project) -> Seen:
     encoder = params.index.encoder
     if any(METHODS[name].needs_index for name in params.grid.methods) and encoder.startswith((".", "/")):
         require_folder(root / encoder, "index.encoder")  # any other name may be one of the hub
-    unchecked = seen.unchecked
+    unchecked, tasks = seen.unchecked, prepared_tasks(project) or seen.tasks
+    if tasks and not tasks.training and params.backbone.source == "scratch":
+        raise DataError("backbone.source scratch: there are no training tasks to train it on; name a model (hub, local)")
     if params.backbone.source == "hub":
         _require_id(str(params.backbone.name), "backbone.name")
     if tokenizer not in TRAINED_TOKENIZERS and not (root / tokenizer).is_dir():
@@ -73,7 +75,7 @@ def check_suite(params: Params, project: Project) -> Seen:
         unchecked += (f"prepare.tokenizer {tokenizer} on the hub",)
     elif params.prepare.tokenizer_gguf and not params.prepare.chat:
         unchecked += (f"the tokenizer in {params.prepare.tokenizer_gguf}",)
-    return Seen(prepared_tasks(project) or seen.tasks, unchecked, seen.notes)
+    return Seen(tasks, unchecked, seen.notes)
 
 
 def _require_id(name: str, setting: str) -> None:
@@ -235,6 +237,19 @@ def unmade(cells: Sequence[CellParams], project: Project) -> str | None:
         return None
     missing = [f"{stage}/{name}" for stage, name in lacking]
     return f"settings name {listed(missing)}, which are not there and which the grid does not make; import or pre-train them"
+
+
+def untrained(cells: Iterable[CellParams], tasks: TaskCounts | None, project: Project) -> str | None:
+    """Say which pre-trainings have no training task, in a line; None if there are none, or they were imported."""
+    if tasks is None or tasks.training:
+        return None
+    trained = [each for each in cells if not each.pretrain.loras and not each.pretrain.test_tasks]
+    names = dict.fromkeys(each.cell.pretrain_cell.name for each in trained)
+    lacking = [name for name in names if not (project.output("pretrain", name) / CARD).exists()]
+    if not lacking:
+        return None
+    how = "take LoRAs that others trained (pretrain.loras of adapter_soup, `mhrctl import`), or leave them out"
+    return f"there are no training tasks to pre-train {listed(lacking)} on; {how}"
 
 
 def _made_for(params: CellParams) -> list[Output]:

@@ -118,7 +118,9 @@ def estimate(params: CellParams, shape: Shape, tasks: TaskCounts, longest: Lengt
     from mhrctl.training.checkpoint import COPIES
 
     cell, row = params.cell, params.cell.row
-    rows = tasks.datasets + tasks.test * params.pretrain.test_tasks if row.is_private else tasks.training
+    imported = len(params.pretrain.loras)  # at least, since a folder may hold many
+    of_each = imported or tasks.datasets + tasks.test * params.pretrain.test_tasks
+    rows = max(1, of_each if row.is_private else tasks.training)
     try:
         with in_section("pretrain"):
             if row.adds_lora or not adapter_class(row).replaces_weights:
@@ -143,6 +145,8 @@ def estimate(params: CellParams, shape: Shape, tasks: TaskCounts, longest: Lengt
         together = 1 if after.replaces_weights else min(tasks.test, Speed.together)
         adapted = _numbers(after) - _trained(after) + _trained(after) // tasks.test * together
         memory = _memory(params.adapt, shape, adapted, longest, together)
+    if imported:
+        return Estimate(outputs, 0, max(memory, shape.size(BYTES[params.adapt.precision])))
     numbers = 1 + SLOTS[params.pretrain.optimizer] + (params.pretrain.keep == "best")
     checkpoint = COPIES * FP32 * numbers * trained
     return Estimate(outputs, checkpoint, max(memory, _memory(params.pretrain, shape, trained, longest, at_once)))

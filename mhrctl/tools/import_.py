@@ -5,28 +5,25 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from mhrctl.adapters.adapter import Adapter, Shapes, trainable
+from mhrctl.adapters.adapter import Adapter, trainable
 from mhrctl.adapters.build import adapter_class
-from mhrctl.adapters.files import save_adapter, save_runs
-from mhrctl.artifacts.cards import Card, read_card, write_card
-from mhrctl.artifacts.facts import Parameters, PoolMember, PretrainFacts
-from mhrctl.artifacts.hashing import digest, digest_of
+from mhrctl.adapters.files import save_adapter
+from mhrctl.artifacts.cards import Card, write_card
+from mhrctl.artifacts.facts import Parameters, PretrainFacts
+from mhrctl.artifacts.hashing import digest_of
 from mhrctl.artifacts.names import ADAPTERS, Project
 from mhrctl.artifacts.ownership import require_apart
 from mhrctl.artifacts.writing import replacing, write_csv, writing
 from mhrctl.config.cells import Cell
-from mhrctl.config.methods import METHODS
-from mhrctl.data.samples import write_samples
+from mhrctl.config.methods import METHODS, POOLED
 from mhrctl.errors import ArtifactError, ParamsError
 from mhrctl.interchange.checkpoints import read_any
 from mhrctl.interchange.convert import to_adapter
-from mhrctl.interchange.pool import form_of, members_of, samples_of, stacked
-from mhrctl.models.attach import linear_shapes
-from mhrctl.models.backbones import location, pretrained_config, require_prepared, shape_model
+from mhrctl.interchange.pool import members_of
+from mhrctl.training.imported import Target, write_pool
 from mhrctl.training.log import LOG_COLUMNS
 
 DVC = ".dvc"
@@ -64,12 +61,12 @@ def import_adapter(
         ParamsError: if the method does not fit the file.
         ArtifactError: if there is such an output already, or the backbone was made for another tokenizer.
     """
-    target = _Target.of(project)
+    target = _target(project)
     adapter = to_adapter(read_any(path, target.shapes), target.shapes)
     if heads not in (None, adapter.heads):
         raise ParamsError(f"--cell: it has {heads} heads, and {path} has {adapter.heads}; name a cell with as many")
     cell = Cell(method=_method(adapter, method), heads=adapter.heads, variant=variant, seed=seed, pretrain_seed=pretrain_seed)
-    out = target.place(cell, [path], overwrite=overwrite)
+    out = _place(project, cell, [path], overwrite=overwrite)
     # The file does not say which tasks its rows of routing are: they get the names of their numbers.
     facts = target.facts(
         tasks=[f"row {row} of {path.name}" for row in range(adapter.tasks)],
@@ -106,39 +103,16 @@ def import_pool(
         DataError: if an adapter cannot be had or used; names it, and those that can.
         ArtifactError: if there is such an output already, or the backbone was made for another tokenizer.
     """
-    target = _Target.of(project)
-    cell = Cell(method="adapter_soup", variant=variant, seed=seed, pretrain_seed=pretrain_seed)
-    members = members_of(sources)
-    out = target.place(cell, [member.folder for member in members], overwrite=overwrite)
-    form, samples = form_of(members, target.shapes), {member.name: samples_of(member) for member in members}
-    numbers = form.rank * sum(map(sum, form.shapes.values()))
-    facts = target.facts(
-        tasks=[member.name for member in members],
-        parameters=Parameters(multi_task=len(members) * numbers),
-        pool=[
-            PoolMember(
-                source=member.source,
-                revision=member.revision,
-                sha256=digest(member.folder),
-                licence=member.licence,
-                rank=rank,
-                alpha=alpha,
-                samples=len(samples[member.name]),
-            )
-            for member, rank, alpha in zip(members, form.ranks, form.alphas, strict=True)
-        ],
-    )
-    with replacing(project.training_log(cell.pretrain_cell.name)) as log, writing(out) as folder:
-        write_csv(log, LOG_COLUMNS, [])
-        with TemporaryDirectory(dir=folder) as scratch:
-            save_runs(stacked(members, form, target.shapes, Path(scratch)), form.shapes, form.config, folder / ADAPTERS)
-        if any(samples.values()):
-            write_samples(samples, folder)
+    cell, members = Cell(method=POOLED, variant=variant, seed=seed, pretrain_seed=pretrain_seed), members_of(sources)
+    out = _place(project, cell, [member.folder for member in members], overwrite=overwrite)
+
+    def card_of(facts: PretrainFacts) -> Card[PretrainFacts]:
         settings = {"cell": cell.pretrain_cell.model_dump(), "imported": "pool"}
-        content = digest_of({Path(member.name): each.sha256 for member, each in zip(members, facts.pool, strict=True)})
-        card = replace(Card.of("pretrain", settings, {}, facts), parents={"imported": content})
-        write_card(folder, card)
-    return cell, card
+        content = digest_of({Path(name): each.sha256 for name, each in zip(facts.tasks, facts.pool, strict=True)})
+        return replace(Card.of("pretrain", settings, {}, facts), parents={"imported": content})
+
+    log = project.training_log(cell.pretrain_cell.name)
+    return cell, write_pool(members, _target(project), out=out, log=log, card_of=card_of)
 
 
 def keep(cell: Cell, project: Project) -> bool:
@@ -158,44 +132,19 @@ def keep(cell: Cell, project: Project) -> bool:
     return said.returncode == 0
 
 
-@dataclass(frozen=True)
-class _Target:
-    """What adapters are imported for.
+def _target(project: Project) -> Target:
+    """What adapters are imported for."""
+    return Target.of(project.output("prepare"), project.output("backbone"))
 
-    Attributes:
-        project: with the outputs of prepare and backbone.
-        suite: that was prepared.
-        backbone: its fingerprint.
-        shapes: {layer: (d_in, d_out)} of all its linear layers.
-    """
 
-    project: Project
-    suite: str
-    backbone: str
-    shapes: Shapes
-
-    @classmethod
-    def of(cls, project: Project) -> _Target:
-        """Read what was prepared, and the backbone's sizes."""
-        require_prepared(project.output("prepare"), project.output("backbone"))
-        prepared = read_card(project.output("prepare"), stage="prepare", command="mhrctl prepare")
-        backbone = read_card(project.output("backbone"), stage="backbone", command="mhrctl backbone")
-        place = location(project.output("backbone"), backbone)
-        shapes = linear_shapes(shape_model(pretrained_config(place, revision=backbone.facts.revision)))
-        return cls(project, prepared.facts.suite, backbone.facts.fingerprint, shapes)
-
-    def place(self, cell: Cell, inputs: Sequence[Path], *, overwrite: bool) -> Path:
-        """The folder of a cell's pre-training, to which nothing of what is read belongs."""
-        out = self.project.output("pretrain", cell.pretrain_cell.name)
-        for path in inputs:
-            require_apart(out, path)
-        if out.exists() and not overwrite:
-            raise ArtifactError(f"{out}: there is a pre-training of this cell; choose another --seed, or --replace it")
-        return out
-
-    def facts(self, *, tasks: list[str], parameters: Parameters, pool: list[PoolMember] | None = None) -> PretrainFacts:
-        """The facts of a pre-training that is imported."""
-        return PretrainFacts(suite=self.suite, tasks=tasks, backbone=self.backbone, parameters=parameters, pool=pool or [])
+def _place(project: Project, cell: Cell, inputs: Sequence[Path], *, overwrite: bool) -> Path:
+    """The folder of a cell's pre-training, to which nothing of what is read belongs."""
+    out = project.output("pretrain", cell.pretrain_cell.name)
+    for path in inputs:
+        require_apart(out, path)
+    if out.exists() and not overwrite:
+        raise ArtifactError(f"{out}: there is a pre-training of this cell; choose another --seed, or --replace it")
+    return out
 
 
 def _method(adapter: Adapter, asked: str | None) -> str:

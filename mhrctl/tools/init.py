@@ -18,6 +18,7 @@ from typing import Literal
 
 from mhrctl.artifacts.names import Project
 from mhrctl.artifacts.writing import replacing
+from mhrctl.config.cells import local_loras
 from mhrctl.config.resolve import load_params
 from mhrctl.config.sections import BackboneParams
 from mhrctl.config.sources import HUB_ID, SOURCES
@@ -27,8 +28,9 @@ from mhrctl.errors import DataError, ParamsError, unknown
 from mhrctl.evaluation.metrics import OVER_CHOICES
 from mhrctl.projects.templates import dvc_yaml, params_yaml, rendered, task_files, template_files
 from mhrctl.suites.files import data_files
-from mhrctl.suites.jsonl import ENDING, NoRoleError, read_jsonl
+from mhrctl.suites.jsonl import ENDING, ROLES, NoRoleError, read_jsonl
 from mhrctl.suites.reading import READABLE
+from mhrctl.suites.task import Role
 from mhrctl.tools.estimate import config_folder, framing_in, framing_needed
 from mhrctl.tools.grid import sync
 
@@ -43,6 +45,8 @@ PROJECT_FILES = ("params.yaml", "dvc.yaml")
 """Files by which a folder is known to have a project."""
 TESTS_BY_NAME = ("jsonl", "hub")
 """Sources whose test tasks are named by `prepare.test_tasks`, where nothing else says which they are."""
+POOL = "pool"
+"""The template of a project of LoRAs that others trained."""
 KEPT = (Path("README.md"), Path(".dvc/plots/curves.json"))
 """Files that are left out where the user has one."""
 
@@ -75,6 +79,7 @@ def initialise(
     tasks: Path | None = None,
     tests: Sequence[str] = (),
     backbone: str | None = None,
+    pool: Sequence[str] = (),
     without_git: bool = False,
 ) -> Made:
     """Make a project: all of it, or nothing if anything fails.
@@ -85,27 +90,33 @@ def initialise(
         tasks: the tasks, in place of the suite's own folder inside the project.
         tests: which of them are test tasks, where they do not say so.
         backbone: a hub id or a folder, in place of the suite's own.
+        pool: LoRAs that others trained (`pretrain.loras`), as seen from here: then the project is of these, and needs no
+            training tasks.
         without_git: set DVC up without git, even inside a git repository.
 
     Raises:
-        ParamsError: if there is no such suite, or it reads no tasks from a folder.
-        DataError: if `tasks` or `backbone` is not there, no task is a test task, the config is no backbone's, a file is in the
-            way, or DVC refuses; names it.
+        ParamsError: if there is no such suite, or it reads no tasks from a folder, or a pool lacks tasks or a backbone.
+        DataError: if `tasks`, a LoRA or `backbone` is not there, no task is a test task, the config is no backbone's, a file is
+            in the way, or DVC refuses; names it.
     """
     if suite not in SOURCES:
         raise ParamsError(f"--suite: {unknown('suite', suite, SOURCES)}")
-    path = _tasks(suite, tasks, folder)
+    if pool and not (suite == "jsonl" and tasks and backbone):
+        raise ParamsError("--pool: needs --path with examples in JSON Lines, and --backbone, the model of the LoRAs")
+    path, loras = _tasks(suite, tasks, folder), _loras(pool, folder)
     if all((folder / name).exists() for name in PROJECT_FILES):
         raise DataError(f"{folder}: already has a project ({' and '.join(PROJECT_FILES)}); name another folder")
     command = ["mhrctl", "init", str(folder), "--path", str(tasks), *(["--backbone", backbone] if backbone else [])]
-    seen = _look(suite, tasks, tests, shlex.join(command))
+    if pool and tasks:
+        tests = tests or _unmarked(tasks)
+    seen = _look(suite, tasks, tests, shlex.join(command), needs=("test",) if pool else ROLES)
     setup = dvc_setup(folder, without_git=without_git)
     with TemporaryDirectory() as aside, ExitStack() as undo:
         new = Path(aside)
         model = _backbone(suite, backbone, folder)
         framing = _framing(model, backbone)
         chat = framing == "causal" and _has_chat_template(model, backbone)
-        commands = _fill(new, folder, suite, setup, path, tests, model, framing, chat=chat)
+        commands = _fill(new, folder, suite, setup, path, tests, model, framing, chat=chat, loras=loras)
         names = [path.relative_to(new) for path in new.rglob("*") if path.is_file()]
         names.sort(key=lambda name: (len(name.parts), name))  # params.yaml and its like first
         there = [name for name in names if (folder / name).exists()]
@@ -158,7 +169,7 @@ def _tasks(suite: str, tasks: Path | None, folder: Path) -> str | None:
     return _seen_from(folder, tasks)
 
 
-def _look(suite: str, tasks: Path | None, tests: Sequence[str], command: str) -> str:
+def _look(suite: str, tasks: Path | None, tests: Sequence[str], command: str, *, needs: Sequence[Role]) -> str:
     """Say what the user's tasks are, or what is wrong with them and can be mended later; nothing where they are many.
 
     Raises:
@@ -170,7 +181,7 @@ def _look(suite: str, tasks: Path | None, tests: Sequence[str], command: str) ->
     if tasks is None or suite != "jsonl" or sum(file.stat().st_size for file in data_files(tasks, [ENDING]).files) > READABLE:
         return ""
     try:
-        read = read_jsonl(tasks, metrics=OVER_CHOICES, tests=tests).tasks
+        read = read_jsonl(tasks, metrics=OVER_CHOICES, tests=tests, needs=needs).tasks
     except NoRoleError as error:
         if not error.names or tests:
             raise DataError(str(error)) from None
@@ -187,6 +198,24 @@ def _look(suite: str, tasks: Path | None, tests: Sequence[str], command: str) ->
         raise ParamsError(f"--test: lines or folders of {tasks} say already which are test tasks; leave it out")
     examples = sum(len(task.examples) for task in read)
     return f"found {roles.count('training')} training and {roles.count('test')} test tasks, {examples:,} examples in {tasks}"
+
+
+def _loras(pool: Sequence[str], folder: Path) -> list[str]:
+    """`pretrain.loras`: an id of the hub has an `@`."""
+    local = local_loras(pool)
+    if missing := [each for each in local if not Path(each).exists()]:
+        hint = "; an id of the hub has its revision, as in owner/name@main"
+        raise DataError(f"--pool {missing[0]}: no such file or folder{hint}")
+    return [_seen_from(folder, Path(each)) if each in local else each for each in pool]
+
+
+def _unmarked(tasks: Path) -> Sequence[str]:
+    """The tasks of a file or folder if none says its role; nothing if some do."""
+    try:
+        read_jsonl(tasks, metrics=OVER_CHOICES, needs=("test",))
+    except NoRoleError as error:
+        return error.names
+    return []
 
 
 def _backbone(suite: str, backbone: str | None, folder: Path) -> BackboneParams | None:
@@ -257,11 +286,13 @@ def _fill(
     framing: FramingName | None,
     *,
     chat: bool,
+    loras: Sequence[str],
 ) -> list[str]:
     """Write the project's files into the empty folder `new`, and return the commands to run next in `folder`."""
     source, project = SOURCES[suite], Project(new)
     study = source.study(backbone.name if backbone and backbone.source == "hub" else None)
-    text = params_yaml(study.template, tasks=tasks, tests=tests, backbone=backbone, framing=framing, chat=chat)
+    template = POOL if loras else study.template
+    text = params_yaml(template, tasks=tasks, tests=tests, backbone=backbone, framing=framing, chat=chat, loras=loras)
     project.params.write_text(text, encoding="utf-8")
     settings = load_params(project.params)
     sync(settings, project)
@@ -278,8 +309,8 @@ def _fill(
     (new / ".gitignore").write_text(rendered("gitignore", fetched=fetched), encoding="utf-8")
     missing = [source.fetch[name] for name in fetched if not (folder / name).exists()]
     report = f"mhrctl report --table {study.table}" if study.table else "mhrctl report"
-    commands = [*missing, "mhrctl check", "mhrctl run", report]
-    about = f"{study.template}.md" if (template_files() / f"{study.template}.md.jinja").is_file() else None
+    commands = [*missing, "mhrctl check", "mhrctl run", report, *(["mhrctl export ties"] if loras else [])]
+    about = f"{template}.md" if (template_files() / f"{template}.md.jinja").is_file() else None
     words = {
         "title": study.title or folder.resolve().name,
         "summary": source.summary,

@@ -268,6 +268,7 @@ class _Bench:
             params,
             **self._inputs,
             start=start,
+            root=self.project.root,
             out=out,
             log=self.folder / f"{name}.csv",
             scratch=self.folder / "scratch",
@@ -280,6 +281,8 @@ class _Bench:
         called = _now()
         with suppress(_EnoughError):
             self._run_pretrain(cell, params.model_copy(update=ALONE), start, watch.track, "pretrain")
+        if params.loras:
+            return IMPORTS + _now() - called
         side_by_side = min(self.suite.tasks.datasets, Speed.together) if cell.row.is_private and not cell.extra_steps else 1
         examples = params.batch_size * params.accumulation * side_by_side
         times = 1 + (params.steps // params.validate_every if params.validate_every else 0)

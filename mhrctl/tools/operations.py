@@ -211,6 +211,8 @@ class Suite:
             params: its resolved section.
             extra: whether it trains a single adapter on, and so all tasks together.
         """
+        if params.loras:
+            return Work()
         texts, steps = self.texts.training, params.steps
         updates: float = steps
         if row.is_private and not extra:  # steps are divided among data sets, of which some are trained side by side

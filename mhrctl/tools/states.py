@@ -55,6 +55,7 @@ def states_of(params: CellParams, project: Project, *, threads: int | None = Non
                 start=went_on,
                 under=under["pretrain"],
                 pool=_folder(params.pool(), project),
+                root=project.root,
             ),
         )
     }

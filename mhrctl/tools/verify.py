@@ -31,7 +31,7 @@ from mhrctl.artifacts.ownership import foreign_files
 from mhrctl.artifacts.placing import PARTIAL, is_alive
 from mhrctl.artifacts.reading import read_json_of, verify_metrics
 from mhrctl.artifacts.sealing import opened
-from mhrctl.config.cells import CellParams, grid_cells
+from mhrctl.config.cells import CellParams, grid_cells, local_loras
 from mhrctl.config.methods import BACKBONE
 from mhrctl.config.resolve import Settings, resolve_cell
 from mhrctl.errors import ArtifactError, MhrctlError
@@ -238,6 +238,8 @@ class _Output:
         stage, origin = cell.origin if self.stage == "pretrain" else cell.start
         start = where.output(stage, origin.name)
         adapted = where.output("adapt", cell.name)
+        if self.stage == "pretrain" and self.folder.name in self.cells:
+            places |= {"loras": [where.root / each for each in local_loras(self.cells[self.folder.name].pretrain.loras)]}
         return {**places, "pretrain": where.output("pretrain", cell.name), "start": start, "adapted": adapted}
 
     def _params(self) -> Any:  # noqa: ANN401 - JSON
