@@ -216,8 +216,8 @@ def of_pretrain(
     if missing := [name for name in local if not (root / name).exists()]:
         said = "no such file or folder, and an id of the hub has its revision, as in owner/name@main"
         raise ArtifactError(f"pretrain.loras {missing[0]}: {said}")
-    places |= {"loras": [root / name for name in local]}
-    return Provenance("pretrain", settings, places, is_complete=len(local) + len(pinned) == len(params.loras))
+    imported: Places = {**places, "loras": [root / name for name in local]}
+    return Provenance("pretrain", settings, imported, is_complete=len(local) + len(pinned) == len(params.loras))
 
 
 def of_average(pretrained: Path, card: Card[Facts]) -> Provenance:

@@ -67,20 +67,23 @@ def optional_stages(params: Params) -> list[str]:
 
 def settings_asked(params: Params) -> set[tuple[str, str]]:
     """Return the settings by which a stage reads more than all projects' do, as far as any cell may have them."""
+    keys = "under", "pool", OWN[1]
+    return {(section, key) for section, settings in _of_any_cell(params) for key in keys if settings.get(key)}
+
+
+def loras_asked(params: Params) -> list[str]:
+    """Return the folders and files of LoRAs that any cell may import, as params.yaml names them."""
+    named = [each for _, settings in _of_any_cell(params) for each in settings.get("loras", [])]
+    return local_loras(list(dict.fromkeys(named)))
+
+
+def _of_any_cell(params: Params) -> list[tuple[str, Mapping[str, Any]]]:
+    """(section, settings) of all that decides what any cell runs with."""
     grid = params.grid
     parts: list[tuple[str, Mapping[str, Any]]] = [(each, vars(getattr(params, each))) for each in LOWERED]
     for part in (*grid.methods.values(), *grid.variants.values(), *grid.overrides.values()):
         parts += [(each, getattr(part, each, {})) for each in LOWERED]
-    parts += [("adapt", axes.search) for axes in grid.methods.values()]
-    return {(section, key) for section, settings in parts for key in ("under", "pool", OWN[1]) if settings.get(key)}
-
-
-def loras_asked(params: Params) -> list[str]:
-    """Return the folders and files of LoRAs that any pre-training may import, as params.yaml names them."""
-    grid = params.grid
-    parts = [axes.pretrain for axes in (*grid.methods.values(), *grid.variants.values(), *grid.overrides.values())]
-    named = [*params.pretrain.loras, *(each for part in parts for each in part.get("loras", []))]
-    return list(dict.fromkeys(local_loras(named)))
+    return parts + [("adapt", axes.search) for axes in grid.methods.values()]
 
 
 def stage_dependencies(users: Mapping[Place, Sequence[str]]) -> dict[str, list[str]]:

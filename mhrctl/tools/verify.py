@@ -239,7 +239,10 @@ class _Output:
         start = where.output(stage, origin.name)
         adapted = where.output("adapt", cell.name)
         if self.stage == "pretrain" and self.folder.name in self.cells:
-            places |= {"loras": [where.root / each for each in local_loras(self.cells[self.folder.name].pretrain.loras)]}
+            places = {
+                **places,
+                "loras": [where.root / each for each in local_loras(self.cells[self.folder.name].pretrain.loras)],
+            }
         return {**places, "pretrain": where.output("pretrain", cell.name), "start": start, "adapted": adapted}
 
     def _params(self) -> Any:  # noqa: ANN401 - JSON
