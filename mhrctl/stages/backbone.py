@@ -28,7 +28,6 @@ from mhrctl.config.tasks import BACKBONE_KINDS, SCRATCH_FRAMINGS, FramingName
 from mhrctl.data.batches import Batch, Order, collate
 from mhrctl.data.denoising import language_modelling, span_corruption
 from mhrctl.data.examples import Examples, Sample
-from mhrctl.data.table import training_data_sets
 from mhrctl.data.tokenization import Ending, entries, saved_tokenizer, sentinel_ids
 from mhrctl.errors import DataError, ParamsError, StoppedError, counted
 from mhrctl.models.adapted import AdaptedModel
@@ -232,8 +231,6 @@ def train_scratch(
         DataError: if there are no training tasks.
         StoppedError: if it is asked to stop, and has left a checkpoint.
     """
-    if not training_data_sets(prepared):
-        raise DataError("backbone.source scratch: there are no training tasks to train it on; name a model (hub, local)")
     torch.manual_seed(seed)
     batches = _Batches(prepared, tokenizer, params, seed=seed)
     size = max(entries(tokenizer), 1 + max(batches.sentinels, default=0))
@@ -348,6 +345,8 @@ class _Batches:
     def __init__(self, prepared: Path, tokenizer: PreTrainedTokenizerBase, params: ScratchParams, *, seed: int) -> None:
         batch_size, denoising, self._causal = params.batch_size, params.denoising, params.architecture == "llama"
         self._texts = Examples.read(prepared / TRAINING_EXAMPLES).of(split="train").scored()
+        if not self._texts:
+            raise DataError("backbone.source scratch: there are no training tasks to train it on; name a model (hub, local)")
         if self._causal:  # of a prompt of one token there is nothing to predict
             self._texts = [text for text in self._texts if len(text.input_ids) > 1]
         self._tasks = Examples.read(prepared / BACKBONE_EXAMPLES).of(split="train").scored()
