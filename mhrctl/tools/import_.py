@@ -103,6 +103,7 @@ def import_pool(
         DataError: if an adapter cannot be had or used; names it, and those that can.
         ArtifactError: if there is such an output already, or the backbone was made for another tokenizer.
     """
+    target = _target(project)
     cell, members = Cell(method=POOLED, variant=variant, seed=seed, pretrain_seed=pretrain_seed), members_of(sources)
     out = _place(project, cell, [member.folder for member in members], overwrite=overwrite)
 
@@ -112,7 +113,7 @@ def import_pool(
         return replace(Card.of("pretrain", settings, {}, facts), parents={"imported": content})
 
     log = project.training_log(cell.pretrain_cell.name)
-    return cell, write_pool(members, _target(project), out=out, log=log, card_of=card_of)
+    return cell, write_pool(members, target, out=out, log=log, card_of=card_of)
 
 
 def keep(cell: Cell, project: Project) -> bool:

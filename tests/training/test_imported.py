@@ -86,7 +86,7 @@ def test_what_needs_training_tasks_is_refused_without_them(pooled: Path, run: Ru
     for step in (["prepare"], ["backbone"]):
         assert run(*step, "-C", pooled) == 0, step
     scratch = ("--set", "backbone.source=scratch", "--set", "backbone.name=null")
-    for step, said in (
+    for refused, said in (
         (("pretrain", "lora"), "there are no training tasks to pre-train on; mark some as such, or take LoRAs that others"),
         (("pretrain", "lora", "--set", "pretrain.loras=[x]"), "pretrain.loras: lora takes none; set it at adapter_soup"),
         (("prepare", "--set", "prepare.tokenizer=bpe"), "no training task; prepare.test_tasks names all; only a pool"),
@@ -94,7 +94,7 @@ def test_what_needs_training_tasks_is_refused_without_them(pooled: Path, run: Ru
         (("check", *scratch), "backbone.source scratch: there are no training tasks to train it on; name a model"),
     ):
         capfd.readouterr()
-        assert run(*step, "-C", pooled) == 2, step
+        assert run(*refused, "-C", pooled) == 2, refused
         assert said in capfd.readouterr().err
     params = pooled / "params.yaml"
     params.write_text(params.read_text() + "    lora:\n")
