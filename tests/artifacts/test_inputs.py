@@ -133,3 +133,7 @@ def test_a_place_may_be_several_files() -> None:
     several = [Path("a"), Path("b/c")]
     assert inputs.watched("prepare", {"sources": several, "tasks": [], "tokenizer": None}) == several
     assert inputs.dependencies("prepare", {"sources": ["a/", "b/c"]}) == ["a/", "b/c"]
+
+
+def test_several_of_one_place_have_a_hash_each() -> None:
+    assert inputs.parents("pretrain", {"loras": [Path("a"), Path("b")]}) == {"loras": Path("a"), "loras_2": Path("b")}

@@ -460,3 +460,21 @@ def test_stages_need_no_dvc(project: Path) -> None:
     assert ran.returncode == 0, ran.stderr.decode()
     assert (project / "data/report/table2.md").exists()
     assert not (project / ".dvc").exists()
+
+
+def test_tasks_of_a_pool_are_test_tasks_unless_something_says_a_role(tmp_path: Path) -> None:
+    tasks, pool = tasks_without_roles(tmp_path / "mine", ["a", "b"]), [str(tmp_path / "loras")]
+    for name in ("model", "loras"):
+        (tmp_path / name).mkdir()
+
+    def tests_of(folder: str, *named: str) -> list[str]:
+        made = tmp_path / folder
+        initialise(made, "jsonl", tasks=tasks, tests=named, backbone=str(tmp_path / "model"), pool=pool)
+        params = load_params(made / "params.yaml").params
+        assert params.grid.methods["adapter_soup"].pretrain == {"loras": pool}
+        return params.prepare.test_tasks
+
+    assert tests_of("none") == ["a", "b"]
+    assert tests_of("one", "b") == ["b"]
+    tasks_without_roles(tasks / "test", ["c"])
+    assert tests_of("said") == []

@@ -10,8 +10,11 @@ import pytest
 
 from mhrctl.adapters.files import load_adapter
 from mhrctl.artifacts.names import Project
+from mhrctl.artifacts.provenance import of_pretrain
+from mhrctl.config.cells import Cell
 from mhrctl.config.resolve import load_params
 from mhrctl.data.index import load_index
+from mhrctl.errors import ParamsError
 from mhrctl.projects.templates import dvc_yaml
 from mhrctl.tools.init import initialise
 from tests.conftest import Run
@@ -80,6 +83,21 @@ def test_dvc_depends_on_the_folders_that_are_named(pooled: Path) -> None:
     on_hub = load_params(Project(pooled).params, ["pretrain.loras=[owner/one@main, ../two]"]).params
     assert "        - ../two\n" in dvc_yaml(on_hub)
     assert "owner/one" not in dvc_yaml(on_hub)
+
+
+def test_what_a_revision_names_may_move_and_a_commit_may_not(pooled: Path) -> None:
+    def is_complete(lora: str) -> bool:
+        params = load_params(pooled / "params.yaml", [f"pretrain.loras=[{lora}, ../loras]"]).params.pretrain
+        cell = Cell(method="adapter_soup", seed=0)
+        return of_pretrain(cell, params, prepared=pooled, backbone=pooled, start=None, root=pooled).is_complete
+
+    assert not is_complete("owner/one@main")
+    assert is_complete(f"owner/one@{'0' * 40}")
+
+
+def test_loras_are_taken_as_they_are(pooled: Path) -> None:
+    with pytest.raises(ParamsError, match="loras are taken as they are, and test_tasks says how to train some; leave one out"):
+        load_params(pooled / "params.yaml", ["pretrain.loras=[x]", "pretrain.test_tasks=true"])
 
 
 def test_what_needs_training_tasks_is_refused_without_them(pooled: Path, run: Run, capfd: pytest.CaptureFixture[str]) -> None:
