@@ -14,7 +14,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mhrctl.stages import adapt, pretrain
+from mhrctl.evaluation import adaptation
+from mhrctl.stages import pretrain
 from mhrctl.training import checkpoint
 from mhrctl.training.objective import Objective
 from tests.conftest import Run
@@ -149,7 +150,7 @@ def test_one_task_of_several_is_named(
     copy: Path, run: Run, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        spoil(patch, adapt)
+        spoil(patch, adaptation)
         line = assert_refused(run, capfd, copy, "adapt", "-m", "lora")
     assert "adapt lora-s0: the loss of twice is nan at step 3 " in line
     with monkeypatch.context() as patch:
