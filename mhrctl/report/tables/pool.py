@@ -39,11 +39,13 @@ class _Entry:
 
     Attributes:
         row: label of the row that it stands in.
+        instead: label of a row of its own, if another has taken that place: of two variants that use the same of a task.
         uses: of the test task.
         scores: by task and seed.
     """
 
     row: str
+    instead: str
     uses: Uses
     scores: ByTask
 
@@ -65,7 +67,8 @@ def pool_table(results: Results, expected: Sequence[str]) -> Table:
         ratios, without = _relative(entry.scores, ones)
         zeros |= without
         if ratios.size:
-            by_row.setdefault(entry.row, {})[entry.uses] = ratios
+            row = entry.instead if entry.uses in by_row.get(entry.row, {}) else entry.row
+            by_row.setdefault(row, {})[entry.uses] = ratios
     rows = [
         [row, *(_shown(by_uses.get(uses)) for uses in COLUMNS), str(max(each.shape[1] for each in by_uses.values()))]
         for row, by_uses in by_row.items()
@@ -93,9 +96,9 @@ def _is_own(group: Group) -> bool:
 def _entries(results: Results, yardstick: Group) -> Iterator[_Entry]:
     for group in results.methods:
         if group.method == BACKBONE:
-            yield _Entry(BACKBONE, "nothing", group.by_task("zero_shot"))
+            yield _Entry(BACKBONE, BACKBONE, "nothing", group.by_task("zero_shot"))
         elif group is yardstick:
-            yield _Entry("its own, tuned", "adapter", group.by_task("adapted"))
+            yield _Entry("its own, tuned", group.label, "adapter", group.by_task("adapted"))
         elif METHODS[group.method].is_private:
             yield from _of_pool(group)
         else:
@@ -105,16 +108,16 @@ def _entries(results: Results, yardstick: Group) -> Iterator[_Entry]:
 def _of_pool(group: Group) -> Iterator[_Entry]:
     """What becomes of a pool, which variants leave out different things of."""
     made = MADE_WITH[group.first.leave_out]
-    name = f"{group.method} (by {group.first.chosen_by})" if group.first.chosen_by != "inputs" else group.method
-    yield _Entry(f"{name}, made", made, group.by_task("zero_shot"))
+    yield _Entry(f"{group.method}, made", f"{group.label}, made", made, group.by_task("zero_shot"))
     if METHODS[group.method].trains != "nothing":  # with its shots
-        yield _Entry(f"{name}, tuned", "adapter" if made == "adapter" else "examples", group.by_task("adapted"))
+        tuned: Uses = "adapter" if made == "adapter" else "examples"
+        yield _Entry(f"{group.method}, tuned", f"{group.label}, tuned", tuned, group.by_task("adapted"))
 
 
 def _together(group: Group) -> Iterator[_Entry]:
     phases: Mapping[Phase, tuple[str, Uses]] = {"zero_shot": ("made", "nothing"), "adapted": ("tuned", "examples")}
     for phase, (how, uses) in phases.items():
-        yield _Entry(f"{group.label}, {how}", uses, group.by_task(phase))
+        yield _Entry(f"{group.label}, {how}", group.label, uses, group.by_task(phase))
 
 
 def _relative(scores: ByTask, ones: ByTask) -> tuple[NDArray[np.float64], set[str]]:
@@ -132,5 +135,5 @@ def _shown(ratios: NDArray[np.float64] | None) -> str:
     interval = paired_bootstrap(ratios)
     if len(ratios) < FEWEST_TASKS:
         return Value(f"{interval.mean:.1f}", {"": interval.mean})
-    text = f"{interval.mean:.1f} ({interval.low:.0f} to {interval.high:.0f})"
+    text = f"{interval.mean:.1f} ({interval.low:.0f}-{interval.high:.0f})"
     return Value(text, {"": interval.mean, "low": interval.low, "high": interval.high})

@@ -37,8 +37,8 @@ def test_a_pool_is_a_row_with_a_column_for_each_variant_that_leaves_something_ou
         name = f"lorauter-{variant}-s{seed}".replace("-plain", "")
         cells[name] = cell("lorauter", seed, share, share, variant=variant, leave_out=left)
     rows = {row[0]: list(row[1:]) for row in table(tmp_path, cells).rows}
-    assert rows["lorauter, made"] == ["101.0 (101 to 101)", "88.0 (88 to 88)", "84.0 (84 to 84)", "2"]
-    assert rows["its own, tuned"] == ["110.0 (110 to 110)", "-", "-", "2"]
+    assert rows["lorauter, made"] == ["101.0 (101-101)", "88.0 (88-88)", "84.0 (84-84)", "2"]
+    assert rows["its own, tuned"] == ["110.0 (110-110)", "-", "-", "2"]
     assert set(rows) == {"lorauter, made", "its own, tuned"}
 
 
@@ -46,12 +46,14 @@ def test_merges_are_as_made_and_tuned_and_training_together_has_no_adapter_of_th
     cells = OWN | {
         "ties-s0": cell("ties", 0, 0.9, 1.2, chosen_by="loss"),
         "ties-absent-s0": cell("ties", 0, 0.8, 1.0, chosen_by="loss", variant="absent", leave_out="adapter"),
+        "ties-one-s0": cell("ties", 0, 0.95, 1.1, chosen_by="loss", variant="one"),
         "poly-s0": cell("poly", 0, 0.7, 1.3),
         "backbone": made_cell("backbone", None, None, zero_shot=20.0),
     }
     rows = {row[0]: [each.split()[0] for each in row[1:]] for row in table(tmp_path, cells).rows}
-    assert rows["ties (by loss), made"] == ["90.0", "80.0", "-", "1"]
-    assert rows["ties (by loss), tuned"] == ["120.0", "100.0", "-", "1"]
+    assert rows["ties, made"] == ["90.0", "80.0", "-", "1"]
+    assert rows["ties, tuned"] == ["120.0", "100.0", "-", "1"]
+    assert rows["ties-one, made"] == ["95.0", "-", "-", "1"]
     assert rows["poly, made"] == ["-", "-", "70.0", "1"]
     assert rows["poly, tuned"] == ["-", "130.0", "-", "1"]
 
