@@ -46,7 +46,17 @@ def paired_bootstrap(
     Raises:
         ValueError: if there are no differences.
     """
-    means = resampled_means(differences, resamples=resamples, seed=seed)
+    return interval_of(differences, resampled_means(differences, resamples=resamples, seed=seed), level=level)
+
+
+def interval_of(differences: NDArray[np.float64], means: NDArray[np.float64], *, level: float = LEVEL) -> Interval:
+    """Return the percentile interval of differences from the means of their resamples.
+
+    Args:
+        differences: [tasks, seeds].
+        means: of `resampled_means`.
+        level: share of the resamples in the interval.
+    """
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(differences.mean()), float(low), float(high), float((means <= 0).mean()))
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mhrctl.config.grid import PLAIN
 from mhrctl.report.aggregates import FEWEST_SEEDS, FEWEST_TASKS
-from mhrctl.report.bootstrap import LEVEL, RESAMPLES, Interval, paired_bootstrap, resampled_means
+from mhrctl.report.bootstrap import LEVEL, RESAMPLES, Interval, interval_of, resampled_means
 from mhrctl.report.differences import ByTask, paired
 from mhrctl.report.logs import Log
 from mhrctl.report.results import Group, Results
@@ -243,7 +243,7 @@ def _judged(claim: Claim, labels: tuple[str, str], differences: NDArray[np.float
     p = min(1.0, 2 * (min(against, towards) * RESAMPLES + 1) / (RESAMPLES + 1))  # never 0, however many are drawn
     tasks = 0 if claim.on in ("shared", "composed") else len(differences)
     judged = Judged(
-        claim, labels, tasks, differences.shape[1], paired_bootstrap(differences), p, float(means.std()), "not shown"
+        claim, labels, tasks, differences.shape[1], interval_of(differences, means), p, float(means.std()), "not shown"
     )
     return judged, against < towards
 

@@ -88,11 +88,17 @@ def paired(first: ByTask, second: ByTask) -> NDArray[np.float64] | None:
         first: {task: {seed: score}}.
         second: what is taken off.
     """
-    tasks = sorted(first.keys() & second.keys())
-    seeds = sorted(set.intersection(*(first[task].keys() & second[task].keys() for task in tasks)) if tasks else (), key=str)
+    tasks, seeds = shared(first, second)
     if not seeds:
         return None
     return np.array([[first[task][seed] - second[task][seed] for seed in seeds] for task in tasks])
+
+
+def shared(first: ByTask, second: ByTask) -> tuple[list[str], list[int | None]]:
+    """Return the tasks that both have, and the seeds that both have of all of these; no seeds where there are no tasks."""
+    tasks = sorted(first.keys() & second.keys())
+    seeds = set.intersection(*(first[task].keys() & second[task].keys() for task in tasks)) if tasks else set[int | None]()
+    return tasks, sorted(seeds, key=str)
 
 
 def baseline_of(results: Results) -> Group | None:

@@ -17,7 +17,7 @@ from mhrctl.config.methods import BACKBONE, METHODS
 from mhrctl.evaluation.scores import LeftOut, Phase
 from mhrctl.report.aggregates import FEWEST_TASKS
 from mhrctl.report.bootstrap import LEVEL, RESAMPLES, paired_bootstrap
-from mhrctl.report.differences import ByTask
+from mhrctl.report.differences import ByTask, shared
 from mhrctl.report.results import MISSING, NO_SCORES, Group, Results
 from mhrctl.report.table import Table, Value
 from mhrctl.report.tables.beside import notes
@@ -122,8 +122,7 @@ def _together(group: Group) -> Iterator[_Entry]:
 
 def _relative(scores: ByTask, ones: ByTask) -> tuple[NDArray[np.float64], set[str]]:
     """Scores in percent of others, [tasks, seeds] of those that both have; and the tasks whose others are nothing."""
-    tasks = sorted(scores.keys() & ones.keys())
-    seeds = sorted(set.intersection(*(scores[task].keys() & ones[task].keys() for task in tasks)) if tasks else (), key=str)
+    tasks, seeds = shared(scores, ones)
     zeros = {task for task in tasks if any(ones[task][seed] == 0 for seed in seeds)}
     ratios = [[100 * scores[task][seed] / ones[task][seed] for seed in seeds] for task in tasks if task not in zeros]
     return np.array(ratios).reshape(len(ratios), len(seeds)), zeros
