@@ -121,6 +121,24 @@ class Tried:
             sums += [sum(totals[place : place + groups]) for place in range(0, len(totals), groups)]
         return sums
 
+    def best(self, places: Sequence[int], samples: Sequence[Sample], *, keep: int) -> Halving:
+        """Find by successive halving the adapters at some places of the pool that lose the least on samples.
+
+        Args:
+            places: of the candidates; of equals the earlier is better.
+            samples: what they are tried on.
+            keep: how many to find, at least.
+
+        Returns:
+            What it has come to, with places of the pool.
+        """
+
+        def losses(left: list[int], part: range) -> list[float]:
+            return self.losses([places[candidate] for candidate in left], samples[part.start : part.stop])
+
+        halving = halve(losses, candidates=len(places), examples=len(samples), keep=keep)
+        return replace(halving, best=[places[candidate] for candidate in halving.best])
+
 
 def choose_soup(
     cell: Cell,
@@ -196,18 +214,9 @@ def _by_loss(
     with execution.track("choose", len(shots)) as bar:
         for task in shots:
             places = candidates(params, names, task.name)
-
-            def losses(
-                left: list[int], part: range, samples: Sequence[Sample] = task.train, places: Sequence[int] = places
-            ) -> list[float]:
-                runs = [places[candidate] for candidate in left]
-                return tried.losses(runs, samples[part.start : part.stop])
-
-            size = min(params.soup_size, len(places))
-            chosen = halve(losses, candidates=len(places), examples=len(task.train), keep=size)
-            group = [places[candidate] for candidate in chosen.best]
-            soup.groups.append(group)
-            of_task = zip(group, chosen.losses, strict=True)
+            chosen = tried.best(places, task.train, keep=min(params.soup_size, len(places)))
+            soup.groups.append(chosen.best)
+            of_task = zip(chosen.best, chosen.losses, strict=True)
             soup.notes.extend((task.name, names[place], round(loss, 4)) for place, loss in of_task)
             soup.evaluations[task.name] = (chosen.spent, chosen.exhaustive)
             bar.advance(note=task.name)

@@ -27,7 +27,7 @@ from mhrctl.artifacts.reading import reading
 from mhrctl.config.sections import PretrainParams
 from mhrctl.data.examples import Sample
 from mhrctl.errors import ParamsError, counted, in_section
-from mhrctl.evaluation.choosing import Tried, halve
+from mhrctl.evaluation.choosing import Tried
 from mhrctl.training.execution import Execution
 from mhrctl.training.objective import objective_of
 
@@ -93,17 +93,14 @@ def useful(names: Sequence[str], samples: Sequence[Sequence[Sample]], tried: Tri
         Places of the chosen in the pool, in the order in which they were taken.
     """
     order = sorted(range(len(names)), key=names.__getitem__)
+    ranks = {place: rank for rank, place in enumerate(order)}
     losses: list[dict[int, float]] = []
     with tried.execution.track("choose", len(samples)) as bar:
         for of_task in samples:
-
-            def losses_of(left: list[int], part: range, of_task: Sequence[Sample] = of_task) -> list[float]:
-                return tried.losses([order[place] for place in left], of_task[part.start : part.stop])
-
-            best = halve(losses_of, candidates=len(order), examples=len(of_task), keep=count)
-            losses.append(dict(zip(best.best, best.losses, strict=True)))
+            best = tried.best(order, of_task, keep=count)
+            losses.append({ranks[place]: loss for place, loss in zip(best.best, best.losses, strict=True)})
             bar.advance()
-    return [order[place] for place in covering(losses, candidates=len(order), count=count)]
+    return [order[rank] for rank in covering(losses, candidates=len(order), count=count)]
 
 
 def covering(losses: Sequence[Mapping[int, float]], *, candidates: int, count: int) -> list[int]:

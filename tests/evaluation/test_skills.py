@@ -17,6 +17,7 @@ from mhrctl.adapters.files import load_adapter, save_adapter
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.artifacts.names import ADAPTERS
 from mhrctl.errors import ParamsError
+from mhrctl.evaluation.choosing import Tried
 from mhrctl.evaluation.skills import clustered, covering, inner_products, medoids, useful
 from mhrctl.progress import silent
 from tests.adapters.test_inventory import randomised
@@ -121,10 +122,12 @@ def test_the_useful_ones_do_not_depend_on_the_order_of_the_pool(names: list[str]
     table = {"a": (5.0, 5.0), "b": (6.0, 6.0), "c": (1.0, 2.0), "d": (3.0, 3.0), "e": (9.0, 0.5)}
     samples: list[list[Any]] = [[0] * 4, [1] * 4]
 
-    def losses(runs: Sequence[int], seen: Sequence[int]) -> list[float]:
-        return [sum(table[names[run]][task] for task in seen) for run in runs]
+    class Known(Tried):
+        def losses(self, runs: Sequence[int], samples: Sequence[Any]) -> list[float]:
+            return [sum(table[names[run]][task] for task in samples) for run in runs]
 
-    tried: Any = SimpleNamespace(losses=losses, execution=SimpleNamespace(track=silent))
+    nothing: Any = SimpleNamespace(track=silent)
+    tried = Known(nothing, nothing, nothing, nothing)
     assert [names[place] for place in useful(names, samples, tried, count=2)] == ["c", "e"]
 
 
