@@ -6,7 +6,7 @@ arXiv 2601.21795): its own adapter among those of the pool, its examples alone, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -73,19 +73,23 @@ def pool_table(results: Results, expected: Sequence[str]) -> Table:
         [row, *(_shown(by_uses.get(uses)) for uses in COLUMNS), str(max(each.shape[1] for each in by_uses.values()))]
         for row, by_uses in by_row.items()
     ]
-    score = yardstick.score("zero_shot")
-    lines = [
-        f"Scores in percent of those of the task's own adapter ({yardstick.label}: {score.mean:.1f})" if score else "",
-        "; the mean over tasks and seeds",
-        f", with {LEVEL:.0%} intervals by {RESAMPLES:,} resamples of both." if len(ones) >= FEWEST_TASKS else ".",
-    ]
-    said = [
-        "".join(lines),
-        "Made: as a pool's adapters become one or are mixed, and as training together leaves off; tuned: trained on the shots.",
-    ]
+    said = [*_how(yardstick, zeros), *notes(results, expected)]
+    return Table("Apart or together", columns, rows, said)
+
+
+def _how(yardstick: Group, zeros: Collection[str]) -> Iterator[str]:
+    """Say what the numbers are, and which tasks are left out."""
+    intervals = f", with {LEVEL:.0%} intervals by {RESAMPLES:,} resamples of both"
+    enough, score = len(yardstick.by_task("zero_shot")) >= FEWEST_TASKS, yardstick.score("zero_shot")
+    mean = f"{score.mean:.1f}" if score else MISSING
+    yield (
+        f"Scores in percent of those of the task's own adapter ({yardstick.label}: {mean});"
+        f" the mean over tasks and seeds{intervals if enough else ''}."
+    )
+    made = "as a pool's adapters become one or are mixed, and as training together leaves off"
+    yield f"Made: {made}; tuned: trained on the shots."
     if zeros:
-        said.append(f"Left out, since its own adapter scores nothing: {', '.join(sorted(zeros))}.")
-    return Table("Apart or together", columns, rows, [*said, *notes(results, expected)])
+        yield f"Left out, since its own adapter scores nothing: {', '.join(sorted(zeros))}."
 
 
 def _is_own(group: Group) -> bool:
