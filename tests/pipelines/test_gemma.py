@@ -23,7 +23,7 @@ from tests.conftest import mhrctl
 from tests.pipelines.tiny import CHOSEN, DATA, ROOT, walk
 from tests.robustness.workshop import Runner
 
-STUDY = ROOT / "pipelines/superni-gemma"
+STUDY = ROOT / "pipelines/claims-superni"
 CLONE = DATA / "natural-instructions"
 Tasks = Mapping[str, Mapping[str, Any]]
 """{task: what it has other than a short English one of a kind of its own}."""
@@ -114,9 +114,9 @@ def test_make_brings_pinned_packages_where_git_does_not_look(tmp_path: Path) -> 
     assert sorted(packages) == sorted(name for name in pinned if name.startswith("gemma3-270m-"))
     assert len(packages) == 5
     (assemble,) = [words for words in commands if words[-1].endswith("assemble.py")]
-    assert assemble == [f"PYTHONPATH={install[folder]}", f"{tmp_path}/bin/python", "pipelines/superni-gemma/assemble.py"]
+    assert assemble == [f"PYTHONPATH={install[folder]}", f"{tmp_path}/bin/python", "pipelines/claims-superni/assemble.py"]
     ignored = ["git", "check-ignore", "--quiet"]
-    for place in (install[folder], "pipelines/superni-gemma/model/any.gguf", "pipelines/superni-gemma/model/tokenizer"):
+    for place in (install[folder], "pipelines/claims-superni/model/any.gguf", "pipelines/claims-superni/model/tokenizer"):
         assert subprocess.run([*ignored, f"{place}/x"], cwd=ROOT, check=False).returncode == 0, place
 
 
@@ -165,7 +165,7 @@ def test_check_misses_the_clone_and_the_model_alone(tmp_path: Path, capfd: pytes
 @needs_data
 def test_every_cell_of_the_study_is_scored_before_and_after(runner: Runner, tmp_path: Path) -> None:
     root = tmp_path / "study"
-    walk("superni-gemma", root, runner)
+    walk("claims-superni", root, runner)
     params = load_params(root / "params.yaml").params
     assert (params.prepare.framing, params.prepare.path) == ("causal", CHOSEN)
     results = read_results(Project(root).metrics)
