@@ -1,7 +1,7 @@
 """The training tasks of this study are chosen by a rule: `python choose.py natural-instructions` writes their split file.
 
-Shortest first, at most four of a category, and none of which most prompts or answers would be cut: so many tasks of many kinds
-are learned in minutes on two CPU cores.
+Shortest first, at most four of a category, none of which most prompts or answers would be cut, and none of the test tasks, of
+which two with few answers are training tasks upstream: so many tasks of many kinds are learned in minutes on two CPU cores.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-SPLIT = Path(__file__).parent / "chosen/splits/default/train_tasks.txt"
+SPLITS = Path(__file__).parent / "chosen/splits/default"
+TRAINING, TEST = "train_tasks.txt", "test_tasks.txt"
 TASKS = 48
 OF_A_CATEGORY = 4
 INSTANCES = 100
@@ -23,17 +24,20 @@ LONGEST_PROMPT, LONGEST_ANSWER = 600, 100
 """Characters of definition and input, and of an answer, in the median: about 150 and 25 tokens."""
 
 
-def chosen(clone: Path) -> list[str]:
+def chosen(clone: Path, held_out: Collection[str]) -> list[str]:
     """Return the names of the training tasks, sorted.
 
     Args:
         clone: of allenai/natural-instructions, or a part of it with its own split files.
+        held_out: names of test tasks, which are not chosen.
     """
-    names = (clone / "splits/default/train_tasks.txt").read_text(encoding="utf-8").split()
-    tasks = {name: json.loads((clone / f"tasks/{name}.json").read_text(encoding="utf-8")) for name in names}
+    names = (clone / "splits/default" / TRAINING).read_text(encoding="utf-8").split()
+    tasks = {
+        name: json.loads((clone / f"tasks/{name}.json").read_text(encoding="utf-8")) for name in names if name not in held_out
+    }
     kept: list[str] = []
     categories: Counter[str] = Counter()
-    for name in sorted(filter(lambda name: _fits(tasks[name]), names), key=lambda name: (_prompt(tasks[name]), name)):
+    for name in sorted(filter(lambda name: _fits(tasks[name]), tasks), key=lambda name: (_prompt(tasks[name]), name)):
         category = tasks[name]["Categories"][0]
         if categories[category] < OF_A_CATEGORY and len(kept) < TASKS:
             categories[category] += 1
@@ -55,4 +59,5 @@ def _fits(task: Mapping[str, Any]) -> bool:
 
 
 if __name__ == "__main__":
-    SPLIT.write_text("\n".join(chosen(Path(sys.argv[1]))) + "\n", encoding="utf-8")
+    held_out = (SPLITS / TEST).read_text(encoding="utf-8").split()
+    (SPLITS / TRAINING).write_text("\n".join(chosen(Path(sys.argv[1]), held_out)) + "\n", encoding="utf-8")

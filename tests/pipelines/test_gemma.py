@@ -25,6 +25,8 @@ from tests.robustness.workshop import Runner
 
 STUDY = ROOT / "pipelines/claims-superni"
 CLONE = DATA / "natural-instructions"
+HELD_OUT = ["task1289_trec_classification", "task227_clariq_classification"]
+"""Test tasks with few answers, which are training tasks upstream."""
 Tasks = Mapping[str, Mapping[str, Any]]
 """{task: what it has other than a short English one of a kind of its own}."""
 needs_data = pytest.mark.skipif(not CLONE.is_dir(), reason="../shared/data is not there")
@@ -71,26 +73,33 @@ def test_the_rule_takes_the_shortest_tasks_of_many_kinds(tmp_path: Path) -> None
         "task13_small": {"instances": 99},
         "task14_other": {"text": "x" * 500},
     }
-    kept = choose().chosen(clone(tmp_path, {**alike, **others}))
+    kept = choose().chosen(clone(tmp_path, {**alike, **others}), held_out=())
     assert kept == ["task14_other", *(f"task{length}_alike" for length in (1, 2, 3, 4))]
+
+
+def test_a_task_that_is_held_out_leaves_its_place_to_the_next(tmp_path: Path) -> None:
+    alike: Tasks = {f"task{length}_alike": {"text": "x" * length, "category": "alike"} for length in (5, 3, 4, 2, 1)}
+    kept = choose().chosen(clone(tmp_path, alike), held_out=["task2_alike", "task9_elsewhere"])
+    assert kept == [f"task{length}_alike" for length in (1, 3, 4, 5)]
 
 
 def test_the_rule_ends_at_its_number_of_tasks(tmp_path: Path) -> None:
     rule = choose()
     tasks = {f"task{length}_x": {"text": "x" * length} for length in range(1, rule.TASKS + 3)}
-    kept = rule.chosen(clone(tmp_path, tasks))
+    kept = rule.chosen(clone(tmp_path, tasks), held_out=())
     assert sorted(set(tasks) - set(kept)) == [f"task{rule.TASKS + 1}_x", f"task{rule.TASKS + 2}_x"]
 
 
 @needs_data
 def test_the_training_tasks_are_those_of_the_rule() -> None:
-    assert names("train_tasks.txt") == choose().chosen(CLONE)
-    assert names("test_tasks.txt") == (CLONE / "splits/default/test_tasks.txt").read_text().split()
+    assert names("train_tasks.txt") == choose().chosen(CLONE, names("test_tasks.txt"))
+    assert names("test_tasks.txt") == [*(CLONE / "splits/default/test_tasks.txt").read_text().split(), *HELD_OUT]
 
 
 def test_test_tasks_are_test_tasks_of_the_split() -> None:
     params = load_params(STUDY / "params.yaml").params
-    assert len(params.prepare.test_tasks) == 8
+    assert len(params.prepare.test_tasks) == 10
+    assert set(HELD_OUT) <= set(params.prepare.test_tasks)
     assert set(params.prepare.test_tasks) <= set(names("test_tasks.txt"))
     assert not set(names("test_tasks.txt")) & set(names("train_tasks.txt"))
 
