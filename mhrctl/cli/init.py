@@ -9,6 +9,7 @@ import typer
 
 from mhrctl.cli import display
 from mhrctl.cli.completion import complete_backbone, complete_source
+from mhrctl.cli.options import quieten_loggers
 from mhrctl.config.sources import SOURCES
 
 SETUPS = {
@@ -61,6 +62,7 @@ def init(
     """Make a project that `mhrctl run` runs: params.yaml, dvc.yaml, the expanded grid, a README, under DVC."""
     from mhrctl.tools.init import initialise
 
+    quieten_loggers()
     made = initialise(folder, suite, tasks=path, tests=test, backbone=backbone, pool=pool, without_git=no_scm)
     if made.seen:
         display.done(made.seen)

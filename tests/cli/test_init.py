@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from importlib.resources import files
 from pathlib import Path
 
@@ -47,6 +49,18 @@ def test_what_is_to_be_fetched_is_said_first(tmp_path: Path, run: Run, capfd: Ca
     lines = [line.strip() for line in capfd.readouterr().err.splitlines()]
     assert lines[lines.index("next:") + 2].startswith("git clone --depth 1 https://github.com/allenai/natural-instructions")
     assert "name: google/t5-v1_1-small" in (tmp_path / "params.yaml").read_text()
+
+
+def test_what_libraries_log_of_a_backbone_is_not_shown(tmp_path: Path) -> None:
+    """In a process of its own, since a library speaks once, when it is first imported."""
+    for task in ("old", "new"):
+        (tmp_path / f"tasks/{task}.jsonl").parent.mkdir(exist_ok=True)
+        (tmp_path / f"tasks/{task}.jsonl").write_text('{"input": "a", "target": "b"}\n' * 6)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text('{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}')
+    words = ["init", "study", "--path", "tasks", "--test", "new", "--backbone", "model", "--no-scm"]
+    done = subprocess.run([sys.executable, "-m", "mhrctl", *words], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert done.stderr.startswith("found 1 training and 1 test tasks, 12 examples in tasks\n")
 
 
 @pytest.mark.parametrize(
