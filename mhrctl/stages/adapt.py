@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import TypedDict
@@ -28,13 +29,10 @@ from mhrctl.evaluation.routes import HEADER, Choice, choose_routes
 from mhrctl.models.backbones import open_backbone
 from mhrctl.models.precision import set_precision
 from mhrctl.tracking.by_task import ByTask
-from mhrctl.training.checkpoint import (
-    checkpoint_path,
-    checkpoints_of,
-)
+from mhrctl.training.checkpoint import checkpoint_path, checkpoints_of
 from mhrctl.training.execution import Execution
 from mhrctl.training.optimizers import trained_parameters
-from mhrctl.training.start import start_of
+from mhrctl.training.start import Start, start_of
 
 
 def adapt(
@@ -97,19 +95,88 @@ def adapt(
     lower, names = load_lower(under, start_card.facts.backbone), [task.name for task in shots]
     begin = start_of(cell, params, frozen, start / ADAPTERS, start_card, soup, names, lower)
     set_precision(frozen, params.precision)
+    bench = Bench(
+        f"adapt {cell.name}", frozen, tokenizer, params, cell.seed, execution, ByTask(execution.recorder, tasks=len(shots))
+    )
+    adapted = _adapted(bench, begin, shots, lambda first: checkpoint_path(scratch, cell.name, first, stage="adapt"), made)
+    result = begin.of(shots, 0, len(shots))
+    result.load_state_dict(stack_runs(adapted.parameters), strict=False)
+    facts = AdaptFacts(
+        suite=start_card.facts.suite,
+        tasks=[task.name for task in shots],
+        shots={task.name: (len(task.groups), len(task.validation)) for task in shots},
+        validation={task.name: round(score, 4) for task, score in zip(shots, adapted.best, strict=True)},
+        undecided=[task.name for task in shots if task.name in adapted.undecided],
+        rouge_tokenizers={task.name: task.rouge_tokenizer for task in shots},
+        evaluations=soup.evaluations if soup else {},
+        under=lower_of(under),
+        backbone=start_card.facts.backbone,
+        parameters=Parameters(adaptation=trainable(trained_parameters(result).values()) // len(shots)),
+    )
+    with writing(out) as folder:
+        save_adapter(result, folder / ADAPTERS)
+        if soup:
+            save_adapter(begin.base, folder / SOUP)
+            write_csv(folder / SOUP_TASKS, *soup_table(soup, params))
+        write_csv(folder / VALIDATION, ("task", "step", "score"), adapted.curves)
+        card = made.card(facts, threads=execution.threads)
+        write_card(folder, card)
+    for path in checkpoints_of(scratch, cell.name, stage="adapt"):
+        path.unlink()
+    best_of = {f"best/{name}": score for name, score in facts.validation.items()}
+    execution.recorder.summary(best_of | {"best_mean": fmean(adapted.best)})
+    return card
+
+
+class _Places(TypedDict):
+    """What chooses from a pool reads, besides the pool and the shots."""
+
+    prepared: Path
+    index: Path | None
+    root: Path
+    execution: Execution
+
+
+@dataclass(frozen=True)
+class _Adapted:
+    """What came of the adaptation of all test tasks.
+
+    Attributes:
+        parameters: what was trained, of each batch of tasks side by side.
+        curves: (task, step, validation score).
+        best: each task's validation score at the step that is kept.
+        undecided: tasks of which every step had one score.
+    """
+
+    parameters: list[dict[str, Tensor]] = field(default_factory=list)
+    curves: list[tuple[str, int, float]] = field(default_factory=list)
+    best: list[float] = field(default_factory=list)
+    undecided: set[str] = field(default_factory=set)
+
+
+def _adapted(
+    bench: Bench, begin: Start, shots: Sequence[TaskShots], checkpoint: Callable[[int], Path], made: provenance.Provenance
+) -> _Adapted:
+    """Adapt to as many tasks side by side as there is room for, and then to the next, from the checkpoints that there are.
+
+    Args:
+        bench: what all have in common.
+        begin: what they start from.
+        shots: of all test tasks.
+        checkpoint: where that of the tasks from a place on is kept.
+        made: what the stage is made of, by which a checkpoint is known.
+
+    Raises:
+        StoppedError: if it was asked to stop, and has left a checkpoint.
+    """
+    execution, params = bench.execution, bench.params
     together = execution.together(begin.base)
-    trained: list[dict[str, Tensor]] = []
-    curves: list[tuple[str, int, float]] = []
-    best: list[float] = []
-    undecided: set[str] = set()
-    report = ByTask(execution.recorder, tasks=len(shots))
-    bench = Bench(f"adapt {cell.name}", frozen, tokenizer, params, cell.seed, execution, report)
+    adapted = _Adapted()
     key, total = made.key(threads=execution.threads), params.steps * -(-len(shots) // together)
-    with execution.track(f"adapt {cell.name}", total, about=_about(shots, params, total, execution)) as bar:
+    with execution.track(bench.name, total, about=_about(shots, params, total, execution)) as bar:
         for first in range(0, len(shots), together):
             part = shots[first : first + together]
-            key_of_part = f"{key}/{[task.name for task in part]}"
-            saved = Saved(checkpoint_path(scratch, cell.name, first, stage="adapt"), key_of_part)
+            saved = Saved(checkpoint(first), f"{key}/{[task.name for task in part]}")
             adaptation = Adaptation(bench, begin.of(shots, first, len(part)), part)
             adaptation.go_to(saved)
             bar.resume(adaptation.taken)
@@ -125,46 +192,11 @@ def adapt(
             bar.resume(params.steps - adaptation.taken)  # which no task needed
             if len(shots) > together and not adaptation.was_over:
                 adaptation.save(saved, over=True)
-            trained.append(adaptation.best.parameters)
-            curves += adaptation.curves
-            best += adaptation.best.scores.tolist()
-            undecided |= adaptation.undecided()
-    result = begin.of(shots, 0, len(shots))
-    result.load_state_dict(stack_runs(trained), strict=False)
-    facts = AdaptFacts(
-        suite=start_card.facts.suite,
-        tasks=[task.name for task in shots],
-        shots={task.name: (len(task.groups), len(task.validation)) for task in shots},
-        validation={task.name: round(score, 4) for task, score in zip(shots, best, strict=True)},
-        undecided=[task.name for task in shots if task.name in undecided],
-        rouge_tokenizers={task.name: task.rouge_tokenizer for task in shots},
-        evaluations=soup.evaluations if soup else {},
-        under=lower_of(under),
-        backbone=start_card.facts.backbone,
-        parameters=Parameters(adaptation=trainable(trained_parameters(result).values()) // len(shots)),
-    )
-    with writing(out) as folder:
-        save_adapter(result, folder / ADAPTERS)
-        if soup:
-            save_adapter(begin.base, folder / SOUP)
-            write_csv(folder / SOUP_TASKS, *soup_table(soup, params))
-        write_csv(folder / VALIDATION, ("task", "step", "score"), curves)
-        card = made.card(facts, threads=execution.threads)
-        write_card(folder, card)
-    for path in checkpoints_of(scratch, cell.name, stage="adapt"):
-        path.unlink()
-    best_of = {f"best/{name}": score for name, score in facts.validation.items()}
-    execution.recorder.summary(best_of | {"best_mean": fmean(best)})
-    return card
-
-
-class _Places(TypedDict):
-    """What chooses from a pool reads, besides the pool and the shots."""
-
-    prepared: Path
-    index: Path | None
-    root: Path
-    execution: Execution
+            adapted.parameters.append(adaptation.best.parameters)
+            adapted.curves.extend(adaptation.curves)
+            adapted.best.extend(adaptation.best.scores.tolist())
+            adapted.undecided.update(adaptation.undecided())
+    return adapted
 
 
 def _write_routes(
