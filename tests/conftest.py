@@ -31,7 +31,7 @@ from mhrctl.cli.app import main
 from mhrctl.config import methods
 from mhrctl.config.methods import METHODS
 from mhrctl.config.sections import ScratchParams
-from mhrctl.stages import pretrain
+from mhrctl.evaluation import pretraining
 from mhrctl.stages.backbone import scratch_config
 from mhrctl.training import checkpoint
 from tests.robustness.outcomes import table
@@ -266,7 +266,7 @@ def killed_after_checkpoint() -> Iterator[None]:
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pretrain, "save_checkpoint", killed)
+        patch.setattr(pretraining, "save_checkpoint", killed)
         yield
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mhrctl.artifacts.hashing import digest
-from mhrctl.stages import pretrain
+from mhrctl.evaluation import pretraining
 from tests.conftest import Run, killed_after_checkpoint
 
 
@@ -77,7 +77,7 @@ def test_it_is_the_same_each_time(copy: Path, run: Run) -> None:
 def test_the_checkpoint_of_a_killed_run(copy: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """It has what the run itself measured at that step, by the settings of the run and not of params.yaml."""
     options = ["pretrain", "-m", "mhr", "-C", copy, "--set", "pretrain.align_every=3", "--set", "pretrain.skills=3"]
-    monkeypatch.setattr(pretrain, "CHECKPOINT_EVERY", 3)
+    monkeypatch.setattr(pretraining, "CHECKPOINT_EVERY", 3)
     with killed_after_checkpoint():
         assert run(*options) == 130
     left = copy / "data/scratch/pretrain-mhr-h4-s0.safetensors"

@@ -18,9 +18,9 @@ from mhrctl.adapters.inventory import Inventory
 from mhrctl.adapters.weights import Weights
 from mhrctl.config.cells import method_of
 from mhrctl.config.methods import METHODS, reads
+from mhrctl.evaluation import pretraining
 from mhrctl.report.results import read_results
 from mhrctl.report.tables import build_table
-from mhrctl.stages import pretrain
 from mhrctl.training import checkpoint
 from tests.conftest import Run
 
@@ -191,7 +191,7 @@ def test_a_killed_private_pretraining_resumes_whatever_is_trained_together(
         shutil.rmtree(path.parent)
         saved.clear()
         with monkeypatch.context() as patch:
-            patch.setattr(pretrain, "save_checkpoint", killed)
+            patch.setattr(pretraining, "save_checkpoint", killed)
             with pytest.raises(RuntimeError, match="killed"):
                 run(*options, "--together", 1)
         assert run(*options, "--together", together) == 0

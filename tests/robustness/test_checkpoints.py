@@ -16,7 +16,7 @@ from tests.robustness.test_corruptions import cut, emptied, garbled, lengthened,
 from tests.robustness.workshop import Workshop
 
 FORMS = pytest.mark.parametrize("form", ["quick", pytest.param("long", marks=pytest.mark.slow)])
-EVERY = ("mhrctl.stages.pretrain", "CHECKPOINT_EVERY", 1)
+EVERY = ("mhrctl.evaluation.pretraining", "CHECKPOINT_EVERY", 1)
 FULL = ("mhrctl.stages.pretrain", "write_csv", {"raises": "the training is stopped when its last checkpoint is written"})
 SCRATCH = "data/scratch"
 FLIPS = 200

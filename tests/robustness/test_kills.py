@@ -25,7 +25,7 @@ STAGES = (
     "evaluate lora",
     "report",
 )
-CHECKPOINTS = (("mhrctl.stages.pretrain", "CHECKPOINT_EVERY", 1),)
+CHECKPOINTS = (("mhrctl.evaluation.pretraining", "CHECKPOINT_EVERY", 1),)
 """A pre-training of four steps writes checkpoints, too."""
 PASSING = ("data/scratch/",)
 """Checkpoints may be left behind by a kill."""

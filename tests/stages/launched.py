@@ -11,10 +11,10 @@ import sys
 from typing import Any
 
 from mhrctl.__main__ import main
-from mhrctl.stages import pretrain
+from mhrctl.evaluation import pretraining
 from mhrctl.training import checkpoint
 
-pretrain.CHECKPOINT_EVERY = 2
+pretraining.CHECKPOINT_EVERY = 2
 
 
 def _save(*args: Any, step: int, **rest: Any) -> None:
@@ -29,8 +29,8 @@ def _load(*args: Any, **rest: Any) -> tuple[int, list[Any]]:
     return step, log
 
 
-stage: Any = pretrain
-stage.save_checkpoint, stage.load_checkpoint = _save, _load
+pretrains: Any = pretraining
+pretrains.save_checkpoint, pretrains.load_checkpoint = _save, _load
 
 if __name__ == "__main__":
     main()

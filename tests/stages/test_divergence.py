@@ -14,8 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mhrctl.evaluation import adaptation
-from mhrctl.stages import pretrain
+from mhrctl.evaluation import adaptation, pretraining
 from mhrctl.training import checkpoint
 from mhrctl.training.objective import Objective
 from tests.conftest import Run
@@ -154,7 +153,7 @@ def test_one_task_of_several_is_named(
         line = assert_refused(run, capfd, copy, "adapt", "-m", "lora")
     assert "adapt lora-s0: the loss of twice is nan at step 3 " in line
     with monkeypatch.context() as patch:
-        spoil(patch, pretrain)
+        spoil(patch, pretraining)
         line = assert_refused(run, capfd, copy, "pretrain", "-m", "adapter_soup", *settings("pretrain", steps=12))
     assert "pretrain adapter_soup-s0: the loss of first is nan at step 3 " in line
 
@@ -166,9 +165,9 @@ def test_the_last_good_checkpoint_is_kept_and_gone_on_from(
     options = ("pretrain", "-m", "lora", *settings("pretrain", steps=8), "-C", copy)
     assert run(*options) == 0
     expected = path.read_bytes()
-    monkeypatch.setattr(pretrain, "CHECKPOINT_EVERY", 2)
+    monkeypatch.setattr(pretraining, "CHECKPOINT_EVERY", 2)
     with monkeypatch.context() as patch:
-        spoil(patch, pretrain)
+        spoil(patch, pretraining)
         patch.setattr(OneBadRun, "run", 0)
         patch.setattr(OneBadRun, "call", 7)
         line = assert_refused(run, capfd, copy, *options[:-2])
@@ -187,7 +186,7 @@ def test_other_settings_start_anew(
 ) -> None:
     path = copy / "data/pretrain/lora-s0/adapters.safetensors"
     expected = path.read_bytes()
-    monkeypatch.setattr(pretrain, "CHECKPOINT_EVERY", 1)
+    monkeypatch.setattr(pretraining, "CHECKPOINT_EVERY", 1)
     line = assert_refused(run, capfd, copy, "pretrain", "-m", "lora", *settings("pretrain", lr=HUGE))
     assert line.endswith("; its checkpoint of step 1 is kept")
     assert run("pretrain", "-m", "lora", "--force", "-C", copy) == 0
@@ -240,11 +239,11 @@ def test_a_damaged_checkpoint_is_told_in_one_line_and_changes_no_bit(
             raise KeyboardInterrupt
 
     options = ("pretrain", "-m", "mhr", "--force", "-C", copy)
-    monkeypatch.setattr(pretrain, "CHECKPOINT_EVERY", 1)
+    monkeypatch.setattr(pretraining, "CHECKPOINT_EVERY", 1)
     for damaged, tells in (([0], "goes on from step 1"), ([0, 1], "starts again")):
         saved.clear()
         with monkeypatch.context() as patch:
-            patch.setattr(pretrain, "save_checkpoint", killed)
+            patch.setattr(pretraining, "save_checkpoint", killed)
             assert run(*options) == 130
         for number in damaged:
             place = (

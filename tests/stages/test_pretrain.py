@@ -21,9 +21,9 @@ from mhrctl.artifacts.names import TRAINING_EXAMPLES
 from mhrctl.config.methods import METHODS
 from mhrctl.config.sections import PretrainParams
 from mhrctl.data.rows import SCHEMA
+from mhrctl.evaluation import pretraining
 from mhrctl.models.adapted import AdaptedModel
 from mhrctl.models.attach import new_adapter
-from mhrctl.stages import pretrain
 from mhrctl.training import checkpoint
 from tests.conftest import Run, killed_after_checkpoint, reseal
 from tests.models.made import logits_of
@@ -69,7 +69,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(copy: Path, run: Run, monkeypatc
     path = copy / "data/pretrain/mhr-h4-s0/adapters.safetensors"
     log = copy / "data/metrics/pretrain/mhr-h4-s0.csv"
     before = path.read_bytes(), log.read_bytes()
-    monkeypatch.setattr(pretrain, "CHECKPOINT_EVERY", 3)
+    monkeypatch.setattr(pretraining, "CHECKPOINT_EVERY", 3)
     real = checkpoint.save_checkpoint
 
     def killed(*args: object, **options: object) -> None:
@@ -77,7 +77,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(copy: Path, run: Run, monkeypatc
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(pretrain, "save_checkpoint", killed)
+        patch.setattr(pretraining, "save_checkpoint", killed)
         patch.setattr("sys.argv", ["mhrctl", "pretrain", "-m", "mhr", "--force", "-C", str(copy)])
         with pytest.raises((KeyboardInterrupt, SystemExit)):
             from mhrctl.cli.app import main
@@ -96,7 +96,7 @@ def test_a_killed_sparse_mixture_resumes_to_the_same_bytes(copy: Path, run: Run,
     path, log = copy / "data/pretrain/mosa-s0/adapters.safetensors", copy / "data/metrics/pretrain/mosa-s0.csv"
     assert run(*options, "-C", copy) == 0
     before = path.read_bytes(), log.read_bytes()
-    monkeypatch.setattr(pretrain, "CHECKPOINT_EVERY", 2)
+    monkeypatch.setattr(pretraining, "CHECKPOINT_EVERY", 2)
     with killed_after_checkpoint():
         assert run(*options, "--force", "-C", copy) == 130
     assert (copy / "data/scratch/pretrain-mosa-s0.safetensors").exists()
@@ -119,7 +119,7 @@ def test_a_run_killed_within_a_window_resumes_to_the_same_bytes(copy: Path, run:
         written[balance] = digest(copy / "data/pretrain/lora-s0/adapters.safetensors"), read_log(copy, "lora-s0")
     assert len({adapters for adapters, _ in written.values()}) == 3
     options += [*settings(*balance), "--force"]
-    monkeypatch.setattr(pretrain, "CHECKPOINT_EVERY", 2)  # four micro-batches: one into the second window
+    monkeypatch.setattr(pretraining, "CHECKPOINT_EVERY", 2)  # four micro-batches: one into the second window
     with killed_after_checkpoint():
         assert run(*options) == 130
     assert run(*options) == 0
@@ -171,7 +171,7 @@ def test_a_resumed_run_writes_the_same_alignment(copy: Path, run: Run, monkeypat
     assert run(*options) == 0
     before = read_log(copy, "mhr-h4-s0"), digest(copy / "data/pretrain/mhr-h4-s0")
     assert all(row["shared"] for row in before[0])
-    monkeypatch.setattr(pretrain, "CHECKPOINT_EVERY", 2)
+    monkeypatch.setattr(pretraining, "CHECKPOINT_EVERY", 2)
     with killed_after_checkpoint():
         assert run(*options) == 130
     assert run(*options) == 0

@@ -38,10 +38,10 @@ socket.socket.connect_ex = guarded(socket.socket.connect_ex, host_of)
 socket.getaddrinfo = guarded(socket.getaddrinfo, lambda host, *_: host)
 
 from contextlib import nullcontext
-from mhrctl.stages import pretrain
+from mhrctl.evaluation import pretraining
 from tests.conftest import killed_after_checkpoint, mhrctl
 
-pretrain.CHECKPOINT_EVERY = 2
+pretraining.CHECKPOINT_EVERY = 2
 with killed_after_checkpoint() if sys.argv[1] == "killed" else nullcontext():
     sys.exit(mhrctl(*sys.argv[2:]))
 """

@@ -13,8 +13,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from mhrctl.artifacts.hashing import digest
+from mhrctl.evaluation import pretraining
 from mhrctl.evaluation.scores import read_metrics
-from mhrctl.stages import pretrain
 from mhrctl.tracking.backend import Subject
 from mhrctl.tracking.tensorboard import open_tensorboard
 from tests.conftest import Run, killed_after_checkpoint
@@ -160,7 +160,7 @@ def test_a_killed_training_goes_on_in_its_curve(copy: Path, run: Run, monkeypatc
     """adapter_soup trains an adapter a task one after another, whose steps are counted on."""
     options = ["pretrain", "-m", method, "--together", "1", "--set", "pretrain.log_every=1", *TRACKED, "-C", copy]
     cell = "mhr-h4-s0" if method == "mhr" else "adapter_soup-s0"
-    monkeypatch.setattr(pretrain, "CHECKPOINT_EVERY", 2)
+    monkeypatch.setattr(pretraining, "CHECKPOINT_EVERY", 2)
     with killed_after_checkpoint():
         assert run(*options) == 130
     partly = recorded(copy, f"pretrain-{cell}")

@@ -1,4 +1,4 @@
-"""pretrain that validates while it trains: nothing of the training changes, and the step of the least loss is kept."""
+"""Pre-training that validates while it trains: nothing of the training changes, and the step of the least loss is kept."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from torch import Tensor
 
 from mhrctl.adapters.files import load_adapter
 from mhrctl.artifacts.hashing import digest
-from mhrctl.evaluation import validation
-from mhrctl.stages import pretrain
+from mhrctl.evaluation import pretraining, validation
 from mhrctl.training import checkpoint
 from tests.conftest import Run, killed_after_checkpoint
 from tests.stages.test_pretrain import NOISY, read_log, settings
@@ -58,8 +57,8 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> dict[int, dict[str, Tensor]]:
         by_step[options["step"]] = {name: tensor.detach().clone() for name, tensor in options["parameters"].items()}
         checkpoint.save_checkpoint(*args, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(pretrain, "CHECKPOINT_EVERY", 1)
-    monkeypatch.setattr(pretrain, "save_checkpoint", save)
+    monkeypatch.setattr(pretraining, "CHECKPOINT_EVERY", 1)
+    monkeypatch.setattr(pretraining, "save_checkpoint", save)
     return by_step
 
 
@@ -169,7 +168,7 @@ def test_a_killed_run_keeps_the_same_step(
     whole = digest(copy / "data/pretrain" / cell), read_log(copy, cell)
     assert all(each["step"] > 1 for each in kept_of(copy, cell))
     assert min(each["step"] for each in kept_of(copy, cell)) < 4
-    monkeypatch.setattr(pretrain, "CHECKPOINT_EVERY", killed_at)
+    monkeypatch.setattr(pretraining, "CHECKPOINT_EVERY", killed_at)
     with killed_after_checkpoint():
         assert run(*options) == 130
     assert run(*options) == 0
@@ -215,7 +214,7 @@ def test_of_no_steps_the_start_is_kept(copy: Path, run: Run) -> None:
 def test_a_loss_that_is_no_number_stops_the_training(
     copy: Path, run: Run, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pretrain, "CHECKPOINT_EVERY", 1)
+    monkeypatch.setattr(pretraining, "CHECKPOINT_EVERY", 1)
     measured: list[int] = []
 
     def losses(_model: object, samples: Sequence[object], *_args: object, **_options: object) -> list[float]:
@@ -234,7 +233,7 @@ def test_best_without_validation_examples_is_refused_before_training(
     copy: Path, run: Run, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(validation, "first_examples", lambda _examples, _count: {})
-    monkeypatch.setattr(pretrain, "first_examples", lambda _examples, _count: {})
+    monkeypatch.setattr(pretraining, "first_examples", lambda _examples, _count: {})
     for method, of in (("lora", "any training task"), ("adapter_soup", "copy, first, last")):
         assert run("pretrain", "-m", method, "--seed", 3, *best(), "-C", copy) == 2
         said = capfd.readouterr().err
