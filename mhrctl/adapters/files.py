@@ -71,7 +71,7 @@ def load_adapter(path: Path, runs: Sequence[int] | None = None) -> Adapter:
     Raises:
         ArtifactError: if it is not as its card says, or cannot be read, or one of its numbers is not finite.
     """
-    with reading(path), safe_open(path, "pt") as file:
+    with reading(path), mapped(path) as file:
         ((kind, text),) = file.metadata().items()
         settings = json.loads(text)
         if runs is None:
@@ -109,6 +109,14 @@ class Pool:
         return load_adapter(self._path, runs) if self._adapter is None else self._adapter.select(runs)
 
 
+def mapped(path: Path) -> safe_open:
+    """Open a file of adapters of which a part is read; it may be larger than the memory.
+
+    Tensors are numpy's: torch maps a file to write to, and Linux refuses that beyond the memory's size.
+    """
+    return safe_open(path, "numpy")
+
+
 def _runs_of(stored: Any, runs: Sequence[int]) -> Tensor:  # noqa: ANN401 - safetensors has no types
     """Read a part of a tensor, whose first axis is runs."""
-    return torch.cat([stored[run : run + 1] for run in runs])
+    return torch.cat([torch.from_numpy(stored[run : run + 1]) for run in runs])

@@ -14,12 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from mhrctl.adapters.adapter import Adapter, Shapes
-from mhrctl.adapters.files import Pool, load_adapter
+from mhrctl.adapters.files import Pool, load_adapter, mapped
 from mhrctl.adapters.inventory import Inventory
 from mhrctl.artifacts.cards import read_card
 from mhrctl.artifacts.names import ADAPTERS
@@ -141,8 +140,9 @@ def clustered(file: Path, names: Sequence[str], *, count: int, seed: int) -> lis
         ParamsError: if there are fewer adapters that differ.
     """
     order = sorted(range(len(names)), key=names.__getitem__)
-    with reading(file), safe_open(file, "pt") as stored:
-        products = inner_products(stored.get_tensor, load_adapter(file, [0]).shapes)[order][:, order]
+    with reading(file), mapped(file) as stored:
+        shapes = load_adapter(file, [0]).shapes
+        products = inner_products(lambda name: torch.from_numpy(stored.get_tensor(name)), shapes)[order][:, order]
     with in_section("pretrain"):
         return [order[place] for place in medoids(products, count=count, seed=seed)]
 

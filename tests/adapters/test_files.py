@@ -132,6 +132,27 @@ def test_a_pool_gives_the_adapters_that_are_asked_for(tmp_path: Path, monkeypatc
         assert all(torch.equal(pool.select(runs).state_dict()[name], tensor) for name, tensor in expected.items())
 
 
+def test_a_pool_may_be_larger_than_the_memory(tmp_path: Path) -> None:
+    """The file has a hole of two TiB, which reads as zeros and takes no room."""
+    wide, runs = 512, 2**29
+    save_adapter(Inventory({"a.q": (wide, wide)}), tmp_path / "one.safetensors")
+    with safe_open(tmp_path / "one.safetensors", "numpy") as file:
+        metadata = file.metadata()
+    shapes = {"a.q.lora_A": [runs, 1, 1, wide, 1], "a.q.lora_B": [runs, 1, 1, 1, wide]}
+    size = runs * wide * torch.float32.itemsize
+    header = {
+        name: {"dtype": "F32", "shape": shape, "data_offsets": [place * size, (place + 1) * size]}
+        for place, (name, shape) in enumerate(shapes.items())
+    }
+    text = json.dumps({"__metadata__": metadata, **header}).encode()
+    with (tmp_path / "pool.safetensors").open("wb") as written:
+        written.write(len(text).to_bytes(8, "little") + text)
+        written.truncate(8 + len(text) + 2 * size)
+    loaded = Pool(tmp_path / "pool.safetensors").select([runs - 1, 0])
+    assert {name: tensor.shape[0] for name, tensor in loaded.tensors().items()} == dict.fromkeys(shapes, 2)
+    assert not any(tensor.any() for tensor in loaded.tensors().values())
+
+
 def test_there_is_no_pool(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"x.safetensors"):
         Pool(tmp_path / "x.safetensors")
