@@ -39,7 +39,7 @@ def tried(root: Path) -> Mapping[str, list[Tried]]:
     """
     params = load_params(root / "params.yaml").params
     of_method: dict[str, list[Tried]] = {}
-    for scores in read_metrics(Project(root).metrics).values():
+    for scores in read_metrics(Project(root).metrics / "evaluate").values():
         if scores.validation is None:
             continue  # the backbone's
         rate = None if scores.variant == UNTRAINED else _pretrain_rate(params, scores.variant)
