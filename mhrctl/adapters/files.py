@@ -72,16 +72,21 @@ def load_adapter(path: Path, runs: Sequence[int] | None = None) -> Adapter:
         ArtifactError: if it is not as its card says, or cannot be read, or one of its numbers is not finite.
     """
     with reading(path), mapped(path) as file:
-        ((kind, text),) = file.metadata().items()
-        settings = json.loads(text)
-        if runs is None:
-            tensors = load_file(path)
-        else:
-            settings["runs"] = len(runs)
-            tensors = {name: _runs_of(file.get_slice(name), runs) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        adapter = adapter_kinds()[kind].of_settings(settings)
-        require_finite(tensors, path, error=ArtifactError, how=f"make {path.parent} again")
-        adapter.fill(tensors)
+        return _adapter_of(file, path, runs)
+
+
+def _adapter_of(file: Any, path: Path, runs: Sequence[int] | None) -> Adapter:  # noqa: ANN401 - safetensors has no types
+    """Read an adapter, or those of some runs, from its open file."""
+    ((kind, text),) = file.metadata().items()
+    settings = json.loads(text)
+    if runs is None:
+        tensors = load_file(path)
+    else:
+        settings["runs"] = len(runs)
+        tensors = {name: _runs_of(file.get_slice(name), runs) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    adapter = adapter_kinds()[kind].of_settings(settings)
+    require_finite(tensors, path, error=ArtifactError, how=f"make {path.parent} again")
+    adapter.fill(tensors)
     return adapter
 
 
@@ -100,16 +105,18 @@ class Pool:
             ArtifactError: as of `load_adapter`.
         """
         self._path = path
-        self._adapter = load_adapter(path) if path.exists() and path.stat().st_size <= IN_MEMORY else None
+        with reading(path):  # once, since to compare it with its card is to read all of it
+            self._file = mapped(path)
+            self._adapter = _adapter_of(self._file, path, None) if path.stat().st_size <= IN_MEMORY else None
         self.first = self.select([0])
         self.numbers = trainable(self.first.parameters())
 
     def select(self, runs: Sequence[int]) -> Adapter:
         """Return the adapters at some places, in this order."""
-        return load_adapter(self._path, runs) if self._adapter is None else self._adapter.select(runs)
+        return _adapter_of(self._file, self._path, runs) if self._adapter is None else self._adapter.select(runs)
 
 
-def mapped(path: Path) -> safe_open:
+def mapped(path: Path) -> Any:  # noqa: ANN401 - safetensors has no types
     """Open a file of adapters of which a part is read; it may be larger than the memory.
 
     Tensors are numpy's: torch maps a file to write to, and Linux refuses that beyond the memory's size.

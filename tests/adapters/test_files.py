@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -130,6 +132,24 @@ def test_a_pool_gives_the_adapters_that_are_asked_for(tmp_path: Path, monkeypatc
     for runs in ([0], [2, 1]):
         expected = adapters.select(runs).state_dict()
         assert all(torch.equal(pool.select(runs).state_dict()[name], tensor) for name, tensor in expected.items())
+
+
+def test_a_pool_is_compared_with_its_card_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which reads all of it: of a thousand adapters, at each choice of some, that would take the time."""
+    compared: list[Path] = []
+
+    @contextmanager
+    def counting(path: Path) -> Iterator[None]:
+        compared.append(path)
+        yield
+
+    save_adapter(Inventory({"a.q": (8, 16)}, runs=4), tmp_path / "x.safetensors")
+    monkeypatch.setattr(files, "IN_MEMORY", 0)
+    monkeypatch.setattr(files, "reading", counting)
+    pool = Pool(tmp_path / "x.safetensors")
+    for run in range(4):
+        pool.select([run])
+    assert compared == [tmp_path / "x.safetensors"]
 
 
 def test_a_pool_may_be_larger_than_the_memory(tmp_path: Path) -> None:
