@@ -14,7 +14,7 @@ from mhrctl.artifacts.cards import Card, read_card
 from mhrctl.artifacts.facts import IndexFacts
 from mhrctl.artifacts.names import INDEX
 from mhrctl.artifacts.reading import reading
-from mhrctl.data.similarity import Array, Encoder, SentenceEncoder, TfIdfEncoder, cosines
+from mhrctl.data.similarity import Array, Encoder, SentenceEncoder, TfIdfEncoder, cosines, embed
 from mhrctl.errors import ArtifactError, DataError, listed
 
 NAMED = 5
@@ -95,9 +95,7 @@ class Index:
         Raises:
             DataError: if the encoder gives the texts a vector that is not finite.
         """
-        vector: Array = self.encoder.encode(texts).mean(0)
-        if not np.isfinite(vector).all():
-            raise DataError(f"encoder {self.encoder.identity}: gives {texts[0][:40]!r} ... a vector that is not finite")
+        vector: Array = embed(self.encoder, texts).mean(0)
         return vector
 
     def nearest(self, texts: Sequence[str]) -> list[tuple[str, float]]:

@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 
 from mhrctl.artifacts.reading import reading
 from mhrctl.data.index import EncoderName
-from mhrctl.data.similarity import Array, Encoder, TfIdfEncoder
+from mhrctl.data.similarity import Array, Encoder, TfIdfEncoder, embed
 from mhrctl.errors import DataError
 
 TEXTS = 256
@@ -121,9 +121,7 @@ class Routes:
     def _similar(self, texts: Sequence[str]) -> Iterator[Array]:
         """The similarities of each query to all rows, rounded, so that equals are equal on any machine."""
         for first in range(0, len(texts), TEXTS):
-            queries = self.encoder.encode(texts[first : first + TEXTS])
-            if not np.isfinite(queries).all():
-                raise DataError(f"encoder {self.encoder.identity}: gives a query a vector that is not finite")
+            queries = embed(self.encoder, texts[first : first + TEXTS])
             yield from (_unit(queries) @ self._compared.T).round(6)
 
     def _summed(self, weighed: Sequence[tuple[int, float]]) -> Mixture:

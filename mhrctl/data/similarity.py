@@ -35,6 +35,19 @@ class Encoder(Protocol):
         """Return vectors of unit length, [texts, d]."""
 
 
+def embed(encoder: Encoder, texts: Sequence[str]) -> Array:
+    """Return the vectors of texts, [texts, d].
+
+    Raises:
+        DataError: if one is not finite; names its text.
+    """
+    vectors = encoder.encode(texts)
+    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(bad):
+        raise DataError(f"encoder {encoder.identity}: gives {texts[bad[0]][:40]!r} a vector that is not finite; set another")
+    return vectors
+
+
 class TfIdfEncoder:
     """This encoder counts words and pairs of words by hash, weighted by rarity: it needs no model, and is the same everywhere.
 

@@ -19,9 +19,9 @@ from mhrctl.artifacts.names import INDEX, TRAINING_EXAMPLES
 from mhrctl.artifacts.reading import reading
 from mhrctl.artifacts.writing import writing
 from mhrctl.data.index import place_of
-from mhrctl.data.similarity import TFIDF, Array, Encoder, SentenceEncoder, TfIdfEncoder
+from mhrctl.data.similarity import TFIDF, Array, Encoder, SentenceEncoder, TfIdfEncoder, embed
 from mhrctl.data.table import training_data_sets
-from mhrctl.errors import DataError, in_section
+from mhrctl.errors import in_section
 from mhrctl.progress import Track, silent
 
 
@@ -67,11 +67,8 @@ def index(
     with track("index", len(prompts)) as bar:
         vectors = []
         for task, texts in prompts.items():
-            vectors.append(known.encode(texts).mean(0))
-            if not np.isfinite(vectors[-1]).all():
-                raise DataError(
-                    f"index.encoder {encoder!r}: gives the inputs of {task} a vector that is not finite; set another"
-                )
+            with in_section("index"):
+                vectors.append(embed(known, texts).mean(0))
             bar.advance(note=task)
     tensors["vectors"] = np.stack(vectors) if vectors else known.encode([""])[:0]
     facts = IndexFacts(suite=parent.facts.suite, tasks=list(prompts), encoder=known.identity)

@@ -269,7 +269,7 @@ def _input_similarity(source: _Source, project: Project, device: str) -> Array:
         require_parent(source.card, source.folder, "examples", prepared / TEST_EXAMPLES, again)
         adapt = source.card.params["adapt"]
         shots = draw_shots(prepared, shots=adapt["shots"], validation=adapt["validation"], seed=source.cell.seed)
-        vectors = np.concatenate([vectors, np.stack([known.encoder.encode(task.prompts).mean(0) for task in shots])])
+        vectors = np.concatenate([vectors, np.stack([known.mean(task.prompts) for task in shots])])
     return np.stack([cosines(vector, vectors) for vector in vectors]).astype(np.float64).round(DIGITS)
 
 

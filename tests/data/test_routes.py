@@ -114,5 +114,5 @@ def test_the_order_of_the_rows_and_of_the_pool_does_not_matter() -> None:
 def test_an_encoder_that_gives_nan_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     routes = made()
     monkeypatch.setattr(routes.encoder, "encode", lambda texts: np.full((len(texts), 4), np.nan, np.float32))
-    with pytest.raises(DataError, match=r"encoder tfidf .* gives a query a vector that is not finite"):
+    with pytest.raises(DataError, match=r"encoder tfidf .* gives 'ant' a vector that is not finite"):
         routes.of("any", ["ant"])

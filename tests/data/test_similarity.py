@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 
-from mhrctl.data.similarity import FEATURES, SentenceEncoder, TfIdfEncoder, cosines, select
+from mhrctl.data.similarity import FEATURES, Array, SentenceEncoder, TfIdfEncoder, cosines, embed, select
 from mhrctl.errors import DataError
 
 TEXTS = ["sort the list ant bee 3", "sort the list 7 cat", "translate to French: cat", "translate to French: dog"]
@@ -32,6 +33,17 @@ def test_tfidf_equals_scikit_learns() -> None:
     encoder = TfIdfEncoder.fit(TEXTS)
     np.testing.assert_allclose(encoder.encode(TEXTS), expected, atol=1e-6)
     assert np.array_equal(TfIdfEncoder(encoder.idf).encode(TEXTS), encoder.encode(TEXTS))
+
+
+def test_the_text_whose_vector_is_not_finite_is_named() -> None:
+    class Broken(TfIdfEncoder):
+        def encode(self, texts: Sequence[str]) -> Array:
+            return np.array([[np.inf if "bad" in text else 1.0] for text in texts], np.float32)
+
+    encoder = Broken(np.ones(FEATURES, np.float32))
+    assert embed(encoder, ["good", "better"]).tolist() == [[1.0], [1.0]]
+    with pytest.raises(DataError, match=r"^encoder tfidf \(.*\): gives 'a bad one' a vector that is not finite; set another$"):
+        embed(encoder, ["good", "a bad one", "bad"])
 
 
 def test_similar_texts_are_nearer() -> None:
