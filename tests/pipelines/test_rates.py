@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from mhrctl.config.cells import grid_cells
-from mhrctl.config.methods import METHODS
-from mhrctl.config.resolve import load_params
+from mhrctl.config.resolve import load_params, resolve_cell
 from tests.pipelines.tiny import ROOT
 from tests.report.made import both, made_cell, write_cells
 
@@ -62,24 +61,38 @@ def test_validation_chooses_and_not_the_scores(choose: ModuleType, tmp_path: Pat
 
 def test_every_method_is_tried_alike() -> None:
     params = load_params(RATES / "params.yaml").params
-    tried: dict[tuple[str, str], set[float]] = {}
-    for each in grid_cells(params):
-        if each.variant != "untrained":
-            rates = params.grid.methods[each.method].search
-            assert [len(values) for values in rates.values()] == [3]
-            pretrained = METHODS[each.method].pretrain
-            tried.setdefault((each.method, pretrained), set()).add(
-                float(params.grid.variants[each.variant].pretrain["lr"] if each.variant != "plain" else params.pretrain.lr)
-            )
-    assert {len(rates) for rates in tried.values()} == {3}
-    studied = load_params(STUDY / "params.yaml").params
-    assert set(studied.grid.methods) == {method for method, _ in tried}
+    tried: dict[str, list[float]] = {}
+    for method, part in params.grid.methods.items():
+        assert [variant for variant in part.variants if variant != "untrained"] == ["slow", "plain", "fast"]
+        ((rate, values),) = part.search.items()
+        assert rate == ("routing_lr" if method.endswith("_z") else "lr")
+        tried[method] = values
+    plainest = tried.pop("lora")  # also without pre-training, for which three were not enough
+    assert {tuple(values) for method, values in tried.items() if not method.endswith("_z")} == {tuple(plainest[:3])}
+    assert {len(values) for values in tried.values()} == {3}
+
+
+def test_the_study_has_the_rates_that_were_chosen(choose: ModuleType) -> None:
+    params = load_params(STUDY / "params.yaml")
+    chosen = choose.chosen(choose.tried(RATES))
+    cells = {
+        f"{each.method} untrained" if each.variant == "untrained" else each.method: each
+        for each in grid_cells(params.params)
+        if each.variant in ("plain", "untrained") and not each.extra_steps and each.heads <= 8
+    }
+    assert set(cells) == set(chosen)
+    for called, each in cells.items():
+        of_cell = resolve_cell(params, each)
+        best = chosen[called]
+        assert best.pretrain in (None, of_cell.pretrain.lr), called
+        assert best.adapt in (f"lr {of_cell.adapt.lr:g}", f"routing_lr {of_cell.adapt.routing_lr:g}"), called
 
 
 def test_the_study_differs_in_rates_seeds_and_examples_to_validate_on_alone() -> None:
     rates, study = (load_params(folder / "params.yaml").params for folder in (RATES, STUDY))
     for section in ("prepare", "backbone", "evaluate"):
         assert getattr(rates, section) == getattr(study, section)
-    assert study.adapt.model_copy(update={"validation": rates.adapt.validation}) == rates.adapt
-    assert study.pretrain == rates.pretrain
+    of_rates = {"lr": rates.pretrain.lr}
+    assert study.pretrain.model_copy(update=of_rates) == rates.pretrain
+    assert study.adapt.model_copy(update={"validation": rates.adapt.validation, "lr": rates.adapt.lr}) == rates.adapt
     assert not set(study.grid.seeds) & set(rates.grid.seeds)
