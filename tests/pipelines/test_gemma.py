@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,7 +19,7 @@ from mhrctl.config.cells import grid_cells
 from mhrctl.config.resolve import load_params
 from mhrctl.report.results import read_results
 from tests.conftest import mhrctl
-from tests.pipelines.tiny import CHOSEN, DATA, ROOT, walk
+from tests.pipelines.tiny import CHOSEN, DATA, ROOT, script, walk
 from tests.robustness.workshop import Runner
 
 STUDY = ROOT / "pipelines/claims-superni"
@@ -33,13 +32,8 @@ needs_data = pytest.mark.skipif(not CLONE.is_dir(), reason="../shared/data is no
 
 
 def choose() -> ModuleType:
-    """The module of the rule, which is a script beside the study."""
-    spec = spec_from_file_location("choose", STUDY / "choose.py")
-    assert spec
-    assert spec.loader
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """The rule."""
+    return script(STUDY / "choose.py")
 
 
 def names(file: str) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 
 from mhrctl.config.cells import grid_cells
 from mhrctl.config.resolve import load_params, resolve_cell
-from tests.pipelines.tiny import ROOT
+from tests.pipelines.tiny import ROOT, script
 from tests.report.made import both, made_cell, write_cells
 
 RATES, STUDY = ROOT / "pipelines/claims-rates", ROOT / "pipelines/claims-compositional"
@@ -20,13 +19,8 @@ RATES, STUDY = ROOT / "pipelines/claims-rates", ROOT / "pipelines/claims-composi
 
 @pytest.fixture(scope="module")
 def choose() -> ModuleType:
-    """The module of the rule, which is a script beside the pipeline."""
-    spec = spec_from_file_location("choose_rates", RATES / "choose.py")
-    assert spec
-    assert spec.loader
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """The rule."""
+    return script(RATES / "choose.py")
 
 
 def cell(method: str, variant: str, trial: int, *, validation: float, score: float, **settings: float) -> dict[str, Any]:

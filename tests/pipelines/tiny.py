@@ -6,8 +6,10 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import module_from_spec, spec_from_file_location
 from itertools import islice
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pyarrow as pa
@@ -66,6 +68,16 @@ FASTER = 100
 """How much higher the rates of a search are."""
 EVERY_STEPS = ("align_every", "validate_every")
 """Settings that are steps of pre-training between two of a kind."""
+
+
+def script(path: Path) -> ModuleType:
+    """Import a script that stands beside a study."""
+    spec = spec_from_file_location(f"{path.parent.name}/{path.stem}", path)
+    assert spec
+    assert spec.loader
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def make_tiny(study: str, root: Path) -> None:
