@@ -22,7 +22,9 @@ from mhrctl.errors import ArtifactError, ParamsError, unknown
 
 if TYPE_CHECKING:
     from mhrctl.config.sections import ReportParams
+    from mhrctl.report.claims import Judgement
     from mhrctl.report.differences import Difference
+    from mhrctl.report.figures.style import Drawing
     from mhrctl.report.results import Group, Results
     from mhrctl.report.table import Table
     from mhrctl.report.tables import TableName
@@ -35,6 +37,8 @@ SHOWN = (("evaluate", "*.json"), ("pretrain", "*.csv"))
 
 READ = ["report.trials", "report.margin", "grid"]
 """What is read where nothing but tables, figures or HTML is asked for."""
+CLAIMS = "claims"
+"""The figure that is not of the paper."""
 
 
 class Format(StrEnum):
@@ -56,7 +60,12 @@ def report(
         ),
     ] = [],
     figures: Annotated[
-        list[int], typer.Option("--figure", help="Draw a figure of the paper, 2, 3 or 4, as PNG and SVG; repeatable.")
+        list[str],
+        typer.Option(
+            "--figure",
+            metavar="FIGURE",
+            help="Draw a figure of the paper, 2, 3 or 4, or `claims`: whether they hold, as PNG and SVG; repeatable.",
+        ),
     ] = [],
     compare: Annotated[
         list[str],
@@ -104,6 +113,7 @@ def report(
     from mhrctl.report.differences import differences_table
     from mhrctl.report.results import read_results
     from mhrctl.report.tables import build_table
+    from mhrctl.report.tables.claims import claims_table
 
     trials = settings.params.report.trials
     results = read_results(where.metrics, trials)
@@ -111,14 +121,15 @@ def report(
     if compare:
         printed.append(differences_table(results, against=to, labels=compare))
     printed += [_harness(where)] if harness else []
-    printed += [_claims(where, results, settings.params.report.margin)] if claims else []
+    margin = settings.params.report.margin
+    printed += [claims_table(_judged(where, results, margin), margin=margin, metric=results.metric_name)] if claims else []
     if as_json:
         print_json({"tables": list(map(table_record, printed))})
     else:
         _print_tables(printed, form)
     folder = out or where.output("report")
     if figures:
-        _draw(where, figures, folder, results)
+        _draw(where, figures, folder, results, settings.params.report.margin)
     if html:
         _write_html(where, expected, folder, settings.params.report)
 
@@ -208,13 +219,11 @@ def _harness(where: Project) -> Table:
     return harness_table(where)
 
 
-def _claims(where: Project, results: Results, margin: float) -> Table:
+def _judged(where: Project, results: Results, margin: float) -> Judgement:
     from mhrctl.report.claims import judge
     from mhrctl.report.logs import read_logs
-    from mhrctl.report.tables.claims import claims_table
 
-    judgement = judge(results, read_logs(where.metrics / "pretrain"), margin=margin)
-    return claims_table(judgement, margin=margin, metric=results.metric_name)
+    return judge(results, read_logs(where.metrics / "pretrain"), margin=margin)
 
 
 def _write_stage(where: Project, params: ReportParams, expected: Sequence[str]) -> Table:
@@ -241,18 +250,28 @@ def _print_tables(tables: Sequence[Table], form: Format) -> None:
             display.echo(RENDERERS[form](table))
 
 
-def _draw(where: Project, numbers: Sequence[int], folder: Path, results: Results) -> None:
-    from mhrctl.report.figures import draw_figure
+def _draw(where: Project, names: Sequence[str], folder: Path, results: Results, margin: float) -> None:
+    from mhrctl.report.figures import FIGURES, draw_figure
+    from mhrctl.report.figures.claims import plan_claims
     from mhrctl.report.figures.style import FORMATS
 
-    drawings = {number: draw_figure(number, results, where.metrics) for number in numbers}
-    for number, drawing in drawings.items():
+    numbers = {str(number): number for number in FIGURES}
+    drawings: dict[str, Drawing] = {}
+    for name in names:
+        if name == CLAIMS:
+            plan = plan_claims(_judged(where, results, margin), margin=margin, metric=results.metric_name)
+            drawings[CLAIMS] = plan.drawing()
+        elif name in numbers:
+            drawings[f"figure{name}"] = draw_figure(numbers[name], results, where.metrics)
+        else:
+            raise ParamsError(f"--figure: {unknown('figure', name, [*numbers, CLAIMS])}")
+    for called, drawing in drawings.items():
         for form in FORMATS:
-            with replacing(folder / f"figure{number}.{form}") as aside:
+            with replacing(folder / f"{called}.{form}") as aside:
                 aside.write_bytes(drawing.rendered(form))
         for text in drawing.missing:
-            display.done(f"figure {number}: {text}")
-        display.done(f"wrote {folder / f'figure{number}'}.{{{','.join(FORMATS)}}}")
+            display.done(f"{called.replace('figure', 'figure ')}: {text}")
+        display.done(f"wrote {folder / called}.{{{','.join(FORMATS)}}}")
 
 
 def _write_html(where: Project, expected: Sequence[str], folder: Path, params: ReportParams) -> None:

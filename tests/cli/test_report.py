@@ -77,7 +77,7 @@ def test_methods_are_compared(scored: Path, run: Run, capfd: Capture) -> None:
     ("options", "message"),
     [
         (["--table", 7], "unknown table '7' (known: 1, 2, 3, 4, 5, 6, pool)"),
-        (["--figure", 1], "unknown figure '1' (known: 2, 3, 4)"),
+        (["--figure", 1], "unknown figure '1' (known: 2, 3, 4, claims)"),
         (["--compare", "mrh-h4"], "unknown method 'mrh-h4'; did you mean 'mhr-h4'? (known: lora, mhr-h4)"),
         (["--to", "lora"], "--to lora: name what is compared to it with --compare"),
         (["--out", "x"], "--out x: it is for --figure and --html"),
@@ -102,6 +102,12 @@ def test_figures_and_html_go_to_the_report_or_to_a_folder_of_ones_own(scored: Pa
     assert sorted(path.name for path in (scored / "data/report").iterdir()) == ["figure4.png", "figure4.svg"]
     assert run("report", "--html", "--out", scored / "own", "-C", scored) == 0
     assert "Scores by task" in (scored / "own/report.html").read_text()
+
+
+def test_the_claims_are_a_figure_too(scored: Path, run: Run, capfd: Capture) -> None:
+    assert run("report", "--figure", "claims", "-C", scored) == 0
+    assert f"wrote {scored / 'data/report/claims'}.{{png,svg}}" in capfd.readouterr().err
+    assert sorted(path.name for path in (scored / "data/report").iterdir()) == ["claims.png", "claims.svg"]
 
 
 def test_figures_work_without_scores_and_a_page_says_that_there_is_nothing(project: Path, run: Run, capfd: Capture) -> None:
