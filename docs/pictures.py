@@ -1,7 +1,7 @@
-"""Draws the pictures of docs/images: what mhrctl does, and what came of the demo.
+"""Draws the pictures of docs/images: what mhrctl does, and what came of the demo and of the study of claims.
 
-`make pictures` draws them anew, from the scores in data/metrics and, where the demo has been run here, from the routing that it
-has learned; of that, docs/images/similarity.json keeps the numbers. Equal numbers give equal bytes.
+`make pictures` draws them anew, from the scores in data/metrics of both and, where the demo has been run here, from the routing
+that it has learned; of that, docs/images/similarity.json keeps the numbers. Equal numbers give equal bytes.
 """
 
 from __future__ import annotations
@@ -22,15 +22,20 @@ from mhrctl.analysis.routing_measures import Routing
 from mhrctl.analysis.routing_similarity import routing_similarity, similarity_order
 from mhrctl.artifacts.names import ADAPTERS, CARD
 from mhrctl.config.colours import BLUE, GREEN, INK, ORANGE, PAPER, SKY
+from mhrctl.config.resolve import load_params
+from mhrctl.report.claims import judge
+from mhrctl.report.figures.claims import plan_claims
 from mhrctl.report.figures.dots import plan_dots
+from mhrctl.report.logs import read_logs
 from mhrctl.report.results import read_results
 
 ROOT = Path(__file__).parents[1]
 IMAGES = Path(__file__).parent / "images"
 NUMBERS = IMAGES / "similarity.json"
 CELL = "mhr-h8-s0"
-OVERVIEW, RESULTS, SIMILARITY = "overview.svg", "results.svg", "similarity.svg"
-PICTURES = (OVERVIEW, RESULTS, SIMILARITY)
+STUDY = ROOT / "pipelines/claims-compositional"
+OVERVIEW, RESULTS, SIMILARITY, CLAIMS = "overview.svg", "results.svg", "similarity.svg", "claims.svg"
+PICTURES = (OVERVIEW, RESULTS, SIMILARITY, CLAIMS)
 
 TASKS = {
     "summarise the news": (0.55, 0.1, 0.25, 0.1),
@@ -139,12 +144,21 @@ def _draw_similarity(folder: Path) -> None:
     draw_by_task([Matrix("by routing", cosines)], known["tasks"], stem, title=title, formats={"svg": PAPER})
 
 
+def _draw_claims(path: Path) -> None:
+    metrics = STUDY / "data" / "metrics"
+    results, margin = read_results(metrics), load_params(STUDY / "params.yaml").params.report.margin
+    judgement = judge(results, read_logs(metrics / "pretrain"), margin=margin)
+    plan = plan_claims(judgement, margin=margin, metric=results.metric_name)
+    path.write_bytes(plan.drawing().rendered("svg", behind=PAPER))
+
+
 def draw(folder: Path, project: Path = ROOT) -> None:
     """Draw all pictures into a folder."""
     (folder / OVERVIEW).write_text(overview(), encoding="utf-8")
     results = read_results(project / "data" / "metrics")
     (folder / RESULTS).write_bytes(plan_dots(results).drawing().rendered("svg", behind=PAPER))
     _draw_similarity(folder)
+    _draw_claims(folder / CLAIMS)
 
 
 if __name__ == "__main__":
