@@ -31,6 +31,8 @@ UNTRAINED = "untrained"
 Says = Literal["more", "no less", "the same"]
 On = Literal["adapted", "zero_shot", "shared", "composed"]
 """What is compared: scores, or the alignment of gradients on the skills or on the adapters that are composed of them."""
+ALIGNMENT = ("shared", "composed")
+"""Of these what is measured of all training tasks together."""
 Finding = Literal["holds", "not shown", "fails"]
 
 
@@ -171,16 +173,17 @@ def judge(results: Results, logs: Sequence[Log], *, margin: float, claims: Seque
             left_open[claim] = f"no cells of {' and '.join(map(_called, lacking))}"
             continue
         first, second = (group for group in groups if group)
-        if same := [each for each, _ in judged if _is_as(each, claim, (first.label, second.label))]:
+        labels = (_label(first), _label(second))
+        if same := [each for each, _ in judged if _is_as(each, claim, labels)]:
             left_open[claim] = f"which is {same[0].claim.number} with these cells"
             continue
         differences = paired(_values(first, claim.on, logs), _values(second, claim.on, logs))
         if differences is None:
-            left_open[claim] = f"{first.label} and {second.label} have no {_WANTED[claim.on]} of the same task and seed"
+            left_open[claim] = f"{' and '.join(labels)} have no {_WANTED[claim.on]} of the same task and seed"
         elif too_few := _too_few(differences, claim.on):
-            left_open[claim] = f"{first.label} and {second.label} have {too_few} in common"
+            left_open[claim] = f"{' and '.join(labels)} have {too_few} in common"
         else:
-            judged.append(_judged(claim, (first.label, second.label), differences, margin))
+            judged.append(_judged(claim, labels, differences, margin))
     return Judgement(_corrected(judged), left_open)
 
 
@@ -217,6 +220,11 @@ def _group(results: Results, side: Side) -> Group | None:
     return min(coarser, key=lambda group: group.first.parameters.adaptation, default=None)
 
 
+def _label(group: Group) -> str:
+    """A method with its further steps, as its cells are named."""
+    return group.label + (f"-x{group.extra_steps}" if group.extra_steps else "")
+
+
 def _values(group: Group, on: On, logs: Sequence[Log]) -> ByTask:
     """{task: {seed: value}}; what is measured of all training tasks together is of one that has no name."""
     if on == "adapted" or on == "zero_shot":
@@ -241,7 +249,7 @@ def _judged(claim: Claim, labels: tuple[str, str], differences: NDArray[np.float
     distance = margin - np.abs(means) if claim.says == "the same" else means - bound  # above 0 it is as the claim says
     against, towards = float((distance <= 0).mean()), float((distance >= 0).mean())
     p = min(1.0, 2 * (min(against, towards) * RESAMPLES + 1) / (RESAMPLES + 1))  # never 0, however many are drawn
-    tasks = 0 if claim.on in ("shared", "composed") else len(differences)
+    tasks = 0 if claim.on in ALIGNMENT else len(differences)
     judged = Judged(
         claim, labels, tasks, differences.shape[1], interval_of(differences, means), p, float(means.std()), "not shown"
     )

@@ -117,6 +117,15 @@ def test_cells_are_those_of_the_usual_heads_the_most_heads_and_the_coarsest_rout
     assert labels == [("mhr_z-h8", "poly_z"), ("mhr_z-h64", "poly_z"), ("mhr_z-h8", "mhr_z-h8-wider")]
 
 
+def test_further_steps_are_named(tmp_path: Path) -> None:
+    (claim,) = (claim for claim in CLAIMS if claim.number == "6")
+    made = {}
+    for method, heads in (("lora", 1), ("mhr_mu", 8)):
+        for name, cell in cells(method, 50, heads=heads, extra_steps=100).items():
+            made[name.replace("-s", "-x100-s")] = cell
+    assert judged(tmp_path, [claim], made).judged[0].labels == ("mhr_mu-h8-x100", "lora-x100")
+
+
 def test_the_same_cells_are_judged_once(tmp_path: Path) -> None:
     claims = [claim for claim in CLAIMS if claim.number in ("2b", "7a")]
     judgement = judged(tmp_path, claims, cells("poly_z", 50) | cells("mhr_z", 53, heads=8))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mhrctl.report.bootstrap import LEVEL, RESAMPLES
-from mhrctl.report.claims import CLAIMS, POWER, Judged, Judgement, Says
+from mhrctl.report.claims import ALIGNMENT, CLAIMS, POWER, Judged, Judgement, Says
 from mhrctl.report.results import NO_SCORES
 from mhrctl.report.table import Table, Value
 
@@ -28,9 +28,10 @@ def claims_table(judgement: Judgement, *, margin: float, metric: str) -> Table:
 
 
 def title_of(judged: Judged) -> str:
-    """Return the number of a claim, and what it says of which methods."""
+    """Return the number of a claim, what it says of which methods and, of alignment, on which gradients."""
     first, second = judged.labels
-    return f"{judged.claim.number} {first} {SIGNS[judged.claim.says]} {second}"
+    of_gradients = f", {judged.claim.on}" if judged.claim.on in ALIGNMENT else ""
+    return f"{judged.claim.number} {first} {SIGNS[judged.claim.says]} {second}{of_gradients}"
 
 
 def _row(judged: Judged) -> list[str]:

@@ -20,7 +20,7 @@ def test_a_row_says_what_was_compared_how_surely_and_what_could_have_been_shown(
     table = claims_table(Judgement([GAIN, ALIGNED, EQUAL], {BY_NUMBER["0"]: "no cells of lora"}), margin=2, metric="ROUGE-L")
     assert [list(row) for row in table.rows] == [
         ["1a mhr-h8 > poly", "12x8", "+1.23", "+0.50 to +2.00", "100%", "0.032", "1.50", "holds"],
-        ["5a mhr-h8 > lora", "8", "-0.012", "-0.020 to -0.010", "0%", "<.001", "0.020", "fails"],
+        ["5a mhr-h8 > lora, shared", "8", "-0.012", "-0.020 to -0.010", "0%", "<.001", "0.020", "fails"],
         ["4a mhr_mu-h8 = mhr-h8", "12x8", "+0.10", "-0.90 to +1.20", "60%", "0.300", "1.40", "not shown"],
     ]
     text = "\n".join(table.notes)
