@@ -325,7 +325,7 @@ def _totals(where: Project, shape: Shape, tasks: TaskCounts, every: Sequence[Est
 
 
 def _grid_table(where: Project, groups: Groups, estimates: Mapping[str, Sequence[Estimate]]) -> Table:
-    """A row for all seeds of a cell, at most 80 columns wide with the paper's methods."""
+    """A row for all seeds of a cell, and of its trials that take as much; at most 80 columns wide with the paper's methods."""
     number = sum(len(cells) for cells in groups.values())
     shown = Table(title=counted(number, "cell"), box=box.SIMPLE_HEAD, padding=0)
     shown.add_column("cell", no_wrap=True)
@@ -333,21 +333,38 @@ def _grid_table(where: Project, groups: Groups, estimates: Mapping[str, Sequence
         shown.add_column(column)
     for column in ("pretrain\nsteps", "adapt\nsteps", "disk\na cell", "memory", "scored"):
         shown.add_column(column, justify="right", no_wrap=True)
-    for label, cells in groups.items():
-        first, cell = cells[0], cells[0].cell
-        group = estimates.get(label)
+    rows = [(list(cells), _takes(cells, estimates.get(label))) for label, cells in groups.items()]
+    together: list[tuple[list[CellParams], tuple[str, ...]]] = []
+    for cells, takes in rows:
+        if together and takes == together[-1][1] and _is_next_trial(cells[0].cell, together[-1][0][-1].cell):
+            together[-1][0].extend(cells)
+        else:
+            together.append((cells, takes))
+    for cells, takes in together:
+        first, last = cells[0].cell.label, cells[-1].cell.label
+        called = first if last == first else first.rpartition("-t")[0]
         scored = sum(where.scores(each.cell.name).exists() for each in cells)
-        shown.add_row(
-            display.plain(label),
-            _ranges([each.cell.seed for each in cells]),
-            cell.origin[0],
-            "imported" if first.pretrain.loras else _steps(first.pretrain),
-            "" if cell.extra_steps else _steps(first.adapt),
-            human_size(group[0].disk) if group else UNKNOWN,
-            human_size(group[0].memory) if group else UNKNOWN,
-            f"{scored}/{len(cells)}",
-        )
+        shown.add_row(display.plain(called), *takes, f"{scored}/{len(cells)}")
     return shown
+
+
+def _takes(cells: Sequence[CellParams], group: Sequence[Estimate] | None) -> tuple[str, ...]:
+    """Of which seeds cells are, what they start from, and what each takes."""
+    first = cells[0]
+    return (
+        _ranges([each.cell.seed for each in cells]),
+        first.cell.origin[0],
+        "imported" if first.pretrain.loras else _steps(first.pretrain),
+        "" if first.cell.extra_steps else _steps(first.adapt),
+        human_size(group[0].disk) if group else UNKNOWN,
+        human_size(group[0].memory) if group else UNKNOWN,
+    )
+
+
+def _is_next_trial(cell: Cell, last: Cell) -> bool:
+    """Whether a cell is of the same search as another, and the next of its trials."""
+    same: dict[str, Any] = {"trial": 0, "settings": (), "seed": 0}
+    return cell.trial == last.trial + 1 > 1 and cell.model_copy(update=same) == last.model_copy(update=same)
 
 
 def _steps(params: OptimisationParams) -> str:

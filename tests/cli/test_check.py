@@ -49,6 +49,20 @@ def test_seeds_share_a_row_with_sizes_before_anything_runs(synced: Path, run: Ru
     assert "?" not in said
 
 
+def test_trials_that_take_as_much_are_one_row(synced: Path, run: Run, capfd: Capture) -> None:
+    search = "    lora: {search: {lr: [0.01, 0.02, 0.03], steps: [2, 4]}}\n"
+    edit(synced, "    lora:\n", search, run)
+    capfd.readouterr()
+    assert run("check", "-C", synced) == 0
+    rows = [line.split() for line in capfd.readouterr().out.splitlines() if line.startswith(" lora")]
+    assert [(row[0], row[6:9]) for row in rows] == [("lora", ["2", "x", "2"]), ("lora", ["4", "x", "2"])]
+    edit(synced, search, "    lora: {search: {lr: [0.01, 0.02, 0.03]}}\n", run)
+    capfd.readouterr()
+    assert run("check", "-C", synced) == 0
+    (row,) = [line.split() for line in capfd.readouterr().out.splitlines() if line.startswith(" lora")]
+    assert (row[0], row[-1]) == ("lora", "0/3")
+
+
 @pytest.mark.parametrize("study", sorted(path.name for path in (ROOT / "pipelines").iterdir()))
 def test_the_studies_fit_80_columns_and_two_pages(
     study: str, run: Run, capfd: Capture, monkeypatch: pytest.MonkeyPatch
@@ -68,7 +82,7 @@ def test_the_studies_fit_80_columns_and_two_pages(
     rows = table[5:]
     assert len(lines) < 66
     assert rows
-    assert all(re.search(r"\d/\d *$", row) for row in rows)  # nothing was folded into a second line
+    assert all(re.search(r"\d/\d+ *$", row) for row in rows)  # nothing was folded into a second line
     assert all(re.match(r" [a-z_0-9-]+ +\d", row) for row in rows)
 
 
