@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, groupby
+from operator import itemgetter
 from typing import Annotated, Any
 
 import typer
@@ -333,18 +334,13 @@ def _grid_table(where: Project, groups: Groups, estimates: Mapping[str, Sequence
         shown.add_column(column)
     for column in ("pretrain\nsteps", "adapt\nsteps", "disk\na cell", "memory", "scored"):
         shown.add_column(column, justify="right", no_wrap=True)
-    rows = [(list(cells), _takes(cells, estimates.get(label))) for label, cells in groups.items()]
-    together: list[tuple[list[CellParams], tuple[str, ...]]] = []
-    for cells, takes in rows:
-        if together and takes == together[-1][1] and _is_next_trial(cells[0].cell, together[-1][0][-1].cell):
-            together[-1][0].extend(cells)
-        else:
-            together.append((cells, takes))
-    for cells, takes in together:
-        first, last = cells[0].cell.label, cells[-1].cell.label
-        called = first if last == first else first.rpartition("-t")[0]
-        scored = sum(where.scores(each.cell.name).exists() for each in cells)
-        shown.add_row(display.plain(called), *takes, f"{scored}/{len(cells)}")
+    rows = [(label, cells, _searched(cells[0].cell), _takes(cells, estimates.get(label))) for label, cells in groups.items()]
+    for (search, takes), alike in groupby(rows, key=itemgetter(2, 3)):
+        trials = list(alike)
+        names = [each.cell.name for _, cells, *_ in trials for each in cells]
+        scored = sum(where.scores(name).exists() for name in names)
+        called = trials[0][0] if len(trials) == 1 else search
+        shown.add_row(display.plain(called), *takes, f"{scored}/{len(names)}")
     return shown
 
 
@@ -361,10 +357,9 @@ def _takes(cells: Sequence[CellParams], group: Sequence[Estimate] | None) -> tup
     )
 
 
-def _is_next_trial(cell: Cell, last: Cell) -> bool:
-    """Whether a cell is of the same search as another, and the next of its trials."""
-    same: dict[str, Any] = {"trial": 0, "settings": (), "seed": 0}
-    return cell.trial == last.trial + 1 > 1 and cell.model_copy(update=same) == last.model_copy(update=same)
+def _searched(cell: Cell) -> str:
+    """What the cells of all trials and seeds are called."""
+    return cell.model_copy(update={"trial": 0}).label
 
 
 def _steps(params: OptimisationParams) -> str:

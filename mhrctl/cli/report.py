@@ -129,7 +129,7 @@ def report(
         _print_tables(printed, form)
     folder = out or where.output("report")
     if figures:
-        _draw(where, figures, folder, results, settings.params.report.margin)
+        _draw(where, figures, folder, results, margin)
     if html:
         _write_html(where, expected, folder, settings.params.report)
 
