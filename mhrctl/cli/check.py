@@ -39,14 +39,16 @@ from mhrctl.cli.options import (
     RecipeOption,
     SetOption,
     ThreadsOption,
+    TogetherOption,
     open_project,
     quieten_loggers,
 )
-from mhrctl.cli.times import Machine, Times, large_without_gpu, memory_line, times
+from mhrctl.cli.times import Machine, Times, large_without_gpu, memory_line, short_of_memory, times
 from mhrctl.config.cells import Cell, CellParams, grid_cells
 from mhrctl.config.resolve import Settings, resolve_cell, setting_at
 from mhrctl.config.sections import OptimisationParams
 from mhrctl.errors import ArtifactError, MhrctlError, ParamsError, counted
+from mhrctl.models.speed import Speed
 from mhrctl.suites.task import TaskCounts
 from mhrctl.tools.check import (
     ONE_TASK,
@@ -62,6 +64,7 @@ from mhrctl.tools.check import (
 )
 from mhrctl.tools.estimate import FP32, Estimate, Shape, estimate, human_size
 from mhrctl.tools.grid import differences, expand, out_of_date
+from mhrctl.tools.machine import total_memory
 from mhrctl.tools.operations import NOTHING, Lengths, Suite, Weights, texts_of
 from mhrctl.tools.pipeline import DVC_FILE, pipeline_gaps, pipeline_refusals
 
@@ -91,6 +94,7 @@ def check(
     ] = False,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
+    together: TogetherOption = Speed.together,
     as_json: JsonOption = False,
 ) -> None:
     """Check params.yaml, files and the grid, and show what would run; with a cell, every setting of it."""
@@ -106,10 +110,10 @@ def check(
         _verify(settings, where, as_json=as_json)
         return
     cells = [resolve_cell(settings, cell) for cell in grid_cells(settings.params)]
-    look = _look(settings, where, cells, synced=not (recipe or set_))  # the files in data/cells are of params.yaml alone
-    known = None
+    synced = not (recipe or set_)  # the files in data/cells are of params.yaml alone
+    look, known = _look(settings, where, cells, together, synced=synced), None
     if not look.problems:
-        known = times(settings, where, look.suite, Machine(device, threads), measures=time, cells=cells)
+        known = times(settings, where, look.suite, Machine(device, threads, together), measures=time, cells=cells)
     if as_json:
         print_json(look.record(where, cells, known))
     for problem in look.problems:
@@ -140,6 +144,8 @@ def _show(look: _Look, settings: Settings, where: Project, cells: Sequence[CellP
     every = [each for group in look.estimates.values() for each in group]
     if look.suite and look.shape and every:
         display.show(memory_line(every, cells, look.suite.texts, known.measured, known.device))
+        if line := short_of_memory(every, known.measured, known.device, total=total_memory()):
+            display.show(f"warning: {line}")
         if line := large_without_gpu(known, look.shape, settings.params.backbone.name):
             display.show(f"warning: {line}")
     so_far = "" if look.shape else " in what could be checked"
@@ -192,13 +198,14 @@ class _Look:
                 self.problems.append(error)
 
 
-def _look(settings: Settings, where: Project, cells: Sequence[CellParams], *, synced: bool) -> _Look:
+def _look(settings: Settings, where: Project, cells: Sequence[CellParams], together: int, *, synced: bool) -> _Look:
     """Look at everything that can be looked at before anything runs.
 
     Args:
         settings: of the project.
         where: the project.
         cells: of the grid.
+        together: tasks in one batch.
         synced: whether data/cells and dvc.yaml are of these settings.
     """
     look, params, groups = _Look(), settings.params, _groups(cells)
@@ -210,7 +217,7 @@ def _look(settings: Settings, where: Project, cells: Sequence[CellParams], *, sy
         look.notes += [f"note: {count} {what}" for what, count in seen.notes.items()]
         look.notes += [f"note: {line}" for line in shortages((cells[0] for cells in groups.values()), where)]
     with look.complaining():
-        _estimate_all(look, settings, where, tasks, groups)
+        _estimate_all(look, settings, where, tasks, groups, together)
     look.problems += _unknown_tasks(settings, where, groups)
     warnings = unmeasured(cells), unmade(cells, where), untrained(cells, tasks, where)
     look.notes += [f"warning: {line}" for line in warnings if line]
@@ -271,7 +278,9 @@ def _groups(cells: Sequence[CellParams]) -> Groups:
     return groups
 
 
-def _estimate_all(look: _Look, settings: Settings, where: Project, tasks: TaskCounts | None, groups: Groups) -> None:
+def _estimate_all(
+    look: _Look, settings: Settings, where: Project, tasks: TaskCounts | None, groups: Groups, together: int
+) -> None:
     """Estimate what each cell takes, as far as that can be known, and note the sums.
 
     Raises:
@@ -291,7 +300,7 @@ def _estimate_all(look: _Look, settings: Settings, where: Project, tasks: TaskCo
         look.suite = Suite(Weights.of(shape.linears), texts_of(where, settings.params.prepare, tasks), tasks)
     longest = look.suite.texts.longest if look.suite else NOTHING
     estimates = {
-        label: [_estimate(settings, each, shape, tasks or ONE_TASK, longest) for each in cells]
+        label: [_estimate(settings, each, shape, tasks or ONE_TASK, longest, together) for each in cells]
         for label, cells in groups.items()
     }
     if tasks is None:
@@ -301,10 +310,12 @@ def _estimate_all(look: _Look, settings: Settings, where: Project, tasks: TaskCo
     look.notes += _totals(where, shape, tasks, [each for group in estimates.values() for each in group])
 
 
-def _estimate(settings: Settings, each: CellParams, shape: Shape, tasks: TaskCounts, longest: Lengths) -> Estimate:
+def _estimate(
+    settings: Settings, each: CellParams, shape: Shape, tasks: TaskCounts, longest: Lengths, together: int
+) -> Estimate:
     """What a cell takes; an error that the layers make is said with the line of the heads, or of the setting that it names."""
     try:
-        return estimate(each, shape, tasks, longest)
+        return estimate(each, shape, tasks, longest, together)
     except ParamsError as error:
         section, _, key = str(error).partition(":")[0].partition(".")
         if key:

@@ -13,6 +13,7 @@ from mhrctl.cli.threads import expected_threads
 from mhrctl.config.cells import CellParams
 from mhrctl.config.resolve import Settings
 from mhrctl.errors import counted, listed
+from mhrctl.models.speed import Speed
 from mhrctl.progress import Track
 from mhrctl.tools.estimate import Estimate, Shape, human_size
 from mhrctl.tools.operations import Suite, Texts
@@ -45,10 +46,12 @@ class Machine:
     Attributes:
         device: of `--device`.
         threads: of `--threads`.
+        together: of `--together`: tasks in one batch.
     """
 
     device: str
     threads: int | None
+    together: int = Speed.together
 
     def known(self, *, halves: bool) -> Device:
         """Return its device.
@@ -183,9 +186,18 @@ def _measured(
         return None, refused
 
     def execution(track: Track) -> Execution:
-        return Execution(accelerator, track=track)
+        return Execution(accelerator, Speed(together=machine.together), track)
 
-    return measure(jobs, project=where, execution=execution, estimated=estimated, suite=suite, track=display.track), None
+    measured = measure(
+        jobs,
+        project=where,
+        execution=execution,
+        estimated=estimated,
+        suite=suite,
+        track=display.track,
+        together=machine.together,
+    )
+    return measured, None
 
 
 def memory_line(
@@ -200,6 +212,24 @@ def memory_line(
         return f"memory: {human_size(measured.memory)} at most a job {of} (measured in a few steps, all {what})"
     most = max(each.memory for each in estimates)
     return f"memory: about {human_size(most)} at most a job {of} (estimated), and {human_size(PROGRAM)} for the program itself"
+
+
+def short_of_memory(estimates: Sequence[Estimate], measured: Measured | None, device: Device, *, total: int) -> str | None:
+    """Say that a job takes more memory than there is, and what to do; None if it does not, or if a GPU has memory of its own.
+
+    Args:
+        estimates: of all cells.
+        measured: what was measured, if anything was.
+        device: where stages would run.
+        total: bytes of memory that there are for programs.
+    """
+    most = measured.memory if measured else max(each.memory for each in estimates) + PROGRAM
+    if device.is_gpu or most <= total:
+        return None
+    return (
+        f"this machine has {human_size(total)} of memory; try fewer tasks in one batch (`mhrctl check --together 8`, then"
+        " `export MHRCTL_TOGETHER=8`), or a smaller `batch_size` with more `accumulation`"
+    )
 
 
 def large_without_gpu(times: Times, shape: Shape, name: str | None) -> str | None:

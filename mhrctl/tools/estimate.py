@@ -99,7 +99,9 @@ class Estimate:
         return sum(self.outputs.values())
 
 
-def estimate(params: CellParams, shape: Shape, tasks: TaskCounts, longest: Lengths = NOTHING) -> Estimate:
+def estimate(
+    params: CellParams, shape: Shape, tasks: TaskCounts, longest: Lengths = NOTHING, together: int = Speed.together
+) -> Estimate:
     """Estimate what a cell takes, from its adapters made without storage.
 
     Args:
@@ -107,6 +109,7 @@ def estimate(params: CellParams, shape: Shape, tasks: TaskCounts, longest: Lengt
         shape: of the backbone.
         tasks: of the suite.
         longest: input and target, with which a batch takes most memory; none leaves activations out.
+        together: tasks in one batch.
 
     Raises:
         ParamsError: if a target is no layer, a layout passes over experts, or the heads do not divide a layer.
@@ -131,7 +134,7 @@ def estimate(params: CellParams, shape: Shape, tasks: TaskCounts, longest: Lengt
     outputs = {("pretrain", cell.pretrain_cell.name): _file(before)}
     if cell.origin[0] == "average":
         outputs["average", cell.pretrain_cell.name] = _file(start)
-    at_once = min(before.runs, Speed.together)
+    at_once = min(before.runs, together)
     trained, memory = _trained(before) // before.runs * at_once, 0
     if cell.extra_steps:
         outputs["pretrain", cell.name] = _file(start)
@@ -142,9 +145,9 @@ def estimate(params: CellParams, shape: Shape, tasks: TaskCounts, longest: Lengt
         with torch.device("meta"):
             after = start.for_new_tasks([0] * tasks.test, train_skills=row.trains == "adapter")
         outputs["adapt", cell.name] = _file(after)
-        together = 1 if after.replaces_weights else min(tasks.test, Speed.together)
-        adapted = _numbers(after) - _trained(after) + _trained(after) // tasks.test * together
-        memory = _memory(params.adapt, shape, adapted, longest, together)
+        beside = 1 if after.replaces_weights else min(tasks.test, together)
+        adapted = _numbers(after) - _trained(after) + _trained(after) // tasks.test * beside
+        memory = _memory(params.adapt, shape, adapted, longest, beside)
     if imported:
         return Estimate(outputs, 0, max(memory, shape.size(BYTES[params.adapt.precision])))
     numbers = 1 + SLOTS[params.pretrain.optimizer] + (params.pretrain.keep == "best")

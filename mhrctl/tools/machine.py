@@ -44,12 +44,20 @@ def devices() -> Iterator[Finding]:
     yield _gpu()
 
 
-def _memory() -> Finding:
-    memory = psutil.virtual_memory()
-    limit = None
+def total_memory() -> int:
+    """Return the bytes of memory that there are for programs: the machine's, or those that a container may have."""
+    return min(int(psutil.virtual_memory().total), _limit() or sys.maxsize)
+
+
+def _limit() -> int | None:
+    """The bytes that a container may have, if this is one with a limit."""
     with suppress(OSError, ValueError):  # there is no such file, or it says `max`
-        limit = int(GROUP_LIMIT.read_text())
-    total = min(memory.total, limit or memory.total)
+        return int(GROUP_LIMIT.read_text())
+    return None
+
+
+def _memory() -> Finding:
+    memory, total, limit = psutil.virtual_memory(), total_memory(), _limit()
     available = min(memory.available, total)
     facts = {"bytes": total, "available": available, "limit_of_container": limit}
     said = f"{human_size(available)} of {human_size(total)} are free"

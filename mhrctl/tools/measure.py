@@ -144,6 +144,7 @@ def measure(
     estimated: Mapping[str, float],
     suite: Suite,
     track: Track,
+    together: int = Speed.together,
 ) -> Measured:
     """Time some steps of the jobs, one of each kind.
 
@@ -154,6 +155,7 @@ def measure(
         estimated: {job: seconds} by its operations, which say what would take too long to be measured.
         suite: of the project, with its backbone.
         track: shows which cell is measured.
+        together: tasks in one batch, as `execution` has it.
     """
     cells = _one_of_each(jobs)
     seconds: dict[str, float] = {}
@@ -164,7 +166,7 @@ def measure(
         for cell, params in cells:
             if done and perf_counter() - began > MEASURE_SECONDS:
                 break
-            bench = _Bench(cell, params, project, Path(folder) / cell.name, execution, estimated, suite)
+            bench = _Bench(cell, params, project, Path(folder) / cell.name, execution, estimated, suite, together)
             seconds |= bench.measured(seconds)
             done += 1
             bar.advance(note=cell.label)
@@ -199,6 +201,7 @@ class _Bench:
         execution: how a stage runs that reports to a track.
         estimated: {job: seconds} by its operations.
         suite: of the project, with its backbone.
+        together: tasks in one batch.
     """
 
     cell: Cell
@@ -208,6 +211,7 @@ class _Bench:
     execution: Callable[[Track], Execution]
     estimated: Mapping[str, float]
     suite: Suite
+    together: int
 
     @property
     def _inputs(self) -> dict[str, Path]:
@@ -283,7 +287,7 @@ class _Bench:
             self._run_pretrain(cell, params.model_copy(update=ALONE), start, watch.track, "pretrain")
         if params.loras:
             return IMPORTS + _now() - called
-        side_by_side = min(self.suite.tasks.datasets, Speed.together) if cell.row.is_private and not cell.extra_steps else 1
+        side_by_side = min(self.suite.tasks.datasets, self.together) if cell.row.is_private and not cell.extra_steps else 1
         examples = params.batch_size * params.accumulation * side_by_side
         times = 1 + (params.steps // params.validate_every if params.validate_every else 0)
         validated = times * self.suite.tasks.training * params.validate_examples
@@ -316,7 +320,7 @@ class _Bench:
 
     @property
     def _side_by_side(self) -> int:
-        return max(1, min(self.suite.tasks.test, Speed.together))
+        return max(1, min(self.suite.tasks.test, self.together))
 
     @property
     def _validated(self) -> int:

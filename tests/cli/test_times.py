@@ -12,14 +12,14 @@ import pytest
 
 from mhrctl.artifacts.hashing import digest
 from mhrctl.artifacts.names import Project
-from mhrctl.cli.times import LARGE, LONG, Machine, Times, about, large_without_gpu, memory_line, times
+from mhrctl.cli.times import LARGE, LONG, Machine, Times, about, large_without_gpu, memory_line, short_of_memory, times
 from mhrctl.config.cells import grid_cells
 from mhrctl.config.resolve import load_params, resolve_cell
 from mhrctl.suites.task import TaskCounts
 from mhrctl.tools.estimate import Estimate, Shape
 from mhrctl.tools.measure import Measured
 from mhrctl.tools.operations import Lengths, Suite, Texts, Weights
-from mhrctl.tools.timing import Prediction, cpu, gpu
+from mhrctl.tools.timing import Device, Prediction, cpu, gpu
 from tests.conftest import Run
 
 Capture = pytest.CaptureFixture[str]
@@ -114,6 +114,39 @@ def test_memory_is_said_for_a_batch(project: Path) -> None:
         "memory: 2.0 GB at most a job with batches of 4 x 12 tokens (measured in a few steps, all of the process)"
     )
     assert "all allocated" in memory_line(estimates, cells, texts, some, gpu("H100", halves=True))
+
+
+@pytest.mark.parametrize(
+    ("estimated", "measured", "device", "short"),
+    [
+        (10**9, None, cpu(1), False),
+        (15 * 10**8, None, cpu(1), True),  # with what the program takes
+        (15 * 10**8, 10**9, cpu(1), False),
+        (10**9, 3 * 10**9, cpu(1), True),
+        (15 * 10**8, None, gpu("H100", halves=True), False),
+    ],
+)
+def test_more_memory_than_there_is_is_warned_of(estimated: int, measured: int | None, device: Device, *, short: bool) -> None:
+    steps = Measured({}, memory=measured, cells=5, kinds=5) if measured else None
+    said = short_of_memory([Estimate({}, 0, 10), Estimate({}, 0, estimated)], steps, device, total=2 * 10**9)
+    assert (said is not None) == short
+    if said:
+        assert said.startswith("this machine has 2.0 GB of memory; try fewer tasks in one batch (`mhrctl check --together 8`")
+
+
+def test_fewer_tasks_in_a_batch_take_less_memory(
+    project: Path, run: Run, capfd: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mhrctl.cli.check.total_memory", lambda: 10**6)
+    lines = checked(run, capfd, project)
+    assert [line for line in lines if line.startswith("warning: this machine has 1.0 MB of memory; ")]
+    monkeypatch.setattr("mhrctl.cli.times.PROGRAM", 0)
+    most = {}
+    for together in ("32", "1"):
+        assert run("check", "-C", project, "--json", "--together", together) == 0
+        most[together] = [cell["memory"] for cell in json.loads(capfd.readouterr().out)["cells"]]
+    assert all(one <= many for one, many in zip(most["1"], most["32"], strict=True))
+    assert max(most["1"]) < max(most["32"])
 
 
 def checked(run: Run, capfd: Capture, folder: Path, *options: str) -> Sequence[str]:

@@ -240,9 +240,12 @@ def test_a_batch_leaves_what_goes_into_layers_and_comes_out(project: Path) -> No
     assert activations(shape, longest) == 10 * inputs + 3 * (sum(by_name.values()) - inputs)
     lora = sum(d_in + d_out for name, (d_in, d_out) in shape.linears.items() if name != "lm_head")
     for method, at_once in (("lora", 1), ("adapter_soup", 3)):  # of which the latter trains data sets side by side
-        memory = estimate(resolve_cell(settings, Cell(method=method)), shape, TOY, longest).memory
+        cell = resolve_cell(settings, Cell(method=method))
+        memory = estimate(cell, shape, TOY, longest).memory
         batch = at_once * 50 * 4 * activations(shape, longest)
         assert memory == 4 * shape.weights + 4 * 4 * lora * at_once + batch
+        alone = estimate(cell, shape, TOY, longest, together=1).memory
+        assert alone - 4 * shape.weights == (memory - 4 * shape.weights) / at_once
 
 
 @pytest.mark.parametrize(("heads", "divide"), [(1, True), (4, True), (16, True), (3, False), (32, False)])

@@ -43,9 +43,11 @@ def test_a_container_has_the_memory_of_its_limit(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(psutil, "virtual_memory", lambda: Memory(64 * 10**9, 40 * 10**9))
     monkeypatch.setattr(machine, "GROUP_LIMIT", tmp_path / "memory.max")
     assert by_name(devices())["memory"].says == "40 GB of 64 GB are free"
+    assert machine.total_memory() == 64 * 10**9
     (tmp_path / "memory.max").write_text("max\n")
     assert by_name(devices())["memory"].facts["limit_of_container"] is None
     (tmp_path / "memory.max").write_text("1000000000\n")
+    assert machine.total_memory() == 10**9
     memory = by_name(devices())["memory"]
     assert (memory.says, memory.state) == ("1.0 GB of 1.0 GB are free", State.WARNING)
 
