@@ -14,7 +14,6 @@ from mhrctl.config.cells import CellParams
 from mhrctl.config.resolve import Settings
 from mhrctl.errors import counted, listed
 from mhrctl.models.speed import Speed
-from mhrctl.progress import Track
 from mhrctl.tools.estimate import Estimate, Shape, human_size
 from mhrctl.tools.operations import Suite, Texts
 from mhrctl.tools.timing import (
@@ -185,19 +184,8 @@ def _measured(
     if refused := why_unmeasurable(settings, where):
         return None, refused
 
-    def execution(track: Track) -> Execution:
-        return Execution(accelerator, Speed(together=machine.together), track)
-
-    measured = measure(
-        jobs,
-        project=where,
-        execution=execution,
-        estimated=estimated,
-        suite=suite,
-        track=display.track,
-        together=machine.together,
-    )
-    return measured, None
+    execution = Execution(accelerator, Speed(together=machine.together), display.track)
+    return measure(jobs, project=where, execution=execution, estimated=estimated, suite=suite), None
 
 
 def memory_line(

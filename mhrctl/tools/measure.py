@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -27,7 +27,6 @@ from mhrctl.config.cells import Cell, CellParams
 from mhrctl.config.fields import MAX_COUNT, Closed
 from mhrctl.config.resolve import Settings
 from mhrctl.config.sections import PretrainParams
-from mhrctl.models.speed import Speed
 from mhrctl.progress import Bar, Track, silent
 from mhrctl.stages.adapt import adapt
 from mhrctl.stages.average import average
@@ -140,33 +139,29 @@ def measure(
     jobs: Sequence[Job],
     *,
     project: Project,
-    execution: Callable[[Track], Execution],
+    execution: Execution,
     estimated: Mapping[str, float],
     suite: Suite,
-    track: Track,
-    together: int = Speed.together,
 ) -> Measured:
     """Time some steps of the jobs, one of each kind.
 
     Args:
         jobs: of the project.
         project: whose outputs of prepare and backbone are read.
-        execution: how stages run that report to a track.
+        execution: how stages run; its track shows which cell is measured.
         estimated: {job: seconds} by its operations, which say what would take too long to be measured.
         suite: of the project, with its backbone.
-        track: shows which cell is measured.
-        together: tasks in one batch, as `execution` has it.
     """
     cells = _one_of_each(jobs)
     seconds: dict[str, float] = {}
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     began, done = perf_counter(), 0
-    with track("measure", len(cells)) as bar, tempfile.TemporaryDirectory(prefix="mhrctl-check-") as folder:
+    with execution.track("measure", len(cells)) as bar, tempfile.TemporaryDirectory(prefix="mhrctl-check-") as folder:
         for cell, params in cells:
             if done and perf_counter() - began > MEASURE_SECONDS:
                 break
-            bench = _Bench(cell, params, project, Path(folder) / cell.name, execution, estimated, suite, together)
+            bench = _Bench(cell, params, project, Path(folder) / cell.name, execution, estimated, suite)
             seconds |= bench.measured(seconds)
             done += 1
             bar.advance(note=cell.label)
@@ -198,20 +193,18 @@ class _Bench:
         params: of it.
         project: whose outputs are read.
         folder: that is written into.
-        execution: how a stage runs that reports to a track.
+        execution: how a stage runs, but for the track that it reports to.
         estimated: {job: seconds} by its operations.
         suite: of the project, with its backbone.
-        together: tasks in one batch.
     """
 
     cell: Cell
     params: CellParams
     project: Project
     folder: Path
-    execution: Callable[[Track], Execution]
+    execution: Execution
     estimated: Mapping[str, float]
     suite: Suite
-    together: int
 
     @property
     def _inputs(self) -> dict[str, Path]:
@@ -276,7 +269,7 @@ class _Bench:
             out=out,
             log=self.folder / f"{name}.csv",
             scratch=self.folder / "scratch",
-            execution=self.execution(track),
+            execution=replace(self.execution, track=track),
         )
         return out
 
@@ -287,7 +280,9 @@ class _Bench:
             self._run_pretrain(cell, params.model_copy(update=ALONE), start, watch.track, "pretrain")
         if params.loras:
             return IMPORTS + _now() - called
-        side_by_side = min(self.suite.tasks.datasets, self.together) if cell.row.is_private and not cell.extra_steps else 1
+        side_by_side = (
+            min(self.suite.tasks.datasets, self.execution.speed.together) if cell.row.is_private and not cell.extra_steps else 1
+        )
         examples = params.batch_size * params.accumulation * side_by_side
         times = 1 + (params.steps // params.validate_every if params.validate_every else 0)
         validated = times * self.suite.tasks.training * params.validate_examples
@@ -308,7 +303,7 @@ class _Bench:
                 start=start,
                 out=self.folder / "adapt",
                 scratch=self.folder / "scratch",
-                execution=self.execution(watch.track),
+                execution=replace(self.execution, track=watch.track),
                 root=self.project.root,
             )
         validation = max(0.0, watch.moments[0] - watch.began - watch.step) if watch.moments else 0.0
@@ -320,7 +315,7 @@ class _Bench:
 
     @property
     def _side_by_side(self) -> int:
-        return max(1, min(self.suite.tasks.test, self.together))
+        return max(1, min(self.suite.tasks.test, self.execution.speed.together))
 
     @property
     def _validated(self) -> int:
@@ -351,7 +346,7 @@ class _Bench:
                 adapted=None,
                 out=self.folder / "evaluate",
                 scores=self.folder / "scores.json",
-                execution=self.execution(watch.track),
+                execution=replace(self.execution, track=watch.track),
             )
         before = math.ceil(self.suite.tasks.test / self._side_by_side) * watch.total * watch.mean
         return IMPORTS + watch.began - called + before + (self.suite.texts.tested * each or before)

@@ -19,7 +19,7 @@ from mhrctl.config.cells import grid_cells
 from mhrctl.config.resolve import load_params
 from mhrctl.report.results import read_results
 from tests.conftest import mhrctl
-from tests.pipelines.tiny import CHOSEN, DATA, ROOT, script, walk
+from tests.pipelines.tiny import CHOSEN, DATA, ROOT, script, split_names, walk
 from tests.robustness.workshop import Runner
 
 STUDY = ROOT / "pipelines/claims-superni"
@@ -37,7 +37,7 @@ def choose() -> ModuleType:
 
 
 def names(file: str) -> list[str]:
-    return (STUDY / CHOSEN / "splits/default" / file).read_text().split()
+    return split_names(STUDY, file)
 
 
 def clone(root: Path, tasks: Tasks) -> Path:

@@ -16,7 +16,7 @@ from mhrctl.artifacts.names import Project
 from mhrctl.artifacts.writing import write_csv
 from mhrctl.config.cells import grid_cells
 from mhrctl.config.resolve import load_params, resolve_cell
-from tests.pipelines.tiny import CHOSEN, ROOT, script
+from tests.pipelines.tiny import ROOT, script, split_names
 
 SEARCH, STUDY = ROOT / "pipelines/claims-superni-rates", ROOT / "pipelines/claims-superni"
 COLUMNS = ("step", "loss", "validation_loss")
@@ -122,12 +122,9 @@ def test_the_search_has_other_test_tasks_and_another_seed_and_is_the_study_other
     assert study.pretrain.model_copy(update=shorter) == search.pretrain
     assert study.adapt.model_copy(update={"lr": search.adapt.lr}) == search.adapt
     splits = {
-        folder: {name: names(folder, name) for name in ("train_tasks.txt", "test_tasks.txt")} for folder in (SEARCH, STUDY)
+        folder: {name: split_names(folder, name) for name in ("train_tasks.txt", "test_tasks.txt")}
+        for folder in (SEARCH, STUDY)
     }
     assert splits[SEARCH]["train_tasks.txt"] == splits[STUDY]["train_tasks.txt"]
     assert splits[SEARCH]["test_tasks.txt"] == sorted(search.prepare.test_tasks)
     assert not {*search.prepare.test_tasks} & {*splits[STUDY]["train_tasks.txt"], *splits[STUDY]["test_tasks.txt"]}
-
-
-def names(folder: Path, file: str) -> list[str]:
-    return (folder / CHOSEN / "splits/default" / file).read_text().split()

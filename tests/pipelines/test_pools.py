@@ -7,17 +7,16 @@ import pytest
 from mhrctl.config.cells import grid_cells
 from mhrctl.config.resolve import load_params, resolve_cell
 from tests.pipelines.test_gemma import CLONE, needs_data
-from tests.pipelines.tiny import CHOSEN, ROOT, script
+from tests.pipelines.tiny import ROOT, script, split_names
 
 POOL, CLAIMS, RATES = (ROOT / "pipelines" / name for name in ("pool-superni", "claims-superni", "claims-superni-rates"))
-SPLITS = POOL / CHOSEN / "splits/default"
 
 
 @needs_data
 def test_the_training_tasks_are_the_shortest_of_many_kinds() -> None:
-    held_out = (SPLITS / "test_tasks.txt").read_text().split()
+    held_out = split_names(POOL, "test_tasks.txt")
     rule = script(CLAIMS / "choose.py")
-    assert (SPLITS / "train_tasks.txt").read_text().split() == rule.chosen(CLONE, held_out, tasks=24, of_a_category=2)
+    assert split_names(POOL, "train_tasks.txt") == rule.chosen(CLONE, held_out, tasks=24, of_a_category=2)
 
 
 def test_the_test_tasks_are_some_of_the_study_of_claims() -> None:
@@ -25,7 +24,7 @@ def test_the_test_tasks_are_some_of_the_study_of_claims() -> None:
     assert set(pool.prepare.test_tasks) < set(claims.prepare.test_tasks)
     assert pool.prepare.model_copy(update={"test_tasks": claims.prepare.test_tasks}) == claims.prepare
     assert (pool.backbone, pool.evaluate) == (claims.backbone, claims.evaluate)
-    assert (SPLITS / "test_tasks.txt").read_text() == (CLAIMS / CHOSEN / "splits/default/test_tasks.txt").read_text()
+    assert split_names(POOL, "test_tasks.txt") == split_names(CLAIMS, "test_tasks.txt")
 
 
 @pytest.mark.parametrize("method", ["lora", "mhr"])

@@ -80,6 +80,11 @@ def script(path: Path) -> ModuleType:
     return module
 
 
+def split_names(study: Path, file: str) -> list[str]:
+    """The tasks of a split file of a study that has chosen its own."""
+    return (study / CHOSEN / "splits/default" / file).read_text().split()
+
+
 def make_tiny(study: str, root: Path) -> None:
     """Write the project of a study, made tiny; its grid has fewer seeds and fewer extra steps, and is otherwise the study's.
 

@@ -16,7 +16,6 @@ from mhrctl.artifacts.names import Project
 from mhrctl.config.resolve import Settings, load_params
 from mhrctl.evaluation import adaptation
 from mhrctl.evaluation.prediction import answer
-from mhrctl.progress import Track, silent
 from mhrctl.suites.task import TaskCounts
 from mhrctl.tools import measure as measuring
 from mhrctl.tools.estimate import backbone_shape
@@ -46,13 +45,8 @@ def measured(accelerator: Accelerator) -> Measure:
         assert shape is not None
         tasks = TaskCounts(3, 3, 2)
         suite = Suite(Weights.of(shape.linears), texts_of(where, settings.params.prepare, tasks), tasks)
-
-        def execution(track: Track) -> Execution:
-            return Execution(accelerator, track=track)
-
-        return measure(
-            jobs_of(settings), project=where, execution=execution, estimated=estimated or {}, suite=suite, track=silent
-        )
+        execution = Execution(accelerator)
+        return measure(jobs_of(settings), project=where, execution=execution, estimated=estimated or {}, suite=suite)
 
     return of
 
