@@ -16,7 +16,7 @@ from mhrctl.progress import silent
 if TYPE_CHECKING:
     from mhrctl.evaluation.metrics import Answer
     from mhrctl.tools.asking import Asker, Question
-    from mhrctl.tools.predict import Predictor
+    from mhrctl.tools.predictor import Predictor
 
 
 class Row(TypedDict, total=False):

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from mhrctl.data.examples import Sample
     from mhrctl.evaluation.metrics import Answer
     from mhrctl.tools.asking import Asker, Question
-    from mhrctl.tools.predict import Predictor
+    from mhrctl.tools.predictor import Predictor
 
 LINES = 256
 """Lines that are answered, and written, at a time."""

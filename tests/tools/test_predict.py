@@ -19,21 +19,16 @@ from accelerate import Accelerator
 import mhrctl as package
 from mhrctl.adapters.files import load_adapter, save_adapter
 from mhrctl.artifacts.names import ADAPTERS, Project
-from mhrctl.config.cells import Cell
 from mhrctl.config.methods import METHODS
-from mhrctl.config.resolve import load_params
-from mhrctl.config.sections import EvaluateParams
-from mhrctl.errors import ArtifactError, DataError, DivergedError, MhrctlError, ParamsError
-from mhrctl.evaluation.metrics import Answer
+from mhrctl.errors import ArtifactError, DataError, MhrctlError, ParamsError
 from mhrctl.models.speed import Speed
-from mhrctl.progress import silent
-from mhrctl.tools.asking import Asker
-from mhrctl.tools.predict import Predictor, of_cell, of_folders, open_base, task_of
+from mhrctl.tools.predict import of_cell, of_folders, open_base, task_of
+from mhrctl.tools.predictor import Predictor
 from mhrctl.training.execution import Execution
 from tests.conftest import CELLS, OTHERS, Run, mhrctl, reseal
+from tests.tools.answering import answers, cell_of, settings
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")  # peft calls it
-FILE = Path("in.jsonl")
 ROUTERS = [name for name, row in METHODS.items() if row.routes_queries]
 EVERY = [name for name in (*CELLS, *OTHERS) if name not in ROUTERS]
 NOISE = 3.0
@@ -43,14 +38,6 @@ NOISE = 3.0
 @pytest.fixture
 def execution(accelerator: Accelerator) -> Execution:
     return Execution(accelerator)
-
-
-def cell_of(method: str, **more: Any) -> Cell:
-    return Cell(method=method, heads=4 if METHODS[method].multi_head else 1, **more)
-
-
-def settings(project: Path, **more: Any) -> EvaluateParams:
-    return load_params(project / "params.yaml").params.evaluate.model_copy(update=more)
 
 
 def lines_of_tests(project: Path) -> list[dict[str, Any]]:
@@ -64,14 +51,6 @@ def lines_of_tests(project: Path) -> list[dict[str, Any]]:
             lines.append({"task": row["task"], "input": text, "id": row["id"]})
     random.Random(1).shuffle(lines)
     return lines
-
-
-def answers(predictor: Predictor, project: Path, lines: Sequence[dict[str, Any]]) -> list[Answer]:
-    asker = Asker(Project(project))
-    questions = [asker.question(json.dumps(line), FILE, number) for number, line in enumerate(lines, 1)]
-    predictor.require(questions)
-    with silent("", 0) as bar:
-        return predictor.answers(questions, asker.samples(questions), bar, prompts=asker.prompts(questions))
 
 
 def recorded(project: Path, cell: str, phase: str) -> dict[tuple[str, str], str]:
@@ -253,29 +232,6 @@ def test_a_training_task_has_its_row_of_the_routing(copy: Path, execution: Execu
     assert scores(lines) == [pytest.approx(together[1], rel=1e-5)] * 3
 
 
-def test_choices_are_chosen_by_their_scores_beside_generated_answers(walked: Path, execution: Execution) -> None:
-    where = Project(walked)
-    lines: list[dict[str, Any]] = [
-        {"task": "swap", "input": "ant bee", "choices": ["ant", "bee", "cat dog"]},
-        {"task": "twice", "input": "ant bee"},
-        {"task": "swap", "input": "ant bee"},
-        {"task": "twice", "input": "ant bee", "choices": ["elk", "elk", "fox"]},
-        {"task": "copy", "input": "ant bee", "choices": ["ant"]},
-    ]
-    predictor = of_cell(cell_of("lora"), settings(walked), stage="adapt", project=where, execution=execution)
-    said = answers(predictor, walked, lines)
-    for line, answer in zip(lines, said, strict=True):
-        if "choices" in line:
-            assert len(answer.scores) == len(line["choices"])
-            best = max(range(len(answer.scores)), key=answer.scores.__getitem__)
-            assert (answer.place, answer.text) == (best, line["choices"][best])
-            assert all(score < 0 for score in answer.scores)
-        else:
-            assert (answer.place, answer.scores) == (None, ())
-        assert answers(predictor, walked, [line])[0].text == answer.text
-    assert said[3].scores[0] == said[3].scores[1]
-
-
 def test_options_of_generation_are_heeded(lively: Path, execution: Execution) -> None:
     lines = lines_of_tests(lively)
     where = Project(lively)
@@ -382,14 +338,3 @@ def test_private_adapters_and_soups_are_for_their_tasks_alone(walked_all: Path, 
     assert len(answers(private, walked_all, [{"task": task, "input": "a"} for task in ("copy", "last")])) == 2
     with pytest.raises(DataError, match="has no adapter for task swap; it has copy, first, last"):
         answers(private, walked_all, [{"task": "swap", "input": "a"}])
-
-
-def test_adapters_that_have_diverged_name_the_task(copy: Path, execution: Execution) -> None:
-    predictor = of_cell(cell_of("lora"), settings(copy), stage="adapt", project=Project(copy), execution=execution)
-    adapter = predictor._adapters[0].adapter
-    assert adapter is not None
-    with torch.no_grad():
-        for parameter in adapter.parameters():
-            parameter[1] = float("nan")
-    with pytest.raises(DivergedError, match=r"^lora-s0: what the model computes for twice is not finite: its adapters"):
-        answers(predictor, copy, [{"task": task, "input": "a"} for task in ("swap", "twice")])
