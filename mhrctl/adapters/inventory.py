@@ -14,13 +14,12 @@ from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from mhrctl.adapters.adapter import Adapter, Shapes
 from mhrctl.adapters.config import AdapterConfig, InventoryConfig
 from mhrctl.adapters.granularity import routing_parts
 from mhrctl.adapters.merging import Merge
+from mhrctl.adapters.mixing import mix
 from mhrctl.adapters.routing import coin_gates, new_routing, normalised, of_tasks, sampled
 from mhrctl.errors import ParamsError, listed
 
@@ -150,8 +149,8 @@ class Inventory(Adapter):
         first = 0
         for names, bank_a, bank_b in zip(self.stacks.values(), self.lora_A, self.lora_B, strict=True):
             of_stack = None if weights is None else weights[:, :, first : first + len(names)]
-            a = _mix(of_stack, bank_a).movedim(-1, 2).flatten(-2)  # [layers, n, r, d_in]
-            b = _mix(of_stack, bank_b).transpose(2, 3).flatten(-2)
+            a = mix(of_stack, bank_a).movedim(-1, 2).flatten(-2)  # [layers, n, r, d_in]
+            b = mix(of_stack, bank_b).transpose(2, 3).flatten(-2)
             b = b if self.scaling == 1 else b * self.scaling
             for name, layer_a, layer_b in zip(names, a.unbind(), b.unbind(), strict=True):
                 slots[f"{name}.down"], slots[f"{name}.up"] = layer_a, layer_b
@@ -373,47 +372,6 @@ def inventory_settings(shapes: Shapes, config: InventoryConfig, *, runs: int, ta
 def generator_of(seed: str) -> torch.Generator:
     """Return random numbers that depend on a seed of any form alone."""
     return torch.Generator().manual_seed(random.Random(seed).getrandbits(62))
-
-
-def _mix(weights: Tensor | None, bank: Tensor) -> Tensor:
-    """Sum the skills of a bank by their weights.
-
-    Args:
-        weights: [runs, groups, layers, heads, skills], or None for a bank of one skill.
-        bank: [runs or 1, layers, heads, skills, d, r].
-
-    Returns:
-        [layers, runs * groups, heads, d, r].
-    """
-    if weights is None:
-        return bank.squeeze(3).transpose(0, 1)
-    if len(bank) == 1:
-        weights = weights.flatten(0, 1)[None]
-    mixed: Tensor = _Mix.apply(weights.permute(0, 2, 3, 1, 4), bank.flatten(-2))  # type: ignore[no-untyped-call]
-    unstacked: Tensor = mixed.unflatten(-1, bank.shape[-2:])  # from [runs, layers, heads, groups, d * r]
-    return unstacked.permute(1, 0, 3, 2, 4, 5).flatten(1, 2)
-
-
-class _Mix(Function):
-    """The product of weights [..., groups, skills] and skills [..., skills, d * r]."""
-
-    @staticmethod
-    def forward(ctx: Any, weights: Tensor, bank: Tensor) -> Tensor:  # noqa: ANN401
-        ctx.save_for_backward(weights, bank)
-        mixed: Tensor = torch.matmul(weights, bank)
-        return mixed
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:  # noqa: ANN401
-        weights, bank = ctx.saved_tensors
-        grad_weights = torch.matmul(grad, bank.transpose(-1, -2)) if ctx.needs_input_grad[0] else None
-        grad_bank = None
-        if ctx.needs_input_grad[1]:
-            # Of one group there is nothing to sum up, and many narrow matrix products take ten times as long.
-            alone = weights.shape[-2] == 1
-            grad_bank = weights.transpose(-1, -2) * grad if alone else torch.matmul(weights.transpose(-1, -2), grad)
-        return grad_weights, grad_bank
 
 
 def required(task_ids: Tensor | None) -> Tensor:
