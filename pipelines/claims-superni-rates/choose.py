@@ -26,7 +26,6 @@ from mhrctl.config.resolve import load_params, resolve_cell
 SEARCH = Path(__file__).parent
 TRIED = SEARCH / "tried.csv"
 UNTRAINED = "untrained"
-ZERO = (UNTRAINED, 0.0)
 
 
 class Tried(NamedTuple):
