@@ -35,11 +35,6 @@ NOISE = 3.0
 """Of numbers by which a backbone that has learned nothing says this and that."""
 
 
-@pytest.fixture
-def execution(accelerator: Accelerator) -> Execution:
-    return Execution(accelerator)
-
-
 def lines_of_tests(project: Path) -> list[dict[str, Any]]:
     """The inputs of the test splits, in an order of no use to anybody."""
     rows = pq.read_table(project / "data/prepare/test_tasks.parquet").to_pylist()

@@ -5,18 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
 
 from mhrctl.artifacts.names import Project
 from mhrctl.errors import DivergedError
 from mhrctl.tools.predict import of_cell
 from mhrctl.training.execution import Execution
 from tests.tools.answering import answers, cell_of, settings
-
-
-@pytest.fixture
-def execution(accelerator: Accelerator) -> Execution:
-    return Execution(accelerator)
 
 
 def test_choices_are_chosen_by_their_scores_beside_generated_answers(walked: Path, execution: Execution) -> None:
