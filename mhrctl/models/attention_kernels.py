@@ -6,6 +6,7 @@ sequence sees the last of its keys. There may be more keys than queries.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
@@ -20,6 +21,8 @@ WIDEST = 256
 """The widest attention head of flash attention."""
 MODERN = (8, 0)
 """The oldest GPU that runs flash attention, by its compute capability."""
+SHARES = "enable_gqa" in inspect.signature(varlen_attn).parameters
+"""Whether torch's kernel for unequal lengths lets queries share keys: from torch 2.12 on."""
 
 
 class Ends(NamedTuple):
@@ -113,6 +116,9 @@ def _seen(q: Tensor, k: Tensor, window: int | None) -> Tensor:
 def by_varlen(query: Tensor, key: Tensor, value: Tensor, ends: Ends, how: Weighing) -> Tensor:
     """Attend by flash attention's kernel for unequal lengths, which torch has built in: see `Kernel`."""
     q, k, v = (each[0].transpose(0, 1) for each in (query, key, value))  # [tokens, heads, width]
+    shared: dict[str, Any] = {"enable_gqa": q.shape[1] != k.shape[1]} if SHARES else {}
+    if not SHARES:
+        k, v = (each.repeat_interleave(q.shape[1] // each.shape[1], 1) for each in (k, v))
     output: Any = varlen_attn(
         q,
         k,
@@ -123,7 +129,7 @@ def by_varlen(query: Tensor, key: Tensor, value: Tensor, ends: Ends, how: Weighi
         ends.most_keys,
         scale=how.scale,
         window_size=(how.window - 1 if how.window else -1, 0),
-        enable_gqa=query.shape[1] != key.shape[1],
+        **shared,
     )
     attended: Tensor = output[None]
     return attended

@@ -18,12 +18,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without to
 KERNELS = pytest.mark.parametrize("kernel", [by_sequence, by_flex])
 
 
-def made(key_heads: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
+def made(key_heads: int, dtype: torch.dtype = torch.float32, width: int = WIDTH) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values of a row."""
     generator = torch.Generator().manual_seed(key_heads)
     queries, keys = (sum(sizes) for sizes in zip(*SIZES, strict=True))
     shapes = ((HEADS, queries), (key_heads, keys), (key_heads, keys))
-    query, key, value = (torch.randn(1, *shape, WIDTH, generator=generator).to(dtype) for shape in shapes)
+    query, key, value = (torch.randn(1, *shape, width, generator=generator).to(dtype) for shape in shapes)
     return query, key, value
 
 
@@ -75,17 +75,20 @@ def test_gradients_are_those_by_hand(how: Weighing) -> None:
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("shares", [True, False])
 @pytest.mark.parametrize("key_heads", [4, 2])
 @pytest.mark.parametrize("window", [None, 3])
-def test_flash_attention_is_asked_in_its_words(monkeypatch: pytest.MonkeyPatch, key_heads: int, window: int | None) -> None:
+def test_flash_attention_is_asked_in_its_words(
+    monkeypatch: pytest.MonkeyPatch, key_heads: int, window: int | None, shares: bool
+) -> None:
     """Torch's kernel runs on a GPU alone; here its arguments are read as its documentation says."""
 
     def documented(
         query: Tensor, key: Tensor, value: Tensor, cu_seq_q: Tensor, cu_seq_k: Tensor, max_q: int, max_k: int, **options: Any
     ) -> Tensor:
         assert (max_q, max_k) == (9, 9)
-        assert options.keys() == {"scale", "window_size", "enable_gqa"}
-        assert options["enable_gqa"] == (key_heads != HEADS)
+        assert options.keys() == {"scale", "window_size"} | ({"enable_gqa"} if shares else set())
+        assert options.get("enable_gqa", False) == (query.shape[1] != key.shape[1])
         left, right = options["window_size"]
         assert right == 0  # causal
         outputs = []
@@ -101,8 +104,40 @@ def test_flash_attention_is_asked_in_its_words(monkeypatch: pytest.MonkeyPatch, 
         return torch.cat(outputs)
 
     monkeypatch.setattr(attention_kernels, "varlen_attn", documented)
+    monkeypatch.setattr(attention_kernels, "SHARES", shares)
     parts, how = made(key_heads), Weighing(0.9, window)
     torch.testing.assert_close(by_varlen(*parts, ends(), how), by_hand(parts, how), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")  # of torch's own compiler
+@pytest.mark.parametrize("key_heads", [4, 2, 1])
+@pytest.mark.parametrize("how", [Weighing(0.9), Weighing(0.9, 3), Weighing(0.9, 3, 0.7)])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_gpu_attends_as_a_cpu_does(key_heads: int, how: Weighing, dtype: torch.dtype) -> None:
+    """The kernel that a GPU takes, and its gradients, against torch's attention of each sequence in double precision."""
+    expected = [each.double().requires_grad_() for each in made(key_heads, dtype, 64)]
+    given = [each.cuda().requires_grad_() for each in made(key_heads, dtype, 64)]
+    here = ends()
+    there = here._replace(queries=here.queries.cuda(), keys=here.keys.cuda())
+    kernel = kernel_of(given[0], given[2], how)
+    assert kernel is (by_varlen if dtype == torch.bfloat16 and how.softcap is None else by_flex)
+    output = kernel(given[0], given[1], given[2], there, how)
+    right = by_sequence(expected[0], expected[1], expected[2], here, how)
+    counts = torch.randn(right.shape, generator=torch.Generator().manual_seed(0)).double()
+    (output * counts.to(output)).sum().backward()
+    (right * counts).sum().backward()
+    most = 2e-2 if dtype == torch.bfloat16 else 2e-3
+    assert difference(output, right) < most
+    for one, other in zip(given, expected, strict=True):
+        assert one.grad is not None
+        assert other.grad is not None
+        assert difference(one.grad, other.grad) < most
+
+
+def difference(one: Tensor, other: Tensor) -> float:
+    """Of two tensors, relative to the second."""
+    return float(((one.double().cpu() - other).norm() / other.norm()).detach())
 
 
 def test_flash_attention_takes_what_it_has() -> None:
