@@ -56,6 +56,7 @@ PEAK = (0.55, 0.65)
 CHECKED = (1.005, 1.001)
 SIDE_BY_SIDE = (10.0, 20.0)
 RESULTS = Path(__file__).with_name("gpu.json")
+NAMES = ("steps", "side_by_side", "decoder")
 NO_DEVICE = "no CUDA device here; `--dry` runs the same on the CPU with a micro model, to see that it runs"
 GB = 1e9
 
@@ -98,30 +99,39 @@ def dry() -> Plan:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, show, and write `gpu.json` and `gpu.md` unless it is a dry run."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.partition("\n")[0])
-    parser.add_argument("--dry", action="store_true", help="micro model on the CPU; nothing is written")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="JSON of the results, a table beside it")
-    options = parser.parse_args(arguments)
+    """Measure, show, and write each measurement to `gpu.json` and `gpu.md` when it is made, unless it is a dry run."""
+    options = _parser().parse_args(arguments)
     quieten()
     if not options.dry and not torch.cuda.is_available():
         shown(NO_DEVICE)
         return 0
-    start = time.perf_counter()
-    plan = dry() if options.dry else full()
-    measurements = {"steps": steps(plan), "side_by_side": side_by_side(plan)}
-    forget(plan.device)
-    measurements["decoder"] = gpu_decoder.measure(gpu_decoder.dry() if options.dry else gpu_decoder.full())
-    where = environment({}) | {"device": device_name(plan.device)}
-    entries = {
-        name: entry(measured, where, quick=options.dry, seconds=time.perf_counter() - start)
-        for name, measured in measurements.items()
+    plan, of_decoder = (dry(), gpu_decoder.dry()) if options.dry else (full(), gpu_decoder.full())
+    if options.repetitions:
+        plan = replace(plan, repetitions=options.repetitions)
+        of_decoder = replace(of_decoder, repetitions=options.repetitions)
+    measurements: dict[str, Callable[[], Measured]] = {
+        "steps": lambda: steps(plan),
+        "side_by_side": lambda: side_by_side(plan),
+        "decoder": lambda: gpu_decoder.measure(of_decoder),
     }
-    for name, measured in measurements.items():
+    where = environment({}) | {"device": device_name(plan.device)}
+    for name in options.only or measurements:
+        forget(plan.device)
+        start = time.perf_counter()
+        measured = measurements[name]()
         shown(name, measured)
-    if not options.dry:
-        write(options.out, entries)
+        if not options.dry:
+            write(options.out, {name: entry(measured, where, quick=False, seconds=time.perf_counter() - start)})
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.partition("\n")[0])
+    parser.add_argument("--only", nargs="+", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
+    parser.add_argument("--dry", action="store_true", help="micro model on the CPU; nothing is written")
+    parser.add_argument("--repetitions", type=int, help="timed steps of each, in place of 20")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="JSON of the results, a table beside it")
+    return parser
 
 
 def steps(plan: Plan) -> Measured:

@@ -125,7 +125,8 @@ def _line(row: Mapping[str, Any]) -> str:
 def _environment(where: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in where["versions"].items())
     settings = " ".join(f"{name}={value}" for name, value in where["settings"].items())
-    return f"- {where['cpu']}, {where['threads']} thread(s), Python {where['python']}, {versions}; {settings}"
+    device = f"{where['device']}, " if "device" in where else ""
+    return f"- {device}{where['cpu']}, {where['threads']} thread(s), Python {where['python']}, {versions}; {settings}"
 
 
 def _cpu() -> str:
