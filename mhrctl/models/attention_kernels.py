@@ -19,6 +19,8 @@ from torch.nn.attention.varlen import varlen_attn
 
 WIDEST = 256
 """The widest attention head of flash attention."""
+NARROWEST = 16
+"""The narrowest of FlexAttention on a GPU."""
 MODERN = (8, 0)
 """The oldest GPU that runs flash attention, by its compute capability."""
 SHARES = "enable_gqa" in inspect.signature(varlen_attn).parameters
@@ -66,7 +68,9 @@ def kernel_of(query: Tensor, value: Tensor, how: Weighing) -> Kernel:
     if query.device.type != "cuda" or how.dropout:
         return by_sequence
     flash = query.dtype in (torch.float16, torch.bfloat16) and torch.cuda.get_device_capability(query.device) >= MODERN
-    return by_varlen if flash and fits_flash(query, value, how) else by_flex
+    if flash and fits_flash(query, value, how):
+        return by_varlen
+    return by_flex if min(query.shape[-1], value.shape[-1]) >= NARROWEST else by_sequence
 
 
 def fits_flash(query: Tensor, value: Tensor, how: Weighing) -> bool:

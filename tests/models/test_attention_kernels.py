@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -149,30 +150,22 @@ def test_flash_attention_takes_what_it_has() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "capability", "how", "kernel"),
+    ("dtype", "width", "capability", "how", "kernel"),
     [
-        (torch.bfloat16, (9, 0), Weighing(1.0), by_varlen),
-        (torch.float16, (8, 0), Weighing(1.0, 7), by_varlen),
-        (torch.float32, (9, 0), Weighing(1.0), by_flex),
-        (torch.bfloat16, (7, 5), Weighing(1.0), by_flex),
-        (torch.bfloat16, (9, 0), Weighing(1.0, softcap=2.0), by_flex),
-        (torch.bfloat16, (9, 0), Weighing(1.0, dropout=0.1), by_sequence),
+        (torch.bfloat16, 64, (9, 0), Weighing(1.0), by_varlen),
+        (torch.float16, 8, (8, 0), Weighing(1.0, 7), by_varlen),
+        (torch.float32, 64, (9, 0), Weighing(1.0), by_flex),
+        (torch.float32, 8, (9, 0), Weighing(1.0), by_sequence),
+        (torch.bfloat16, 64, (7, 5), Weighing(1.0), by_flex),
+        (torch.bfloat16, 16, (9, 0), Weighing(1.0, softcap=2.0), by_flex),
+        (torch.bfloat16, 64, (9, 0), Weighing(1.0, dropout=0.1), by_sequence),
     ],
 )
 def test_a_gpu_runs_the_fastest_that_it_has(
-    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, capability: tuple[int, int], how: Weighing, kernel: Kernel
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, width: int, capability: tuple[int, int], how: Weighing, kernel: Kernel
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
-
-    class OnGpu:
-        """What is asked of a tensor on a GPU."""
-
-        device, shape = torch.device("cuda", 0), (1, 4, 9, 64)
-
-        def __init__(self) -> None:
-            self.dtype = dtype
-
-    row: Any = OnGpu()
+    row: Any = SimpleNamespace(device=torch.device("cuda", 0), shape=(1, 4, 9, width), dtype=dtype)
     assert kernel_of(row, row, how) is kernel
     query, _, value = made(2, dtype)
     assert kernel_of(query, value, how) is by_sequence  # on a CPU
