@@ -18,8 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, Self
@@ -182,20 +182,31 @@ def _stand_for(connection: socket.socket, argv: Sequence[str]) -> int | None:
         "surroundings": surroundings(),
     }
     with connection, _Answers(connection) as answers:
-        try:
-            socket.send_fds(connection, [b"!"], files)
-            connection.sendall(json.dumps(request).encode() + b"\n")
-        except (BrokenPipeError, ConnectionResetError):
-            return None
-        group = answers.number()
-        if group is None:
-            return None
-        _pass_signals_on(group)
+        with _put_off({*PASSED_ON, signal.SIGTSTP}):  # which the process may be sent as soon as it begins
+            try:
+                socket.send_fds(connection, [b"!"], files)
+                connection.sendall(json.dumps(request).encode() + b"\n")
+            except (BrokenPipeError, ConnectionResetError):
+                return None
+            group = answers.number()
+            if group is None:
+                return None
+            _pass_signals_on(group)
         code = answers.number()
         if code is None:  # the server was killed: its processes are this command's to end
             with suppress(ProcessLookupError):
                 os.killpg(group, signal.SIGKILL)
         return -signal.SIGKILL if code is None else code
+
+
+@contextmanager
+def _put_off(signals: Collection[int]) -> Iterator[None]:
+    """Signals that come meanwhile are heard afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Answers:

@@ -50,6 +50,34 @@ def test_a_signal_to_a_command_is_one_to_its_process(number: signal.Signals) -> 
         assert command.wait(timeout=60) == 5
 
 
+EARLY = """
+import os, signal, socket, subprocess, sys, time
+from mhrctl.running import forked
+command, server = socket.socketpair()
+if os.fork():
+    server.close()
+    sys.exit(forked._stand_for(command, ["pretrain"]))
+command.close()
+handled = f"import signal, sys, time; signal.signal({NUMBER}, lambda *_: sys.exit(5)); print('on', flush=True)"
+process = subprocess.Popen([sys.executable, "-c", handled + "; time.sleep(60)"], stdout=subprocess.PIPE, start_new_session=True)
+while not server.recv(65536).endswith(b"\\n"):
+    pass
+process.stdout.readline()
+os.kill(os.getppid(), NUMBER)
+time.sleep(0.5)
+server.sendall(b"%d\\n" % process.pid)
+server.sendall(b"%d\\n" % process.wait())
+os._exit(0)
+"""
+"""A command, and a server that has the signal sent when the process has begun and the command has not been told of it."""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_that_comes_as_the_process_begins_is_one_to_it(number: signal.Signals) -> None:
+    program = EARLY.replace("NUMBER", str(int(number)))
+    assert subprocess.run([sys.executable, "-c", program], timeout=60, check=False).returncode == 5
+
+
 def test_a_command_ends_by_the_signal_that_ends_its_process() -> None:
     with serving() as run:
         assert run.run("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")[0] == -signal.SIGKILL
