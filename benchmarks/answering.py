@@ -88,11 +88,10 @@ def measure(plan: Plan) -> Measured:
 
 def of_tasks(lengths: Lengths, shape: Shape, plan: Plan) -> list[list[Sample]]:
     """Samples of some tasks; of made lengths, which are of no task, some after the other."""
+    made = len({task for *_, task in lengths}) == len(lengths)
     by_task: dict[int, Lengths] = {}
     for number, row in enumerate(lengths):
-        by_task.setdefault(number // plan.rows if len({task for *_, task in lengths}) == len(lengths) else row[2], []).append(
-            row
-        )
+        by_task.setdefault(number // plan.rows if made else row[2], []).append(row)
     chosen = sorted(by_task.values(), key=len, reverse=True)[: plan.tasks]
     return [with_tokens(rows[: plan.rows], shape.vocabulary, (plan.longest, plan.most)) for rows in chosen]
 
