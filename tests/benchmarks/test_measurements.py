@@ -186,7 +186,7 @@ def test_starting() -> None:
 
 
 def test_gpu_dry_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert gpu.main(["--dry", "--out", str(tmp_path / "gpu.json")]) == 0
+    assert gpu.main(["--dry", "--repetitions", "1", "--out", str(tmp_path / "gpu.json")]) == 0
     shown = capsys.readouterr().out
     assert "MHR step / peft LoRA, eager" in shown
     assert "MHR step / the same without a check of finite numbers" in shown

@@ -137,8 +137,8 @@ def test_a_launched_process_is_asked_as_often_as_its_launcher_likes() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_training_that_is_stopped_says_where_and_goes_on_to_the_same_bytes(copy: Path, number: signal.Signals) -> None:
-    command = [*MHRCTL, "pretrain", "-m", "lora", "--set", "pretrain.steps=1000", "-C", str(copy)]
-    environment = os.environ | {"MHRCTL_PROGRESS_SECONDS": "0.2"}
+    command = [*MHRCTL, "pretrain", "-m", "lora", "--set", "pretrain.steps=300", "-C", str(copy)]
+    environment = os.environ | {"MHRCTL_PROGRESS_SECONDS": "0.05"}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment) as process:
         lines = []
         for line in process.stderr or ():
@@ -148,10 +148,10 @@ def test_a_training_that_is_stopped_says_where_and_goes_on_to_the_same_bytes(cop
                 break
         lines += process.stderr or ()
     assert process.returncode == 128 + number
-    stopped = re.search(r"^stopped at step ([\d,]+) of 1,000; `mhrctl (pretrain .*)` goes on from there$", lines[-1])
+    stopped = re.search(r"^stopped at step ([\d,]+) of 300; `mhrctl (pretrain .*)` goes on from there$", lines[-1])
     assert stopped, lines
     again = subprocess.run([*MHRCTL, *shlex.split(stopped[2])], capture_output=True, text=True, check=True, env=environment)
-    assert f"pretrain lora-s0: goes on from step {stopped[1]} of 1,000\n" in again.stderr
+    assert f"pretrain lora-s0: goes on from step {stopped[1]} of 300\n" in again.stderr
     resumed = digest(copy / "data/pretrain/lora-s0")
     subprocess.run([*command, "--force"], check=True, capture_output=True)
     assert digest(copy / "data/pretrain/lora-s0") == resumed
