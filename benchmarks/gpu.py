@@ -56,7 +56,6 @@ PEAK = (0.55, 0.65)
 CHECKED = (1.005, 1.001)
 SIDE_BY_SIDE = (10.0, 20.0)
 RESULTS = Path(__file__).with_name("gpu.json")
-NAMES = ("steps", "side_by_side", "decoder")
 NO_DEVICE = "no CUDA device here; `--dry` runs the same on the CPU with a micro model, to see that it runs"
 GB = 1e9
 
@@ -86,6 +85,13 @@ class Plan:
     adaptation: Shape
 
 
+MEASUREMENTS: dict[str, Callable[[Plan, gpu_decoder.Plan], Measured]] = {
+    "steps": lambda plan, _: steps(plan),
+    "side_by_side": lambda plan, _: side_by_side(plan),
+    "decoder": lambda _, plan: gpu_decoder.measure(plan),
+}
+
+
 def full() -> Plan:
     """T5-XL in bf16, 16 rows of 256 and 64 tokens; 16 adaptations of 4 rows of 120 and 10."""
     shape = SHAPES["t5-xl"]
@@ -109,16 +115,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.repetitions:
         plan = replace(plan, repetitions=options.repetitions)
         of_decoder = replace(of_decoder, repetitions=options.repetitions)
-    measurements: dict[str, Callable[[], Measured]] = {
-        "steps": lambda: steps(plan),
-        "side_by_side": lambda: side_by_side(plan),
-        "decoder": lambda: gpu_decoder.measure(of_decoder),
-    }
     where = environment({}) | {"device": device_name(plan.device)}
-    for name in options.only or measurements:
+    for name in options.only or MEASUREMENTS:
         forget(plan.device)
         start = time.perf_counter()
-        measured = measurements[name]()
+        measured = MEASUREMENTS[name](plan, of_decoder)
         shown(name, measured)
         if not options.dry:
             write(options.out, {name: entry(measured, where, quick=False, seconds=time.perf_counter() - start)})
@@ -127,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.partition("\n")[0])
-    parser.add_argument("--only", nargs="+", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
+    parser.add_argument("--only", nargs="+", choices=list(MEASUREMENTS), metavar="NAME", help=", ".join(MEASUREMENTS))
     parser.add_argument("--dry", action="store_true", help="micro model on the CPU; nothing is written")
     parser.add_argument("--repetitions", type=int, help="timed steps of each, in place of 20")
     parser.add_argument("--out", type=Path, default=RESULTS, help="JSON of the results, a table beside it")

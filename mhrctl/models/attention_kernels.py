@@ -99,11 +99,16 @@ def by_sequence(query: Tensor, key: Tensor, value: Tensor, ends: Ends, how: Weig
 
 def _softcapped(q: Tensor, k: Tensor, v: Tensor, how: Weighing) -> Tensor:
     """Attention of one sequence by hand, since torch's has no bound of the products."""
-    copies = q.shape[1] // k.shape[1]
-    k, v = (each.repeat_interleave(copies, 1) for each in (k, v))
+    k, v = _for_each_head(q, k, v)
     products = _capped(q @ k.transpose(2, 3) * how.scale, how.softcap or 1.0)
     weights = products.masked_fill(~_seen(q, k, how.window), -torch.inf).float().softmax(-1).to(q.dtype)
     return F.dropout(weights, how.dropout) @ v
+
+
+def _for_each_head(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys and values as often as queries' heads share them; heads are the second dimension."""
+    copies = q.shape[1] // k.shape[1]
+    return k.repeat_interleave(copies, 1), v.repeat_interleave(copies, 1)
 
 
 def _capped(products: Tensor, softcap: float) -> Tensor:
@@ -120,9 +125,10 @@ def _seen(q: Tensor, k: Tensor, window: int | None) -> Tensor:
 def by_varlen(query: Tensor, key: Tensor, value: Tensor, ends: Ends, how: Weighing) -> Tensor:
     """Attend by flash attention's kernel for unequal lengths, which torch has built in: see `Kernel`."""
     q, k, v = (each[0].transpose(0, 1) for each in (query, key, value))  # [tokens, heads, width]
-    shared: dict[str, Any] = {"enable_gqa": q.shape[1] != k.shape[1]} if SHARES else {}
-    if not SHARES:
-        k, v = (each.repeat_interleave(q.shape[1] // each.shape[1], 1) for each in (k, v))
+    shared = q.shape[1] != k.shape[1]
+    sharing: dict[str, Any] = {"enable_gqa": shared} if SHARES else {}
+    if shared and not SHARES:
+        k, v = _for_each_head(q, k, v)
     output: Any = varlen_attn(
         q,
         k,
@@ -133,7 +139,7 @@ def by_varlen(query: Tensor, key: Tensor, value: Tensor, ends: Ends, how: Weighi
         ends.most_keys,
         scale=how.scale,
         window_size=(how.window - 1 if how.window else -1, 0),
-        **shared,
+        **sharing,
     )
     attended: Tensor = output[None]
     return attended
