@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.resources import as_file
@@ -37,7 +36,6 @@ from mhrctl.tools.grid import sync
 Setup = Literal["git", "subdir", "no_scm", "already"]
 """How a folder comes under DVC: as the root of a git repository, below one, or without git; or it is already."""
 
-DVC_INIT: Mapping[Setup, Sequence[str]] = {"git": (), "subdir": ("--subdir",), "no_scm": ("--no-scm",)}
 DVC = Path(".dvc")
 EXTENDED = (Path(".gitignore"), Path(".gitattributes"))
 """Files to which lines are added where the user has one, as DVC itself does."""
@@ -124,7 +122,7 @@ def initialise(
         try:
             _make_folder(folder, undo)
             if setup != "already":
-                _put_under_dvc(folder, DVC_INIT[setup], undo)
+                _put_under_dvc(folder, setup, undo)
             for name in names:
                 if name not in there:
                     _make_folder((folder / name).parent, undo)
@@ -347,23 +345,26 @@ def _make_folder(folder: Path, undo: ExitStack) -> None:
             undo.callback(each.rmdir)
 
 
-def _put_under_dvc(folder: Path, how: Sequence[str], undo: ExitStack) -> None:
-    """Run `dvc init`, and turn analytics off."""
+def _put_under_dvc(folder: Path, setup: Setup, undo: ExitStack) -> None:
+    """Make the folder a project of DVC's that sends no analytics."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
     undo.callback(shutil.rmtree, folder / DVC, ignore_errors=True)
     if not (folder / ".dvcignore").exists():
         undo.callback((folder / ".dvcignore").unlink, missing_ok=True)
-    for arguments in (["init", *how], ["config", "core.analytics", "false"]):
-        ran = subprocess.run(  # noqa: S603 - DVC, with our own words
-            [sys.executable, "-m", "dvc", *arguments],
-            cwd=folder,
-            env=os.environ | {"DVC_NO_ANALYTICS": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if ran.returncode:
-            said = " ".join(ran.stderr.split()).removeprefix("ERROR: ")
-            raise DataError(f"{folder}: `dvc {' '.join(arguments)}`: {said} Or leave git out of it with --no-scm.")
+    logger = logging.getLogger("dvc")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)  # it would say what `init` says itself
+    try:
+        repo = Repo.init(str(folder), no_scm=setup == "no_scm", subdir=setup == "subdir")
+        with repo, repo.config.edit("repo") as config:
+            config["core"]["analytics"] = "false"
+    except DvcException as error:
+        said = " ".join(str(error).split())
+        raise DataError(f"{folder}: `dvc init`: {said} Or leave git out of it with --no-scm.") from error
+    finally:
+        logger.setLevel(level)
 
 
 def _add_lines(path: Path, wanted: str, undo: ExitStack) -> None:
