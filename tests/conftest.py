@@ -113,6 +113,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         Path(path).write_text(json.dumps(counted, indent=1))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _writes_are_not_waited_for() -> Iterator[None]:
+    """No test takes the power away; those of the calls themselves put their own in."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _stream: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def accelerator() -> Accelerator:
     return Accelerator(cpu=True)
