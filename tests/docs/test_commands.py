@@ -16,7 +16,7 @@ from mhrctl.cli.app import app
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 GENERATED = "commands.md"
-SHOWN = re.compile(r"^\$ (?:[\w./-]+/)?(mhrctl .*)$", flags=re.MULTILINE)
+SHOWN = re.compile(r"^\$ (?:[A-Z_]+=\S+ )*(?:[\w./-]+/)?(mhrctl .*)$", flags=re.MULTILINE)
 
 
 def command_lines(text: str) -> Iterator[list[str]]:
@@ -53,8 +53,9 @@ def test_commands_that_are_shown_are_taken(page: Path) -> None:
 
 
 def test_command_lines_are_seen() -> None:
-    text = "```console\n$ mhrctl grid sync && mhrctl run --jobs 2   # why\n$ .venv/bin/mhrctl check\n$ dvc repro\n```"
-    assert list(command_lines(text)) == [["grid", "sync"], ["run", "--jobs", "2"], ["check"]]
+    lines = ["mhrctl grid sync && mhrctl run --jobs 2   # why", ".venv/bin/mhrctl check", "dvc repro", "A_B=6 mhrctl run"]
+    text = "".join(f"$ {line}\n" for line in lines)
+    assert list(command_lines(text)) == [["grid", "sync"], ["run", "--jobs", "2"], ["check"], ["run"]]
 
 
 @pytest.mark.parametrize("words", [["chekc"], ["check", "--no-such-option"], ["pretrain", "--heads", "none"]])
