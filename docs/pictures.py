@@ -1,6 +1,6 @@
-"""Draws the pictures of docs/images: what mhrctl does, and what came of the demo and of the study of claims.
+"""Draws the pictures of docs/images: what mhrctl does, and what came of the demo and of the studies of claims.
 
-`make pictures` draws them anew, from the scores in data/metrics of both and, where the demo has been run here, from the routing
+`make pictures` draws them anew, from the scores in data/metrics of each and, where the demo has been run here, from the routing
 that it has learned; of that, docs/images/similarity.json keeps the numbers. Equal numbers give equal bytes.
 """
 
@@ -33,9 +33,13 @@ ROOT = Path(__file__).parents[1]
 IMAGES = Path(__file__).parent / "images"
 NUMBERS = IMAGES / "similarity.json"
 CELL = "mhr-h8-s0"
-STUDY = ROOT / "pipelines/claims-compositional"
-OVERVIEW, RESULTS, SIMILARITY, CLAIMS = "overview.svg", "results.svg", "similarity.svg", "claims.svg"
-PICTURES = (OVERVIEW, RESULTS, SIMILARITY, CLAIMS)
+OVERVIEW, RESULTS, SIMILARITY = "overview.svg", "results.svg", "similarity.svg"
+CLAIMS = {
+    "claims-compositional.svg": ROOT / "pipelines/claims-compositional",
+    "claims-superni.svg": ROOT / "pipelines/claims-superni",
+}
+"""{picture: the study whose claims it shows}."""
+PICTURES = (OVERVIEW, RESULTS, SIMILARITY, *CLAIMS)
 
 TASKS = {
     "summarise the news": (0.55, 0.1, 0.25, 0.1),
@@ -144,9 +148,9 @@ def _draw_similarity(folder: Path) -> None:
     draw_by_task([Matrix("by routing", cosines)], known["tasks"], stem, title=title, formats={"svg": PAPER})
 
 
-def _draw_claims(path: Path) -> None:
-    metrics = STUDY / "data" / "metrics"
-    results, margin = read_results(metrics), load_params(STUDY / "params.yaml").params.report.margin
+def _draw_claims(study: Path, path: Path) -> None:
+    metrics = study / "data" / "metrics"
+    results, margin = read_results(metrics), load_params(study / "params.yaml").params.report.margin
     judgement = judge(results, read_logs(metrics / "pretrain"), margin=margin)
     plan = plan_claims(judgement, margin=margin, metric=results.metric_name)
     path.write_bytes(plan.drawing().rendered("svg", behind=PAPER))
@@ -158,7 +162,8 @@ def draw(folder: Path, project: Path = ROOT) -> None:
     results = read_results(project / "data" / "metrics")
     (folder / RESULTS).write_bytes(plan_dots(results).drawing().rendered("svg", behind=PAPER))
     _draw_similarity(folder)
-    _draw_claims(folder / CLAIMS)
+    for picture, study in CLAIMS.items():
+        _draw_claims(study, folder / picture)
 
 
 if __name__ == "__main__":

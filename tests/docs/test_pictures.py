@@ -55,7 +55,7 @@ def test_the_overview_mixes_each_lora_as_its_row_says(pictures: ModuleType) -> N
 def test_every_picture_is_drawn_by_the_script_and_shown_by_a_page(pictures: ModuleType) -> None:
     assert {path.name for path in IMAGES.glob("*.svg")} == set(pictures.PICTURES)
     pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
-    shown = {name for page in pages for name in re.findall(r"images/(\w+\.svg)\)", page.read_text(encoding="utf-8"))}
+    shown = {name for page in pages for name in re.findall(r"images/([\w-]+\.svg)\)", page.read_text(encoding="utf-8"))}
     assert shown <= set(pictures.PICTURES)
     assert "similarity.svg" in shown
 

@@ -11,19 +11,31 @@ from tests.conftest import Run
 from tests.pipelines.tiny import script
 
 ROOT = Path(__file__).parents[2]
-STUDY, RATES = ROOT / "pipelines/claims-compositional", ROOT / "pipelines/claims-rates"
-GEMMA_RATES = ROOT / "pipelines/claims-superni-rates"
+STUDIES = ("pipelines/claims-compositional", "pipelines/claims-superni")
+RATES, GEMMA_RATES = ROOT / "pipelines/claims-rates", ROOT / "pipelines/claims-superni-rates"
 PAGE = (ROOT / "docs/study.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("study", STUDIES)
 def test_the_claims_are_those_that_the_report_prints(
-    run: Run, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    study: str, run: Run, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    assert run("report", "--claims", "-C", STUDY) == 0
+    assert run("report", "--claims", "-C", ROOT / study) == 0
     printed = "\n".join(line.rstrip() for line in capfd.readouterr().out.rstrip().splitlines())
-    (shown,) = re.findall(r"^\$ mhrctl report --claims\n(.*?)\n```$", PAGE, re.MULTILINE | re.DOTALL)
-    assert shown == printed
+    blocks = re.findall(r"^```console\n(.*?)\n```$", PAGE, re.MULTILINE | re.DOTALL)
+    (shown,) = [block for block in blocks if block.startswith(f"$ cd {study}\n")]
+    assert shown.partition("\n$ mhrctl report --claims\n")[2] == printed
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_the_scores_are_those_that_the_report_has_written(study: str) -> None:
+    lines = (ROOT / study / "data/report/results.md").read_text(encoding="utf-8").splitlines()
+    header, _, *rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("|")]
+    shown = [header.index(column) for column in ("adapted ROUGE-L", "zero-shot ROUGE-L", "trained per task")]
+    assert rows[0][0] == "backbone"
+    missing = [row for row in rows[1:] if f"| `{row[0]}` | {' | '.join(row[column] for column in shown)} |" not in PAGE]
+    assert missing == []
 
 
 def said(called: str) -> str:
