@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import shutil
+import signal
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["DVC_NO_ANALYTICS"] = "1"
 os.environ["CI"] = "true"
 os.environ["MHRCTL_PROGRESS_SECONDS"] = "0"  # no lines of progress among those that tests look for
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it for what it runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import torch
 from accelerate import Accelerator
