@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import logging
 import os
 import re
 import shlex
@@ -26,7 +25,7 @@ from typing import Any
 
 from mhrctl.errors import DataError, unknown
 from mhrctl.running.fallback import Graph, PublicPipeline, dvc_root
-from mhrctl.running.internals import check_internals
+from mhrctl.running.internals import check_internals, silent_dvc
 from mhrctl.running.jobs import Job, exit_code, read_record, write_record
 from mhrctl.running.pipeline import StageError, StageFiles, State
 from mhrctl.running.up_to_date import describing, fingerprint, write_up_to_date
@@ -54,10 +53,12 @@ def open_pipeline(project: Path, targets: Sequence[str]) -> Iterator[DvcPipeline
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    with chdir(project), warnings.catch_warnings(action="ignore", category=DeprecationWarning), ExitStack() as stack:
-        for logger in map(logging.getLogger, ("dvc", "dvc_objects", "dvc_data")):  # what fails is raised and reported
-            stack.callback(logger.setLevel, logger.level)
-            logger.setLevel(logging.CRITICAL)
+    with (
+        chdir(project),
+        warnings.catch_warnings(action="ignore", category=DeprecationWarning),
+        silent_dvc(),
+        ExitStack() as stack,
+    ):
         root = dvc_root()
         try:
             repo = stack.enter_context(Repo(_wait_for_lock=True))

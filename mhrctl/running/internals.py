@@ -1,15 +1,17 @@
 """What mhrctl uses of DVC beyond its command line, what each name is for, and the check that it is there as tested.
 
-`engine.py` alone imports DVC. What has no name here is done by DVC's public commands and methods, or as DVC documents it.
-Seconds are of 402 stages in one dvc.yaml, and would otherwise be spent for each of them.
+Of a run, `engine.py` alone imports DVC. What has no name here is done by DVC's public commands and methods, or as DVC documents
+it. Seconds are of 402 stages in one dvc.yaml, and would otherwise be spent for each of them.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import logging
 import sys
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from importlib.metadata import version
 from typing import Any
 
@@ -82,3 +84,13 @@ def check_internals() -> None:
                     inspect.signature(item).bind(**dict.fromkeys(arguments))
             except (ImportError, AttributeError, TypeError, ValueError) as error:
                 raise InternalsError(f"dvc {version('dvc')}: {path} of {module} is not as tested ({error})") from None
+
+
+@contextmanager
+def silent_dvc() -> Iterator[None]:
+    """Keep DVC from logging until the context ends: what fails is raised, and whoever called says it."""
+    with ExitStack() as stack:
+        for logger in map(logging.getLogger, ("dvc", "dvc_objects", "dvc_data")):
+            stack.callback(logger.setLevel, logger.level)
+            logger.setLevel(logging.CRITICAL)
+        yield

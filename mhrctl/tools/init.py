@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import shlex
@@ -26,6 +25,7 @@ from mhrctl.data.loading import json_object
 from mhrctl.errors import DataError, ParamsError, unknown
 from mhrctl.evaluation.metrics import OVER_CHOICES
 from mhrctl.projects.templates import dvc_yaml, params_yaml, rendered, task_files, template_files
+from mhrctl.running.internals import silent_dvc
 from mhrctl.suites.files import data_files
 from mhrctl.suites.jsonl import ENDING, ROLES, NoRoleError, read_jsonl
 from mhrctl.suites.reading import READABLE
@@ -353,18 +353,14 @@ def _put_under_dvc(folder: Path, setup: Setup, undo: ExitStack) -> None:
     undo.callback(shutil.rmtree, folder / DVC, ignore_errors=True)
     if not (folder / ".dvcignore").exists():
         undo.callback((folder / ".dvcignore").unlink, missing_ok=True)
-    logger = logging.getLogger("dvc")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)  # it would say what `init` says itself
     try:
-        repo = Repo.init(str(folder), no_scm=setup == "no_scm", subdir=setup == "subdir")
-        with repo, repo.config.edit("repo") as config:
-            config["core"]["analytics"] = "false"
+        with silent_dvc():
+            repo = Repo.init(str(folder), no_scm=setup == "no_scm", subdir=setup == "subdir")
+            with repo, repo.config.edit("repo") as config:
+                config["core"]["analytics"] = "false"
     except DvcException as error:
         said = " ".join(str(error).split())
         raise DataError(f"{folder}: `dvc init`: {said} Or leave git out of it with --no-scm.") from error
-    finally:
-        logger.setLevel(level)
 
 
 def _add_lines(path: Path, wanted: str, undo: ExitStack) -> None:

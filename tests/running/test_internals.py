@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 
 import pytest
 
 from mhrctl.running import internals
-from mhrctl.running.internals import INTERNALS, InternalsError, check_internals
+from mhrctl.running.internals import INTERNALS, InternalsError, check_internals, silent_dvc
 
 
 def test_the_installed_dvc_is_as_tested() -> None:
@@ -57,3 +58,12 @@ def test_an_untested_version_is_reported(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(internals, "version", lambda name: "4.0.1" if name == "dvc" else "0")
     with pytest.raises(InternalsError, match=r"dvc 4\.0\.1 is not among the tested versions"):
         check_internals()
+
+
+def test_dvc_is_silent_for_a_while() -> None:
+    loggers = [logging.getLogger(name) for name in ("dvc.repo.init", "dvc_objects", "dvc_data")]
+    before = [logger.getEffectiveLevel() for logger in loggers]
+    with pytest.raises(ZeroDivisionError), silent_dvc():
+        assert not any(logger.isEnabledFor(logging.ERROR) for logger in loggers)
+        raise ZeroDivisionError
+    assert [logger.getEffectiveLevel() for logger in loggers] == before
